@@ -1,0 +1,297 @@
+"""Pictures of every kind people send: decoded upright to RGB, or refused with a reason."""
+
+from __future__ import annotations
+
+import io
+import random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from model.image import FORMATS, ImageRefusal, Preprocessing, load_image, to_pixels
+from model.refusal import Refusal
+
+BLUE, RED = (10, 20, 220), (200, 30, 40)
+CLIP = Preprocessing(
+    size=224,
+    mean=(0.48145466, 0.4578275, 0.40821073),
+    std=(0.26862954, 0.26130258, 0.27577711),
+)
+
+
+def picture(size: tuple[int, int] = (60, 40)) -> Image.Image:
+    """Red, with a blue quarter at the top left: turning it shows."""
+    image = Image.new("RGB", size, RED)
+    ImageDraw.Draw(image).rectangle((0, 0, size[0] // 2, size[1] // 2), fill=BLUE)
+    return image
+
+
+def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:
+    """The bytes of a picture file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def assert_picture(image: Image.Image, top_left: tuple[int, ...], bottom_right: tuple[int, ...]):
+    """Colours near two corners, with room for what JPEG and WebP lose."""
+    assert image.mode == "RGB"
+    near = image.getpixel((5, 5)), image.getpixel((image.width - 5, image.height - 5))
+    for seen, expected in zip(near, (top_left, bottom_right), strict=True):
+        assert max(abs(a - b) for a, b in zip(seen, expected, strict=True)) <= 6, near
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_every_accepted_format_is_decoded(format_: str):
+    assert_picture(load_image(encoded(picture(), format_)), BLUE, RED)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr"])
+def test_colour_spaces_of_tiff_become_rgb(mode: str):
+    assert_picture(load_image(encoded(picture().convert(mode), "TIFF")), BLUE, RED)
+
+
+def test_a_cmyk_jpeg_with_its_inverted_inks_becomes_rgb():
+    data = encoded(picture().convert("CMYK"), "JPEG")
+    assert b"Adobe" in data  # the marker that says the inks are stored inverted
+    assert_picture(load_image(data), BLUE, RED)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P"])
+def test_grey_and_palette_pictures_become_rgb(mode: str):
+    source = picture().convert(mode)
+    expected = source.convert("RGB")
+    assert load_image(encoded(source, "PNG")).tobytes() == expected.tobytes()
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+    for format_ in ("PNG", "TIFF"):
+        image = load_image(encoded(Image.new("I;16", (60, 40), 40_000), format_))
+        assert image.getpixel((0, 0)) == (155, 155, 155)  # 40000 / 65535 of 255
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "grey"),
+    [("I", 200, 200), ("I", 30_000, 116), ("F", 0.5, 127), ("F", 200.0, 200)],
+)
+def test_wide_grey_values_of_tiff_are_scaled(mode: str, value: float, grey: int):
+    image = load_image(encoded(Image.new(mode, (60, 40), value), "TIFF"))
+    assert image.getpixel((0, 0)) == (grey, grey, grey)
+
+
+def test_grey_values_that_are_no_numbers_are_refused():
+    assert_refused(encoded(Image.new("F", (60, 40), float("nan")), "TIFF"), "image_undecodable")
+
+
+@pytest.mark.parametrize(
+    ("mode", "format_"),
+    [("P", "PNG"), ("L", "PNG"), ("RGB", "PNG"), ("P", "GIF")],
+)
+def test_a_transparent_colour_shows_white(mode: str, format_: str):
+    source = picture().convert(mode)
+    data = encoded(source, format_, transparency=source.getpixel((5, 5)))
+    image = load_image(data)
+    assert image.getpixel((5, 5)) == (255, 255, 255)
+    assert image.getpixel((55, 35)) == source.convert("RGB").getpixel((55, 35))
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP", "TIFF"])
+def test_alpha_is_laid_over_white(format_: str):
+    source = picture()
+    source.putalpha(Image.new("L", source.size, 128))
+    options = {"lossless": True} if format_ == "WEBP" else {}
+    half = tuple(round(255 + (c - 255) * 128 / 255) for c in RED)
+    seen = load_image(encoded(source, format_, **options)).getpixel((55, 35))
+    assert max(abs(a - b) for a, b in zip(seen, half, strict=True)) <= 1
+
+
+@pytest.mark.parametrize("format_", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
+def test_of_several_frames_the_first_is_taken(format_: str):
+    frames = [Image.new("RGB", (60, 40), "green")]
+    data = encoded(picture(), format_, save_all=True, append_images=frames)
+    assert_picture(load_image(data), BLUE, RED)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone_once(format_: str, orientation: int):
+    undo = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,  # the camera was turned one way, the file holds the other
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    stored = picture() if undo is None else picture().transpose(undo)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = load_image(encoded(stored, format_, exif=exif))
+    assert image.size == (60, 40)
+    assert_picture(image, BLUE, RED)
+
+
+def test_broken_metadata_does_not_lose_a_sound_picture():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(picture(), "JPEG", exif=exif)
+    start = data.index(b"Exif\0\0") + 6
+    broken = data[:start] + b"\xff" * 8 + data[start + 8 :]
+    assert load_image(broken).size == (60, 40)
+
+
+def test_one_pixel_is_a_picture():
+    pixels = to_pixels(load_image(encoded(Image.new("RGB", (1, 1), "red"), "PNG")), CLIP)
+    assert pixels.shape == (3, 224, 224)
+
+
+def assert_refused(data: bytes, code: str, max_pixels: int = 50_000_000) -> str:
+    """The refusal's text, after checking its code."""
+    with pytest.raises(ImageRefusal) as caught:
+        load_image(data, max_pixels)
+    assert caught.value.code == code
+    expected = {"image_too_large": 413, "image_format": 415}.get(code, 400)
+    assert caught.value.status == expected
+    return str(caught.value)
+
+
+def test_nothing_is_refused_as_empty():
+    assert "0 bytes" in assert_refused(b"", "empty")
+
+
+def test_text_is_no_picture():
+    assert "b'hello'" in assert_refused(b"hello", "image_undecodable")
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.95])
+def test_a_picture_cut_short_is_refused(format_: str, part: float):
+    data = encoded(Image.effect_noise((60, 40), 80).convert("RGB"), format_)
+    message = assert_refused(data[: int(len(data) * part)], "image_undecodable")
+    assert "cut short" in message
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 100, 1000])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_without_its_last_bytes_is_refused(cut: int, progressive: bool):
+    noise = Image.effect_noise((200, 150), 80).convert("RGB")
+    data = encoded(noise, "JPEG", progressive=progressive)
+    assert_refused(data[:-cut], "image_undecodable")
+
+
+@pytest.mark.parametrize(
+    ("format_", "name"),
+    [("AVIF", "AVIF"), ("JPEG2000", "JPEG 2000"), ("PDF", "PDF"), ("EPS", "Post"), ("ICO", "ICO")],
+)
+def test_other_formats_are_named_and_refused(format_: str, name: str):
+    assert name in assert_refused(encoded(picture(), format_), "image_format")
+
+
+def test_heic_from_a_phone_is_named():
+    assert "HEIC" in assert_refused(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "image_format")
+
+
+def test_too_many_pixels_are_refused_from_the_header_alone():
+    data = encoded(Image.new("1", (2000, 1000)), "PNG")
+    message = assert_refused(data[:60], "image_too_large", max_pixels=1_999_999)
+    assert "2000 x 1000" in message
+    assert "1999999" in message
+    assert load_image(data, max_pixels=2_000_000).size == (2000, 1000)
+
+
+def test_a_bomb_beyond_pillows_own_guard_is_refused_the_same_way():
+    data = encoded(Image.new("1", (20_000, 20_000)), "PNG")
+    assert len(data) < 100_000
+    assert_refused(data, "image_too_large")
+    assert_refused(data, "image_too_large", max_pixels=10**12)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_damage_is_refused_or_decoded_but_never_crashes(data: st.DataObject):
+    raw = bytearray(encoded(picture((24, 16)), data.draw(st.sampled_from(FORMATS))))
+    for _ in range(data.draw(st.integers(1, 6))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        image = load_image(bytes(raw))
+    except ImageRefusal:
+        return
+    assert image.mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    "size", [(224, 224), (640, 480), (333, 517), (100, 90), (1, 1), (31, 240), (1000, 131)]
+)
+@pytest.mark.parametrize("side", [64, 224])
+def test_pixels_equal_the_reference(size: tuple[int, int], side: int):
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    generator = random.Random(str((size, side)))
+    image = Image.frombytes("RGB", size, generator.randbytes(size[0] * size[1] * 3))
+    reference = CLIPImageProcessorPil(
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+    )
+    expected = reference(image, return_tensors="pt")["pixel_values"][0]
+    ours = to_pixels(image, Preprocessing(side, CLIP.mean, CLIP.std))
+    assert ours.shape == (3, side, side)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(40, 400), (400, 40), (37, 911), (10, 1999)])
+def test_long_pictures_take_the_short_way_to_the_same_pixels(size: tuple[int, int]):
+    image = Image.effect_noise(size, 80).convert("RGB")
+    width, height = (side * 32 // min(size) for side in size)
+    plain = image.resize((width, height), Image.Resampling.BICUBIC)
+    if size[0] < size[1]:
+        plain = plain.crop((0, (plain.height - 32) // 2, 32, (plain.height - 32) // 2 + 32))
+    else:
+        plain = plain.crop(((plain.width - 32) // 2, 0, (plain.width - 32) // 2 + 32, 32))
+    unit = Preprocessing(32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    expected = to_pixels(plain, unit)
+    torch.testing.assert_close(to_pixels(image, unit), expected, atol=2 / 255, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (3, 60_000)])
+def test_extreme_shapes_need_no_memory_to_speak_of(size: tuple[int, int]):
+    import resource
+
+    image = Image.new("RGB", size, "red")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert to_pixels(image, CLIP).shape == (3, 224, 224)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
+
+
+def test_without_a_crop_the_picture_is_squeezed():
+    whole = Preprocessing(32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), crop=False)
+    pixels = to_pixels(picture((90, 30)), whole)
+    assert pixels[:, 5, 5].tolist() == pytest.approx([c / 255 for c in BLUE], abs=0.01)
+    assert pixels[:, 28, 28].tolist() == pytest.approx([c / 255 for c in RED], abs=0.01)
+
+
+def test_preprocessing_survives_json():
+    import json
+
+    assert Preprocessing.from_dict(json.loads(json.dumps(CLIP.to_dict()))) == CLIP
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": 0},
+        {"resample": "cubic"},
+        {"std": [1, 0, 1]},
+        {"mean": [0.5]},
+        {"mean": None},
+        {"sise": 3},
+    ],
+)
+def test_preprocessing_that_cannot_be_is_refused(wrong: dict[str, Any]):
+    with pytest.raises(Refusal):
+        Preprocessing.from_dict({**CLIP.to_dict(), **wrong})
