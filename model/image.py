@@ -137,6 +137,8 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Refuse what no encoder could have been trained with."""
+        for name in ("mean", "std"):  # JSON brings lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if not 1 <= self.size <= 4096:
             raise Refusal(f"preprocessing size is {self.size}; it must be from 1 to 4096 pixels")
         if self.resample not in _RESAMPLE:
@@ -152,8 +154,8 @@ class Preprocessing:
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
         """From what `to_dict` wrote, read back from JSON; an unknown or missing name is refused."""
         try:
-            return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
-        except (KeyError, TypeError) as error:
+            return cls(**values)
+        except TypeError as error:
             raise Refusal(f"preprocessing {dict(values)} cannot be read: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""ClipCap as it is trained: CLIP encoder -> mapper -> GPT-2.
+
+Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix for Image Captioning", arXiv 2111.09734, figure 2.
+CLIP and GPT-2 are Hugging Face's; the mapper is ours. Serving runs the same weights through
+`model.decoder` and `model.search`.
+
+Axes: B batch, K prefix length, T caption tokens, D CLIP width, E GPT-2 width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, GPT2Config
+from transformers import GPT2LMHeadModel as GPT2
+
+from model.config import CaptionerConfig
+from model.mapper import build_mapper
+
+#: Label of a position that is no token of the caption: it takes no part in the loss.
+IGNORED = -100
+
+
+class ClipCap(nn.Module):
+    """CLIP encoder, mapper and language model, with the caption loss.
+
+    Args:
+        config: Sizes; weights are random until loaded.
+    """
+
+    def __init__(self, config: CaptionerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.clip: CLIPVisionModelWithProjection | None = None
+        if config.clip is not None:
+            self.clip = CLIPVisionModelWithProjection(CLIPVisionConfig(**config.clip))
+        self.gpt2 = GPT2(GPT2Config(**config.gpt2))
+        width = self.gpt2.config.n_embd
+        self.mapper = build_mapper(config.mapper, config.feature_width, width)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """CLIP features [B, D] of normalised pixels [B, 3, S, S]."""
+        assert self.clip is not None, "this captioner was loaded without its encoder"
+        return self.clip(pixel_values=pixels).image_embeds
+
+    def prefix(self, features: Tensor) -> Tensor:
+        """Prefixes [B, K, E] of features [B, D]."""
+        if self.config.normalize_feature:
+            features = F.normalize(features, dim=-1)
+        return self.mapper(features)
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Mean negative log-likelihood per caption token, in nats.
+
+        Pads stand at the right, so causal attention alone keeps them from the tokens, and
+        vocabulary logits are computed for tokens only.
+
+        Args:
+            features: [B, D] CLIP features.
+            labels: [B, T] token ids, the end token included, then `IGNORED`.
+        """
+        prefix = self.prefix(features)  # [B, K, E]
+        tokens = labels.clamp(min=0)
+        words = self.gpt2.transformer.wte(tokens[:, :-1])  # [B, T-1, E]
+        hidden = self.gpt2.transformer(
+            inputs_embeds=torch.cat([prefix, words], dim=1), use_cache=False
+        ).last_hidden_state[:, prefix.shape[1] - 1 :]  # [B, T, E]
+        counted = labels != IGNORED
+        logits = self.gpt2.lm_head(hidden[counted])  # [tokens, V]
+        return F.cross_entropy(logits.float(), labels[counted])

@@ -1,0 +1,80 @@
+"""The frozen config that travels with a captioner's weights as `config.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from model.image import Preprocessing
+from model.refusal import Refusal
+
+
+@dataclasses.dataclass(frozen=True)
+class MapperConfig:
+    """Which mapper, and its sizes.
+
+    Attributes:
+        kind: `mlp`, `transformer` or `linear`.
+        prefix_length: K, GPT-2 embeddings that the image becomes.
+        clip_length: Vectors made from the feature inside the transformer mapper.
+        layers: Layers of the transformer mapper.
+        heads: Attention heads of the transformer mapper.
+    """
+
+    kind: str = "mlp"
+    prefix_length: int = 10
+    clip_length: int = 10
+    layers: int = 8
+    heads: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionerConfig:
+    """Everything needed to rebuild a captioner around its weights.
+
+    Attributes:
+        clip: Hugging Face `CLIPVisionConfig` as a dictionary (`projection_dim` is D), or None for
+            a captioner that was published without its encoder and takes features only.
+        gpt2: Hugging Face `GPT2Config` as a dictionary.
+        mapper: The mapper between the two.
+        preprocessing: How an image becomes the pixels that `clip` expects.
+        feature_width: D, the width of the feature that the mapper takes.
+        normalize_feature: Divide the feature by its L2 norm before the mapper.
+        end_token_id: The token after which a caption is over.
+        end_token_is_text: The end token is part of the caption (a full stop), not a mark.
+    """
+
+    clip: dict[str, Any] | None
+    gpt2: dict[str, Any]
+    mapper: MapperConfig
+    preprocessing: Preprocessing
+    feature_width: int
+    normalize_feature: bool
+    end_token_id: int
+    end_token_is_text: bool = False
+
+    def save(self, file: Path) -> None:
+        """Write the config as JSON."""
+        fields = {"model_type": "clipcap", **dataclasses.asdict(self)}
+        file.write_text(json.dumps(fields, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, file: Path) -> CaptionerConfig:
+        """Read what `save` wrote; refuse missing and unknown fields."""
+        try:
+            fields = json.loads(file.read_text())
+        except FileNotFoundError:
+            raise Refusal(f"{file} is missing; give a captioner's checkpoint folder") from None
+        except ValueError as error:
+            raise Refusal(f"{file} is not JSON: {error}") from None
+        kind = fields.pop("model_type", None) if isinstance(fields, dict) else None
+        if kind != "clipcap":
+            raise Refusal(f"{file} has model_type {kind!r}; a captioner's says 'clipcap'")
+        try:
+            fields["mapper"] = MapperConfig(**fields["mapper"])
+            fields["preprocessing"] = Preprocessing(**fields["preprocessing"])
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise Refusal(f"{file} does not fit this version: {error}") from None

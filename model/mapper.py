@@ -1,0 +1,157 @@
+"""Mappers: one CLIP feature in, a prefix of GPT-2 embeddings out.
+
+The two of the paper (Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix for Image Captioning",
+arXiv 2111.09734, section 3.2) and the single linear layer that its code also offers. Parameter
+names follow the published checkpoints, so those load without renaming.
+
+Axes: B batch, K prefix length, C clip length, D CLIP width, E GPT-2 width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.config import MapperConfig
+from model.refusal import Refusal
+
+
+class LinearMapper(nn.Module):
+    """One linear layer from the feature to all K prefix vectors."""
+
+    def __init__(self, feature_width: int, width: int, prefix_length: int) -> None:
+        super().__init__()
+        self.prefix_length = prefix_length
+        self.width = width
+        self.linear = nn.Linear(feature_width, prefix_length * width)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Map features [B, D] to prefixes [B, K, E]."""
+        return self.linear(feature).view(-1, self.prefix_length, self.width)
+
+
+class MLPMapper(nn.Module):
+    """Two linear layers with tanh between: the mapper for a fine-tuned GPT-2."""
+
+    def __init__(self, feature_width: int, width: int, prefix_length: int) -> None:
+        super().__init__()
+        self.prefix_length = prefix_length
+        self.width = width
+        out = prefix_length * width
+        self.model = nn.Sequential(
+            nn.Linear(feature_width, out // 2), nn.Tanh(), nn.Linear(out // 2, out)
+        )
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Map features [B, D] to prefixes [B, K, E]."""
+        return self.model(feature).view(-1, self.prefix_length, self.width)
+
+
+class TransformerMapper(nn.Module):
+    """A transformer over C vectors made from the feature and K learned constants.
+
+    The mapper for a frozen GPT-2: the constants gather from the feature what GPT-2 needs to read.
+    """
+
+    def __init__(
+        self,
+        feature_width: int,
+        width: int,
+        prefix_length: int,
+        clip_length: int,
+        layers: int,
+        heads: int,
+    ) -> None:
+        super().__init__()
+        self.clip_length = clip_length
+        self.width = width
+        self.linear = nn.Linear(feature_width, clip_length * width)
+        self.prefix_const = nn.Parameter(torch.randn(prefix_length, width))
+        self.transformer = nn.ModuleDict(
+            {"layers": nn.ModuleList(_Layer(width, heads) for _ in range(layers))}
+        )
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Map features [B, D] to prefixes [B, K, E]."""
+        clip = self.linear(feature).view(-1, self.clip_length, self.width)  # [B, C, E]
+        constants = self.prefix_const.expand(clip.shape[0], -1, -1)  # [B, K, E]
+        hidden = torch.cat([clip, constants], dim=1)  # [B, C+K, E]
+        for layer in self.transformer["layers"]:
+            hidden = layer(hidden)
+        return hidden[:, self.clip_length :]  # [B, K, E]
+
+
+class _Attention(nn.Module):
+    """Full self-attention; keys and values packed as (2, heads, width per head)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_queries = nn.Linear(width, width, bias=False)
+        self.to_keys_values = nn.Linear(width, 2 * width, bias=False)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        batch, length, width = hidden.shape
+        shape = (batch, length, 2, self.heads, width // self.heads)
+        query = self.to_queries(hidden).view(batch, length, self.heads, -1).transpose(1, 2)
+        key, value = self.to_keys_values(hidden).view(shape).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(query, key, value)  # [B, heads, L, E/heads]
+        return self.project(mixed.transpose(1, 2).reshape(batch, length, width))
+
+
+class _FeedForward(nn.Module):
+    """Two linear layers with ReLU between, twice as wide inside."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 2 * width)
+        self.fc2 = nn.Linear(2 * width, width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.fc2(F.relu(self.fc1(hidden)))
+
+
+class _Layer(nn.Module):
+    """Pre-norm transformer layer."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = _Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = _FeedForward(width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        hidden = hidden + self.attn(self.norm1(hidden))
+        return hidden + self.mlp(self.norm2(hidden))
+
+
+def build_mapper(config: MapperConfig, feature_width: int, width: int) -> nn.Module:
+    """The mapper a config names.
+
+    Args:
+        config: Kind and sizes.
+        feature_width: D, the width of the CLIP feature.
+        width: E, the width of GPT-2.
+    """
+    if config.kind == "linear":
+        return LinearMapper(feature_width, width, config.prefix_length)
+    if config.kind == "mlp":
+        return MLPMapper(feature_width, width, config.prefix_length)
+    if config.kind == "transformer":
+        if width % config.heads:
+            raise Refusal(
+                f"mapper.heads is {config.heads}, which does not divide GPT-2's width {width}; "
+                "choose a divisor of the width"
+            )
+        return TransformerMapper(
+            feature_width,
+            width,
+            config.prefix_length,
+            config.clip_length,
+            config.layers,
+            config.heads,
+        )
+    raise Refusal(f"mapper.kind is {config.kind!r}; it must be mlp, transformer or linear")

@@ -1,0 +1,130 @@
+"""Options of caption generation: their names, defaults and limits, in one place for every door.
+
+The same names arrive as query parameters, JSON fields, form fields, gRPC input keys, command-line
+settings and in a checkpoint's `generation_config.json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from model.refusal import Refusal
+
+#: name -> (type, smallest, largest)
+LIMITS: dict[str, tuple[type, float, float]] = {
+    "num_beams": (int, 1, 8),
+    "num_captions": (int, 1, 8),
+    "max_tokens": (int, 1, 64),
+    "min_tokens": (int, 0, 64),
+    "length_penalty": (float, -5.0, 5.0),
+}
+
+
+class UnknownOption(Refusal):
+    """An option name that does not exist."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"unknown option {name[:40]!r}; known options: {', '.join(LIMITS)}")
+        self.name = name
+
+
+class BadOption(Refusal):
+    """A known option with a value it cannot take."""
+
+    def __init__(self, name: str, value: object, limit: str) -> None:
+        super().__init__(f"option {name} is {str(value)[:40]!r}; it must be {limit}")
+        self.name = name
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationOptions:
+    """How captions are searched for.
+
+    Attributes:
+        num_beams: Width of the beam search; 1 is greedy.
+        num_captions: Captions returned per image, best first; at most `num_beams`.
+        max_tokens: Tokens generated at most, the end token included.
+        min_tokens: Tokens generated before the end token is allowed.
+        length_penalty: Beams are ranked by log-probability / tokens ** length_penalty.
+    """
+
+    num_beams: int = 5
+    num_captions: int = 1
+    max_tokens: int = 32
+    min_tokens: int = 0
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their limits, alone and against each other."""
+        for name in LIMITS:
+            _check_range(name, getattr(self, name))
+        if self.num_captions > self.num_beams:
+            raise BadOption(
+                "num_captions",
+                self.num_captions,
+                f"at most num_beams ({self.num_beams}); raise num_beams or ask for fewer captions",
+            )
+        if self.min_tokens > self.max_tokens:
+            raise BadOption(
+                "min_tokens", self.min_tokens, f"at most max_tokens ({self.max_tokens})"
+            )
+
+    def updated(self, given: Mapping[str, Any]) -> GenerationOptions:
+        """These options with what a request gives; `num_beams` follows `num_captions` if left out.
+
+        Args:
+            given: Names to numbers, or to text that spells one (as in a query string).
+
+        Raises:
+            UnknownOption: A name that is no option.
+            BadOption: A value of the wrong kind or outside its limits.
+        """
+        values = {name: _parse(name, value) for name, value in given.items()}
+        if "num_captions" in values and "num_beams" not in values:
+            _check_range("num_captions", values["num_captions"])
+            values["num_beams"] = max(self.num_beams, values["num_captions"])
+        if "max_tokens" in values and "min_tokens" not in values:
+            values["min_tokens"] = min(self.min_tokens, values["max_tokens"])
+        return dataclasses.replace(self, **values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain names and numbers, as written to JSON."""
+        return dataclasses.asdict(self)
+
+
+def _limit_text(name: str) -> str:
+    kind, low, high = LIMITS[name]
+    noun = "a whole number" if kind is int else "a number"
+    return f"{noun} from {low:g} to {high:g}"
+
+
+def _check_range(name: str, value: Any) -> None:
+    kind, low, high = LIMITS[name]
+    numeric = isinstance(value, int if kind is int else (int, float))
+    if isinstance(value, bool) or not numeric or not low <= value <= high:
+        raise BadOption(name, value, _limit_text(name))
+
+
+def _parse(name: str, value: Any) -> Any:
+    """A number from what a request holds; text must spell a JSON number, nothing looser."""
+    if name not in LIMITS:
+        raise UnknownOption(name)
+    kind, _, _ = LIMITS[name]
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise BadOption(name, value, _limit_text(name)) from None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise BadOption(name, value, _limit_text(name))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadOption(name, value, _limit_text(name))
+    if kind is int:
+        if value != int(value):
+            raise BadOption(name, value, _limit_text(name))
+        return int(value)
+    return float(value)

@@ -1,0 +1,1 @@
+"""From a caption data set to an archive: prepare, features, train, evaluate, export, archive."""

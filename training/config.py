@@ -1,0 +1,222 @@
+"""Settings of the pipeline: a typed schema over `conf/config.yaml`, composed by Hydra.
+
+DVC reads the same YAML file for its `params`, so a hyper-parameter stands in one place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from model.refusal import Refusal
+
+
+@dataclasses.dataclass
+class Fractions:
+    """Shares of the scenes per split; they add up to 1."""
+
+    train: float
+    val: float
+    test: float
+    compositional: float
+
+
+@dataclasses.dataclass
+class Scenes:
+    """The drawn data set: how many pictures, where, and their sides in pixels (low, high)."""
+
+    seed: int
+    count: int
+    out: str
+    fractions: Fractions
+    sides: list[int]
+
+
+@dataclasses.dataclass
+class ClipSizes:
+    """Sizes of a CLIP that is trained from scratch (`clip.base` is null)."""
+
+    width: int
+    layers: int
+    heads: int
+    patch: int
+    image_size: int
+    text_layers: int
+    text_width: int
+    max_text: int
+    projection: int
+    vocabulary: int
+
+
+@dataclasses.dataclass
+class ClipCaptioner:
+    """The captioner whose loss trains CLIP beside the contrastive one."""
+
+    prefix_length: int
+    width: int
+    layers: int
+    heads: int
+
+
+@dataclasses.dataclass
+class Clip:
+    """Contrastive training of CLIP on a caption data set.
+
+    `base` is a Hugging Face name or folder to fine-tune, null to start from `model`.
+    `caption_weight` 0 leaves contrastive training alone; `shift` is the random shift in pixels.
+    """
+
+    base: str | None
+    data: str
+    out: str
+    model: ClipSizes
+    caption_weight: float
+    captioner: ClipCaptioner
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    warmup_ratio: float
+    shift: int
+    seed: int
+    precision: str
+    compile: bool
+    resume: bool
+
+
+@dataclasses.dataclass
+class Features:
+    """Encoding of every image; `on_broken` is `stop` or `skip`."""
+
+    data: str
+    clip: str
+    out: str
+    batch_size: int
+    workers: int
+    on_broken: str
+    max_pixels: int
+
+
+@dataclasses.dataclass
+class Mapper:
+    """See `model.config.MapperConfig`."""
+
+    kind: str
+    prefix_length: int
+    clip_length: int
+    layers: int
+    heads: int
+
+
+@dataclasses.dataclass
+class Gpt2:
+    """`base` is a Hugging Face name or folder, null for a GPT-2 of these sizes from scratch."""
+
+    base: str | None
+    layers: int
+    width: int
+    heads: int
+    vocabulary: int
+    dropout: float
+
+
+@dataclasses.dataclass
+class Train:
+    """The captioner; `tuning` is `full` or `frozen`, `trainer` goes to Lightning's Trainer."""
+
+    data: str
+    features: str
+    out: str
+    mapper: Mapper
+    gpt2: Gpt2
+    tuning: str
+    normalize_feature: bool
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    warmup_ratio: float
+    max_tokens: int
+    seed: int
+    resume: bool
+    trainer: dict[str, Any]
+
+
+@dataclasses.dataclass
+class Generation:
+    """See `model.options.GenerationOptions`."""
+
+    num_beams: int
+    num_captions: int
+    max_tokens: int
+    min_tokens: int
+    length_penalty: float
+
+
+@dataclasses.dataclass
+class Evaluate:
+    """Scores on `splits`, and `page_images` pictures of each on the page."""
+
+    checkpoint: str
+    data: str
+    out: str
+    splits: list[str]
+    batch_size: int
+    page_images: int
+
+
+@dataclasses.dataclass
+class Export:
+    """Checkpoint folder in, artifact folder out."""
+
+    checkpoint: str
+    out: str
+
+
+@dataclasses.dataclass
+class Archive:
+    """Artifact folder in, `.mar` out."""
+
+    artifact: str
+    out: str
+
+
+@dataclasses.dataclass
+class Config:
+    """All blocks of `conf/config.yaml`."""
+
+    scenes: Scenes
+    clip: Clip
+    features: Features
+    train: Train
+    generation: Generation
+    evaluate: Evaluate
+    export: Export
+    archive: Archive
+
+
+def load_config(overrides: Sequence[str] = ()) -> Config:
+    """The settings with `key=value` overrides applied, checked against the schema.
+
+    Raises:
+        Refusal: An unknown key or a value of the wrong type, in one line.
+    """
+    folder = Path(__file__).parent / "conf"
+    try:
+        with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
+            composed = compose("config", overrides=list(overrides))
+        merged = OmegaConf.merge(OmegaConf.structured(Config), composed)
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = error.__cause__ or error
+        reason = " ".join(str(cause).splitlines()[:1])
+        key = getattr(cause, "full_key", None) or getattr(error, "full_key", None)
+        where = f" (setting {key})" if key and str(key) not in reason else ""
+        raise Refusal(f"settings: {reason}{where}; see {folder / 'config.yaml'}") from error

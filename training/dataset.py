@@ -1,0 +1,76 @@
+"""A caption data set on disk: images, COCO-captions JSON, and a split.
+
+    DIR/images/...      JPEG or PNG files
+    DIR/captions.json   {"images": [{"id", "file_name", ...}], "annotations": [{"image_id", ...}]}
+    DIR/split.json      {"train": [image ids], "val": [...], "test": [...], ...}
+
+Every source of captions becomes this; nothing after it knows where the pictures came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from model.refusal import Refusal
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionDataset:
+    """The index of a caption data set; pictures stay on disk.
+
+    Attributes:
+        root: The folder.
+        files: Image id -> path of the picture.
+        captions: Image id -> its captions, in file order.
+        splits: Split name -> image ids, in file order.
+    """
+
+    root: Path
+    files: dict[int, Path]
+    captions: dict[int, list[str]]
+    splits: dict[str, list[int]]
+
+    @classmethod
+    def load(cls, root: str | Path) -> CaptionDataset:
+        """Read the index; refuse one that contradicts itself."""
+        root = Path(root)
+        coco = _read_json(root / "captions.json")
+        splits = _read_json(root / "split.json")
+        try:
+            files = {image["id"]: root / "images" / image["file_name"] for image in coco["images"]}
+            captions: dict[int, list[str]] = {image_id: [] for image_id in files}
+            for annotation in coco["annotations"]:
+                captions[annotation["image_id"]].append(annotation["caption"])
+        except (KeyError, TypeError) as error:
+            raise Refusal(
+                f"{root / 'captions.json'} is not COCO captions: missing or unknown {error}"
+            ) from None
+        for name, ids in splits.items():
+            unknown = [image_id for image_id in ids if image_id not in files]
+            if unknown:
+                raise Refusal(
+                    f"{root / 'split.json'}: split {name!r} names {len(unknown)} images that "
+                    f"captions.json lacks, first {unknown[0]!r}"
+                )
+        return cls(root, files, captions, splits)
+
+    def ids(self, split: str) -> list[int]:
+        """Image ids of a split; a missing or empty one is refused by name."""
+        if not self.splits.get(split):
+            known = ", ".join(f"{name} ({len(ids)})" for name, ids in self.splits.items())
+            raise Refusal(f"{self.root} has no images in split {split!r}; it has: {known}")
+        return self.splits[split]
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Refusal(
+            f"{file} is missing; make the data set first: python -m training.prepare"
+        ) from None
+    except ValueError as error:
+        raise Refusal(f"{file} is not JSON: {error}") from None

@@ -1,0 +1,36 @@
+"""A byte-level BPE tokenizer for captions, as GPT-2's but as small as the captions allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+#: Marks the end of a caption, as in GPT-2 and CLIP.
+END = "<|endoftext|>"
+#: Marks the start of a text for CLIP's text tower.
+START = "<|startoftext|>"
+
+
+def train_tokenizer(
+    captions: Iterable[str], vocabulary: int, special: tuple[str, ...] = (END,)
+) -> Tokenizer:
+    """Learn merges from captions; special tokens get the first ids.
+
+    Args:
+        captions: Texts to learn from, streamed.
+        vocabulary: Tokens at most; fewer when the captions need fewer.
+        special: Special tokens, in the order of their ids.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    # A leading space makes the first word of a caption the same token as elsewhere.
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(special),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    return tokenizer
