@@ -1,0 +1,1 @@
+"""The TorchServe handler and what travels with it in the archive."""

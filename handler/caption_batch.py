@@ -1,0 +1,104 @@
+"""Captions a whole TorchServe batch: one pass of the encoder, one search per set of options."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import torch
+
+from handler.caption_reply import Failure
+from handler.caption_request import CaptionRequest
+from model.artifact import Artifact, Caption
+from model.options import GenerationOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A request whose pictures are decoded.
+
+    Attributes:
+        request: What was asked.
+        pixels: float32 [N, 3, S, S], one for each of its N pictures.
+    """
+
+    request: CaptionRequest
+    pixels: torch.Tensor
+
+
+@dataclasses.dataclass
+class Spent:
+    """Seconds that a batch took in the model, and what they were spent on."""
+
+    encode: float = 0.0
+    generate: float = 0.0
+    pictures: int = 0
+
+
+def caption_batch(
+    artifact: Artifact,
+    batch: Sequence[Prepared],
+    per_pass: int,
+    deadline: float,
+    spent: Spent,
+) -> list[list[list[Caption]] | Failure]:
+    """Caption every picture of every request.
+
+    Args:
+        artifact: The captioner.
+        batch: Requests with their pixels.
+        per_pass: Pictures in one pass through the model at most: what bounds its memory.
+        deadline: On the clock `time.monotonic`; what is not captioned by then fails with 504.
+        spent: Added to.
+
+    Returns:
+        For each request the captions of its pictures, or why there are none.
+    """
+    options = [choice for prepared in batch for choice in prepared.request.options]
+    if not options:
+        return []
+    begin = time.monotonic()
+    pixels = torch.cat([prepared.pixels for prepared in batch])  # [B, 3, S, S]
+    features = torch.cat([artifact.encode(part) for part in pixels.split(per_pass)])  # [B, D]
+    spent.encode += time.monotonic() - begin
+    spent.pictures += len(options)
+
+    begin = time.monotonic()
+    captions: dict[int, list[Caption]] = {}
+    for choice, places in _same_options(options).items():
+        for start in range(0, len(places), per_pass):
+            part = places[start : start + per_pass]
+            if time.monotonic() < deadline:
+                found = artifact.caption(features[part], choice)
+                captions.update(zip(part, found, strict=True))
+    spent.generate += time.monotonic() - begin
+
+    results: list[list[list[Caption]] | Failure] = []
+    place = 0
+    for prepared in batch:
+        places = list(range(place, place + len(prepared.request.pictures)))
+        place += len(places)
+        if all(at in captions for at in places):
+            results.append([captions[at] for at in places])
+        else:
+            results.append(too_late())
+    return results
+
+
+def _same_options(options: Sequence[GenerationOptions]) -> dict[GenerationOptions, list[int]]:
+    """Which pictures can be searched together."""
+    groups: dict[GenerationOptions, list[int]] = {}
+    for place, choice in enumerate(options):
+        groups.setdefault(choice, []).append(place)
+    return groups
+
+
+def too_late() -> Failure:
+    """The failure of a request that the deadline cut off."""
+    return Failure(
+        504,
+        "deadline",
+        "the server had too much to do to caption this in time; ask for fewer beams or fewer "
+        "tokens, or try again later",
+    )

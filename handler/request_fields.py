@@ -1,0 +1,141 @@
+"""Reads one request as TorchServe hands it over: the bytes of a body, or the fields of a form.
+
+TorchServe gives the handler one mapping per request: `body` for raw bytes or JSON, the fields of
+a form, the keys of a gRPC message; parameters of a query join them on the routes that pass them
+on. The picture may be the bytes of a file, or stand in a JSON document (`request_document.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from handler.caption_request import HOW_TO_SEND, CaptionRequest, RequestRefusal
+from handler.request_document import parse_document
+from model.options import GenerationOptions
+
+#: Fields that may hold the picture (or a JSON document that holds it).
+PICTURE_FIELDS = ("body", "data", "image", "file")
+#: Fields that TorchServe's own routes add and that are no options.
+ROUTE_FIELDS = ("model_name",)
+
+_FORM = "application/x-www-form-urlencoded"
+
+
+def parse_request(
+    fields: Mapping[str, Any],
+    headers: Mapping[str, Any],
+    defaults: GenerationOptions,
+    max_pictures: int,
+) -> CaptionRequest:
+    """Read one request of a TorchServe batch.
+
+    Args:
+        fields: The request as TorchServe gives it: name -> bytes, text or parsed JSON.
+        headers: HTTP headers, and for each field its content type; case as the client sent it.
+        defaults: Options where the request gives none.
+        max_pictures: Pictures that one KServe request may hold.
+
+    Raises:
+        RequestRefusal: It holds no picture, two, too many, or cannot be read.
+        UnknownOption: It gives an option that does not exist.
+        BadOption: It gives an option a value it cannot take.
+    """
+    given = {name: value for name, value in fields.items() if name not in ROUTE_FIELDS}
+    if _is(headers, "explain", "true"):
+        raise RequestRefusal(
+            "no_explanations", "captions have no explanations; ask /predictions instead"
+        )
+    holders = [name for name in PICTURE_FIELDS if name in given]
+    if not holders:
+        raise _no_picture(headers)
+    if len(holders) > 1:
+        raise RequestRefusal(
+            "too_many_images",
+            f"the request holds {len(holders)} pictures, in the fields {' and '.join(holders)}; "
+            "send one",
+        )
+    held = given.pop(holders[0])
+    options = defaults.updated({name: _text(value) for name, value in given.items()})
+    document = _document(held, _content_type(headers, holders[0]))
+    if document is None:
+        return CaptionRequest([_as_bytes(held)], [options])
+    return parse_document(document, options, max_pictures)
+
+
+def is_describe(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> bool:
+    """Whether this is TorchServe's own question for a description of the model."""
+    return not fields and _is(headers, "describe", "true")
+
+
+def is_rest(headers: Mapping[str, Any]) -> bool:
+    """Whether a request came over HTTP: gRPC requests have content types but no headers."""
+    return any(
+        isinstance(value, str) and not name.startswith("ts_request_sequence")
+        for name, value in headers.items()
+    )
+
+
+def _is(headers: Mapping[str, Any], name: str, value: str) -> bool:
+    return str(headers.get(name)).lower() == value
+
+
+def _content_type(headers: Mapping[str, Any], field: str) -> str:
+    declared = headers.get(field)
+    text = declared.get("content-type") if isinstance(declared, Mapping) else None
+    return str(text or "").lower()
+
+
+def _no_picture(headers: Mapping[str, Any]) -> RequestRefusal:
+    kinds = [
+        value
+        for name, value in headers.items()
+        if name.lower() == "content-type" and isinstance(value, str)
+    ]
+    if any(kind.lower().startswith(_FORM) for kind in kinds):
+        # What `curl --data-binary @photo.jpg` does by itself; the bytes are lost on the way.
+        return RequestRefusal(
+            "no_image",
+            f"the request calls itself a form ({_FORM}) without a picture in it; with curl "
+            "--data-binary add -H 'Content-Type: application/octet-stream', or use -T photo.jpg",
+        )
+    return RequestRefusal(
+        "no_image",
+        f"the request holds no picture (fields {', '.join(PICTURE_FIELDS)}); {HOW_TO_SEND}",
+    )
+
+
+def _as_bytes(held: Any) -> bytes | bytearray:
+    # TorchServe decodes text/* bodies; what was sent as text goes back to the bytes it was.
+    return held if isinstance(held, bytes | bytearray) else str(held).encode()
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray):
+        return value.decode("utf-8", errors="replace")
+    return value
+
+
+def _document(held: Any, content_type: str) -> Any:
+    """The JSON document in a field, or None if the field holds the bytes of a file."""
+    declared = content_type.startswith("application/json")
+    if not isinstance(held, str | bytes | bytearray) or (declared and isinstance(held, str)):
+        return held if held is not None else {}  # TorchServe has parsed it
+    start = held[:64].lstrip()
+    looks = start.startswith(("{", "[") if isinstance(start, str) else (b"{", b"["))
+    if not looks and not (declared and held and _is_utf8(held)):
+        return None
+    try:
+        return json.loads(held)
+    except (ValueError, RecursionError) as error:
+        raise RequestRefusal(
+            "bad_json", f"the body is not valid JSON ({str(error)[:100]}); {HOW_TO_SEND}"
+        ) from None
+
+
+def _is_utf8(held: str | bytes | bytearray) -> bool:
+    try:
+        return isinstance(held, str) or bool(held.decode())
+    except UnicodeDecodeError:
+        return False

@@ -1,0 +1,189 @@
+"""Packs an exported captioner with its handler into the archive that TorchServe serves.
+
+    python -m training.archive --artifact build/artifact --out model_store/clipcap.mar
+
+The archive holds the artifact, the handler and those modules of `model/` that serving imports. It
+is reproducible: the same inputs give the same bytes. Before it takes its place it is unpacked
+elsewhere and captions a picture from there, through TorchServe's own loader.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from model.refusal import Refusal
+from training.command import command
+
+ROOT = Path(__file__).resolve().parent.parent
+ARTIFACT_FILES = ("captioner.pt", "captioner.json", "tokenizer.json")
+ENTRY = "handler/caption_handler.py"
+#: Packages of ours that may be in the archive.
+PACKED = ("model", "handler")
+_MANIFEST = "MAR-INF/MANIFEST.json"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time a zip entry can have
+
+
+def archive(artifact: Path, out: Path, name: str = "clipcap", version: str = "1.0") -> str:
+    """Pack, try out, and only then put the archive in its place.
+
+    Args:
+        artifact: Folder with `captioner.pt`, `captioner.json` and `tokenizer.json`.
+        out: The `.mar` file to write.
+        name: The model's name in the archive.
+        version: The model's version in the archive.
+
+    Returns:
+        The caption that the unpacked archive gave for a plain picture.
+
+    Raises:
+        Refusal: The artifact is incomplete, or what was packed does not work.
+    """
+    missing = [file for file in ARTIFACT_FILES if not (artifact / file).is_file()]
+    if missing:
+        raise Refusal(
+            f"{artifact} has no {' and no '.join(missing)}; "
+            "export a captioner first: python -m training.export"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="clipcap-archive-") as temporary:
+        folder = Path(temporary)
+        packed = _pack(artifact, folder, name, version)
+        aside = out.with_name(out.name + ".part")
+        try:
+            _rewrite(packed, aside)
+            caption = _try_out(aside, folder / "unpacked")
+            os.replace(aside, out)
+        finally:
+            aside.unlink(missing_ok=True)
+    return caption
+
+
+def serving_modules() -> list[Path]:
+    """Files of ours that the handler needs, relative to the repository: what it imports."""
+    found: set[Path] = set()
+    waiting = [Path(ENTRY)]
+    while waiting:
+        file = waiting.pop()
+        if file in found:
+            continue
+        found.add(file)
+        waiting += [init for init in [file.parent / "__init__.py"] if (ROOT / init).is_file()]
+        waiting += _imports(ROOT / file)
+    return sorted(found)
+
+
+def _imports(file: Path) -> Iterator[Path]:
+    """Modules of `PACKED` that a file imports, as paths."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            path = Path(*name.split("."))
+            if path.parts[0] in PACKED:
+                candidates = (path.with_suffix(".py"), path / "__init__.py")
+                yield from (each for each in candidates if (ROOT / each).is_file())
+
+
+def _pack(artifact: Path, folder: Path, name: str, version: str) -> Path:
+    """Let torch-model-archiver build the archive from a staging folder."""
+    staging = folder / "staging"
+    for file in [*serving_modules(), Path("handler/metrics.yaml")]:
+        if file == Path(ENTRY):
+            continue  # the archiver puts it at the top, where TorchServe looks for it
+        (staging / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / file, staging / file)
+    for file in ARTIFACT_FILES[1:]:
+        shutil.copyfile(artifact / file, staging / file)
+    scratch = folder / "scratch"  # the archiver empties $TMPDIR/<model name> without asking
+    scratch.mkdir()
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "model_archiver.model_packaging"),
+            *("--model-name", name, "--version", version, "--export-path", folder, "--force"),
+            *("--serialized-file", artifact / ARTIFACT_FILES[0], "--extra-files", staging),
+            *("--handler", ROOT / ENTRY, "--config-file", ROOT / "handler/model-config.yaml"),
+        ],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    packed = folder / f"{name}.mar"
+    if done.returncode or not packed.is_file():
+        raise Refusal(f"torch-model-archiver failed: {_last_line(done.stderr or done.stdout)}")
+    return packed
+
+
+def _rewrite(packed: Path, out: Path) -> None:
+    """The same archive without the marks of the moment: sorted entries, no times, no dates."""
+    with zipfile.ZipFile(packed) as source, zipfile.ZipFile(out, "w") as target:
+        for name in sorted(each for each in source.namelist() if not each.endswith("/")):
+            entry = zipfile.ZipInfo(name, _EPOCH)  # stored, not compressed: weights do not shrink
+            entry.external_attr = 0o644 << 16
+            if name == _MANIFEST:
+                manifest = json.loads(source.read(name))
+                manifest.pop("createdOn", None)
+                target.writestr(entry, json.dumps(manifest, indent=2, sort_keys=True))
+                continue
+            with source.open(name) as reader, target.open(entry, "w", force_zip64=True) as writer:
+                shutil.copyfileobj(reader, writer, 1 << 20)
+
+
+def _try_out(packed: Path, folder: Path) -> str:
+    """Unpack an archive and caption a picture from there, in a process that sees no other code."""
+    with zipfile.ZipFile(packed) as source:
+        source.extractall(folder)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-P", Path(__file__).with_name("try_archive.py"), folder],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise Refusal(f"the packed archive does not work: {_last_line(done.stderr)}")
+    return done.stdout.strip().splitlines()[-1]
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[-1]
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as reader:
+        return hashlib.file_digest(reader, "sha256").hexdigest()
+
+
+def main() -> None:
+    """Pack the archive and say what was packed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--artifact", type=Path, default=Path("build/artifact"))
+    parser.add_argument("--out", type=Path, default=Path("model_store/clipcap.mar"))
+    parser.add_argument("--model-name", default="clipcap")
+    parser.add_argument("--model-version", default="1.0")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    given = parser.parse_args()
+    caption = archive(given.artifact, given.out, given.model_name, given.model_version)
+    size = given.out.stat().st_size / 1e6
+    print(f"{given.out}: {size:.1f} MB, SHA-256 {_sha256(given.out)}")
+    print(f"unpacked elsewhere, it captions a plain grey picture: {caption}")
+
+
+if __name__ == "__main__":
+    command(main)

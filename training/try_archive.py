@@ -1,0 +1,42 @@
+"""Captions one picture from an unpacked archive, as a TorchServe worker would.
+
+    python -P training/try_archive.py FOLDER        (with PYTHONPATH=FOLDER)
+
+Run by `training/archive.py` on what it has packed. Nothing of this repository may be needed, so
+this file imports none of it: the handler is loaded from the folder by TorchServe's own loader.
+"""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+from PIL import Image
+from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
+from ts.model_loader import TsModelLoader
+
+
+def main(folder: Path) -> str:
+    """The reply to one picture, as a worker would send it."""
+    manifest = json.loads((folder / "MAR-INF" / "MANIFEST.json").read_text())["model"]
+    metrics = MetricsCacheYamlImpl(str(folder / "handler" / "metrics.yaml"))
+    metrics.initialize_cache()
+    metrics.model_name = manifest["modelName"]
+    service = TsModelLoader().load(
+        manifest["modelName"], str(folder), manifest["handler"], batch_size=1, metrics_cache=metrics
+    )
+    service.set_cl_socket(None)
+    picture = io.BytesIO()
+    Image.new("RGB", (320, 240), "grey").save(picture, "JPEG")
+    field = {"name": "body", "contentType": "image/jpeg", "value": bytearray(picture.getvalue())}
+    message = service.predict([{"requestId": b"try", "parameters": [field], "headers": []}])
+    reply = bytes(message)
+    return json.loads(reply[reply.index(b'{"') : reply.rindex(b"}") + 1])["caption"]
+
+
+if __name__ == "__main__":
+    caption = main(Path(sys.argv[1]))
+    heavy = sorted({"transformers", "pytorch_lightning", "hydra"} & set(sys.modules))
+    if heavy:
+        sys.exit(f"a worker would import {', '.join(heavy)}")
+    print(caption)
