@@ -23,7 +23,7 @@ from handler.caption_batch import Prepared, Spent, caption_batch, too_late
 from handler.caption_reply import PHRASES, Failure, reply_body, to_json
 from handler.request_fields import is_describe, is_rest, parse_request
 from model.artifact import Artifact, Caption
-from model.image import FORMATS, load_image, to_pixels
+from model.image import FORMATS, ImageRefusal, load_image, to_pixels
 from model.options import LIMITS
 from model.refusal import Refusal
 
@@ -125,14 +125,17 @@ class CaptionHandler:
             request = parse_request(
                 row, headers, self.artifact.defaults, self.settings.max_pictures
             )
-            pixels = []
-            for picture in request.pictures:
-                if time.monotonic() > self.deadline:
-                    return too_late()
-                image = load_image(picture, self.settings.max_pixels)
-                pixels.append(to_pixels(image, self.artifact.preprocessing))
         except Refusal as refusal:
             return Failure.of(refusal)
+        pixels = []
+        for place, picture in enumerate(request.pictures):
+            if time.monotonic() > self.deadline:
+                return too_late()
+            try:
+                image = load_image(picture, self.settings.max_pixels)
+            except ImageRefusal as refusal:
+                return Failure.of(refusal, place if len(request.pictures) > 1 else None)
+            pixels.append(to_pixels(image, self.artifact.preprocessing))
         return Prepared(request, torch.stack(pixels))
 
     def _warm_up(self) -> None:

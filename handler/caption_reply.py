@@ -44,17 +44,23 @@ class Failure:
     message: str
 
     @classmethod
-    def of(cls, refusal: Refusal) -> Failure:
-        """The failure that a refusal stands for."""
+    def of(cls, refusal: Refusal, place: int | None = None) -> Failure:
+        """The failure that a refusal stands for.
+
+        Args:
+            refusal: What a request, a picture or an option was refused with.
+            place: Which picture of its request it is about, where there are several.
+        """
+        message = str(refusal) if place is None else f"picture [{place}]: {refusal}"
         match refusal:
             case ImageRefusal() | RequestRefusal():
-                return cls(refusal.status, refusal.code, str(refusal))
+                return cls(refusal.status, refusal.code, message)
             case BadOption():
-                return cls(422, "bad_option", str(refusal))
+                return cls(422, "bad_option", message)
             case UnknownOption():
-                return cls(400, "unknown_option", str(refusal))
+                return cls(400, "unknown_option", message)
             case _:
-                return cls(400, "bad_request", str(refusal))
+                return cls(400, "bad_request", message)
 
     def body(self) -> str:
         """The error object as JSON text."""

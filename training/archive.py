@@ -136,7 +136,7 @@ def _rewrite(packed: Path, out: Path) -> None:
             entry.external_attr = 0o644 << 16
             if name == _MANIFEST:
                 manifest = json.loads(source.read(name))
-                manifest.pop("createdOn", None)
+                manifest["createdOn"] = "01/01/1980 00:00:00"
                 target.writestr(entry, json.dumps(manifest, indent=2, sort_keys=True))
                 continue
             with source.open(name) as reader, target.open(entry, "w", force_zip64=True) as writer:

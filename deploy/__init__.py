@@ -1,0 +1,1 @@
+"""Running the captioner: on this machine, and later on others."""
