@@ -1,0 +1,211 @@
+"""Every form in which a request may arrive, read as TorchServe hands it over."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from handler.caption_request import CaptionRequest, Form, RequestRefusal
+from handler.request_fields import is_describe, is_rest, parse_request
+from model.options import BadOption, GenerationOptions, UnknownOption
+
+PICTURE = b"\xff\xd8\xff\xe0 the bytes of a picture"
+TEXT = base64.b64encode(PICTURE).decode()
+DEFAULTS = GenerationOptions()
+
+
+def parse(fields: dict[str, Any], headers: dict[str, Any] | None = None) -> CaptionRequest:
+    return parse_request(fields, headers or {}, DEFAULTS, max_pictures=3)
+
+
+def parse_json(document: Any) -> CaptionRequest:
+    return parse({"body": bytearray(json.dumps(document).encode())})
+
+
+def refused(code: str, fields: dict[str, Any], headers: dict[str, Any] | None = None) -> str:
+    with pytest.raises(RequestRefusal) as caught:
+        parse(fields, headers)
+    assert caught.value.code == code
+    return str(caught.value)
+
+
+def as_json(value: Any) -> dict[str, Any]:
+    return {"body": bytearray(value if isinstance(value, bytes) else json.dumps(value).encode())}
+
+
+@pytest.mark.parametrize("field", ["body", "data", "image", "file"])
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_the_bytes_of_a_body_a_form_or_a_grpc_message_are_the_picture(field: str, kind: type):
+    request = parse({field: kind(PICTURE)})
+    assert request == CaptionRequest([PICTURE], [DEFAULTS])
+
+
+@pytest.mark.parametrize(
+    "content_type", ["", "image/jpeg", "application/octet-stream", "application/json", "text/plain"]
+)
+def test_bytes_of_a_picture_are_one_whatever_their_content_type(content_type: str):
+    headers = {"body": {"content-type": content_type}, "Content-Type": content_type}
+    assert parse({"body": bytearray(PICTURE)}, headers).pictures == [PICTURE]
+
+
+def test_a_body_that_torchserve_decoded_as_text_becomes_bytes_again():
+    assert parse({"body": "GIF89a..."}).pictures == [b"GIF89a..."]
+
+
+def test_options_come_as_fields_beside_the_picture():
+    fields = {"data": PICTURE, "num_beams": bytearray(b"3"), "num_captions": b"2"}
+    assert parse(fields).options == [GenerationOptions(num_beams=3, num_captions=2)]
+
+
+def test_the_name_that_a_route_adds_is_no_option():
+    assert parse({"model_name": b"clipcap", "body": PICTURE}).options == [DEFAULTS]
+
+
+@pytest.mark.parametrize("document", [{"options": {"num_beams": 2}}, {"num_beams": 2}])
+def test_our_json_form(document: dict[str, Any]):
+    request = parse_json({"image": TEXT, **document})
+    assert request == CaptionRequest([PICTURE], [GenerationOptions(num_beams=2)])
+
+
+def test_json_that_torchserve_parsed_is_read_the_same():
+    assert parse({"body": {"image": TEXT}}).pictures == [PICTURE]
+
+
+def test_json_in_a_grpc_field_is_read_the_same():
+    assert parse({"data": json.dumps({"image": TEXT}).encode()}).pictures == [PICTURE]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        "data:image/jpeg;base64," + TEXT,
+        "\n".join(TEXT[i : i + 20] for i in range(0, len(TEXT), 20)),
+        base64.urlsafe_b64encode(PICTURE).decode(),
+    ],
+)
+def test_base64_with_line_breaks_urlsafe_letters_or_a_data_prefix(text: str):
+    assert parse_json({"image": text}).pictures == [PICTURE]
+
+
+def test_json_overrides_the_parameters_of_a_query():
+    fields = {"num_beams": b"2", "max_tokens": b"9", **as_json({"image": TEXT, "num_beams": 3})}
+    assert parse(fields).options == [GenerationOptions(num_beams=3, max_tokens=9)]
+
+
+@pytest.mark.parametrize("holder", [{"data": TEXT}, {"data": {"b64": TEXT}}, {"b64": TEXT}, TEXT])
+def test_kserve_v1(holder: Any):
+    request = parse_json({"instances": [holder]})
+    assert request == CaptionRequest([PICTURE], [DEFAULTS], Form.KSERVE_V1)
+
+
+def test_kserve_v1_options_of_all_and_of_one():
+    request = parse_json(
+        {
+            "parameters": {"num_beams": 3},
+            "instances": [{"data": TEXT}, {"data": TEXT, "options": {"max_tokens": 7}}],
+        }
+    )
+    three = GenerationOptions(num_beams=3)
+    assert request.options == [three, GenerationOptions(num_beams=3, max_tokens=7)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "data"), [([1], [TEXT]), ([1, 1], [[TEXT]]), ([2, 1], [[TEXT], [TEXT]])]
+)
+def test_kserve_v2(shape: list[int], data: Any):
+    tensor = {"name": "image", "shape": shape, "datatype": "BYTES", "data": data}
+    request = parse_json({"id": "a", "inputs": [tensor], "parameters": {"num_beams": 2}})
+    count = shape[0]
+    options = [GenerationOptions(num_beams=2)] * count
+    assert request == CaptionRequest([PICTURE] * count, options, Form.KSERVE_V2, "a")
+
+
+@pytest.mark.parametrize(
+    ("document", "code"),
+    [
+        ({}, "no_image"),
+        ([1], "bad_json"),
+        ("text", "bad_json"),
+        ({"image": None}, "bad_base64"),
+        ({"image": 3}, "bad_base64"),
+        ({"image": "??"}, "bad_base64"),
+        ({"image": "aaaaa"}, "bad_base64"),
+        ({"image": "é"}, "bad_base64"),
+        ({"image": TEXT, "options": [1]}, "bad_json"),
+        ({"instances": []}, "no_image"),
+        ({"instances": {}}, "no_image"),
+        ({"instances": [{}]}, "no_image"),
+        ({"instances": [{"data": TEXT, "b64": TEXT}]}, "no_image"),
+        ({"instances": [{"data": TEXT}] * 4}, "too_many_images"),
+        ({"inputs": []}, "bad_request"),
+        ({"inputs": [3]}, "bad_request"),
+        ({"inputs": [{"datatype": "FP32", "shape": [1], "data": [1]}]}, "bad_request"),
+        ({"inputs": [{"datatype": "BYTES", "shape": [2], "data": [TEXT]}]}, "bad_request"),
+        ({"inputs": [{"datatype": "BYTES", "shape": "1", "data": [TEXT]}]}, "bad_request"),
+        ({"inputs": [{"datatype": "BYTES", "shape": [0], "data": []}]}, "no_image"),
+        ({"inputs": [{"datatype": "BYTES", "shape": [1], "data": [1]}]}, "bad_base64"),
+        ({"inputs": [{"datatype": "BYTES", "shape": [1], "data": [TEXT]}], "id": 3}, "bad_request"),
+    ],
+)
+def test_json_that_does_not_say_what_to_caption_is_refused(document: Any, code: str):
+    headers = {"body": {"content-type": "application/json"}}
+    refused(code, as_json(document), headers)
+    if not isinstance(document, str):
+        refused(code, {"body": document}, headers)  # as TorchServe may have parsed it
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"image": "', b"[" * 100_000, b'{"a": \xff}'])
+def test_broken_json_is_refused_by_its_looks(body: bytes):
+    refused("bad_json", as_json(body))
+
+
+@pytest.mark.parametrize("body", [b"hello", b"tru"])
+def test_broken_json_is_refused_by_its_content_type(body: bytes):
+    refused("bad_json", as_json(body), {"body": {"content-type": "application/json"}})
+
+
+def test_two_pictures_are_refused():
+    assert "data and image" in refused("too_many_images", {"data": PICTURE, "image": PICTURE})
+
+
+def test_no_picture_is_refused():
+    assert "curl -T" in refused("no_image", {})
+    assert "curl -T" in refused("no_image", {"num_beams": b"3"})
+
+
+def test_a_picture_lost_in_what_curl_calls_a_form_is_explained():
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Host": "x"}
+    assert "--data-binary" in refused("no_image", {}, headers)
+
+
+def test_explanations_are_refused():
+    refused("no_explanations", {"body": PICTURE}, {"explain": "True"})
+    assert parse({"body": PICTURE}, {"explain": "False"}).pictures == [PICTURE]
+
+
+def test_unknown_and_bad_options_are_told_apart():
+    for fields in ({"data": PICTURE, "beams": b"3"}, as_json({"image": TEXT, "beams": 3})):
+        with pytest.raises(UnknownOption, match="beams"):
+            parse(fields)
+    for value in (b"9", b"x", b"", b"1e999", b"NaN", b"\xff"):
+        with pytest.raises(BadOption, match="num_beams"):
+            parse({"data": PICTURE, "num_beams": value})
+    for number in (9, 2.5, True, None, [3], {}, 10**4000):
+        with pytest.raises(BadOption, match="num_beams"):
+            parse_json({"image": TEXT, "num_beams": number})
+
+
+def test_rest_is_told_from_grpc_by_its_headers():
+    assert is_rest({"body": {"content-type": ""}, "Content-Length": "3"})
+    assert not is_rest({"data": {"content-type": ""}, "Host": {"content-type": ""}})
+    assert not is_rest({"ts_request_sequence_id": "a", "data": {"content-type": ""}})
+
+
+def test_a_describe_call_has_its_header_and_nothing_else():
+    assert is_describe({}, {"describe": "True"})
+    assert not is_describe({"body": PICTURE}, {"describe": "True"})
+    assert not is_describe({}, {})
