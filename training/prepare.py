@@ -1,0 +1,140 @@
+"""Draw a data set of scenes: pictures, five captions each, split and ground truth.
+
+`python -m training.prepare --seed N --count M --out DIR` draws another one. The same seed and
+count give the same files; the result is a COCO-captions data set (see `training.dataset`) with
+`truth.json` beside it: image id -> what is in the picture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from model.refusal import Refusal
+from training.command import arguments, command
+from training.config import Scenes, load_config
+from training.scenes import draw_scene, sample_scene, write_captions
+
+#: One picture in this many is a PNG, the others are JPEGs.
+PNG_EVERY = 8
+#: Longest side over shortest at most.
+ASPECT = 1.3
+PROCESSES = 2
+
+
+def prepare(settings: Scenes) -> None:
+    """Draw the data set aside, then put it in place of an older one.
+
+    Raises:
+        Refusal: Settings that make no data set.
+    """
+    counts = _split_counts(settings)
+    target = Path(settings.out)
+    if target.exists() and not (target / "captions.json").exists() and any(target.iterdir()):
+        raise Refusal(f"{target} holds something that is no caption data set; give another --out")
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "images").mkdir(parents=True)
+    jobs = [
+        _Job(settings.seed, split, index, (settings.sides[0], settings.sides[1]), partial)
+        for split, count in counts.items()
+        for index in range(count)
+    ]
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    truth: dict[str, Any] = {}
+    splits: dict[str, list[int]] = {split: [] for split in counts}
+    with get_context("spawn").Pool(PROCESSES) as pool:
+        drawn = pool.imap(_draw, jobs, chunksize=16)
+        for number, (job, picture) in enumerate(zip(jobs, _progress(drawn, len(jobs))), start=1):
+            images.append({"id": number, **picture["image"]})
+            for caption in picture["captions"]:
+                annotations.append(
+                    {"id": len(annotations) + 1, "image_id": number, "caption": caption}
+                )
+            truth[str(number)] = picture["truth"]
+            splits[job.split].append(number)
+    info = {"description": "ClipCap scenes", "settings": dataclasses.asdict(settings)}
+    info["settings"].pop("out")
+    coco = {"info": info, "images": images, "annotations": annotations}
+    for name, content in (("captions", coco), ("split", splits), ("truth", truth)):
+        (partial / f"{name}.json").write_text(json.dumps(content))
+    if target.exists():
+        shutil.rmtree(target)
+    partial.rename(target)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One picture to draw."""
+
+    seed: int
+    split: str
+    index: int
+    sides: tuple[int, int]
+    folder: Path
+
+
+def _draw(job: _Job) -> dict[str, Any]:
+    """Draw one picture and save it; everything about it follows from its name."""
+    rng = random.Random(f"{job.seed}/{job.split}/{job.index}")
+    scene = sample_scene(rng, job.split)
+    shorter = rng.randint(*job.sides)
+    longer = round(shorter * rng.uniform(1.0, ASPECT))
+    width, height = (shorter, longer) if rng.random() < 0.3 else (longer, shorter)
+    picture = draw_scene(scene, width, height)
+    name = f"{job.split}-{job.index:06d}"
+    if rng.randrange(PNG_EVERY) == 0:
+        name += ".png"
+        picture.save(job.folder / "images" / name)
+    else:
+        name += ".jpg"
+        picture.save(job.folder / "images" / name, quality=rng.randint(80, 95))
+    return {
+        "image": {"file_name": name, "width": width, "height": height},
+        "captions": write_captions(scene),
+        "truth": scene.to_dict(),
+    }
+
+
+def _split_counts(settings: Scenes) -> dict[str, int]:
+    """Pictures per split; the rounding goes to train."""
+    shares = dataclasses.asdict(settings.fractions)
+    if abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0:
+        raise Refusal(f"scenes.fractions are {shares}; they must be 0 or more and add up to 1")
+    if settings.count < 1:
+        raise Refusal(f"scenes.count is {settings.count}; it must be at least 1")
+    if len(settings.sides) != 2 or not 64 <= settings.sides[0] <= settings.sides[1] <= 4096:
+        raise Refusal(f"scenes.sides is {settings.sides}; give [low, high] from 64 to 4096 pixels")
+    counts = {split: int(settings.count * share) for split, share in shares.items()}
+    counts["train"] += settings.count - sum(counts.values())
+    return counts
+
+
+def _progress(drawn: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
+    yield from track(drawn, "drawing scenes", total)
+
+
+def main() -> None:
+    """Parse the command line and draw."""
+    parser = arguments(__doc__)
+    parser.add_argument("--seed", type=int, help="scenes.seed")
+    parser.add_argument("--count", type=int, help="scenes.count: pictures in all splits together")
+    parser.add_argument("--out", help="scenes.out: folder of the data set")
+    options = parser.parse_args()
+    settings = load_config(options.overrides).scenes
+    given = {name: getattr(options, name) for name in ("seed", "count", "out")}
+    given = {name: value for name, value in given.items() if value is not None}
+    prepare(dataclasses.replace(settings, **given))
+
+
+if __name__ == "__main__":
+    command(main)

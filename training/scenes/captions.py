@@ -1,0 +1,115 @@
+"""Five captions of a scene, as five people would write them.
+
+The first two are complete: every count, colour, thing and relation, the place, and time or
+weather. The others leave things out, as people do. All of them are true.
+"""
+
+from __future__ import annotations
+
+import random
+
+from training.scenes import lexicon
+from training.scenes.scene import Group, Scene
+from training.scenes.world import CONVERSE
+
+
+def write_captions(scene: Scene) -> list[str]:
+    """Five captions, decided by `scene.seed`.
+
+    Returns:
+        Lower-case ASCII, no final full stop. The first two state everything.
+    """
+    rng = random.Random(scene.seed ^ 0x5EED)
+    writer = _Writer(scene, rng)
+    return [
+        writer.complete(),
+        writer.complete(),
+        writer.listing(),
+        writer.close_up(),
+        writer.setting(),
+    ]
+
+
+class _Writer:
+    """One scene, and the dice that choose the words."""
+
+    def __init__(self, scene: Scene, rng: random.Random) -> None:
+        self.scene = scene
+        self.rng = rng
+
+    def complete(self) -> str:
+        """Everything, in one of two orders."""
+        where = self._place()
+        when = self._time() if self.rng.random() < 0.6 else self._weather()
+        things = self._related(full=True)
+        if self.rng.random() < 0.25:
+            return f"{where} {when}, {things}"
+        return f"{things} {where} {when}"
+
+    def listing(self) -> str:
+        """What there is, and where."""
+        groups = list(self.scene.groups)
+        self.rng.shuffle(groups)
+        things = " and ".join(self._noun_phrase(group, 1.0, 0.2) for group in groups)
+        if self.rng.random() < 0.4:
+            verb = "is" if groups[0].count == 1 else "are"
+            things = f"there {verb} {things}"
+        return f"{things} {self._place()}"
+
+    def close_up(self) -> str:
+        """The things alone, as somebody in a hurry writes."""
+        things = self._related(full=False)
+        if len(self.scene.groups) == 1 or self.rng.random() < 0.5:
+            return f"{things} {self.rng.choice((self._time, self._place, self._weather))()}"
+        return things
+
+    def setting(self) -> str:
+        """The mood first, then what is in it."""
+        scene = self.scene
+        groups = list(scene.groups)
+        self.rng.shuffle(groups)
+        things = " and ".join(self._noun_phrase(group, 0.85, 0.1) for group in groups)
+        adjective = lexicon.WEATHER_ADJECTIVES[scene.weather]
+        return f"a {adjective} {lexicon.TIME_NOUNS[scene.time]} {self._place()} with {things}"
+
+    def _related(self, full: bool) -> str:
+        """The groups with their relation, from either side."""
+        colour, size = (1.0, 0.8) if full else (0.6, 0.2)
+        scene = self.scene
+        groups, relation = scene.groups, scene.relation
+        if relation is None:
+            return self._noun_phrase(groups[0], max(colour, 0.9), size, doing=0.5)
+        if self.rng.random() < 0.35:
+            groups, relation = groups[::-1], CONVERSE[relation]
+        phrases = lexicon.RELATION_PHRASES[relation]
+        # "next to" does not say which side: complete captions seldom leave it open.
+        words = phrases[:2] if full and self.rng.random() < 0.8 else phrases
+        first = self._noun_phrase(groups[0], colour, size, doing=0.25)
+        return f"{first} {self.rng.choice(words)} {self._noun_phrase(groups[1], colour, size)}"
+
+    def _noun_phrase(self, group: Group, colour: float, size: float, doing: float = 0.0) -> str:
+        """Such as "two small red boats"; colour, size and verb each with a probability."""
+        rng = self.rng
+        names = lexicon.NOUNS[group.thing]
+        name = names[0] if rng.random() < 0.7 else rng.choice(names)
+        counts = lexicon.COUNTS[group.count]
+        words = [counts[0] if rng.random() < 0.85 else rng.choice(counts)]
+        if group.size in lexicon.SIZE_WORDS and rng.random() < size:
+            words.append(rng.choice(lexicon.SIZE_WORDS[group.size]))
+        if rng.random() < colour:
+            words.append(group.colour)
+        words.append(name[0] if group.count == 1 else name[1])
+        if words[0] == "a" and words[1][0] in "aeiou":
+            words[0] = "an"
+        if group.thing in lexicon.DOING and rng.random() < doing:
+            words.append(rng.choice(lexicon.DOING[group.thing]))
+        return " ".join(words)
+
+    def _place(self) -> str:
+        return self.rng.choice(lexicon.PLACE_PHRASES[self.scene.place])
+
+    def _time(self) -> str:
+        return self.rng.choice(lexicon.TIME_PHRASES[self.scene.time])
+
+    def _weather(self) -> str:
+        return self.rng.choice(lexicon.WEATHER_PHRASES[self.scene.weather])

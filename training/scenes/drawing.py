@@ -1,0 +1,59 @@
+"""Draws a scene: backdrop, then the things from the far to the near, then rain or snow.
+
+Everything is drawn twice as large as asked for and then averaged down, which smooths every edge.
+"""
+
+import random
+
+from PIL import Image
+
+from training.scenes.backdrop import Stage, paint_backdrop, paint_weather
+from training.scenes.paint import Light, Paint, Pen
+from training.scenes.scene import Box, Scene
+from training.scenes.things import draw_thing
+from training.scenes.world import THINGS
+
+FINER = 2
+
+
+def draw_scene(scene: Scene, width: int, height: int) -> Image.Image:
+    """Draws a scene at a size.
+
+    Args:
+        scene: what to draw; equal scenes give equal pictures.
+        width, height: of the picture in pixels. A wider or taller picture shows more of the
+            landscape around the centre square, in which all things lie.
+
+    Returns:
+        An RGB image.
+    """
+    rng = random.Random(scene.seed * 2 + 1)
+    light = Light.of(scene.time, scene.weather, rng)
+    stage = Stage(width * FINER, height * FINER, light, rng)
+    paint_backdrop(stage, scene.place, scene.time, scene.weather, scene.horizon)
+    order = []
+    for group in scene.groups:
+        paint = Paint.of(group.colour, light, rng)
+        variant = rng.getrandbits(32)
+        for box, flipped in zip(group.boxes, group.flipped, strict=True):
+            order.append((box[1] + box[3], group.thing, box, flipped, paint, variant))
+    order.sort(key=lambda item: item[0])
+    for _, thing, box, flipped, paint, variant in order:
+        _ground(stage, thing, box, scene.place)
+        at = (stage.x(box[0]), stage.y(box[1]), box[2] * stage.unit, box[3] * stage.unit)
+        pen = Pen(stage.draw, at, flipped, stage.unit * 0.0075, light)
+        draw_thing(thing, pen, paint, random.Random(variant))
+    paint_weather(stage, scene.weather)
+    return stage.image.reduce(FINER)
+
+
+def _ground(stage: Stage, thing: str, box: Box, place: str) -> None:
+    """The shadow that a thing throws on the ground, or its wake in the water."""
+    x, y, w, h = box
+    level = THINGS[thing].level
+    if level == "sky":
+        return
+    if level == "water" or place == "sea":
+        stage.oval(x + w / 2, y + h * 0.965, w * 0.52, h * 0.045, (235, 248, 255, 110))
+        return
+    stage.oval(x + w / 2, y + h * 0.985, w * 0.54, max(h * 0.04, 0.012), (20, 24, 50, 70))

@@ -1,0 +1,91 @@
+"""The English of the scenes: every word a caption may use, and the fact it states.
+
+`captions` writes with these tables and `statements` reads with them, so that whatever can be
+written can be understood.
+"""
+
+from training.scenes.world import ABOVE, BEHIND, BELOW, FRONT, LEFT, RIGHT
+
+#: thing -> (singular, plural), the usual word first.
+NOUNS: dict[str, tuple[tuple[str, str], ...]] = {
+    "boat": (("boat", "boats"), ("sailboat", "sailboats")),
+    "house": (("house", "houses"), ("cottage", "cottages")),
+    "tree": (("tree", "trees"),),
+    "car": (("car", "cars"),),
+    "bus": (("bus", "buses"),),
+    "dog": (("dog", "dogs"), ("puppy", "puppies")),
+    "cat": (("cat", "cats"), ("kitty", "kitties")),
+    "person": (("person", "people"),),
+    "flower": (("flower", "flowers"),),
+    "umbrella": (("umbrella", "umbrellas"), ("parasol", "parasols")),
+    "tent": (("tent", "tents"),),
+    "lighthouse": (("lighthouse", "lighthouses"),),
+    "bird": (("bird", "birds"),),
+    "kite": (("kite", "kites"),),
+    "balloon": (("hot air balloon", "hot air balloons"), ("balloon", "balloons")),
+    "plane": (("plane", "planes"), ("airplane", "airplanes")),
+}
+
+#: thing -> what it is seen doing.
+DOING: dict[str, tuple[str, ...]] = {
+    "boat": ("sailing", "floating"),
+    "car": ("parked",),
+    "bus": ("parked",),
+    "dog": ("standing",),
+    "cat": ("sitting",),
+    "person": ("standing",),
+    "bird": ("flying",),
+    "kite": ("flying",),
+    "balloon": ("floating",),
+    "plane": ("flying",),
+}
+
+COUNTS: dict[int, tuple[str, ...]] = {1: ("a",), 2: ("two", "a pair of"), 3: ("three",)}
+
+#: `medium` is never put into words.
+SIZE_WORDS: dict[str, tuple[str, ...]] = {
+    "small": ("small", "little"),
+    "big": ("big", "large"),
+}
+
+RELATION_PHRASES: dict[str, tuple[str, ...]] = {
+    LEFT: ("to the left of", "left of", "next to", "beside"),
+    RIGHT: ("to the right of", "right of", "next to", "beside"),
+    FRONT: ("in front of",),
+    BEHIND: ("behind",),
+    ABOVE: ("above", "over"),
+    BELOW: ("below", "under"),
+}
+
+PLACE_PHRASES: dict[str, tuple[str, ...]] = {
+    "sea": ("at sea", "on the sea", "on the ocean"),
+    "lake": ("by a lake", "at the lake", "beside a lake"),
+    "beach": ("on a beach", "at the beach", "on the sand"),
+    "meadow": ("in a meadow", "in a green field", "on the grass"),
+    "forest": ("in a forest", "in the woods"),
+    "desert": ("in the desert", "in a sandy desert"),
+    "snow": ("in a snowy field", "on snowy ground"),
+    "city": ("in the city", "on a city street", "in town"),
+}
+
+TIME_PHRASES: dict[str, tuple[str, ...]] = {
+    "day": ("during the day", "in daylight"),
+    "sunset": ("at sunset", "at dusk"),
+    "night": ("at night", "after dark"),
+}
+
+WEATHER_PHRASES: dict[str, tuple[str, ...]] = {
+    "clear": ("under a clear sky", "in clear weather"),
+    "cloudy": ("under a cloudy sky", "under clouds"),
+    "rain": ("in the rain", "as rain falls"),
+    "snow": ("as snow falls", "while it snows"),
+}
+
+#: Both in one phrase, as in "a rainy night".
+WEATHER_ADJECTIVES: dict[str, str] = {
+    "clear": "clear",
+    "cloudy": "cloudy",
+    "rain": "rainy",
+    "snow": "snowy",
+}
+TIME_NOUNS: dict[str, str] = {"day": "day", "sunset": "evening", "night": "night"}
