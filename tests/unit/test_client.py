@@ -1,4 +1,4 @@
-"""The clients against servers that say what TorchServe was seen to say (the network is the fake)."""
+"""The clients against servers that say what TorchServe was seen to say; the network is faked."""
 
 from __future__ import annotations
 

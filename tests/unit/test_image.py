@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 from typing import Any
 
@@ -10,31 +9,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from model.image import FORMATS, ImageRefusal, Preprocessing, load_image, to_pixels
 from model.refusal import Refusal
+from tests.pictures import BLUE, RED, encoded, picture
 
-BLUE, RED = (10, 20, 220), (200, 30, 40)
 CLIP = Preprocessing(
     size=224,
     mean=(0.48145466, 0.4578275, 0.40821073),
     std=(0.26862954, 0.26130258, 0.27577711),
 )
-
-
-def picture(size: tuple[int, int] = (60, 40)) -> Image.Image:
-    """Red, with a blue quarter at the top left: turning it shows."""
-    image = Image.new("RGB", size, RED)
-    ImageDraw.Draw(image).rectangle((0, 0, size[0] // 2, size[1] // 2), fill=BLUE)
-    return image
-
-
-def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:
-    """The bytes of a picture file."""
-    buffer = io.BytesIO()
-    image.save(buffer, format_, **options)
-    return buffer.getvalue()
 
 
 def assert_picture(image: Image.Image, top_left: tuple[int, ...], bottom_right: tuple[int, ...]):

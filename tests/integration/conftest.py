@@ -1,0 +1,39 @@
+"""A real TorchServe for the whole test run, on ports of its own, with a tiny captioner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.torchserve import TorchServe, derived_config, on_free_ports
+from training.archive import archive
+
+
+@pytest.fixture(scope="session")
+def tiny_archive(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`clipcap.mar` of a captioner with random weights, packed by the real command."""
+    out = tmp_path_factory.mktemp("model_store") / "clipcap.mar"
+    archive(tiny_artifact, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def server(tiny_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServe]:
+    """The server, with a worker ready."""
+    folder = tmp_path_factory.mktemp("torchserve")
+    config = derived_config(folder / "config.properties", on_free_ports())
+    torchserve = TorchServe(folder, tiny_archive, config)
+    torchserve.start()
+    yield torchserve
+    torchserve.stop()
+
+
+@pytest.fixture(autouse=True)
+def _same_worker(server: TorchServe) -> Iterator[None]:
+    """Whatever a test sends, the worker is the same process afterwards, and ready."""
+    before = server.workers()
+    assert len(before) == 1
+    yield
+    assert server.workers() == before

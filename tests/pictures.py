@@ -1,0 +1,69 @@
+"""Pictures of every kind people send, sound and broken, for unit and integration tests."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+BLUE, RED = (10, 20, 220), (200, 30, 40)
+
+
+def picture(size: tuple[int, int] = (60, 40)) -> Image.Image:
+    """Red, with a blue quarter at the top left: turning it shows."""
+    image = Image.new("RGB", size, RED)
+    ImageDraw.Draw(image).rectangle((0, 0, size[0] // 2, size[1] // 2), fill=BLUE)
+    return image
+
+
+def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:
+    """The bytes of a picture file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def rotated_by_exif() -> bytes:
+    """`picture()` stored on its side, with the EXIF mark that says so."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(picture().transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
+
+
+def sound() -> dict[str, bytes]:
+    """Pictures that must be captioned, by what is special about them."""
+    frames = [Image.new("RGB", (60, 40), "green")]
+    clear = picture()
+    clear.putalpha(128)
+    return {
+        "jpeg": encoded(picture(), "JPEG"),
+        "png": encoded(picture(), "PNG"),
+        "webp": encoded(picture(), "WEBP"),
+        "bmp": encoded(picture(), "BMP"),
+        "tiff": encoded(picture(), "TIFF"),
+        "one pixel": encoded(Image.new("RGB", (1, 1), "red"), "PNG"),
+        "very long": encoded(Image.new("RGB", (1, 20_000), "red"), "PNG"),
+        "palette": encoded(picture().convert("P"), "PNG", transparency=0),
+        "grey": encoded(picture().convert("L"), "JPEG"),
+        "cmyk": encoded(picture().convert("CMYK"), "JPEG"),
+        "sixteen bits": encoded(Image.new("I;16", (60, 40), 40_000), "PNG"),
+        "alpha": encoded(clear, "PNG"),
+        "animated": encoded(picture(), "GIF", save_all=True, append_images=frames),
+        "rotated by exif": rotated_by_exif(),
+    }
+
+
+def broken() -> dict[str, tuple[bytes, int, str]]:
+    """What must be refused: bytes, HTTP status and code."""
+    return {
+        "empty": (b"", 400, "empty"),
+        "text": (b"this is no picture", 400, "image_undecodable"),
+        "truncated jpeg": (encoded(picture(), "JPEG")[:-100], 400, "image_undecodable"),
+        "only a header": (encoded(picture(), "PNG")[:30], 400, "image_undecodable"),
+        "bomb": (encoded(Image.new("1", (9000, 9000)), "PNG"), 413, "image_too_large"),
+        "larger bomb": (encoded(Image.new("1", (20_000, 20_000)), "PNG"), 413, "image_too_large"),
+        "pdf": (encoded(picture(), "PDF"), 415, "image_format"),
+        "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", 415, "image_format"),
+        "postscript": (encoded(picture(), "EPS"), 415, "image_format"),
+    }
