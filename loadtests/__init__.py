@@ -1,0 +1,1 @@
+"""A minute of mixed traffic against a real server: `make loadtest`."""

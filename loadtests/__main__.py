@@ -1,0 +1,135 @@
+"""Runs the load test against a server of its own and judges it by `thresholds.yaml`.
+
+    python -m loadtests [--archive FILE] [--seconds N] [--users N] [--out DIR]
+
+Writes `report.html` (Locust's own) and `summary.json`; the exit status is 1 if a limit is crossed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from deploy.torchserve import ROOT, ServeError, TorchServe, derived_config, on_free_ports
+
+HERE = Path(__file__).parent
+
+
+def run(archive: Path, limits: dict[str, Any], pictures: Path, out: Path) -> dict[str, Any]:
+    """Start a server, load it, stop it.
+
+    Args:
+        archive: The `.mar` file to serve.
+        limits: What `thresholds.yaml` says.
+        pictures: Folder of pictures to send.
+        out: Where `report.html` and Locust's log go.
+
+    Returns:
+        Figures of the run, under the names that `judge` knows.
+
+    Raises:
+        ServeError: The server does not start, or Locust does not run.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="clipcap-load-") as temporary:
+        folder = Path(temporary)
+        config = derived_config(folder / "config.properties", on_free_ports())
+        server = TorchServe(folder, archive.resolve(), config)
+        server.start()
+        try:
+            (worker,) = server.workers()
+            before = psutil.Process(worker).memory_info().rss
+            statistics = _locust(server.rest, limits, pictures, out)
+            same = server.workers() == [worker]
+            growth = psutil.Process(worker).memory_info().rss - before if same else 0
+        finally:
+            server.stop()
+    return {**statistics, "worker_survived": same, "worker_growth_mb": round(growth / 1e6, 1)}
+
+
+def judge(figures: dict[str, Any], limits: dict[str, Any]) -> list[str]:
+    """What the run got wrong, one line each; empty if it passed."""
+    problems = [
+        f"{figures[name]:g} {name.replace('_', ' ')}; the limit is {limits[f'max_{name}']:g}"
+        for name in ("wrong_replies", "unanswered", "median_ms", "p95_ms", "worker_growth_mb")
+        if figures[name] > limits[f"max_{name}"]
+    ]
+    if figures["requests_per_second"] < limits["min_requests_per_second"]:
+        problems.append(
+            f"{figures['requests_per_second']:g} requests per second; "
+            f"at least {limits['min_requests_per_second']:g} are wanted"
+        )
+    if not figures["worker_survived"]:
+        problems.append("the worker was restarted")
+    return problems
+
+
+def _locust(host: str, limits: dict[str, Any], pictures: Path, out: Path) -> dict[str, Any]:
+    """Run Locust in a process of its own (it patches the whole interpreter)."""
+    figures = out / "locust.json"
+    figures.unlink(missing_ok=True)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "locust", "-f", HERE / "locustfile.py", "--headless"),
+            *("--host", host, "--users", str(limits["users"]), "--spawn-rate", "4"),
+            *("--run-time", f"{limits['seconds']}s", "--stop-timeout", "30", "--only-summary"),
+            *("--html", out / "report.html", "--exit-code-on-error", "0"),
+        ],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "LOADTEST_PICTURES": str(pictures),
+            "LOADTEST_SEED": str(limits["seed"]),
+            "LOADTEST_FIGURES": str(figures),
+        },
+        check=False,
+    )
+    if done.returncode or not figures.is_file():
+        raise ServeError(f"Locust ended with status {done.returncode}; see the lines above")
+    found: dict[str, Any] = json.loads(figures.read_text())
+    figures.unlink()
+    return found
+
+
+def main() -> int:
+    """Run, judge, write the summary.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(prog="python -m loadtests", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--archive", type=Path, default=ROOT / "model_store" / "clipcap.mar")
+    parser.add_argument("--pictures", type=Path, default=ROOT / "data" / "scenes" / "images")
+    parser.add_argument("--seconds", type=int, help="instead of thresholds.yaml's")
+    parser.add_argument("--users", type=int, help="instead of thresholds.yaml's")
+    parser.add_argument("--out", type=Path, default=ROOT / "reports" / "loadtest")
+    given = parser.parse_args()
+    limits = yaml.safe_load((HERE / "thresholds.yaml").read_text())
+    limits |= {name: value for name in ("seconds", "users") if (value := getattr(given, name))}
+    try:
+        figures = run(given.archive, limits, given.pictures, given.out)
+    except ServeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    problems = judge(figures, limits)
+    result = {"passed": not problems, "problems": problems, "limits": limits, "figures": figures}
+    (given.out / "summary.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    print(f"{'failed' if problems else 'passed'}: {given.out / 'summary.json'}, report.html beside")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
