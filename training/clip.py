@@ -157,7 +157,7 @@ class ContrastiveModule(pl.LightningModule):
             {"params": matrices, "weight_decay": self.settings.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, fused=True)
+        optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate)
         schedule = get_scheduler(
             "cosine", optimizer, int(self.steps * self.settings.warmup_ratio), self.steps
         )

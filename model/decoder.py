@@ -1,0 +1,160 @@
+"""GPT-2 as serving runs it: a prefix read once, then one token per beam and step.
+
+The same weights as Hugging Face's `GPT2LMHeadModel`, laid out for decoding. Two ideas keep the
+key/value cache from being copied, which at five beams costs more than the mathematics:
+
+* the prefix's keys and values are the same for all beams of an image and are stored once;
+* beams are followed by ancestry: every step writes its N new entries behind the others, and a
+  mask says which of them a beam descends from. Reordering beams reorders that mask, a few bytes,
+  and never the cache.
+
+TorchScript compiles this file as it is; it also runs eagerly.
+
+Axes: B batch, N beams, K prefix length, S cache slots (K + N * steps), H heads, E width,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Cache:
+    """Keys and values of all layers, preallocated for a whole caption.
+
+    Attributes:
+        keys: Per layer [B, H, S, E/H].
+        values: Per layer [B, H, S, E/H].
+        used: Slots filled so far.
+    """
+
+    def __init__(self, keys: list[Tensor], values: list[Tensor], used: int) -> None:
+        self.keys = keys
+        self.values = values
+        self.used = used
+
+
+class Block(nn.Module):
+    """One layer of GPT-2: attention and feed-forward, each behind a layer norm."""
+
+    def __init__(self, width: int, heads: int, inner: int, epsilon: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.ln_1 = nn.LayerNorm(width, eps=epsilon)
+        self.c_attn = nn.Linear(width, 3 * width)
+        self.attn_proj = nn.Linear(width, width)
+        self.ln_2 = nn.LayerNorm(width, eps=epsilon)
+        self.c_fc = nn.Linear(width, inner)
+        self.mlp_proj = nn.Linear(inner, width)
+
+    def project(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [B, H, N, E/H] of hidden states [B, N, E]."""
+        batch, length, width = hidden.shape
+        packed = self.c_attn(self.ln_1(hidden)).view(
+            batch, length, 3, self.heads, width // self.heads
+        )
+        query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value
+
+    def finish(self, hidden: Tensor, mixed: Tensor) -> Tensor:
+        """What follows attention: hidden states [B, N, E] from its output [B, H, N, E/H]."""
+        hidden = hidden + self.attn_proj(mixed.transpose(1, 2).reshape(hidden.shape))
+        inner = F.gelu(self.c_fc(self.ln_2(hidden)), approximate="tanh")
+        return hidden + self.mlp_proj(inner)
+
+
+class Decoder(nn.Module):
+    """GPT-2 with a preallocated cache; `prefill` once, then `step` per token.
+
+    Args:
+        vocabulary: V.
+        positions: Longest sequence, prefix included.
+        width: E.
+        layers: Number of layers.
+        heads: H.
+        inner: Width of the feed-forward layer.
+        epsilon: Of the layer norms.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        positions: int,
+        width: int,
+        layers: int,
+        heads: int,
+        inner: int,
+        epsilon: float,
+    ) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(vocabulary, width)
+        self.wpe = nn.Embedding(positions, width)
+        self.blocks = nn.ModuleList(Block(width, heads, inner, epsilon) for _ in range(layers))
+        self.ln_f = nn.LayerNorm(width, eps=epsilon)
+
+    def prefill(self, prefix: Tensor, slots: int) -> tuple[Tensor, Cache]:
+        """Read the prefix.
+
+        Args:
+            prefix: [B, K, E].
+            slots: S, room for the prefix and everything that follows.
+
+        Returns:
+            Logits [B, 1, V] of the first token, and the cache.
+        """
+        batch, length, width = prefix.shape
+        hidden = prefix + self.wpe.weight[:length]
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
+        for block in self.blocks:
+            query, key, value = block.project(hidden)
+            room = [batch, query.shape[1], slots, query.shape[3]]
+            all_keys = torch.empty(room, dtype=key.dtype, device=key.device)
+            all_values = torch.empty(room, dtype=key.dtype, device=key.device)
+            all_keys[:, :, :length] = key
+            all_values[:, :, :length] = value
+            keys.append(all_keys)
+            values.append(all_values)
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+            hidden = block.finish(hidden, mixed)
+        return self._logits(hidden[:, -1:]), Cache(keys, values, length)
+
+    def step(
+        self, tokens: Tensor, position: int, cache: Cache, visible: Tensor | None
+    ) -> Tensor:
+        """Read one token per beam.
+
+        Args:
+            tokens: [B, N] ids of the tokens chosen last.
+            position: Their place in the sequence, the prefix counted.
+            cache: Gets N more slots.
+            visible: [B, N, used + N] bool, the slots that each beam descends from, its own new
+                one included; None if every beam sees all (one beam).
+
+        Returns:
+            Logits [B, N, V] of the next tokens.
+        """
+        start = cache.used
+        end = start + tokens.shape[1]
+        cache.used = end
+        mask: Tensor | None = None
+        if visible is not None:
+            mask = visible.unsqueeze(1)  # [B, 1, N, end]
+        hidden = self.wte(tokens) + self.wpe.weight[position]  # [B, N, E]
+        for layer, block in enumerate(self.blocks):
+            query, key, value = block.project(hidden)
+            all_keys = cache.keys[layer]
+            all_values = cache.values[layer]
+            all_keys[:, :, start:end] = key
+            all_values[:, :, start:end] = value
+            mixed = F.scaled_dot_product_attention(
+                query, all_keys[:, :, :end], all_values[:, :, :end], attn_mask=mask
+            )
+            hidden = block.finish(hidden, mixed)
+        return self._logits(hidden)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V]; the output layer is the token embedding."""
+        return F.linear(self.ln_f(hidden), self.wte.weight)

@@ -1,0 +1,167 @@
+"""Caption search over the decoder: greedy and beam.
+
+Token for token what Hugging Face's `generate(inputs_embeds=prefix, ...)` gives with the same
+settings (`early_stopping=False`), row by row, whatever else is in the batch. TorchScript compiles
+this file as it is; it also runs eagerly.
+
+Axes: B batch, N beams, M captions returned, K prefix length, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from model.decoder import Decoder
+
+class Search(nn.Module):
+    """Writes captions from prefixes.
+
+    Args:
+        decoder: The language model.
+        end_token_id: The token after which a caption is over; also fills the rows behind it.
+    """
+
+    def __init__(self, decoder: Decoder, end_token_id: int) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.end_token_id = end_token_id
+        self.never = -1.0e9  # score of what cannot be chosen; finite, so that sums stay ordered
+
+    def forward(
+        self,
+        prefix: Tensor,
+        num_beams: int,
+        num_captions: int,
+        max_tokens: int,
+        min_tokens: int,
+        length_penalty: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Captions for a batch of prefixes.
+
+        Args:
+            prefix: [B, K, E].
+            num_beams: N; 1 is greedy.
+            num_captions: M, at most N.
+            max_tokens: Tokens at most, the end token included.
+            min_tokens: Tokens before the end token is allowed.
+            length_penalty: Beams rank by log-probability / tokens ** length_penalty.
+
+        Returns:
+            Token ids [B, M, T] (T is the longest caption's length; behind its end a caption is
+            filled with end tokens), lengths [B, M] with the end token counted, and
+            log-probabilities [B, M] summed over those tokens, in nats. Best caption first.
+        """
+        if num_beams == 1:
+            return self.greedy(prefix, max_tokens, min_tokens)
+        tokens, lengths, log_probs = self.beam(
+            prefix, num_beams, max_tokens, min_tokens, length_penalty
+        )
+        tokens = tokens[:, :num_captions, : int(lengths[:, :num_captions].max())]
+        return tokens, lengths[:, :num_captions], log_probs[:, :num_captions]
+
+    def greedy(
+        self, prefix: Tensor, max_tokens: int, min_tokens: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The likeliest token each time; see `forward`."""
+        batch, start, _ = prefix.shape
+        rows = torch.full([batch, max_tokens], self.end_token_id, dtype=torch.int64, device=prefix.device)
+        lengths = torch.zeros([batch], dtype=torch.int64, device=prefix.device)
+        log_probs = torch.zeros([batch], dtype=torch.float32, device=prefix.device)
+        done = torch.zeros([batch], dtype=torch.bool, device=prefix.device)
+        logits, cache = self.decoder.prefill(prefix, start + max_tokens)
+        for count in range(max_tokens):
+            now = logits[:, 0].float()  # [B, V]
+            total = now.logsumexp(-1)
+            if count < min_tokens:
+                now[:, self.end_token_id] = float("-inf")
+            best, token = now.max(-1)
+            log_probs += torch.where(done, 0.0, best - total)
+            lengths += torch.where(done, 0, 1)
+            token = torch.where(done, self.end_token_id, token)
+            rows[:, count] = token
+            done = done | (token == self.end_token_id)
+            if bool(done.all()) or count + 1 == max_tokens:
+                break
+            logits = self.decoder.step(token.unsqueeze(1), start + count, cache, None)
+        rows = rows[:, : int(lengths.max())]
+        return rows.unsqueeze(1), lengths.unsqueeze(1), log_probs.unsqueeze(1)
+
+    def beam(
+        self,
+        prefix: Tensor,
+        num_beams: int,
+        max_tokens: int,
+        min_tokens: int,
+        length_penalty: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The N best finished beams of each image, best first; see `forward`."""
+        batch, start, _ = prefix.shape
+        device = prefix.device
+        wide = 2 * num_beams  # enough candidates that N of them do not end
+        running = torch.full(
+            [batch, num_beams, max_tokens], self.end_token_id, dtype=torch.int64, device=device
+        )
+        scores = torch.zeros([batch, 1], device=device)  # summed log-probability of each beam
+        finished = running.clone()
+        rank = torch.full([batch, num_beams], self.never, device=device)  # normalised by length
+        sums = torch.zeros([batch, num_beams], device=device)
+        lengths = torch.zeros([batch, num_beams], dtype=torch.int64, device=device)
+        filled = torch.zeros([batch, num_beams], dtype=torch.bool, device=device)
+        open_ = torch.ones([batch, 1], dtype=torch.bool, device=device)  # may still improve
+
+        logits, cache = self.decoder.prefill(prefix, start + num_beams * max_tokens)
+        visible = torch.ones([batch, num_beams, start], dtype=torch.bool, device=device)
+        own = torch.eye(num_beams, dtype=torch.bool, device=device).expand(batch, -1, -1)
+        for count in range(max_tokens):
+            # Candidates: the best of each beam, then the best of those.
+            now = logits.float()  # [B, n, V]; n is 1 for the first token, N after
+            total = now.logsumexp(-1, keepdim=True)
+            if count < min_tokens:
+                now[:, :, self.end_token_id] = float("-inf")
+            best, token = now.topk(wide, dim=-1)  # [B, n, 2N]
+            candidates = (best - total + scores.unsqueeze(-1)).flatten(1)  # [B, n * 2N]
+            candidates, index = candidates.topk(wide, dim=1)  # [B, 2N]
+            parent = index.div(wide, rounding_mode="floor")
+            token = token.flatten(1).gather(1, index)
+            sequences = running.gather(1, parent.unsqueeze(-1).expand(-1, -1, max_tokens))
+            sequences[:, :, count] = token
+
+            # Those that end among the N best join the finished ones, if they are good enough.
+            ends = token == self.end_token_id
+            if count + 1 == max_tokens:
+                ends = torch.ones_like(ends)
+            joins = ends & open_
+            joins[:, num_beams:] = False
+            ranked = candidates / (float(count + 1) ** length_penalty)
+            ranked = torch.where(joins, ranked, torch.full_like(ranked, 2 * self.never))
+            rank, keep = torch.cat([rank, ranked], 1).topk(num_beams, dim=1)
+            finished = torch.cat([finished, sequences], 1).gather(
+                1, keep.unsqueeze(-1).expand(-1, -1, max_tokens)
+            )
+            sums = torch.cat([sums, candidates], 1).gather(1, keep)
+            length = torch.full_like(index, count + 1)
+            lengths = torch.cat([lengths, length], 1).gather(1, keep)
+            filled = torch.cat([filled, joins], 1).gather(1, keep)
+
+            # The N best that go on.
+            going, chosen = torch.where(ends, candidates + self.never, candidates).topk(num_beams, 1)
+            open_ = open_ & self._can_improve(going, rank, filled, count + 1, length_penalty)
+            if count + 1 == max_tokens or not bool(open_.any()):
+                break
+            scores = going
+            token = token.gather(1, chosen)
+            running = sequences.gather(1, chosen.unsqueeze(-1).expand(-1, -1, max_tokens))
+            parent = parent.gather(1, chosen)
+            ancestry = visible.gather(1, parent.unsqueeze(-1).expand(-1, -1, visible.shape[2]))
+            visible = torch.cat([ancestry, own], dim=2)
+            logits = self.decoder.step(token, start + count, cache, visible)
+        return finished, lengths, sums
+
+    def _can_improve(
+        self, going: Tensor, rank: Tensor, filled: Tensor, length: int, length_penalty: float
+    ) -> Tensor:
+        """[B, 1]: whether the best running beam would still enter the finished ones."""
+        hope = going[:, :1] / (float(length) ** length_penalty)
+        worst = torch.where(filled, rank.min(dim=1, keepdim=True)[0], self.never)
+        return (hope > worst).any(dim=1, keepdim=True)
