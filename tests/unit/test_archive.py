@@ -1,0 +1,63 @@
+"""Packing: the same bytes each time, only what serving needs, and nothing that does not work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from model.refusal import Refusal
+from training.archive import archive, serving_modules
+
+
+@pytest.fixture(scope="module")
+def packed(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("model_store") / "clipcap.mar"
+    archive(tiny_artifact, out)
+    return out
+
+
+def test_the_same_inputs_give_the_same_bytes(tiny_artifact: Path, packed: Path, tmp_path: Path):
+    caption = archive(tiny_artifact, tmp_path / "again.mar")
+    hashes = {
+        hashlib.sha256(file.read_bytes()).hexdigest() for file in (packed, tmp_path / "again.mar")
+    }
+    assert len(hashes) == 1
+    assert isinstance(caption, str)
+    assert [file.name for file in tmp_path.iterdir()] == ["again.mar"]  # nothing left aside
+
+
+def test_it_holds_what_serving_needs_and_no_more(packed: Path):
+    with zipfile.ZipFile(packed) as opened:
+        names = set(opened.namelist())
+        manifest = json.loads(opened.read("MAR-INF/MANIFEST.json"))
+    ours = {str(file) for file in serving_modules()} - {"handler/caption_handler.py"}
+    artifact = {"captioner.pt", "captioner.json", "tokenizer.json"}
+    settings = {"MAR-INF/MANIFEST.json", "model-config.yaml", "handler/metrics.yaml"}
+    assert names == ours | artifact | settings | {"caption_handler.py"}
+    assert manifest["model"]["handler"] == "caption_handler.py"
+    assert not any(name.startswith(("training/", "client/")) for name in names)
+
+
+def test_an_incomplete_artifact_is_refused(tiny_artifact: Path, tmp_path: Path):
+    shutil.copytree(tiny_artifact, tmp_path / "artifact")
+    (tmp_path / "artifact" / "tokenizer.json").unlink()
+    with pytest.raises(Refusal, match=r"has no tokenizer\.json; export a captioner first"):
+        archive(tmp_path / "artifact", tmp_path / "out.mar")
+
+
+def test_an_archive_that_does_not_work_never_takes_the_place_of_one_that_does(
+    tiny_artifact: Path, tmp_path: Path
+):
+    shutil.copytree(tiny_artifact, tmp_path / "artifact")
+    (tmp_path / "artifact" / "captioner.pt").write_bytes(b"no weights")
+    out = tmp_path / "clipcap.mar"
+    out.write_bytes(b"the one that works")
+    with pytest.raises(Refusal, match="the packed archive does not work: RuntimeError"):
+        archive(tmp_path / "artifact", out)
+    assert out.read_bytes() == b"the one that works"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["artifact", "clipcap.mar"]
