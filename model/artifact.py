@@ -1,0 +1,153 @@
+"""The artifact as a server loads it: `captioner.pt`, `captioner.json`, `tokenizer.json`.
+
+`captioner.pt` is one TorchScript file (written by `model.torchscript`); `captioner.json` says
+everything else a server must know. Needs torch, Pillow and tokenizers only.
+
+Axes: B batch, D CLIP width, S image side, M captions an image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from model.image import Preprocessing
+from model.options import BadOption, GenerationOptions
+from model.refusal import Refusal
+
+#: Version of the layout of `captioner.json`; another one is refused.
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Caption:
+    """One caption of one image.
+
+    Attributes:
+        text: What it says.
+        log_prob: Log-probability of its tokens, summed, in nats.
+        tokens: How many tokens that were, the end token included.
+    """
+
+    text: str
+    log_prob: float
+    tokens: int
+
+    @property
+    def confidence(self) -> float:
+        """exp(mean token log-probability), from 0 to 1."""
+        return math.exp(self.log_prob / self.tokens)
+
+
+class Artifact:
+    """A loaded captioner: pixels to features, features to captions.
+
+    Args:
+        module: The TorchScript module.
+        info: `captioner.json`.
+        tokenizer: Turns token ids into text.
+    """
+
+    def __init__(
+        self, module: torch.jit.ScriptModule, info: dict[str, Any], tokenizer: Tokenizer
+    ) -> None:
+        self.module = module
+        self.info = info
+        self.tokenizer = tokenizer
+        self.preprocessing = Preprocessing.from_dict(info["preprocessing"])
+        self.defaults = GenerationOptions(**info["generation"])
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Artifact:
+        """Read an artifact folder.
+
+        Raises:
+            Refusal: A file is missing or damaged, or they are not of one export.
+        """
+        folder = Path(folder)
+        for name in ("captioner.pt", "captioner.json", "tokenizer.json"):
+            if not (folder / name).is_file():
+                raise Refusal(f"{folder / name} is missing; export the captioner again")
+        try:
+            info = json.loads((folder / "captioner.json").read_text())
+        except ValueError as error:
+            raise Refusal(f"{folder / 'captioner.json'} is not JSON: {error}") from None
+        if info.get("format") != FORMAT:
+            raise Refusal(
+                f"{folder / 'captioner.json'} has format {info.get('format')!r}; this version "
+                f"reads {FORMAT}; export the captioner again"
+            )
+        with (folder / "captioner.pt").open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != info["sha256"]:
+            raise Refusal(
+                f"{folder / 'captioner.pt'} is not the file captioner.json was written for "
+                f"(SHA-256 {digest[:12]}…, expected {info['sha256'][:12]}…); export it again"
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            # The module is called with ever new shapes: specialising and fusing for each of them
+            # costs seconds and gains nothing on matrix products.
+            torch.jit.set_fusion_strategy([("DYNAMIC", 0)])
+            module = torch.jit.load(str(folder / "captioner.pt"), map_location="cpu").eval()
+        return cls(module, info, Tokenizer.from_file(str(folder / "tokenizer.json")))
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """CLIP features [B, D] of normalised pixels, float32 [B, 3, S, S]."""
+        return self.module.encode(pixels)
+
+    @torch.inference_mode()
+    def caption(self, features: Tensor, options: GenerationOptions) -> list[list[Caption]]:
+        """Captions of a batch of features, all with the same options.
+
+        Args:
+            features: float32 [B, D], as `encode` gives them.
+            options: How to search.
+
+        Returns:
+            For each feature its `num_captions` captions, best first.
+
+        Raises:
+            BadOption: More tokens than the language model has positions for.
+        """
+        self.check(options)
+        tokens, lengths, log_probs = self.module.caption(
+            features,
+            options.num_beams,
+            options.num_captions,
+            options.max_tokens,
+            options.min_tokens,
+            options.length_penalty,
+        )
+        return [
+            [
+                Caption(self.text(ids[:length]), log_prob, length)
+                for ids, length, log_prob in zip(*image, strict=True)
+            ]
+            for image in zip(tokens.tolist(), lengths.tolist(), log_probs.tolist(), strict=True)
+        ]
+
+    def check(self, options: GenerationOptions) -> None:
+        """Refuse options that go beyond this model's own limits."""
+        if options.max_tokens > self.info["max_tokens"]:
+            raise BadOption(
+                "max_tokens", options.max_tokens, f"at most {self.info['max_tokens']} here"
+            )
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of token ids; the end token is dropped unless it is a word of the caption."""
+        end = self.info["end_token_id"]
+        if ids and ids[-1] == end and not self.info["end_token_is_text"]:
+            ids = ids[:-1]
+        return " ".join(self.tokenizer.decode(list(ids)).split())

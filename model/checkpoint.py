@@ -1,0 +1,156 @@
+"""A captioner's checkpoint folder, in the Hugging Face habit.
+
+    config.json              sizes, preprocessing, end token (`model.config`)
+    model.safetensors        weights: clip.*, mapper.*, gpt2.*
+    tokenizer.json           GPT-2's tokenizer
+    generation_config.json   how it captions unless asked otherwise
+    training_features.json   optional: statistics of the features it was trained on
+
+Loading is strict and needs no network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from model.captioner import ClipCap
+from model.config import CaptionerConfig
+from model.options import GenerationOptions
+from model.refusal import Refusal
+
+WEIGHTS = "model.safetensors"
+#: Our option names and Hugging Face's.
+_GENERATION_NAMES = {
+    "num_beams": "num_beams",
+    "num_captions": "num_return_sequences",
+    "max_tokens": "max_new_tokens",
+    "min_tokens": "min_new_tokens",
+    "length_penalty": "length_penalty",
+}
+#: GPT-2's output layer is its token embedding and is stored once.
+_TIED = "gpt2.lm_head.weight"
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    """What a checkpoint folder holds.
+
+    Attributes:
+        captioner: The model, in evaluation mode.
+        tokenizer: Text to GPT-2 tokens and back.
+        generation: How it captions unless asked otherwise.
+        training_features: Per-dimension `mean` and `std` of the training features and their
+            `count`, or None.
+    """
+
+    captioner: ClipCap
+    tokenizer: Tokenizer
+    generation: GenerationOptions
+    training_features: dict[str, Any] | None = None
+
+    def save(self, folder: str | Path) -> None:
+        """Write the folder aside, then put it in place of an older one."""
+        target = Path(folder)
+        partial = target.with_name(target.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        self.captioner.config.save(partial / "config.json")
+        weights = {k: v.contiguous() for k, v in self.captioner.state_dict().items() if k != _TIED}
+        save_file(weights, partial / WEIGHTS, metadata={"format": "pt"})
+        self.tokenizer.save(str(partial / "tokenizer.json"))
+        options = self.generation.to_dict()
+        generation = {theirs: options[ours] for ours, theirs in _GENERATION_NAMES.items()}
+        generation["eos_token_id"] = self.captioner.config.end_token_id
+        _write_json(generation, partial / "generation_config.json")
+        if self.training_features is not None:
+            _write_json(self.training_features, partial / "training_features.json")
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Checkpoint:
+        """Read a folder; everything must fit everything else.
+
+        Raises:
+            Refusal: A file is missing, damaged, or does not fit the others.
+        """
+        folder = Path(folder)
+        captioner = ClipCap(CaptionerConfig.load(folder / "config.json"))
+        _load_weights(captioner, folder / WEIGHTS)
+        tokenizer = load_tokenizer(folder / "tokenizer.json")
+        vocabulary = captioner.gpt2.config.vocab_size
+        if tokenizer.get_vocab_size() > vocabulary:
+            raise Refusal(
+                f"{folder / 'tokenizer.json'} has {tokenizer.get_vocab_size()} tokens, but the "
+                f"model only {vocabulary}; take the tokenizer it was trained with"
+            )
+        generation = GenerationOptions()
+        if (file := folder / "generation_config.json").exists():
+            given = _read_json(file)
+            names = {ours: theirs for ours, theirs in _GENERATION_NAMES.items() if theirs in given}
+            generation = generation.updated({ours: given[names[ours]] for ours in names})
+        features = folder / "training_features.json"
+        statistics = _read_json(features) if features.exists() else None
+        return cls(captioner.eval(), tokenizer, generation, statistics)
+
+
+def weights_sha256(folder: str | Path) -> str:
+    """SHA-256 of a checkpoint's weights: its identity."""
+    with (Path(folder) / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_tokenizer(file: Path) -> Tokenizer:
+    """A `tokenizer.json`; a missing or damaged one is refused."""
+    if not file.exists():
+        raise Refusal(f"{file} is missing; a captioner cannot write without its tokenizer")
+    try:
+        return Tokenizer.from_str(file.read_text(encoding="utf-8"))
+    # The tokenizers library raises the bare class for whatever it cannot read.
+    except Exception as error:
+        raise Refusal(f"{file} is no tokenizer: {error}") from error
+
+
+def _load_weights(captioner: ClipCap, file: Path) -> None:
+    """Fill the model; every tensor of it, and nothing else, must be in the file."""
+    try:
+        weights = load_file(file)
+    except FileNotFoundError:
+        raise Refusal(f"{file} is missing; give a captioner's checkpoint folder") from None
+    except SafetensorError as error:
+        raise Refusal(f"{file} is damaged: {error}; take a fresh copy") from None
+    expected = {k: v.shape for k, v in captioner.state_dict().items() if k != _TIED}
+    missing = sorted(expected.keys() - weights.keys())
+    unknown = sorted(weights.keys() - expected.keys())
+    if missing or unknown:
+        raise Refusal(
+            f"{file} does not fit config.json: {len(missing)} tensors missing "
+            f"(first {missing[:1]}), {len(unknown)} unknown (first {unknown[:1]})"
+        )
+    for name, shape in expected.items():
+        if weights[name].shape != shape:
+            raise Refusal(
+                f"{file}: {name} is {list(weights[name].shape)}, config.json asks for {list(shape)}"
+            )
+    captioner.load_state_dict(weights, strict=False)
+    captioner.gpt2.tie_weights()
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise Refusal(f"{file} is not JSON: {error}") from None
+
+
+def _write_json(content: dict[str, Any], file: Path) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n")

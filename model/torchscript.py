@@ -1,0 +1,210 @@
+"""The TorchScript exporter: a checkpoint in, `captioner.pt` and `captioner.json` out.
+
+The encoder and the mapper are traced; the search, which branches, is scripted around the decoder.
+torch 2.13 warns that TorchScript is deprecated: everything that knows about it is here and in the
+one `torch.jit.load` of `model.artifact`, so that another format can stand beside it.
+
+Axes: B batch, D CLIP width, E GPT-2 width, K prefix length, S image side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import GPT2LMHeadModel
+
+from model.artifact import FORMAT
+from model.captioner import ClipCap
+from model.checkpoint import Checkpoint, weights_sha256
+from model.decoder import Decoder
+from model.options import LIMITS
+from model.refusal import Refusal
+from model.search import Search
+
+
+def build_search(captioner: ClipCap) -> Search:
+    """The search over a copy of the captioner's GPT-2; runs eagerly, or scripted when exported."""
+    return Search(build_decoder(captioner.gpt2), captioner.config.end_token_id).eval()
+
+
+def build_decoder(gpt2: GPT2LMHeadModel) -> Decoder:
+    """A `Decoder` with the weights of a Hugging Face GPT-2 (copied; its layout is transposed).
+
+    Raises:
+        Refusal: A variant of GPT-2 that the decoder does not compute.
+    """
+    config = gpt2.config
+    if (
+        config.activation_function not in ("gelu_new", "gelu_pytorch_tanh")
+        or not config.scale_attn_weights
+        or config.scale_attn_by_inverse_layer_idx
+        or config.add_cross_attention
+    ):
+        raise Refusal("this GPT-2 is not the standard one (activation or attention differ)")
+    if config.vocab_size < 2 * LIMITS["num_beams"][2]:
+        raise Refusal(f"vocabulary is {config.vocab_size} tokens; beam search needs at least 16")
+    decoder = Decoder(
+        vocabulary=config.vocab_size,
+        positions=config.n_positions,
+        width=config.n_embd,
+        layers=config.n_layer,
+        heads=config.n_head,
+        inner=config.n_inner or 4 * config.n_embd,
+        epsilon=config.layer_norm_epsilon,
+    )
+    source = gpt2.transformer.state_dict()
+    names = {
+        "ln_1": "ln_1",
+        "attn.c_attn": "c_attn",
+        "attn.c_proj": "attn_proj",
+        "ln_2": "ln_2",
+        "mlp.c_fc": "c_fc",
+        "mlp.c_proj": "mlp_proj",
+    }
+    weights = {k: v for k, v in source.items() if not k.startswith("h.")}
+    for layer in range(config.n_layer):
+        for theirs, ours in names.items():
+            weight = source[f"h.{layer}.{theirs}.weight"]
+            # Hugging Face stores linear layers of GPT-2 as [in, out].
+            weights[f"blocks.{layer}.{ours}.weight"] = weight.t() if weight.ndim == 2 else weight
+            weights[f"blocks.{layer}.{ours}.bias"] = source[f"h.{layer}.{theirs}.bias"]
+    decoder.load_state_dict(weights)
+    return decoder.eval()
+
+
+class _Encoder(nn.Module):
+    """CLIP's image tower as a function of pixels alone."""
+
+    def __init__(self, captioner: ClipCap) -> None:
+        super().__init__()
+        self.captioner = captioner
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.captioner.encode(pixels)
+
+
+class _Captioner(nn.Module):
+    """What is in `captioner.pt`."""
+
+    def __init__(self, encoder: nn.Module, mapper: nn.Module, search: Search, norm: bool) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.mapper = mapper
+        self.search = search
+        self.normalize_feature = norm
+
+    @torch.jit.export
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels [B, 3, S, S] to features [B, D]."""
+        return self.encoder(pixels)
+
+    @torch.jit.export
+    def prefix(self, features: Tensor) -> Tensor:
+        """Features [B, D] to prefixes [B, K, E]."""
+        if self.normalize_feature:
+            features = F.normalize(features, dim=-1)
+        return self.mapper(features)
+
+    @torch.jit.export
+    def caption(
+        self,
+        features: Tensor,
+        num_beams: int,
+        num_captions: int,
+        max_tokens: int,
+        min_tokens: int,
+        length_penalty: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features to token ids, lengths and log-probabilities; see `Search.forward`."""
+        return self.search(
+            self.prefix(features),
+            num_beams,
+            num_captions,
+            max_tokens,
+            min_tokens,
+            length_penalty,
+        )
+
+    def forward(
+        self,
+        pixels: Tensor,
+        num_beams: int = 5,
+        num_captions: int = 1,
+        max_tokens: int = 32,
+        min_tokens: int = 0,
+        length_penalty: float = 1.0,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels [B, 3, S, S] to token ids, lengths and log-probabilities."""
+        return self.caption(
+            self.encode(pixels), num_beams, num_captions, max_tokens, min_tokens, length_penalty
+        )
+
+
+@torch.inference_mode()
+def export_torchscript(
+    checkpoint_folder: str | Path, out: str | Path, evaluation: dict[str, Any] | None = None
+) -> None:
+    """Write an artifact folder aside, then put it in place of an older one.
+
+    Memory: about three times the weights at its peak.
+
+    Args:
+        checkpoint_folder: A captioner's checkpoint.
+        out: Folder for captioner.pt, captioner.json and tokenizer.json.
+        evaluation: Figures of this checkpoint's evaluation, kept in captioner.json.
+
+    Raises:
+        Refusal: The checkpoint is not usable, or was published without its encoder.
+    """
+    checkpoint = Checkpoint.load(checkpoint_folder)
+    captioner, config = checkpoint.captioner, checkpoint.captioner.config
+    if captioner.clip is None:
+        raise Refusal(f"{checkpoint_folder} has no CLIP encoder; a server needs one")
+    side = config.preprocessing.size
+    search = build_search(captioner)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.jit")
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        encoder = torch.jit.trace(_Encoder(captioner), torch.zeros(2, 3, side, side))
+        mapper = torch.jit.trace(captioner.mapper, torch.zeros(2, config.feature_width))
+        module = _Captioner(encoder, mapper, search, config.normalize_feature).eval()
+        scripted = torch.jit.script(module)
+
+    target = Path(out)
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    scripted.save(str(partial / "captioner.pt"))
+    shutil.copy(Path(checkpoint_folder) / "tokenizer.json", partial)
+    with (partial / "captioner.pt").open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    room = captioner.gpt2.config.n_positions - config.mapper.prefix_length
+    info = {
+        "format": FORMAT,
+        "precision": "fp32",
+        "sha256": digest,
+        "weights_sha256": weights_sha256(checkpoint_folder),
+        "preprocessing": config.preprocessing.to_dict(),
+        "feature_width": config.feature_width,
+        "prefix_length": config.mapper.prefix_length,
+        "vocabulary": captioner.gpt2.config.vocab_size,
+        "end_token_id": config.end_token_id,
+        "end_token_is_text": config.end_token_is_text,
+        "max_tokens": int(min(room, LIMITS["max_tokens"][2])),
+        "generation": checkpoint.generation.to_dict(),
+        "evaluation": evaluation,
+        "training_features": checkpoint.training_features,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    (partial / "captioner.json").write_text(json.dumps(info, indent=2) + "\n")
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
