@@ -1,192 +1,19 @@
-"""Paints what lies behind the things: the sky with its lights and clouds, and the eight places."""
+"""Paints what lies behind the things: the eight places, under their sky."""
 
-import math
-import random
 from collections.abc import Callable
 
-from PIL import Image, ImageDraw
-
-from training.scenes.paint import Colour, Light, mix, times
+from training.scenes.paint import Colour, mix
+from training.scenes.sky import paint_sky
+from training.scenes.stage import Stage
 
 SHORES = {"lake": 0.36, "beach": 0.25}
 """How far below the horizon the far water ends and the near ground begins."""
 
-_SKIES: dict[str, tuple[Colour, ...]] = {
-    "day": ((84, 162, 228), (146, 200, 240), (214, 236, 248)),
-    "sunset": ((104, 78, 150), (236, 132, 104), (255, 206, 128)),
-    "night": ((12, 17, 48), (26, 36, 82), (58, 72, 122)),
-}
-_DULL: dict[str, tuple[Colour, float]] = {
-    "clear": ((0, 0, 0), 0.0),
-    "cloudy": ((176, 186, 196), 0.62),
-    "rain": ((112, 124, 140), 0.74),
-    "snow": ((196, 204, 216), 0.70),
-}
 
-
-class Stage:
-    """The canvas, larger than the picture, and where the centre square lies on it.
-
-    Lengths given to its methods are in units of the square; x runs from `left` to `right`, which
-    lie outside 0..1 in a wide picture, y from `top` to `bottom` likewise in a tall one.
-    """
-
-    def __init__(self, width: int, height: int, light: Light, rng: random.Random) -> None:
-        self.image = Image.new("RGB", (width, height))
-        self.draw = ImageDraw.Draw(self.image)
-        self.glass = ImageDraw.Draw(self.image, "RGBA")  # draws with see-through colours
-        self.unit = min(width, height)
-        self.x0, self.y0 = (width - self.unit) / 2, (height - self.unit) / 2
-        self.left, self.top = -self.x0 / self.unit, -self.y0 / self.unit
-        self.right, self.bottom = 1 - self.left, 1 - self.top
-        self.light = light
-        self.rng = rng
-
-    def x(self, x: float) -> float:
-        return self.x0 + x * self.unit
-
-    def y(self, y: float) -> float:
-        return self.y0 + y * self.unit
-
-    def land(self, colour: Colour) -> Colour:
-        """A colour of the landscape in the scene's light, a little different each time."""
-        drift = self.rng.uniform(0.96, 1.04)
-        light = self.light.land
-        return times(colour, (light[0] * drift, light[1] * drift, light[2] * drift))
-
-    def gradient(self, top: float, bottom: float, stops: tuple[Colour, ...]) -> None:
-        """A band over the whole width, from one height to another."""
-        first, last = max(int(self.y(top)), 0), min(int(self.y(bottom) + 1), self.image.height)
-        if last <= first:
-            return
-        strip = Image.frombytes("RGB", (1, len(stops)), bytes(v for c in stops for v in c))
-        strip = strip.resize((1, last - first), Image.Resampling.BILINEAR)
-        self.image.paste(strip.resize((self.image.width, last - first), 0), (0, first))
-
-    def polygon(self, points: list[tuple[float, float]], fill: Colour) -> None:
-        self.draw.polygon([(self.x(x), self.y(y)) for x, y in points], fill=fill)
-
-    def oval(self, x: float, y: float, rx: float, ry: float, fill: tuple[int, ...]) -> None:
-        pen = self.glass if len(fill) == 4 else self.draw
-        at = (self.x(x - rx), self.y(y - ry), self.x(x + rx), self.y(y + ry))
-        pen.ellipse(at, fill=fill)
-
-    def block(self, x0: float, y0: float, x1: float, y1: float, fill: Colour) -> None:
-        self.draw.rectangle((self.x(x0), self.y(y0), self.x(x1), self.y(y1)), fill=fill)
-
-    def ridge(
-        self, y: float, height: float, fill: Colour, waves: float = 2.0, sharp: bool = False
-    ) -> None:
-        """Hills (or, sharp, mountains) that rise `height` above y, down to the lower edge."""
-        a, b = self.rng.uniform(0, math.tau), self.rng.uniform(0, math.tau)
-        steps = 9 if sharp else 26
-        points = []
-        for i in range(steps + 1):
-            x = self.left + (self.right - self.left) * i / steps
-            if sharp:
-                rise = self.rng.uniform(0.55, 1.0) if i % 2 else self.rng.uniform(0.0, 0.35)
-            else:
-                rise = 0.5 + 0.3 * math.sin(a + waves * 3 * x) + 0.2 * math.sin(b + waves * 7 * x)
-            points.append((x, y - height * rise))
-        self.polygon([(self.left, self.bottom), *points, (self.right, self.bottom)], fill)
-
-
-def paint_backdrop(
-    stage: Stage, place: str, time: str, weather: str, horizon: float
-) -> None:
+def paint_backdrop(stage: Stage, place: str, time: str, weather: str, horizon: float) -> None:
     """Paints sky and land of a scene over the whole canvas."""
-    _sky(stage, time, weather, horizon)
+    paint_sky(stage, time, weather, horizon)
     _PLACES[place](stage, horizon)
-
-
-def paint_weather(stage: Stage, weather: str) -> None:
-    """Draws rain or falling snow over the finished picture."""
-    rng, unit = stage.rng, stage.unit
-    wide, tall = stage.right - stage.left, stage.bottom - stage.top
-    if weather == "rain":
-        slant = rng.uniform(-0.25, 0.25)
-        width = max(int(unit * 0.005), 1)
-        for _ in range(int(70 * wide * tall)):
-            x = stage.x(stage.left + rng.random() * wide)
-            y = stage.y(stage.top + rng.random() * tall)
-            length = unit * rng.uniform(0.04, 0.075)
-            end = (x + slant * length, y + length)
-            stage.glass.line([(x, y), end], fill=(225, 235, 250, 135), width=width)
-    elif weather == "snow":
-        for _ in range(int(75 * wide * tall)):
-            x = stage.left + rng.random() * wide
-            y = stage.top + rng.random() * tall
-            r = rng.uniform(0.004, 0.0095)
-            stage.oval(x, y, r, r, (252, 253, 255))
-
-
-def _sky(stage: Stage, time: str, weather: str, horizon: float) -> None:
-    rng = stage.rng
-    grey, share = _DULL[weather]
-    level = {"day": 1.0, "sunset": 0.80, "night": 0.28}[time]
-    warmth = {"day": (1.0, 1.0, 1.0), "sunset": (1.12, 0.92, 0.90), "night": (0.8, 0.9, 1.25)}[time]
-    dull = times(grey, (level * warmth[0], level * warmth[1], level * warmth[2]))
-    share *= {"day": 1.0, "sunset": 0.62, "night": 0.8}[time]
-    drift = rng.uniform(0.96, 1.04)
-    stops = tuple(
-        times(mix(c, mix(dull, (255, 255, 255), 0.10 * i), share), (drift, drift, drift))
-        for i, c in enumerate(_SKIES[time])
-    )
-    stage.gradient(stage.top, horizon + 0.03, stops)
-    if time == "night" and weather == "clear":
-        for _ in range(int(55 * (stage.right - stage.left) * (1 - stage.top))):
-            x = stage.left + rng.random() * (stage.right - stage.left)
-            y = stage.top + rng.random() * (horizon - stage.top)
-            r = rng.choice((0.003, 0.004, 0.0065))
-            stage.oval(x, y, r, r, (255, 250, 220))
-    if weather in ("clear", "cloudy"):
-        _sun_or_moon(stage, time, weather, horizon)
-    clouds = {"clear": rng.choice((0, 1, 2)), "cloudy": 7, "rain": 8, "snow": 6}[weather]
-    if time == "night" and weather == "clear":
-        clouds = 0
-    white = mix((252, 252, 255), (150, 160, 176), {"clear": 0, "rain": 0.8}.get(weather, 0.18))
-    lit = {"day": (1.0, 1.0, 1.0), "sunset": (1.0, 0.74, 0.70), "night": (0.36, 0.41, 0.58)}[time]
-    for i in range(clouds):
-        across = (i + rng.uniform(0.1, 0.9)) / clouds
-        x = stage.left + (stage.right - stage.left) * across
-        y = rng.uniform(min(0.06, stage.top + 0.1), horizon * 0.62)
-        _cloud(stage, x, y, rng.uniform(0.8, 1.3) * (0.11 if clouds > 2 else 0.085), times(white, lit))
-
-
-def _sun_or_moon(stage: Stage, time: str, weather: str, horizon: float) -> None:
-    rng = stage.rng
-    x = rng.uniform(0.1, 0.9)
-    if time == "night":
-        y = rng.uniform(0.09, 0.2)
-        if weather == "clear":
-            for r, strength in ((0.13, 22), (0.09, 30)):
-                stage.oval(x, y, r, r, (220, 225, 255, strength))
-        stage.oval(x, y, 0.05, 0.05, (246, 240, 208))
-        stage.oval(x - 0.015, y - 0.012, 0.011, 0.011, (226, 219, 184))
-        stage.oval(x + 0.017, y + 0.014, 0.008, 0.008, (226, 219, 184))
-        return
-    if weather == "cloudy" and time == "day":
-        return
-    y = rng.uniform(0.09, 0.2) if time == "day" else horizon - rng.uniform(0.0, 0.05)
-    core, glow = (255, 240, 170), (255, 246, 200)
-    radius = 0.06
-    if time == "sunset":
-        core, glow, radius = (255, 226, 140), (255, 196, 120), 0.09
-    for r, strength in ((2.4, 36), (1.7, 50)):
-        stage.oval(x, y, radius * r, radius * r, (*glow, strength))
-    stage.oval(x, y, radius, radius, core)
-
-
-def _cloud(stage: Stage, x: float, y: float, size: float, colour: Colour) -> None:
-    rng = stage.rng
-    low = mix(colour, (120, 130, 155), 0.16)
-    puffs = [(-1.0, 0.18, 0.55), (-0.35, -0.12, 0.75), (0.4, -0.02, 0.7), (1.0, 0.22, 0.5)]
-    puffs = [(px * rng.uniform(0.9, 1.15), py, r * rng.uniform(0.85, 1.1)) for px, py, r in puffs]
-    for shift, fill in ((0.1, low), (0.0, colour)):
-        for px, py, r in puffs:
-            stage.oval(
-                x + px * size, y + (py + shift) * size, r * size, r * size * 0.72, fill
-            )
 
 
 def _ripples(
@@ -368,7 +195,9 @@ def _cactus(stage: Stage, x: float, foot: float, tall: float) -> None:
     ):
         at = [(stage.x(x + u * tall), stage.y(foot + v * tall)) for u, v in points]
         stage.draw.line(at, fill=green, width=width, joint="curve")
-        stage.oval(x + points[-1][0] * tall, foot + points[-1][1] * tall, 0.1 * tall, 0.1 * tall, green)
+        stage.oval(
+            x + points[-1][0] * tall, foot + points[-1][1] * tall, 0.1 * tall, 0.1 * tall, green
+        )
 
 
 def _snow(stage: Stage, horizon: float) -> None:
@@ -382,7 +211,11 @@ def _snow(stage: Stage, horizon: float) -> None:
         foot = horizon + rng.uniform(0.0, 0.03)
         stage.polygon([(x - tall * 0.3, foot), (x, foot - tall), (x + tall * 0.3, foot)], pine)
         stage.polygon(
-            [(x - tall * 0.12, foot - tall * 0.6), (x, foot - tall), (x + tall * 0.12, foot - tall * 0.6)],
+            [
+                (x - tall * 0.12, foot - tall * 0.6),
+                (x, foot - tall),
+                (x + tall * 0.12, foot - tall * 0.6),
+            ],
             stage.land((232, 238, 246)),
         )
     field = stage.land((226, 234, 244))
@@ -415,7 +248,9 @@ def _city(stage: Stage, horizon: float) -> None:
                         u = x + wide * (i + 0.5) / columns
                         v = horizon - tall + 0.035 + j * 0.06
                         on = stage.light.dark and rng.random() < 0.5
-                        stage.block(u - 0.011, v - 0.012, u + 0.011, v + 0.014, lamp if on else glass)
+                        stage.block(
+                            u - 0.011, v - 0.012, u + 0.011, v + 0.014, lamp if on else glass
+                        )
             x += wide + 0.006
     walk = stage.land((204, 202, 198))
     stage.gradient(horizon, stage.bottom, (walk, mix(walk, (120, 118, 122), 0.2)))

@@ -21,13 +21,19 @@ def write_captions(scene: Scene) -> list[str]:
     """
     rng = random.Random(scene.seed ^ 0x5EED)
     writer = _Writer(scene, rng)
-    return [
-        writer.complete(),
-        writer.complete(),
-        writer.listing(),
-        writer.close_up(),
-        writer.setting(),
-    ]
+    captions: list[str] = []
+    for form in (
+        writer.complete,
+        writer.complete,
+        writer.listing,
+        writer.close_up,
+        writer.setting,
+    ):
+        caption = form()
+        while caption in captions:
+            caption = form()
+        captions.append(caption)
+    return captions
 
 
 class _Writer:
@@ -96,14 +102,24 @@ class _Writer:
         words = [counts[0] if rng.random() < 0.85 else rng.choice(counts)]
         if group.size in lexicon.SIZE_WORDS and rng.random() < size:
             words.append(rng.choice(lexicon.SIZE_WORDS[group.size]))
-        if rng.random() < colour:
+        coloured = rng.random() < colour
+        if coloured and group.thing not in lexicon.WORN:
             words.append(group.colour)
         words.append(name[0] if group.count == 1 else name[1])
-        if words[0] == "a" and words[1][0] in "aeiou":
+        if words[0] == "a" and words[1][0] in lexicon.VOWELS:
             words[0] = "an"
+        if coloured and group.thing in lexicon.WORN:
+            words.append(self._worn(group))
         if group.thing in lexicon.DOING and rng.random() < doing:
             words.append(rng.choice(lexicon.DOING[group.thing]))
         return " ".join(words)
+
+    def _worn(self, group: Group) -> str:
+        """Such as "in a red coat", of a person: it is the coat that is red."""
+        form = self.rng.choice(lexicon.WORN[group.thing])[group.count > 1]
+        if group.colour[0] in lexicon.VOWELS:
+            form = form.replace("a {", "an {")
+        return form.format(colour=group.colour)
 
     def _place(self) -> str:
         return self.rng.choice(lexicon.PLACE_PHRASES[self.scene.place])

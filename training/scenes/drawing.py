@@ -7,9 +7,12 @@ import random
 
 from PIL import Image
 
-from training.scenes.backdrop import Stage, paint_backdrop, paint_weather
-from training.scenes.paint import Light, Paint, Pen
+from training.scenes.backdrop import paint_backdrop
+from training.scenes.paint import Light, Paint
+from training.scenes.pen import Pen
 from training.scenes.scene import Box, Scene
+from training.scenes.sky import paint_weather
+from training.scenes.stage import Stage
 from training.scenes.things import draw_thing
 from training.scenes.world import THINGS
 
@@ -21,8 +24,9 @@ def draw_scene(scene: Scene, width: int, height: int) -> Image.Image:
 
     Args:
         scene: what to draw; equal scenes give equal pictures.
-        width, height: of the picture in pixels. A wider or taller picture shows more of the
-            landscape around the centre square, in which all things lie.
+        width: of the picture in pixels. A wider or taller picture shows more of the landscape
+            around the centre square, in which all things lie.
+        height: of the picture in pixels.
 
     Returns:
         An RGB image.

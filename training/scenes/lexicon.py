@@ -42,6 +42,9 @@ DOING: dict[str, tuple[str, ...]] = {
 
 COUNTS: dict[int, tuple[str, ...]] = {1: ("a",), 2: ("two", "a pair of"), 3: ("three",)}
 
+#: Colours whose name opens with a vowel sound take "an", as in "an orange coat".
+VOWELS = "aeiou"
+
 #: `medium` is never put into words.
 SIZE_WORDS: dict[str, tuple[str, ...]] = {
     "small": ("small", "little"),
@@ -55,6 +58,15 @@ RELATION_PHRASES: dict[str, tuple[str, ...]] = {
     BEHIND: ("behind",),
     ABOVE: ("above", "over"),
     BELOW: ("below", "under"),
+}
+
+#: thing -> how its colour is said after its name, (of one, of several); others have it before.
+WORN: dict[str, tuple[tuple[str, str], ...]] = {
+    "person": (
+        ("in a {colour} coat", "in {colour} coats"),
+        ("wearing a {colour} coat", "wearing {colour} coats"),
+        ("in {colour}", "in {colour}"),
+    ),
 }
 
 PLACE_PHRASES: dict[str, tuple[str, ...]] = {

@@ -28,6 +28,7 @@ class Group:
 
     @property
     def count(self) -> int:
+        """How many things the group has."""
         return len(self.boxes)
 
 

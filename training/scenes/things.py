@@ -3,7 +3,8 @@
 import random
 from collections.abc import Callable
 
-from training.scenes.paint import Paint, Pen, mix
+from training.scenes.paint import Paint
+from training.scenes.pen import Pen
 
 _WOOD = (128, 84, 52)
 _CREAM = (250, 240, 216)
@@ -30,10 +31,7 @@ def _boat(pen: Pen, paint: Paint, rng: random.Random) -> None:
     pen.stroke([(0.5, 0.02), (0.5, 0.76)], wood, 0.028)
     pen.polygon([(0.54, 0.03), (0.97, 0.68), (0.54, 0.68)], paint.body, paint.line)
     pen.polygon([(0.46, 0.12), (0.46, 0.68), (0.12, 0.68)], paint.shine, paint.line)
-    hull = [(0.0, 0.73), (1.0, 0.73), (0.86, 0.96), (0.16, 0.96)]
-    pen.polygon(hull, paint.body)
-    pen.polygon([(0.08, 0.86), (0.92, 0.86), (0.86, 0.96), (0.16, 0.96)], paint.shade)
-    pen.polygon(hull, paint.body if False else paint.body, paint.line)
+    pen.polygon([(0.0, 0.73), (1.0, 0.73), (0.86, 0.96), (0.16, 0.96)], paint.body, paint.line)
     pen.polygon([(0.09, 0.87), (0.91, 0.87), (0.85, 0.95), (0.17, 0.95)], paint.shade)
     pen.polygon([(0.5, 0.0), (0.64, 0.04), (0.5, 0.08)], pen.lit(_CREAM))
 
@@ -131,8 +129,8 @@ def _cat(pen: Pen, paint: Paint, rng: random.Random) -> None:
     pen.oval(0.33, 0.56, 0.63, 0.98, paint.shine)
     for u in (0.3, 0.52):
         pen.oval(u, 0.88, u + 0.16, 1.0, body, line)
-    for tip, inner, outer in ((0.14, 0.14, 0.42), (0.82, 0.82, 0.54)):
-        pen.polygon([(tip, 0.0), (outer, 0.1), (inner - 0.0, 0.28)], body, line)
+    for tip, inner in ((0.14, 0.42), (0.82, 0.54)):
+        pen.polygon([(tip, 0.0), (inner, 0.1), (tip, 0.28)], body, line)
     pen.oval(0.1, 0.08, 0.86, 0.53, body, line)
     for u in (0.33, 0.63):
         pen.oval(u - 0.055, 0.22, u + 0.055, 0.34, pen.lit((236, 244, 190)))
@@ -154,9 +152,7 @@ def _person(pen: Pen, paint: Paint, rng: random.Random) -> None:
         pen.stroke([(0.5 + side * 0.18, 0.34), hand], paint.line, 0.085)
         pen.stroke([(0.5 + side * 0.18, 0.34), hand], paint.body, 0.062)
         pen.disc(*hand, 0.034, skin)
-    pen.polygon(
-        [(0.33, 0.28), (0.67, 0.28), (0.9, 0.8), (0.1, 0.8)], paint.body, paint.line
-    )
+    pen.polygon([(0.33, 0.28), (0.67, 0.28), (0.9, 0.8), (0.1, 0.8)], paint.body, paint.line)
     pen.polygon([(0.52, 0.3), (0.66, 0.3), (0.87, 0.785), (0.58, 0.785)], paint.shade)
     for v in (0.4, 0.52, 0.64):
         pen.disc(0.5, v, 0.016, pen.lit(_CREAM))
@@ -221,8 +217,8 @@ def _lighthouse(pen: Pen, paint: Paint, rng: random.Random) -> None:
     pen.polygon([(0.54, 0.25), (0.66, 0.25), (0.8, 0.94), (0.56, 0.94)], paint.shade)
     cream = pen.lit(_CREAM)
     pen.polygon([(0.265, 0.53), (0.735, 0.53), (0.765, 0.62), (0.235, 0.62)], cream)
-    glow = (255, 240, 150)
-    pen.block(0.36, 0.12, 0.64, 0.23, glow if pen.light.dark else pen.lit((250, 236, 170)), paint.line)
+    lamp = (255, 240, 150) if pen.light.dark else pen.lit((250, 236, 170))
+    pen.block(0.36, 0.12, 0.64, 0.23, lamp, paint.line)
     pen.block(0.25, 0.215, 0.75, 0.25, pen.lit(_DARK))
     pen.polygon([(0.3, 0.125), (0.5, 0.01), (0.7, 0.125)], paint.body, paint.line)
     pen.block(0.44, 0.36, 0.56, 0.43, _glass(pen), paint.line)
@@ -302,5 +298,3 @@ _DRAWINGS: dict[str, Callable[[Pen, Paint, random.Random], None]] = {
     "balloon": _balloon,
     "plane": _plane,
 }
-
-__all__ = ["draw_thing", "mix"]

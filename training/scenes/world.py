@@ -1,4 +1,4 @@
-"""The world of the scenes: which places, things, colours and relations exist, and what goes where."""
+"""The world of the scenes: its places, things, colours and relations, and what goes where."""
 
 from dataclasses import dataclass
 
