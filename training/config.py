@@ -129,11 +129,16 @@ class Gpt2:
 
 @dataclasses.dataclass
 class Train:
-    """The captioner; `tuning` is `full` or `frozen`, `trainer` goes to Lightning's Trainer."""
+    """The captioner; `tuning` is `full` or `frozen`, `trainer` goes to Lightning's Trainer.
+
+    `work` holds what a run needs to resume; `curves` is the CSV of losses and validation scores.
+    """
 
     data: str
     features: str
     out: str
+    work: str
+    curves: str
     mapper: Mapper
     gpt2: Gpt2
     tuning: str

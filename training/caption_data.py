@@ -1,0 +1,112 @@
+"""Captions and features as Lightning feeds them to the captioner.
+
+All captions are tokenised once into one flat array: memory grows by their tokens (2 bytes each
+for a vocabulary below 32,768), not by Python objects. Batches are padded to their own longest
+caption only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+
+from model.captioner import IGNORED
+from model.refusal import Refusal
+from training.dataset import CaptionDataset
+from training.feature_file import FeatureFile
+
+
+class TokenizedCaptions(Dataset[tuple[Tensor, Tensor]]):
+    """Pairs of a feature and one of its image's captions, by lists of caption numbers.
+
+    Args:
+        dataset: Where the captions are.
+        split: Which of them.
+        features: The encoded images; images that were left out there are left out here.
+        tokenizer: Text to tokens.
+        end_token_id: Appended to every caption.
+        max_tokens: Longer captions are cut to this, the end token included.
+    """
+
+    def __init__(
+        self,
+        dataset: CaptionDataset,
+        split: str,
+        features: FeatureFile,
+        tokenizer: Tokenizer,
+        end_token_id: int,
+        max_tokens: int,
+    ) -> None:
+        wanted = dataset.ids(split)
+        places = features.rows(wanted)
+        self.features = features.features
+        self.image_ids = [i for i, row in zip(wanted, places, strict=True) if row >= 0]
+        if not self.image_ids:
+            raise Refusal(f"no image of split {split!r} has a feature; encode the data set again")
+        self.feature_rows = places[places >= 0]
+        small = tokenizer.get_vocab_size() <= np.iinfo(np.uint16).max
+        pieces: list[np.ndarray] = []
+        rows: list[np.ndarray] = []
+        lengths: list[int] = []
+        for image_id, row in zip(self.image_ids, self.feature_rows, strict=True):
+            texts = dataset.captions[image_id]
+            for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
+                ids = [*encoding.ids[: max_tokens - 1], end_token_id]
+                pieces.append(np.array(ids, np.uint16 if small else np.int32))
+                lengths.append(len(ids))
+            rows.append(np.full(len(texts), row, np.int64))
+        if not pieces:
+            raise Refusal(f"split {split!r} of {dataset.root} has images but no captions")
+        self.tokens = np.concatenate(pieces)
+        self.starts = np.concatenate([[0], np.cumsum(lengths)])
+        self.rows = np.concatenate(rows)
+
+    def __len__(self) -> int:
+        """Number of captions."""
+        return len(self.rows)
+
+    def __getitem__(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Features [B, D] and labels [B, T] (`IGNORED` behind the end) of these captions."""
+        numbers = np.asarray(numbers)
+        features = torch.from_numpy(self.features[self.rows[numbers]])
+        starts, ends = self.starts[numbers], self.starts[numbers + 1]
+        labels = np.full((len(numbers), (ends - starts).max()), IGNORED, np.int64)
+        for line, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            labels[line, : end - start] = self.tokens[start:end]
+        return features, torch.from_numpy(labels)
+
+
+class CaptionDataModule(pl.LightningDataModule):
+    """Shuffled training batches and ordered validation batches.
+
+    Args:
+        train: Captions to learn from.
+        val: Captions to watch.
+        batch_size: Captions a batch.
+    """
+
+    def __init__(
+        self, train: TokenizedCaptions, val: TokenizedCaptions, batch_size: int
+    ) -> None:
+        super().__init__()
+        self.train = train
+        self.val = val
+        self.batch_size = batch_size
+
+    def train_dataloader(self) -> DataLoader:
+        """Every caption once an epoch, in random order."""
+        return self._loader(self.train, RandomSampler(self.train))
+
+    def val_dataloader(self) -> DataLoader:
+        """Every validation caption, in file order."""
+        return self._loader(self.val, SequentialSampler(self.val))
+
+    def _loader(self, captions: TokenizedCaptions, order: torch.utils.data.Sampler) -> DataLoader:
+        batches = BatchSampler(order, self.batch_size, drop_last=False)
+        return DataLoader(captions, sampler=batches, batch_size=None)

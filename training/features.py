@@ -1,0 +1,138 @@
+"""Encode every image of a data set once with CLIP.
+
+`python -m training.features` writes a feature file (see `training.feature_file`). Images are
+decoded in worker processes and encoded in batches. A broken image stops the command with a list
+of all broken files; `features.on_broken=skip` leaves them out and says how many.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from transformers import CLIPVisionModelWithProjection
+
+from model.image import Preprocessing, load_image, to_pixels
+from model.refusal import Refusal
+from training.command import arguments, command
+from training.config import Features, load_config
+from training.dataset import CaptionDataset
+from training.encoder import load_clip, read_preprocessing
+from training.feature_file import EncoderIdentity, FeatureWriter
+
+#: Broken files named in the error; the rest are counted.
+NAMED = 20
+
+
+class Encoder:
+    """CLIP's image tower with its preprocessing and identity.
+
+    Args:
+        name: Hugging Face name or folder of a CLIP.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.model = load_clip(name, CLIPVisionModelWithProjection).eval()
+        self.preprocessing = read_preprocessing(name)
+        self.identity = EncoderIdentity(
+            name=name,
+            sha256=vision_sha256(self.model),
+            width=self.model.config.projection_dim,
+            preprocessing=self.preprocessing,
+        )
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Features [B, D] of normalised pixels [B, 3, S, S]."""
+        return self.model(pixel_values=pixels).image_embeds
+
+
+def vision_sha256(model: CLIPVisionModelWithProjection) -> str:
+    """SHA-256 over names and values of the image tower's weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def decode_images(
+    files: list[Path], preprocessing: Preprocessing, max_pixels: int, workers: int
+) -> Iterator[Tensor | str]:
+    """Pixels [3, S, S] of each file in order, or why it cannot be read."""
+    jobs = ((file, preprocessing, max_pixels) for file in files)
+    with get_context("spawn").Pool(workers, initializer=torch.set_num_threads, initargs=(1,)) as p:
+        yield from p.imap(_decode, jobs, chunksize=16)
+
+
+def _decode(job: tuple[Path, Preprocessing, int]) -> Tensor | str:
+    file, preprocessing, max_pixels = job
+    try:
+        return to_pixels(load_image(file.read_bytes(), max_pixels), preprocessing)
+    except (Refusal, OSError) as error:
+        return f"{file}: {error}"
+
+
+def encode_dataset(settings: Features) -> int:
+    """Write the feature file of a data set.
+
+    Returns:
+        How many broken images were skipped.
+
+    Raises:
+        Refusal: Broken images, when they are not to be skipped, or all are.
+    """
+    if settings.on_broken not in ("stop", "skip"):
+        raise Refusal(f"features.on_broken is {settings.on_broken!r}; it must be stop or skip")
+    dataset = CaptionDataset.load(settings.data)
+    encoder = Encoder(settings.clip)
+    ids = sorted(dataset.files)
+    files = [dataset.files[i] for i in ids]
+    decoded = decode_images(files, encoder.preprocessing, settings.max_pixels, settings.workers)
+    writer = FeatureWriter(settings.out, encoder.identity, len(ids))
+    broken: list[str] = []
+    waiting: list[tuple[int, Tensor]] = []
+
+    def flush() -> None:
+        pixels = torch.stack([pixels for _, pixels in waiting])
+        writer.add([image_id for image_id, _ in waiting], encoder.encode(pixels).numpy())
+        waiting.clear()
+
+    bar = track(decoded, "encoding", len(ids), console=Console(stderr=True))
+    for image_id, pixels in zip(ids, bar, strict=True):
+        if isinstance(pixels, str):
+            broken.append(pixels)
+        elif settings.on_broken == "skip" or not broken:  # else only the list is of use
+            waiting.append((image_id, pixels))
+            if len(waiting) == settings.batch_size:
+                flush()
+    if broken and settings.on_broken == "stop":
+        more = f"\n  … and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+        raise Refusal(
+            f"{len(broken)} of {len(ids)} images are broken; mend or remove them, or leave them "
+            "out with features.on_broken=skip:\n  " + "\n  ".join(broken[:NAMED]) + more
+        )
+    if len(broken) == len(ids):
+        raise Refusal(f"none of the {len(ids)} images of {settings.data} can be read")
+    if waiting:
+        flush()
+    writer.close()
+    return len(broken)
+
+
+def main() -> None:
+    """Encode the data set of the settings."""
+    settings = load_config(arguments(__doc__).parse_args().overrides).features
+    skipped = encode_dataset(settings)
+    if skipped:
+        print(f"left out {skipped} broken images")
+
+
+if __name__ == "__main__":
+    command(main)

