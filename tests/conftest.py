@@ -1,0 +1,65 @@
+"""A captioner with random weights, a few hundred kilobytes: the same files as a real one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported: threads that wait sleep, so that tests stay quick on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder. Its weights are large enough for pictures to get different captions."""
+    import torch
+
+    from model.captioner import ClipCap
+    from model.checkpoint import Checkpoint
+    from model.config import CaptionerConfig, MapperConfig
+    from model.image import Preprocessing
+    from model.options import GenerationOptions
+    from training.tokenizer import train_tokenizer
+
+    tokenizer = train_tokenizer(["two red boats on a calm sea", "a bird over a snowy lake"], 300)
+    config = CaptionerConfig(
+        clip={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "projection_dim": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+        gpt2={
+            "vocab_size": 300,
+            "n_positions": 64,
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 2,
+            "initializer_range": 0.3,
+        },
+        mapper=MapperConfig(prefix_length=4),
+        preprocessing=Preprocessing(32, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)),
+        feature_width=24,
+        normalize_feature=False,
+        end_token_id=0,
+    )
+    torch.manual_seed(7)
+    captioner = ClipCap(config).eval()
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    Checkpoint(captioner, tokenizer, GenerationOptions(max_tokens=12)).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artifact folder exported from `tiny_checkpoint`."""
+    from model.torchscript import export_torchscript
+
+    folder = tmp_path_factory.mktemp("tiny") / "artifact"
+    export_torchscript(tiny_checkpoint, folder)
+    return folder
