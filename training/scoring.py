@@ -247,6 +247,8 @@ def _meteor(references: Mapping[int, list[str]], captions: Mapping[int, list[str
         reason = process.stderr.read().decode(errors="replace").strip().splitlines()[-1:]
         raise Refusal(f"METEOR failed: {' '.join(reason) or 'it wrote no score'}") from None
     finally:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
         process.kill()
         process.wait()
         process.stdout.close()
