@@ -53,14 +53,12 @@ class Artifact:
     """A loaded captioner: pixels to features, features to captions.
 
     Args:
-        module: The TorchScript module.
+        module: The TorchScript module, or the same module not yet exported.
         info: `captioner.json`.
         tokenizer: Turns token ids into text.
     """
 
-    def __init__(
-        self, module: torch.jit.ScriptModule, info: dict[str, Any], tokenizer: Tokenizer
-    ) -> None:
+    def __init__(self, module: Any, info: dict[str, Any], tokenizer: Tokenizer) -> None:
         self.module = module
         self.info = info
         self.tokenizer = tokenizer

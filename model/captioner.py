@@ -12,8 +12,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, GPT2Config
-from transformers import GPT2LMHeadModel as GPT2
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 from model.config import CaptionerConfig
 from model.mapper import build_mapper
@@ -35,7 +39,7 @@ class ClipCap(nn.Module):
         self.clip: CLIPVisionModelWithProjection | None = None
         if config.clip is not None:
             self.clip = CLIPVisionModelWithProjection(CLIPVisionConfig(**config.clip))
-        self.gpt2 = GPT2(GPT2Config(**config.gpt2))
+        self.gpt2 = GPT2LMHeadModel(GPT2Config(**config.gpt2))
         width = self.gpt2.config.n_embd
         self.mapper = build_mapper(config.mapper, config.feature_width, width)
 

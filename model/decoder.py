@@ -121,9 +121,7 @@ class Decoder(nn.Module):
             hidden = block.finish(hidden, mixed)
         return self._logits(hidden[:, -1:]), Cache(keys, values, length)
 
-    def step(
-        self, tokens: Tensor, position: int, cache: Cache, visible: Tensor | None
-    ) -> Tensor:
+    def step(self, tokens: Tensor, position: int, cache: Cache, visible: Tensor | None) -> Tensor:
         """Read one token per beam.
 
         Args:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from model.decoder import Decoder
 
+
 class Search(nn.Module):
     """Writes captions from prefixes.
 
@@ -65,7 +66,9 @@ class Search(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The likeliest token each time; see `forward`."""
         batch, start, _ = prefix.shape
-        rows = torch.full([batch, max_tokens], self.end_token_id, dtype=torch.int64, device=prefix.device)
+        rows = torch.full(
+            [batch, max_tokens], self.end_token_id, dtype=torch.int64, device=prefix.device
+        )
         lengths = torch.zeros([batch], dtype=torch.int64, device=prefix.device)
         log_probs = torch.zeros([batch], dtype=torch.float32, device=prefix.device)
         done = torch.zeros([batch], dtype=torch.bool, device=prefix.device)
@@ -145,7 +148,9 @@ class Search(nn.Module):
             filled = torch.cat([filled, joins], 1).gather(1, keep)
 
             # The N best that go on.
-            going, chosen = torch.where(ends, candidates + self.never, candidates).topk(num_beams, 1)
+            going, chosen = torch.where(ends, candidates + self.never, candidates).topk(
+                num_beams, 1
+            )
             open_ = open_ & self._can_improve(going, rank, filled, count + 1, length_penalty)
             if count + 1 == max_tokens or not bool(open_.any()):
                 break

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2LMHeadModel
 
-from model.artifact import FORMAT
+from model.artifact import FORMAT, Artifact
 from model.captioner import ClipCap
 from model.checkpoint import Checkpoint, weights_sha256
 from model.decoder import Decoder
@@ -149,6 +149,11 @@ class _Captioner(nn.Module):
         )
 
 
+def unexported(checkpoint: Checkpoint) -> Artifact:
+    """The captioner as it will be exported, run eagerly: for evaluation, and as a reference."""
+    return Artifact(_assemble(checkpoint), _describe(checkpoint), checkpoint.tokenizer)
+
+
 @torch.inference_mode()
 def export_torchscript(
     checkpoint_folder: str | Path, out: str | Path, evaluation: dict[str, Any] | None = None
@@ -166,33 +171,51 @@ def export_torchscript(
         Refusal: The checkpoint is not usable, or was published without its encoder.
     """
     checkpoint = Checkpoint.load(checkpoint_folder)
-    captioner, config = checkpoint.captioner, checkpoint.captioner.config
-    if captioner.clip is None:
+    config = checkpoint.captioner.config
+    if checkpoint.captioner.clip is None:
         raise Refusal(f"{checkpoint_folder} has no CLIP encoder; a server needs one")
-    side = config.preprocessing.size
-    search = build_search(captioner)
+    module, side = _assemble(checkpoint), config.preprocessing.size
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.jit")
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        encoder = torch.jit.trace(_Encoder(captioner), torch.zeros(2, 3, side, side))
-        mapper = torch.jit.trace(captioner.mapper, torch.zeros(2, config.feature_width))
-        module = _Captioner(encoder, mapper, search, config.normalize_feature).eval()
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        module.encoder = torch.jit.trace(module.encoder, torch.zeros(2, 3, side, side))
+        module.mapper = torch.jit.trace(module.mapper, torch.zeros(2, config.feature_width))
         scripted = torch.jit.script(module)
-
-    target = Path(out)
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    scripted.save(str(partial / "captioner.pt"))
+        target = Path(out)
+        partial = target.with_name(target.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        scripted.save(str(partial / "captioner.pt"))
     shutil.copy(Path(checkpoint_folder) / "tokenizer.json", partial)
     with (partial / "captioner.pt").open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    room = captioner.gpt2.config.n_positions - config.mapper.prefix_length
     info = {
-        "format": FORMAT,
-        "precision": "fp32",
+        **_describe(checkpoint),
         "sha256": digest,
         "weights_sha256": weights_sha256(checkpoint_folder),
+        "evaluation": evaluation,
+        "training_features": checkpoint.training_features,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    (partial / "captioner.json").write_text(json.dumps(info, indent=2) + "\n")
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+def _assemble(checkpoint: Checkpoint) -> _Captioner:
+    """Encoder, mapper and search in one module, not yet traced or scripted."""
+    captioner = checkpoint.captioner
+    encoder, search = _Encoder(captioner), build_search(captioner)
+    return _Captioner(encoder, captioner.mapper, search, captioner.config.normalize_feature).eval()
+
+
+def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The part of captioner.json that the checkpoint alone decides."""
+    captioner, config = checkpoint.captioner, checkpoint.captioner.config
+    room = captioner.gpt2.config.n_positions - config.mapper.prefix_length
+    return {
+        "format": FORMAT,
+        "precision": "fp32",
         "preprocessing": config.preprocessing.to_dict(),
         "feature_width": config.feature_width,
         "prefix_length": config.mapper.prefix_length,
@@ -201,10 +224,4 @@ def export_torchscript(
         "end_token_is_text": config.end_token_is_text,
         "max_tokens": int(min(room, LIMITS["max_tokens"][2])),
         "generation": checkpoint.generation.to_dict(),
-        "evaluation": evaluation,
-        "training_features": checkpoint.training_features,
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
-    (partial / "captioner.json").write_text(json.dumps(info, indent=2) + "\n")
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)

@@ -114,6 +114,7 @@ def _pack(artifact: Path, folder: Path, name: str, version: str) -> Path:
         [
             *(sys.executable, "-m", "model_archiver.model_packaging"),
             *("--model-name", name, "--version", version, "--export-path", folder, "--force"),
+            *("--archive-format", "zip-store"),  # weights do not shrink, and try for minutes
             *("--serialized-file", artifact / ARTIFACT_FILES[0], "--extra-files", staging),
             *("--handler", ROOT / ENTRY, "--config-file", ROOT / "handler/model-config.yaml"),
         ],
@@ -132,7 +133,7 @@ def _rewrite(packed: Path, out: Path) -> None:
     """The same archive without the marks of the moment: sorted entries, no times, no dates."""
     with zipfile.ZipFile(packed) as source, zipfile.ZipFile(out, "w") as target:
         for name in sorted(each for each in source.namelist() if not each.endswith("/")):
-            entry = zipfile.ZipInfo(name, _EPOCH)  # stored, not compressed: weights do not shrink
+            entry = zipfile.ZipInfo(name, _EPOCH)
             entry.external_attr = 0o644 << 16
             if name == _MANIFEST:
                 manifest = json.loads(source.read(name))
@@ -151,14 +152,15 @@ def _try_out(packed: Path, folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-P", Path(__file__).with_name("try_archive.py"), folder],
         cwd=folder,
-        env={**environment, "PYTHONPATH": str(folder)},
+        # Threads that wait shall sleep, not spin: other programs may want the cores too.
+        env={"OMP_WAIT_POLICY": "PASSIVE", **environment, "PYTHONPATH": str(folder)},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
         raise Refusal(f"the packed archive does not work: {_last_line(done.stderr)}")
-    return done.stdout.strip().splitlines()[-1]
+    return (done.stdout.splitlines() or [""])[-1]
 
 
 def _last_line(text: str) -> str:

@@ -91,9 +91,7 @@ class CaptionDataModule(pl.LightningDataModule):
         batch_size: Captions a batch.
     """
 
-    def __init__(
-        self, train: TokenizedCaptions, val: TokenizedCaptions, batch_size: int
-    ) -> None:
+    def __init__(self, train: TokenizedCaptions, val: TokenizedCaptions, batch_size: int) -> None:
         super().__init__()
         self.train = train
         self.val = val

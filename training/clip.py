@@ -143,7 +143,9 @@ class ContrastiveModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log recall among the split's own pictures and captions."""
-        images, texts = (F.normalize(torch.cat(part), dim=-1) for part in zip(*self.seen))
+        images, texts = (
+            F.normalize(torch.cat(part), dim=-1) for part in zip(*self.seen, strict=True)
+        )
         self.seen.clear()
         owner = torch.arange(len(images)).repeat_interleave(len(texts) // len(images))
         figures = recall_at(images.cpu(), texts.cpu(), owner, (1, 5))

@@ -131,7 +131,8 @@ class Gpt2:
 class Train:
     """The captioner; `tuning` is `full` or `frozen`, `trainer` goes to Lightning's Trainer.
 
-    `work` holds what a run needs to resume; `curves` is the CSV of losses and validation scores.
+    `work` holds what a run needs to resume; `curves` is the folder of the CSV files of losses and
+    validation scores.
     """
 
     data: str
@@ -174,22 +175,17 @@ class Evaluate:
     out: str
     splits: list[str]
     batch_size: int
+    workers: int
+    max_pixels: int
     page_images: int
 
 
 @dataclasses.dataclass
 class Export:
-    """Checkpoint folder in, artifact folder out."""
+    """Checkpoint folder in, artifact folder out; figures of `metrics` travel with it."""
 
     checkpoint: str
-    out: str
-
-
-@dataclasses.dataclass
-class Archive:
-    """Artifact folder in, `.mar` out."""
-
-    artifact: str
+    metrics: str
     out: str
 
 
@@ -204,7 +200,6 @@ class Config:
     generation: Generation
     evaluate: Evaluate
     export: Export
-    archive: Archive
 
 
 def load_config(overrides: Sequence[str] = ()) -> Config:

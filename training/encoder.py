@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
+import transformers
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from transformers import PreTrainedModel
+from transformers import CLIPConfig, CLIPModel, PreTrainedModel
 from transformers.utils import cached_file
 
 from model.image import Preprocessing
@@ -22,8 +23,19 @@ def load_clip(name: str, kind: type[Model]) -> Model:
     Raises:
         Refusal: No such folder or name, no network, or weights that do not fill the model.
     """
+    # Loading one tower reports the other's weights as unexpected; what matters is checked below.
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     try:
-        model, report = kind.from_pretrained(name, dtype="float32", output_loading_info=True)
+        config = CLIPConfig.from_pretrained(name)
+        config.vision_config.projection_dim = config.projection_dim
+        config.text_config.projection_dim = config.projection_dim
+        model, report = kind.from_pretrained(
+            name,
+            config=config if kind is CLIPModel else config.vision_config,
+            dtype="float32",
+            output_loading_info=True,
+        )
     except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise Refusal(
             f"no CLIP at {name!r}: {str(error).splitlines()[0]} Give a folder made by "

@@ -54,7 +54,9 @@ def prepare(settings: Scenes) -> None:
     splits: dict[str, list[int]] = {split: [] for split in counts}
     with get_context("spawn").Pool(PROCESSES) as pool:
         drawn = pool.imap(_draw, jobs, chunksize=16)
-        for number, (job, picture) in enumerate(zip(jobs, _progress(drawn, len(jobs))), start=1):
+        for number, (job, picture) in enumerate(
+            zip(jobs, _progress(drawn, len(jobs)), strict=True), start=1
+        ):
             images.append({"id": number, **picture["image"]})
             for caption in picture["captions"]:
                 annotations.append(

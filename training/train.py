@@ -8,6 +8,7 @@ validation CIDEr, and writes it as a checkpoint folder together with the encoder
 
 from __future__ import annotations
 
+import csv
 import logging
 import shutil
 import warnings
@@ -73,10 +74,11 @@ def train(config: Config) -> None:
         ),
         settings.batch_size,
     )
-    references = [dataset.captions[image_id] for image_id in data.val.image_ids]
+    references = {image_id: dataset.captions[image_id] for image_id in data.val.image_ids}
 
     def val_cider(captions: Sequence[Sequence[int]]) -> float:
-        return cider(tokenizer.decode_batch([list(ids) for ids in captions]), references)
+        texts = tokenizer.decode_batch([list(ids) for ids in captions])
+        return cider(dict(zip(data.val.image_ids, texts, strict=True)), references)
 
     trainer, best = _trainer(settings)
     module = CaptionerModule(
@@ -99,9 +101,22 @@ def train(config: Config) -> None:
         _generation(config.generation),
         _statistics(features, data.train),
     ).save(settings.out)
-    log = Path(settings.work) / "log" / "metrics.csv"
-    Path(settings.curves).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(log, settings.curves)
+    write_curves(Path(settings.work) / "log" / "metrics.csv", Path(settings.curves))
+
+
+def write_curves(log: Path, folder: Path) -> None:
+    """Lightning's log as two tables that can be plotted: losses by step, scores by epoch."""
+    with log.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, columns in (
+        ("loss", ("step", "train_loss")),
+        ("validation", ("epoch", "val_loss", "val_CIDEr")),
+    ):
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(columns)
+            table.writerows([row[column] for column in columns] for row in rows if row[columns[-1]])
 
 
 def _language_model(
