@@ -6,6 +6,7 @@ gets its own status, and a bad one never touches its neighbours.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import time
@@ -143,10 +144,11 @@ class CaptionHandler:
     def _warm_up(self) -> None:
         """Run the captioner as requests will, so that the first of them is not the slow one."""
         side = self.artifact.preprocessing.size
+        short = dataclasses.replace(self.artifact.defaults, max_tokens=3, min_tokens=0)
         with torch.inference_mode():
             for _ in range(2):  # TorchScript observes one run and optimises in the next
                 features = self.artifact.encode(torch.zeros(1, 3, side, side))
-                self.artifact.caption(features, self.artifact.defaults)
+                self.artifact.caption(features, short)
 
     def _description(self) -> dict[str, Any]:
         """What `GET /models/clipcap?customized=true` adds to TorchServe's own description."""
