@@ -29,7 +29,7 @@ from model.torchscript import unexported
 from training.command import arguments, command
 from training.config import Evaluate, load_config
 from training.dataset import CaptionDataset
-from training.features import decode_images
+from training.decoding import decode_images
 from training.report import Section, Shown, draw_chart, figures_table, write_page
 from training.scene_accuracy import SceneAccuracy
 from training.scenes.scene import Scene

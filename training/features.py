@@ -8,9 +8,6 @@ of all broken files; `features.on_broken=skip` leaves them out and says how many
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from multiprocessing import get_context
-from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -18,11 +15,11 @@ from rich.progress import track
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
-from model.image import Preprocessing, load_image, to_pixels
 from model.refusal import Refusal
 from training.command import arguments, command
 from training.config import Features, load_config
 from training.dataset import CaptionDataset
+from training.decoding import decode_images
 from training.encoder import load_clip, read_preprocessing
 from training.feature_file import EncoderIdentity, FeatureWriter
 
@@ -60,23 +57,6 @@ def vision_sha256(model: CLIPVisionModelWithProjection) -> str:
         digest.update(name.encode())
         digest.update(value.contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def decode_images(
-    files: list[Path], preprocessing: Preprocessing, max_pixels: int, workers: int
-) -> Iterator[Tensor | str]:
-    """Pixels [3, S, S] of each file in order, or why it cannot be read."""
-    jobs = ((file, preprocessing, max_pixels) for file in files)
-    with get_context("spawn").Pool(workers, initializer=torch.set_num_threads, initargs=(1,)) as p:
-        yield from p.imap(_decode, jobs, chunksize=16)
-
-
-def _decode(job: tuple[Path, Preprocessing, int]) -> Tensor | str:
-    file, preprocessing, max_pixels = job
-    try:
-        return to_pixels(load_image(file.read_bytes(), max_pixels), preprocessing)
-    except (Refusal, OSError) as error:
-        return f"{file}: {error}"
 
 
 def encode_dataset(settings: Features) -> int:
