@@ -60,7 +60,8 @@ def caption_batch(
         return []
     begin = time.monotonic()
     pixels = torch.cat([prepared.pixels for prepared in batch])  # [B, 3, S, S]
-    features = torch.cat([artifact.encode(part) for part in pixels.split(per_pass)])  # [B, D]
+    parts = [pixels[start : start + per_pass] for start in range(0, len(pixels), per_pass)]
+    features = torch.cat([artifact.encode(part) for part in parts])  # [B, D]
     spent.encode += time.monotonic() - begin
     spent.pictures += len(options)
 

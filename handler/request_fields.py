@@ -122,20 +122,21 @@ def _document(held: Any, content_type: str) -> Any:
     declared = content_type.startswith("application/json")
     if not isinstance(held, str | bytes | bytearray) or (declared and isinstance(held, str)):
         return held if held is not None else {}  # TorchServe has parsed it
-    start = held[:64].lstrip()
-    looks = start.startswith(("{", "[") if isinstance(start, str) else (b"{", b"["))
-    if not looks and not (declared and held and _is_utf8(held)):
+    data = _as_bytes(held)
+    looks_like_json = data[:64].lstrip().startswith((b"{", b"["))
+    if not looks_like_json and not (declared and _is_text(data)):
         return None
     try:
-        return json.loads(held)
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise RequestRefusal(
             "bad_json", f"the body is not valid JSON ({str(error)[:100]}); {HOW_TO_SEND}"
         ) from None
 
 
-def _is_utf8(held: str | bytes | bytearray) -> bool:
+def _is_text(data: bytes | bytearray) -> bool:
+    """Whether these bytes could be JSON at all; the bytes of a picture are no UTF-8."""
     try:
-        return isinstance(held, str) or bool(held.decode())
+        return bool(data.decode())
     except UnicodeDecodeError:
         return False
