@@ -1,41 +1,59 @@
-"""Pictures decoded in worker processes.
-
-A file of its own because every worker imports it: torch and Pillow, and nothing that takes longer.
-"""
+"""Picture files decoded in worker processes, in order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import torch
+from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from model.image import Preprocessing, load_image, to_pixels
+from model.image import load_image
 from model.refusal import Refusal
 
+#: Pictures that a worker hands over at a time.
+CHUNK = 16
 
-def decode_images(
-    files: Sequence[Path], preprocessing: Preprocessing, max_pixels: int, workers: int
+
+class _Pictures(Dataset[Tensor | str]):
+    """Files by number: what `convert` makes of each, or why it cannot be read."""
+
+    def __init__(
+        self, files: Sequence[Path], convert: Callable[[Image.Image], Tensor], max_pixels: int
+    ) -> None:
+        self.files = files
+        self.convert = convert
+        self.max_pixels = max_pixels
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> Tensor | str:
+        file = self.files[number]
+        try:
+            return self.convert(load_image(file.read_bytes(), self.max_pixels))
+        except (Refusal, OSError) as error:
+            return f"{file}: {error}"
+
+
+def decode_files(
+    files: Sequence[Path],
+    convert: Callable[[Image.Image], Tensor],
+    max_pixels: int,
+    workers: int,
 ) -> Iterator[Tensor | str]:
-    """Pixels [3, S, S] of each file in order, or why it cannot be read.
+    """Decode pictures ahead of whoever asks for them.
 
     Args:
         files: Pictures.
-        preprocessing: What the encoder expects.
+        convert: Makes a tensor of a decoded picture, in the worker.
         max_pixels: Larger pictures are refused.
-        workers: Processes.
+        workers: Processes; 0 decodes in this one.
+
+    Returns:
+        For each file in order its tensor, or why it cannot be read.
     """
-    jobs = ((file, preprocessing, max_pixels) for file in files)
-    pool = get_context("spawn").Pool(workers, initializer=torch.set_num_threads, initargs=(1,))
-    with pool:
-        yield from pool.imap(_decode, jobs, chunksize=16)
-
-
-def _decode(job: tuple[Path, Preprocessing, int]) -> Tensor | str:
-    file, preprocessing, max_pixels = job
-    try:
-        return to_pixels(load_image(file.read_bytes(), max_pixels), preprocessing)
-    except (Refusal, OSError) as error:
-        return f"{file}: {error}"
+    pictures = _Pictures(files, convert, max_pixels)
+    for chunk in DataLoader(pictures, batch_size=CHUNK, num_workers=workers, collate_fn=list):
+        yield from chunk

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from rich.progress import track
 
 from model.artifact import Artifact, Caption
 from model.checkpoint import Checkpoint, weights_sha256
+from model.image import to_pixels
 from model.refusal import Refusal
 from model.torchscript import unexported
 from training.command import arguments, command
 from training.config import Evaluate, load_config
 from training.dataset import CaptionDataset
-from training.decoding import decode_images
+from training.decoding import decode_files
 from training.report import Section, Shown, draw_chart, figures_table, write_page
 from training.scene_accuracy import SceneAccuracy
 from training.scenes.scene import Scene
@@ -100,7 +102,8 @@ def caption_split(
     """The best caption of every picture of a split, by the captioner's own defaults."""
     ids = dataset.ids(split)
     files = [dataset.files[i] for i in ids]
-    decoded = decode_images(files, artifact.preprocessing, settings.max_pixels, settings.workers)
+    convert = partial(to_pixels, preprocessing=artifact.preprocessing)
+    decoded = decode_files(files, convert, settings.max_pixels, settings.workers)
     captions: dict[int, Caption] = {}
     waiting: list[tuple[int, torch.Tensor]] = []
 

@@ -8,6 +8,7 @@ of all broken files; `features.on_broken=skip` leaves them out and says how many
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 
 import torch
 from rich.console import Console
@@ -15,11 +16,12 @@ from rich.progress import track
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
+from model.image import to_pixels
 from model.refusal import Refusal
 from training.command import arguments, command
 from training.config import Features, load_config
 from training.dataset import CaptionDataset
-from training.decoding import decode_images
+from training.decoding import decode_files
 from training.encoder import load_clip, read_preprocessing
 from training.feature_file import EncoderIdentity, FeatureWriter
 
@@ -74,7 +76,8 @@ def encode_dataset(settings: Features) -> int:
     encoder = Encoder(settings.clip)
     ids = sorted(dataset.files)
     files = [dataset.files[i] for i in ids]
-    decoded = decode_images(files, encoder.preprocessing, settings.max_pixels, settings.workers)
+    convert = partial(to_pixels, preprocessing=encoder.preprocessing)
+    decoded = decode_files(files, convert, settings.max_pixels, settings.workers)
     writer = FeatureWriter(settings.out, encoder.identity, len(ids))
     broken: list[str] = []
     waiting: list[tuple[int, Tensor]] = []

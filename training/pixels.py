@@ -10,16 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.lib.format import open_memmap
 from PIL import Image
 from rich.progress import track
 
-from model.image import Preprocessing, load_image, to_square
+from model.image import Preprocessing, to_square
 from model.refusal import Refusal
+from training.decoding import decode_files
 
 
 def cached_pixels(
@@ -42,23 +44,21 @@ def cached_pixels(
     target = folder / f"pixels-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(".partial")
+        aside = target.with_suffix(".partial")
         side = preprocessing.size
-        rows = open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(files), 3, side, side))
-        jobs = ((file, preprocessing, max_pixels) for file in files)
-        with get_context("spawn").Pool(workers) as pool:
-            decoded = pool.imap(_decode, jobs, chunksize=32)
-            for row, pixels in enumerate(track(decoded, "decoding", len(files))):
-                rows[row] = pixels
+        rows = open_memmap(aside, mode="w+", dtype=np.uint8, shape=(len(files), 3, side, side))
+        decoded = decode_files(
+            files, partial(_bytes, preprocessing=preprocessing), max_pixels, workers
+        )
+        for row, pixels in enumerate(track(decoded, "decoding", len(files))):
+            if isinstance(pixels, str):
+                raise Refusal(f"{pixels}; mend or remove it")
+            rows[row] = pixels.numpy()
         rows.flush()
-        partial.rename(target)
+        aside.rename(target)
     return np.load(target, mmap_mode="r")
 
 
-def _decode(job: tuple[Path, Preprocessing, int]) -> np.ndarray:
-    file, preprocessing, max_pixels = job
-    try:
-        image: Image.Image = to_square(load_image(file.read_bytes(), max_pixels), preprocessing)
-    except Refusal as error:
-        raise Refusal(f"{file}: {error}") from None
-    return np.asarray(image).transpose(2, 0, 1)
+def _bytes(image: Image.Image, preprocessing: Preprocessing) -> torch.Tensor:
+    """The square that the encoder sees, uint8 [3, S, S]."""
+    return torch.from_numpy(np.array(to_square(image, preprocessing)).transpose(2, 0, 1))
