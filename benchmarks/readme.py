@@ -8,6 +8,7 @@ them.
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
@@ -107,6 +108,9 @@ def _processor() -> str:
 
 def main() -> None:
     """Measure nothing, write everything."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     figures = measured()
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(figures, indent=2) + "\n")
