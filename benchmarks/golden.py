@@ -1,0 +1,104 @@
+"""Checks imported checkpoints against what the original ClipCap code answered.
+
+`python -m benchmarks.golden DIR` takes every `NAME_weights.pt` in DIR with `NAME_cases.json` and
+`NAME_cases.safetensors` beside it, and prints one line a file: the first step's logits must agree
+within 1e-4, all greedy tokens must be equal, and our best of 5 beams must be at least as likely,
+by the same model, as the original's in 11 of 12 cases and on average (the original prunes by a
+running mean of unequal lengths, so equality is not asked).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from model.captioner import ClipCap
+from model.published import read_published
+from model.refusal import Refusal
+from model.torchscript import build_search
+
+LOGIT_TOLERANCE = 1e-4
+#: The original's mean log-probabilities are written with float32 noise.
+LIKELIHOOD_TOLERANCE = 1e-5
+
+
+@torch.inference_mode()
+def check(weights: Path) -> tuple[bool, str]:
+    """Compare one file; returns whether it agrees, and the line to print."""
+    name = weights.name.removesuffix("_weights.pt")
+    cases = json.loads((weights.parent / f"{name}_cases.json").read_text())
+    tensors = load_file(weights.parent / f"{name}_cases.safetensors")
+    captioner = read_published(weights, cases["clip_normalize"])
+    search = torch.jit.script(build_search(captioner))
+    search.end_token_id = cases["stop_token_id"]
+    prefix = captioner.prefix(tensors["features"])
+    first = captioner.gpt2(inputs_embeds=prefix).logits[:, -1]
+    logits = (first - tensors["first_step_logits"]).abs().max().item()
+
+    limit, beams = cases["max_new_tokens"], cases["beam_size"]
+    tokens, lengths, _ = search(prefix, 1, 1, limit, 0, 1.0)
+    greedy = [row[0][: n[0]] for row, n in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+    equal = sum(ours == theirs for ours, theirs in zip(greedy, cases["greedy"], strict=True))
+
+    tokens, lengths, _ = search(prefix, beams, 1, limit, 0, 1.0)
+    ours = torch.stack(
+        [
+            mean_log_prob(captioner, prefix[i], row[0, : n[0]])
+            for i, (row, n) in enumerate(zip(tokens, lengths, strict=True))
+        ]
+    )
+    theirs = torch.tensor(cases["beam_mean_log_prob"])
+    likelier = int((ours >= theirs - LIKELIHOOD_TOLERANCE).sum())
+    total = len(greedy)
+    passed = (
+        logits <= LOGIT_TOLERANCE
+        and equal == total
+        and likelier * 12 >= total * 11
+        and ours.mean() >= theirs.mean()
+    )
+    line = (
+        f"{'ok  ' if passed else 'FAIL'} {name}: logits within {logits:.1e}, "
+        f"greedy {equal}/{total} equal, beam at least as likely in {likelier}/{total}, "
+        f"mean log-probability {ours.mean():.4f} (original {theirs.mean():.4f})"
+    )
+    return passed, line
+
+
+def mean_log_prob(captioner: ClipCap, prefix: Tensor, tokens: Tensor) -> Tensor:
+    """Mean log-probability of a caption's tokens [T] after a prefix [K, E], by Hugging Face."""
+    words = captioner.gpt2.transformer.wte(tokens[:-1])
+    logits = captioner.gpt2(inputs_embeds=torch.cat([prefix, words])[None]).logits[0]
+    steps = logits[len(prefix) - 1 :].log_softmax(-1)
+    return steps.gather(1, tokens[:, None]).mean()
+
+
+def main() -> int:
+    """Check every file of a folder; the status is 1 if one differs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="folder with NAME_weights.pt and its cases")
+    folder = parser.parse_args().folder
+    files = sorted(folder.glob("*_weights.pt"))
+    if not files:
+        print(f"error: no *_weights.pt in {folder}", file=sys.stderr)
+        return 1
+    passed = True
+    for file in files:
+        try:
+            agrees, line = check(file)
+        except (Refusal, OSError) as error:
+            agrees, line = False, f"FAIL {file.name}: {error}"
+        print(line)
+        passed &= agrees
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
