@@ -68,17 +68,13 @@ class TransformerMapper(nn.Module):
         self.width = width
         self.linear = nn.Linear(feature_width, clip_length * width)
         self.prefix_const = nn.Parameter(torch.randn(prefix_length, width))
-        self.transformer = nn.ModuleDict(
-            {"layers": nn.ModuleList(_Layer(width, heads) for _ in range(layers))}
-        )
+        self.transformer = _Stack(width, heads, layers)
 
     def forward(self, feature: Tensor) -> Tensor:
         """Map features [B, D] to prefixes [B, K, E]."""
         clip = self.linear(feature).view(-1, self.clip_length, self.width)  # [B, C, E]
         constants = self.prefix_const.expand(clip.shape[0], -1, -1)  # [B, K, E]
-        hidden = torch.cat([clip, constants], dim=1)  # [B, C+K, E]
-        for layer in self.transformer["layers"]:
-            hidden = layer(hidden)
+        hidden = self.transformer(torch.cat([clip, constants], dim=1))  # [B, C+K, E]
         return hidden[:, self.clip_length :]  # [B, K, E]
 
 
@@ -126,6 +122,19 @@ class _Layer(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         hidden = hidden + self.attn(self.norm1(hidden))
         return hidden + self.mlp(self.norm2(hidden))
+
+
+class _Stack(nn.Module):
+    """Layers one after another, named as in the published checkpoints."""
+
+    def __init__(self, width: int, heads: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_Layer(width, heads) for _ in range(layers))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return hidden
 
 
 def build_mapper(config: MapperConfig, feature_width: int, width: int) -> nn.Module:

@@ -79,7 +79,7 @@ def _load(file: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise Refusal(f"{file} does not exist; give a published ClipCap weights file") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise Refusal(f"{file} is no PyTorch weights file, or a damaged one: {reason}") from None
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise Refusal(f"{file} holds {type(weights).__name__}, not a flat dictionary of tensors")

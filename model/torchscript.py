@@ -177,7 +177,7 @@ def export_torchscript(
     module, side = _assemble(checkpoint), config.preprocessing.size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         module.encoder = torch.jit.trace(module.encoder, torch.zeros(2, 3, side, side))
         module.mapper = torch.jit.trace(module.mapper, torch.zeros(2, config.feature_width))
         scripted = torch.jit.script(module)
