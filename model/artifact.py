@@ -24,9 +24,19 @@ from torch import Tensor
 from model.image import Preprocessing
 from model.options import BadOption, GenerationOptions
 from model.refusal import Refusal
+from model.tokenizer import load_tokenizer
 
 #: Version of the layout of `captioner.json`; another one is refused.
 FORMAT = 1
+#: What a server reads from it.
+_NEEDED = {
+    "sha256",
+    "preprocessing",
+    "generation",
+    "max_tokens",
+    "end_token_id",
+    "end_token_is_text",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +90,16 @@ class Artifact:
             info = json.loads((folder / "captioner.json").read_text())
         except ValueError as error:
             raise Refusal(f"{folder / 'captioner.json'} is not JSON: {error}") from None
-        if info.get("format") != FORMAT:
+        format_ = info.get("format") if isinstance(info, dict) else None
+        if format_ != FORMAT:
             raise Refusal(
-                f"{folder / 'captioner.json'} has format {info.get('format')!r}; this version "
+                f"{folder / 'captioner.json'} has format {format_!r}; this version "
                 f"reads {FORMAT}; export the captioner again"
+            )
+        if missing := sorted(_NEEDED - info.keys()):
+            raise Refusal(
+                f"{folder / 'captioner.json'} lacks {', '.join(missing)}; "
+                "export the captioner again"
             )
         with (folder / "captioner.pt").open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -98,7 +114,7 @@ class Artifact:
             # costs seconds and gains nothing on matrix products.
             torch.jit.set_fusion_strategy([("DYNAMIC", 0)])
             module = torch.jit.load(str(folder / "captioner.pt"), map_location="cpu").eval()
-        return cls(module, info, Tokenizer.from_file(str(folder / "tokenizer.json")))
+        return cls(module, info, load_tokenizer(folder / "tokenizer.json"))
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:

@@ -21,11 +21,13 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from transformers import CLIPVisionConfig
 
 from model.captioner import ClipCap
 from model.config import CaptionerConfig
 from model.options import GenerationOptions
 from model.refusal import Refusal
+from model.tokenizer import load_tokenizer
 
 WEIGHTS = "model.safetensors"
 #: Our option names and Hugging Face's.
@@ -85,9 +87,10 @@ class Checkpoint:
         """
         folder = Path(folder)
         captioner = ClipCap(CaptionerConfig.load(folder / "config.json"))
+        vocabulary = captioner.gpt2.config.vocab_size
+        _check_sizes(captioner.config, vocabulary, folder)
         _load_weights(captioner, folder / WEIGHTS)
         tokenizer = load_tokenizer(folder / "tokenizer.json")
-        vocabulary = captioner.gpt2.config.vocab_size
         if tokenizer.get_vocab_size() > vocabulary:
             raise Refusal(
                 f"{folder / 'tokenizer.json'} has {tokenizer.get_vocab_size()} tokens, but the "
@@ -98,6 +101,14 @@ class Checkpoint:
             given = _read_json(file)
             names = {ours: theirs for ours, theirs in _GENERATION_NAMES.items() if theirs in given}
             generation = generation.updated({ours: given[names[ours]] for ours in names})
+        places = captioner.gpt2.config.n_positions
+        prefix_length = captioner.config.mapper.prefix_length
+        if prefix_length + generation.max_tokens > places:
+            raise Refusal(
+                f"{folder} writes up to {generation.max_tokens} tokens behind a prefix of "
+                f"{prefix_length}, but its GPT-2 has {places} positions; lower max_new_tokens in "
+                "generation_config.json"
+            )
         features = folder / "training_features.json"
         statistics = _read_json(features) if features.exists() else None
         return cls(captioner.eval(), tokenizer, generation, statistics)
@@ -109,15 +120,26 @@ def weights_sha256(folder: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_tokenizer(file: Path) -> Tokenizer:
-    """A `tokenizer.json`; a missing or damaged one is refused."""
-    if not file.exists():
-        raise Refusal(f"{file} is missing; a captioner cannot write without its tokenizer")
-    try:
-        return Tokenizer.from_str(file.read_text(encoding="utf-8"))
-    # The tokenizers library raises the bare class for whatever it cannot read.
-    except Exception as error:
-        raise Refusal(f"{file} is no tokenizer: {error}") from error
+def _check_sizes(config: CaptionerConfig, vocabulary: int, folder: Path) -> None:
+    """Refuse a config whose parts contradict each other."""
+    file = folder / "config.json"
+    if not 0 <= config.end_token_id < vocabulary:
+        raise Refusal(
+            f"{file}: end_token_id is {config.end_token_id}; GPT-2 has {vocabulary} tokens"
+        )
+    if config.clip is None:
+        return
+    encoder = CLIPVisionConfig(**config.clip)
+    if config.feature_width != encoder.projection_dim:
+        raise Refusal(
+            f"{file}: feature_width is {config.feature_width}, but the encoder's features are "
+            f"{encoder.projection_dim} wide (projection_dim)"
+        )
+    if config.preprocessing.size != encoder.image_size:
+        raise Refusal(
+            f"{file}: preprocessing makes {config.preprocessing.size} pixels, the encoder takes "
+            f"{encoder.image_size} (image_size)"
+        )
 
 
 def _load_weights(captioner: ClipCap, file: Path) -> None:
@@ -147,9 +169,12 @@ def _load_weights(captioner: ClipCap, file: Path) -> None:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text())
+        fields = json.loads(file.read_text())
     except ValueError as error:
         raise Refusal(f"{file} is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise Refusal(f"{file} holds no settings by name, but a {type(fields).__name__}")
+    return fields
 
 
 def _write_json(content: dict[str, Any], file: Path) -> None:

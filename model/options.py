@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +35,10 @@ class BadOption(Refusal):
     """A known option with a value it cannot take."""
 
     def __init__(self, name: str, value: object, limit: str) -> None:
-        super().__init__(f"option {name} is {str(value)[:40]!r}; it must be {limit}")
+        # Python does not write out whole numbers of thousands of digits.
+        huge = isinstance(value, int) and abs(value) > 10**40
+        shown = "a number of over 40 digits" if huge else repr(str(value)[:40])
+        super().__init__(f"option {name} is {shown}; it must be {limit}")
         self.name = name
 
 
@@ -85,7 +87,6 @@ class GenerationOptions:
         """
         values = {name: _parse(name, value) for name, value in given.items()}
         if "num_captions" in values and "num_beams" not in values:
-            _check_range("num_captions", values["num_captions"])
             values["num_beams"] = max(self.num_beams, values["num_captions"])
         if "max_tokens" in values and "min_tokens" not in values:
             values["min_tokens"] = min(self.min_tokens, values["max_tokens"])
@@ -113,18 +114,15 @@ def _parse(name: str, value: Any) -> Any:
     """A number from what a request holds; text must spell a JSON number, nothing looser."""
     if name not in LIMITS:
         raise UnknownOption(name)
-    kind, _, _ = LIMITS[name]
+    kind, low, high = LIMITS[name]
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or brackets without end
             raise BadOption(name, value, _limit_text(name)) from None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise BadOption(name, value, _limit_text(name))
-    if isinstance(value, float) and not math.isfinite(value):
+    # The range first: what is outside it may be infinite, or too long for a float.
+    if not low <= value <= high or (kind is int and value != int(value)):
         raise BadOption(name, value, _limit_text(name))
-    if kind is int:
-        if value != int(value):
-            raise BadOption(name, value, _limit_text(name))
-        return int(value)
-    return float(value)
+    return kind(value)

@@ -27,7 +27,9 @@ class Search(nn.Module):
         super().__init__()
         self.decoder = decoder
         self.end_token_id = end_token_id
-        self.never = -1.0e9  # score of what cannot be chosen; finite, so that sums stay ordered
+        # Score of what cannot be chosen: below whatever the strongest length penalty makes of a sum
+        # (64 ** 5 times it), and finite, so that twice it still is.
+        self.never = -1.0e30
 
     def forward(
         self,

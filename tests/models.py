@@ -1,0 +1,89 @@
+"""Small random models and their folders, as Hugging Face and we would write real ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
+
+from model.config import CaptionerConfig, MapperConfig
+from model.image import Preprocessing
+from training.encoder import write_preprocessing
+from training.tokenizer import END, START, train_tokenizer
+
+WORDS = ["two red boats on a calm sea", "a bird over a snowy lake", "a small house by the road"]
+PREPROCESSING = Preprocessing(32, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
+
+
+def small_config(**changes: Any) -> CaptionerConfig:
+    """A captioner of a few thousand weights, without an encoder."""
+    config = CaptionerConfig(
+        clip=None,
+        gpt2={"vocab_size": 40, "n_positions": 24, "n_embd": 16, "n_layer": 2, "n_head": 2},
+        mapper=MapperConfig(prefix_length=4),
+        preprocessing=PREPROCESSING,
+        feature_width=12,
+        normalize_feature=False,
+        end_token_id=0,
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def save_clip(folder: Path, preprocessing: Preprocessing = PREPROCESSING, seed: int = 0) -> Path:
+    """A CLIP with both towers, tokenizer and preprocessor, written by `save_pretrained`."""
+    bpe = train_tokenizer(WORDS, 300, (END, START))
+    end, start = bpe.token_to_id(END), bpe.token_to_id(START)
+    bpe.post_processor = TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(START, start), (END, end)]
+    )
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    vision = {**sizes, "image_size": preprocessing.size, "patch_size": 8}
+    text = {
+        **sizes,
+        "vocab_size": bpe.get_vocab_size(),
+        "max_position_embeddings": 24,
+        "bos_token_id": start,
+        "eos_token_id": end,
+        "pad_token_id": end,
+    }
+    torch.manual_seed(seed)
+    clip = CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=24))
+    clip.save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token=START, eos_token=END, pad_token=END, model_max_length=24
+    ).save_pretrained(folder)
+    write_preprocessing(preprocessing, folder)
+    return folder
+
+
+def save_gpt2(folder: Path, positions: int = 64, end: str = END) -> Path:
+    """A GPT-2 with its tokenizer, written by `save_pretrained`."""
+    bpe = train_tokenizer(WORDS, 300, (end,))
+    torch.manual_seed(1)
+    config = GPT2Config(
+        vocab_size=bpe.get_vocab_size(),
+        n_positions=positions,
+        n_embd=32,
+        n_layer=1,
+        n_head=2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=end).save_pretrained(folder)
+    return folder

@@ -1,0 +1,105 @@
+"""The caption loss against Hugging Face's, with labels made the slow and obvious way."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.captioner import IGNORED, ClipCap
+from model.checkpoint import Checkpoint
+from model.config import CaptionerConfig
+from tests.models import small_config
+
+CAPTIONS = ([5, 6, 7, 0], [9, 0], [11, 4, 4, 4, 8, 0])
+
+
+@pytest.fixture(scope="module")
+def captioner() -> ClipCap:
+    torch.manual_seed(3)
+    return ClipCap(small_config()).eval()
+
+
+def labels_of(captions: tuple[list[int], ...], length: int) -> Tensor:
+    return torch.tensor([ids + [IGNORED] * (length - len(ids)) for ids in captions])
+
+
+def features_of(captioner: ClipCap) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randn(len(CAPTIONS), captioner.config.feature_width, generator=generator)
+
+
+def test_the_loss_is_hugging_face_s(captioner: ClipCap):
+    features, length = features_of(captioner), 6
+    prefix = captioner.prefix(features)
+    ids = torch.tensor([line + [1] * (length - len(line)) for line in CAPTIONS])  # 1: any pad
+    mask = torch.tensor([[1] * (4 + len(c)) + [0] * (length - len(c)) for c in CAPTIONS])
+    ignored = torch.full((len(CAPTIONS), 4), IGNORED)
+    expected = captioner.gpt2(
+        inputs_embeds=torch.cat([prefix, captioner.gpt2.transformer.wte(ids)], dim=1),
+        attention_mask=mask,
+        labels=torch.cat([ignored, labels_of(CAPTIONS, length)], dim=1),
+    ).loss
+    ours = captioner(features, labels_of(CAPTIONS, length))
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_it_is_the_mean_over_tokens_of_each_caption_alone(captioner: ClipCap):
+    features = features_of(captioner)
+    alone = [
+        captioner(features[row : row + 1], torch.tensor([ids])) * len(ids)
+        for row, ids in enumerate(CAPTIONS)
+    ]
+    expected = torch.stack(alone).sum() / sum(len(ids) for ids in CAPTIONS)
+    torch.testing.assert_close(captioner(features, labels_of(CAPTIONS, 6)), expected)
+
+
+def test_pads_change_neither_loss_nor_gradients(captioner: ClipCap):
+    features, results = features_of(captioner), []
+    for length in (6, 11):
+        captioner.zero_grad()
+        loss = captioner(features, labels_of(CAPTIONS, length))
+        loss.backward()
+        grads = {n: p.grad.clone() for n, p in captioner.named_parameters() if p.grad is not None}
+        results.append((loss.detach(), grads))
+    (loss, grads), (padded_loss, padded_grads) = results
+    torch.testing.assert_close(loss, padded_loss)
+    assert grads.keys() == padded_grads.keys()
+    for name, grad in grads.items():
+        torch.testing.assert_close(grad, padded_grads[name], atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_the_end_token_is_learned(captioner: ClipCap):
+    captioner.zero_grad()
+    captioner(features_of(captioner)[:1], torch.tensor([[0]])).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in captioner.mapper.parameters())
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_normalised_features_lose_their_length(normalize: bool):
+    captioner = ClipCap(small_config(normalize_feature=normalize)).eval()
+    features = torch.randn(2, captioner.config.feature_width)
+    same = torch.allclose(captioner.prefix(features), captioner.prefix(3 * features), atol=1e-5)
+    assert same == normalize
+
+
+def test_the_encoder_gives_the_projected_feature(tiny_checkpoint):
+    captioner = Checkpoint.load(tiny_checkpoint).captioner
+    assert captioner.clip is not None
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        pooled = captioner.clip.vision_model(pixel_values=pixels).pooler_output
+        expected = pooled @ captioner.clip.visual_projection.weight.T
+        torch.testing.assert_close(captioner.encode(pixels), expected)
+
+
+def test_a_captioner_without_encoder_says_so():
+    captioner = ClipCap(small_config())
+    with pytest.raises(AssertionError, match="without its encoder"):
+        captioner.encode(torch.zeros(1, 3, 32, 32))
+
+
+def test_a_config_survives_its_file(tmp_path):
+    config = small_config()
+    config.save(tmp_path / "config.json")
+    assert CaptionerConfig.load(tmp_path / "config.json") == config

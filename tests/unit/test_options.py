@@ -1,0 +1,113 @@
+"""Generation options: whatever comes in, either a sound set of options or a refusal comes out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from model.options import LIMITS, BadOption, GenerationOptions, UnknownOption
+
+NAMES = list(LIMITS)
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(min_value=10**300, max_value=10**310)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(
+        ["5", " 5", "05", "+5", "5.0", "1e1", "1e999", "-0", "NaN", "[[", "true", ""]
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=12), JSON_VALUES, max_size=4))
+@example({"length_penalty": 10**400})
+@example({"length_penalty": "1" + "0" * 400})
+@example({"num_beams": 10**5000})
+@example({"num_beams": "[" * 100_000})
+@example({"num_beams": "9" * 5000})
+@example({"x" * 1000: 1})
+def test_anything_gives_sound_options_or_a_short_refusal(wild: dict[str, Any]):
+    given_up: UnknownOption | BadOption | None = None
+    try:
+        options = GenerationOptions().updated(wild)
+    except (UnknownOption, BadOption) as refusal:
+        given_up = refusal
+    if given_up is not None:
+        assert (given_up.name in LIMITS) == isinstance(given_up, BadOption)
+        assert given_up.name[:40] in str(given_up) or repr(given_up.name[:40]) in str(given_up)
+        assert len(str(given_up)) < 400
+        return
+    assert set(wild) <= set(LIMITS)
+    for name, (kind, low, high) in LIMITS.items():
+        value = getattr(options, name)
+        assert isinstance(value, (int, float) if kind is float else int)
+        assert low <= value <= high
+    assert options.num_captions <= options.num_beams
+    assert options.min_tokens <= options.max_tokens
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.fixed_dictionaries(
+        {
+            "num_beams": st.integers(1, 8),
+            "num_captions": st.just(1),
+            "max_tokens": st.integers(10, 64),
+            "min_tokens": st.integers(0, 10),
+            "length_penalty": st.floats(-5, 5),
+        }
+    )
+)
+def test_numbers_and_the_text_that_spells_them_mean_the_same(values: dict[str, Any]):
+    spelled = {name: json.dumps(value) for name, value in values.items()}
+    options = GenerationOptions().updated(values)
+    assert options == GenerationOptions().updated(spelled)
+    assert options.to_dict() == values
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("past", [-1, 1])
+def test_each_limit_is_the_last_value_accepted(name: str, past: int):
+    kind, low, high = LIMITS[name]
+    edge = kind(low if past < 0 else high)
+    others = {"num_beams": 8} if name == "num_captions" else {}
+    others = {"max_tokens": 64} if name == "min_tokens" else others
+    assert getattr(GenerationOptions().updated({**others, name: edge}), name) == edge
+    with pytest.raises(BadOption, match=f"option {name} is '.*'; it must be a .*from {low:g} to"):
+        GenerationOptions().updated({**others, name: edge + past})
+
+
+def test_more_captions_bring_as_many_beams_unless_said_otherwise():
+    assert GenerationOptions(num_beams=2).updated({"num_captions": 4}).num_beams == 4
+    assert GenerationOptions(num_beams=5).updated({"num_captions": 4}).num_beams == 5
+    with pytest.raises(BadOption, match=r"num_captions is '4'; it must be at most num_beams \(3\)"):
+        GenerationOptions().updated({"num_captions": 4, "num_beams": 3})
+
+
+def test_fewer_tokens_lower_the_minimum_unless_said_otherwise():
+    options = GenerationOptions(min_tokens=10)
+    assert options.updated({"max_tokens": 5}).min_tokens == 5
+    with pytest.raises(BadOption, match=r"min_tokens is '10'; it must be at most max_tokens \(5\)"):
+        options.updated({"max_tokens": 5, "min_tokens": 10})
+
+
+@pytest.mark.parametrize("value", [True, None, "five", "5 x", [5], {"a": 5}, float("nan"), 2.5])
+def test_what_is_no_whole_number_is_refused(value: object):
+    with pytest.raises(BadOption):
+        GenerationOptions().updated({"num_beams": value})
+
+
+def test_options_made_by_hand_are_checked_too():
+    with pytest.raises(BadOption):
+        GenerationOptions(num_beams=2.0)  # type: ignore[arg-type]
+    with pytest.raises(BadOption):
+        GenerationOptions(length_penalty=float("nan"))

@@ -1,0 +1,154 @@
+"""What is exported computes what the Hugging Face modules compute."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from model.artifact import Artifact
+from model.captioner import ClipCap
+from model.checkpoint import Checkpoint, weights_sha256
+from model.config import MapperConfig
+from model.options import GenerationOptions
+from model.refusal import Refusal
+from model.torchscript import build_decoder, export_torchscript, unexported
+from tests.models import small_config
+
+OPTIONS = [
+    GenerationOptions(num_beams=1, max_tokens=12),
+    GenerationOptions(num_beams=5, num_captions=3, max_tokens=12),
+    GenerationOptions(num_beams=8, max_tokens=20, min_tokens=4, length_penalty=-0.5),
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
+    return Checkpoint.load(tiny_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def artifact(tiny_artifact: Path) -> Artifact:
+    return Artifact.load(tiny_artifact)
+
+
+def pictures(count: int) -> Tensor:
+    """Normalised pixels [count, 3, 32, 32]."""
+    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(count))
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_features_are_those_of_hugging_face(checkpoint: Checkpoint, artifact: Artifact, count: int):
+    clip = checkpoint.captioner.clip
+    assert clip is not None
+    with torch.inference_mode():
+        expected = clip(pixel_values=pictures(count)).image_embeds
+    torch.testing.assert_close(artifact.encode(pictures(count)), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: f"{options.num_beams} beams")
+def test_exported_and_unexported_say_the_same(
+    checkpoint: Checkpoint, artifact: Artifact, options: GenerationOptions
+):
+    before = unexported(checkpoint)
+    features = before.encode(pictures(3))
+    expected, found = before.caption(features, options), artifact.caption(features, options)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert [caption.text for caption in mine] == [caption.text for caption in theirs]
+        assert [c.log_prob for c in mine] == pytest.approx([c.log_prob for c in theirs], abs=1e-3)
+    described = {key: artifact.info[key] for key in before.info}
+    assert described == json.loads(json.dumps(before.info))
+
+
+@torch.inference_mode()
+def test_the_file_alone_goes_from_pixels_to_tokens(artifact: Artifact):
+    tokens, lengths, log_probs = artifact.module(pictures(3), 4, 2, 10, 0, 1.0)
+    again = artifact.module.caption(artifact.encode(pictures(3)), 4, 2, 10, 0, 1.0)
+    assert torch.equal(tokens, again[0])
+    assert torch.equal(lengths, again[1])
+    torch.testing.assert_close(log_probs, again[2])
+    assert artifact.module(pictures(1))[0].shape[:2] == (1, 1)  # every option has a default
+
+
+@pytest.mark.parametrize("kind", ["transformer", "linear"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_every_mapper_survives_tracing(
+    checkpoint: Checkpoint, kind: str, normalize: bool, tmp_path: Path
+):
+    torch.manual_seed(0)
+    config = small_config(
+        clip=checkpoint.captioner.config.clip,
+        feature_width=24,
+        mapper=MapperConfig(kind, 3, clip_length=2, layers=2, heads=2),
+        gpt2={**checkpoint.captioner.config.gpt2, "n_layer": 1},
+        normalize_feature=normalize,
+    )
+    other = Checkpoint(ClipCap(config).eval(), checkpoint.tokenizer, OPTIONS[0])
+    other.save(tmp_path / "checkpoint")
+    export_torchscript(tmp_path / "checkpoint", tmp_path / "artifact")
+    module = Artifact.load(tmp_path / "artifact").module
+    for count in (1, 5):
+        features = torch.randn(count, 24)
+        with torch.inference_mode():
+            torch.testing.assert_close(module.prefix(features), other.captioner.prefix(features))
+
+
+def test_what_a_server_must_know_is_written_down(tiny_checkpoint: Path, tmp_path: Path):
+    figures = {"test": {"CIDEr": 1.5}}
+    checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    (checkpoint / "training_features.json").write_text('{"count": 3}')
+    export_torchscript(checkpoint, tmp_path / "artifact", figures)
+    info = Artifact.load(tmp_path / "artifact").info
+    assert info["evaluation"] == figures
+    assert info["training_features"] == {"count": 3}
+    assert info["weights_sha256"] == weights_sha256(checkpoint)
+    assert info["versions"]["torch"] == torch.__version__
+    assert info["preprocessing"]["size"] == 32
+    assert (info["prefix_length"], info["feature_width"], info["vocabulary"]) == (4, 24, 300)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["artifact", "checkpoint"]
+
+
+def test_a_captioner_without_encoder_is_not_exported(tmp_path: Path, checkpoint: Checkpoint):
+    gpt2 = {**small_config().gpt2, "vocab_size": 300}
+    bare = Checkpoint(
+        ClipCap(small_config(gpt2=gpt2)).eval(),
+        checkpoint.tokenizer,
+        GenerationOptions(max_tokens=8),
+    )
+    bare.save(tmp_path / "checkpoint")
+    with pytest.raises(Refusal, match="has no CLIP encoder; a server needs one"):
+        export_torchscript(tmp_path / "checkpoint", tmp_path / "artifact")
+    assert not (tmp_path / "artifact").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"activation_function": "relu"}, "not the standard one"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "not the standard one"),
+        ({"vocab_size": 15}, "vocabulary is 15 tokens; beam search needs at least 16"),
+    ],
+)
+def test_a_gpt2_that_the_decoder_does_not_compute_is_refused(
+    changes: dict[str, object], words: str
+):
+    config = GPT2Config(**{**small_config().gpt2, **changes})
+    with pytest.raises(Refusal, match=words):
+        build_decoder(GPT2LMHeadModel(config))
+
+
+@torch.inference_mode()
+def test_the_decoder_reads_a_prefix_as_gpt2_does():
+    torch.manual_seed(0)
+    config = GPT2Config(**{**small_config().gpt2, "n_inner": 24, "layer_norm_epsilon": 1e-3})
+    gpt2 = GPT2LMHeadModel(config).eval()
+    prefix = torch.randn(2, 5, 16)
+    logits, cache = build_decoder(gpt2).prefill(prefix, 12)
+    expected = gpt2(inputs_embeds=prefix).logits[:, -1:]
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+    assert cache.used == 5
