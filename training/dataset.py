@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,16 @@ class CaptionDataset:
             raise Refusal(
                 f"{root / 'captions.json'} is not COCO captions: missing or unknown {error}"
             ) from None
+        if len(files) < len(coco["images"]):
+            twice = Counter(image["id"] for image in coco["images"]).most_common(1)[0][0]
+            raise Refusal(f"{root / 'captions.json'} names image {twice} more than once")
+        for image_id, texts in captions.items():
+            if not all(isinstance(text, str) for text in texts):
+                raise Refusal(
+                    f"{root / 'captions.json'}: image {image_id} has a caption that is no text"
+                )
+        if not isinstance(splits, dict) or not all(isinstance(s, list) for s in splits.values()):
+            raise Refusal(f"{root / 'split.json'} must hold a list of image ids for each name")
         for name, ids in splits.items():
             unknown = [image_id for image_id in ids if image_id not in files]
             if unknown:

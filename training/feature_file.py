@@ -115,7 +115,7 @@ class FeatureFile:
             raise Refusal(
                 f"{error.filename} is missing; encode the images first: python -m training.features"
             ) from None
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, EOFError) as error:
             raise Refusal(f"{folder} is no feature file: {error}") from None
         if self.features.shape != (len(self.ids), self.encoder.width):
             raise Refusal(

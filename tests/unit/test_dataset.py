@@ -1,0 +1,98 @@
+"""The index of a caption data set: read whole, or refused with the file and the reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.refusal import Refusal
+from training.dataset import CaptionDataset
+
+COCO: dict[str, Any] = {
+    "info": {"description": "two pictures"},
+    "images": [
+        {"id": 7, "file_name": "a.jpg", "width": 3, "height": 2},
+        {"id": 3, "file_name": "sub/b.png", "width": 3, "height": 2},
+    ],
+    "annotations": [
+        {"id": 1, "image_id": 3, "caption": "a house"},
+        {"id": 2, "image_id": 7, "caption": "a boat"},
+        {"id": 3, "image_id": 3, "caption": "a small house"},
+    ],
+}
+SPLITS: dict[str, Any] = {"train": [7, 3], "val": [3], "test": []}
+
+
+def write(folder: Path, coco: object = COCO, splits: object = SPLITS) -> Path:
+    (folder / "captions.json").write_text(json.dumps(coco))
+    (folder / "split.json").write_text(json.dumps(splits))
+    return folder
+
+
+def test_captions_and_files_are_found_by_image_id(tmp_path: Path):
+    data = CaptionDataset.load(write(tmp_path))
+    assert data.files == {
+        7: tmp_path / "images" / "a.jpg",
+        3: tmp_path / "images" / "sub" / "b.png",
+    }
+    assert data.captions == {7: ["a boat"], 3: ["a house", "a small house"]}
+    assert data.ids("train") == [7, 3]
+
+
+@pytest.mark.parametrize("split", ["test", "dev"])
+def test_an_empty_or_missing_split_is_refused_with_those_there_are(tmp_path: Path, split: str):
+    data = CaptionDataset.load(write(tmp_path))
+    with pytest.raises(Refusal, match=rf"split '{split}'; it has: train \(2\), val \(1\)"):
+        data.ids(split)
+
+
+@pytest.mark.parametrize("name", ["captions.json", "split.json"])
+def test_a_missing_file_says_how_to_make_one(tmp_path: Path, name: str):
+    (write(tmp_path) / name).unlink()
+    with pytest.raises(Refusal, match=rf"{name} is missing; .*python -m training.prepare"):
+        CaptionDataset.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["captions.json", "split.json"])
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe"])
+def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes):
+    (write(tmp_path) / name).write_bytes(content)
+    with pytest.raises(Refusal, match=f"{name} is not JSON"):
+        CaptionDataset.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("coco", "words"),
+    [
+        ([], "is not COCO captions"),
+        ({"images": []}, "is not COCO captions: missing or unknown 'annotations'"),
+        ({**COCO, "images": [{"id": 3}]}, "is not COCO captions: missing or unknown 'file_name'"),
+        (
+            {**COCO, "annotations": [{"image_id": 9, "caption": "a"}]},
+            "is not COCO captions: missing or unknown 9",
+        ),
+        ({**COCO, "images": COCO["images"] * 2}, "names image 7 more than once"),
+        (
+            {**COCO, "annotations": [{"image_id": 3, "caption": None}]},
+            "image 3 has a caption that is no text",
+        ),
+    ],
+)
+def test_what_is_not_coco_captions_is_refused(tmp_path: Path, coco: object, words: str):
+    with pytest.raises(Refusal, match=words):
+        CaptionDataset.load(write(tmp_path, coco))
+
+
+def test_a_split_of_unknown_images_is_refused(tmp_path: Path):
+    splits = {"train": [7], "val": [3, 4, 5]}
+    with pytest.raises(Refusal, match="split 'val' names 2 images that captions.json lacks, .* 4"):
+        CaptionDataset.load(write(tmp_path, splits=splits))
+
+
+@pytest.mark.parametrize("splits", [[1, 2], {"train": 7}, "train"])
+def test_splits_that_are_no_lists_by_name_are_refused(tmp_path: Path, splits: object):
+    with pytest.raises(Refusal, match=r"split.json must hold a list of image ids for each name"):
+        CaptionDataset.load(write(tmp_path, splits=splits))
