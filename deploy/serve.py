@@ -83,7 +83,11 @@ def _run(what: str, *arguments: str | Path) -> None:
     """Run a Python module of the project, its output shown as it comes."""
     print(f"{what} ...", flush=True)
     binaries = str(Path(sys.executable).parent)
-    environment = {**os.environ, "PATH": os.pathsep.join([binaries, os.environ.get("PATH", "")])}
+    environment = {
+        "OMP_WAIT_POLICY": "PASSIVE",  # quick on a busy machine too: see TorchServe's environment
+        **os.environ,
+        "PATH": os.pathsep.join([binaries, os.environ.get("PATH", "")]),
+    }
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, check=False)
     if done.returncode:
         raise ServeError(f"{what} failed with status {done.returncode}; see the lines above")

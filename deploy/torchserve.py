@@ -116,6 +116,9 @@ class TorchServe:
         """
         if not self.archive.is_file():
             raise ServeError(f"{self.archive} does not exist; make it: make archive")
+        if self.process() is not None:
+            raise ServeError(f"a server of {self.folder} runs already; to end it: make stop")
+        self.stop()  # what a killed one may have left behind
         self.check_ports()
         shutil.rmtree(self.logs, ignore_errors=True)
         self.logs.mkdir(parents=True)
