@@ -154,7 +154,7 @@ class TorchServe:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.kill()
             psutil.wait_procs(alive, timeout=5)
-        with contextlib.suppress(FileNotFoundError, ValueError):
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
             temporary = json.loads(self._state.read_text())["temporary"]
             shutil.rmtree(temporary, ignore_errors=True)
         self._state.unlink(missing_ok=True)

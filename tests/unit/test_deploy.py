@@ -1,0 +1,172 @@
+"""Starting and stopping, as far as no server is needed for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import serve
+from deploy.torchserve import (
+    CONFIG,
+    ServeError,
+    TorchServe,
+    derived_config,
+    on_free_ports,
+    read_properties,
+)
+from loadtests.__main__ import judge
+
+LOOPBACK = "127.0.0.1"
+
+
+def test_the_shipped_configuration_is_closed():
+    properties = read_properties(CONFIG)
+    for name in ("inference_address", "management_address", "metrics_address"):
+        assert properties[name].startswith(f"http://{LOOPBACK}:")
+    assert properties["grpc_inference_address"] == LOOPBACK
+    assert properties["grpc_management_address"] == LOOPBACK
+    assert properties["enable_model_api"] == "false"
+    assert not properties["allowed_urls"].startswith(("http", "file://.*"))
+    assert properties["metrics_mode"] == "prometheus"
+
+
+def test_every_line_of_the_configuration_is_explained():
+    explained = False
+    for line in CONFIG.read_text().splitlines():
+        if line.startswith("#"):
+            explained = True
+        elif not line:
+            explained = False
+        else:
+            assert explained, f"nothing explains {line!r}"
+
+
+def test_a_derived_configuration_differs_where_it_should(tmp_path: Path):
+    changes = on_free_ports()
+    derived = read_properties(derived_config(tmp_path / "a" / "config.properties", changes))
+    original = read_properties(CONFIG)
+    assert {name for name in original if original[name] != derived[name]} == set(changes)
+    assert len({value.rpartition(":")[2] for value in changes.values()}) == 5
+    server = TorchServe(tmp_path, tmp_path / "x.mar", tmp_path / "a" / "config.properties")
+    assert server.rest == changes["inference_address"]
+    assert server.grpc == f"grpc://{LOOPBACK}:{changes['grpc_inference_port']}"
+
+
+def server_in(tmp_path: Path) -> TorchServe:
+    config = derived_config(tmp_path / "config.properties", on_free_ports())
+    archive = tmp_path / "clipcap.mar"
+    archive.write_bytes(b"")
+    return TorchServe(tmp_path, archive, config)
+
+
+def test_a_missing_archive_says_how_to_make_one(tmp_path: Path):
+    server = server_in(tmp_path)
+    server.archive.unlink()
+    with pytest.raises(ServeError, match="make archive"):
+        server.start()
+
+
+def test_a_port_in_use_is_named_with_its_owner(tmp_path: Path):
+    server = server_in(tmp_path)
+    port = int(server.management.rpartition(":")[2])
+    with (
+        socket.create_server((LOOPBACK, port)),
+        pytest.raises(ServeError, match=rf"port {port} .*{os.getpid()}.*management_address"),
+    ):
+        server.start()
+    assert not server.logs.exists()  # refused before anything was touched
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "not json",
+        "{}",
+        json.dumps({"pid": 2**22 + 1, "created": 0}),
+        json.dumps({"pid": os.getpid(), "created": 0}),
+    ],
+)
+def test_another_process_is_never_taken_for_the_server(tmp_path: Path, state: str):
+    server = server_in(tmp_path)
+    (tmp_path / "state.json").write_text(state)
+    assert server.process() is None
+    assert server.stop() is False
+    assert not (tmp_path / "state.json").exists()
+
+
+def test_what_a_killed_server_unpacked_is_removed(tmp_path: Path):
+    server = server_in(tmp_path)
+    (tmp_path / "left").mkdir()
+    state = {"pid": 2**22 + 1, "created": 0, "temporary": str(tmp_path / "left")}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    server.stop()
+    assert not (tmp_path / "left").exists()
+
+
+def test_no_workers_while_nobody_answers(tmp_path: Path):
+    assert server_in(tmp_path).workers() == []
+
+
+def test_the_commands_answer_when_nothing_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    config = server_in(tmp_path).config
+    monkeypatch.setattr(serve, "STATE", tmp_path)
+    monkeypatch.setattr("sys.argv", ["serve", "stop"])
+    assert serve.main() == 0
+    assert "no server of this folder is running" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["serve", "status", "--config", str(config)])
+    assert serve.main() == 1
+    assert "not running" in capsys.readouterr().out
+
+
+def test_a_port_in_use_stops_serving_before_the_pipeline_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    server = server_in(tmp_path)
+    monkeypatch.setattr(serve, "STATE", tmp_path)
+    monkeypatch.setattr("sys.argv", ["serve", "start", "--config", str(server.config)])
+    with socket.create_server((LOOPBACK, int(server.rest.rpartition(":")[2]))):
+        assert serve.main() == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: port ")
+    assert err.count("\n") == 1
+
+
+FIGURES = {
+    "wrong_replies": 0,
+    "unanswered": 0,
+    "median_ms": 100,
+    "p95_ms": 200,
+    "worker_growth_mb": 10,
+    "requests_per_second": 9.0,
+    "worker_survived": True,
+}
+LIMITS = {
+    "max_wrong_replies": 0,
+    "max_unanswered": 0,
+    "max_median_ms": 150,
+    "max_p95_ms": 300,
+    "max_worker_growth_mb": 50,
+    "min_requests_per_second": 5,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({}, None),
+        ({"wrong_replies": 1}, "1 wrong replies; the limit is 0"),
+        ({"p95_ms": 301}, "301 p95 ms; the limit is 300"),
+        ({"requests_per_second": 4.5}, "4.5 requests per second; at least 5 are wanted"),
+        ({"worker_survived": False}, "the worker was restarted"),
+    ],
+)
+def test_the_load_test_is_judged_by_its_limits(change: dict[str, Any], problem: str | None):
+    assert judge({**FIGURES, **change}, LIMITS) == ([] if problem is None else [problem])
