@@ -230,12 +230,14 @@ def _from_scratch(
         "num_attention_heads": sizes.heads,
         "image_size": sizes.image_size,
         "patch_size": sizes.patch,
+        "projection_dim": sizes.projection,
     }
     text = {
         "hidden_size": sizes.text_width,
         "intermediate_size": 4 * sizes.text_width,
         "num_hidden_layers": sizes.text_layers,
         "num_attention_heads": max(1, sizes.text_width // 32),
+        "projection_dim": sizes.projection,
         "vocab_size": bpe.get_vocab_size(),
         "max_position_embeddings": sizes.max_text,
         "bos_token_id": start,
