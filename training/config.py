@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -214,6 +214,12 @@ def load_config(overrides: Sequence[str] = ()) -> Config:
             composed = compose("config", overrides=list(overrides))
         merged = OmegaConf.merge(OmegaConf.structured(Config), composed)
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
+    except OverrideParseException as error:
+        reason = error.message.splitlines()[0]
+        raise Refusal(
+            f"settings: {error.override!r} cannot be read ({reason}); write key=value, the keys "
+            f"are in {folder / 'config.yaml'}"
+        ) from error
     except (HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__ or error
         reason = " ".join(str(cause).splitlines()[:1])

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import transformers
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel
 from transformers.utils import cached_file
 
@@ -38,8 +39,14 @@ def load_clip(name: str, kind: type[Model]) -> Model:
         )
     except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise Refusal(
-            f"no CLIP at {name!r}: {str(error).splitlines()[0]} Give a folder made by "
+            f"no CLIP at {name!r}: {str(error).strip().splitlines()[0]} Give a folder made by "
             "save_pretrained, or a Hugging Face name with the network up."
+        ) from error
+    except SafetensorError as error:
+        raise Refusal(f"the weights of {name!r} are damaged: {error}; take a fresh copy") from error
+    except RuntimeError as error:  # shapes; the table of them is for --debug
+        raise Refusal(
+            f"the weights of {name!r} do not have the shapes that its config.json asks for"
         ) from error
     if report["missing_keys"]:
         some = ", ".join(sorted(report["missing_keys"])[:3])
@@ -49,21 +56,42 @@ def load_clip(name: str, kind: type[Model]) -> Model:
 
 def read_preprocessing(name: str) -> Preprocessing:
     """The preprocessing that a CLIP was trained with, from its `preprocessor_config.json`."""
-    file = cached_file(name, "preprocessor_config.json")
-    fields: dict[str, Any] = json.loads(Path(file).read_text())
-    size = fields.get("crop_size", fields.get("size"))
-    side = size if isinstance(size, int) else size.get("height", size.get("shortest_edge"))
+    try:
+        file = cached_file(name, "preprocessor_config.json")
+        fields: dict[str, Any] = json.loads(Path(file).read_text())
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise Refusal(f"no preprocessor_config.json at {name!r}: {reason}") from error
+    except ValueError as error:
+        raise Refusal(f"preprocessor_config.json of {name!r} is not JSON: {error}") from None
     resamples = {2: "bilinear", 3: "bicubic"}
     resample = fields.get("resample", 3)
     if resample not in resamples:
         raise Refusal(f"{file}: resample is {resample}; it must be 2 (bilinear) or 3 (bicubic)")
-    return Preprocessing(
-        size=side,
-        mean=tuple(fields["image_mean"]),
-        std=tuple(fields["image_std"]),
-        resample=resamples[resample],
-        crop=fields.get("do_center_crop", True),
-    )
+    crop = fields.get("do_center_crop", True)
+    try:
+        resized = _side(fields["size"], file)
+        side = _side(fields["crop_size"], file) if crop and "crop_size" in fields else resized
+        mean, std = tuple(fields["image_mean"]), tuple(fields["image_std"])
+    except KeyError as error:
+        raise Refusal(f"{file} lacks {error}") from None
+    if side != resized:
+        raise Refusal(
+            f"{file} resizes to {resized} and crops to {side}; here the two must be equal"
+        )
+    return Preprocessing(size=side, mean=mean, std=std, resample=resamples[resample], crop=crop)
+
+
+def _side(size: int | dict[str, int], file: str) -> int:
+    """The side of a square in any of Hugging Face's spellings."""
+    if isinstance(size, int):
+        return size
+    if "shortest_edge" in size:
+        return size["shortest_edge"]
+    height, width = size["height"], size["width"]
+    if height != width:
+        raise Refusal(f"{file} asks for {height} x {width}; it must be a square")
+    return height
 
 
 def write_preprocessing(preprocessing: Preprocessing, folder: Path) -> None:

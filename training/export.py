@@ -137,7 +137,10 @@ def _evaluation(settings: Export) -> dict[str, Any] | None:
     file = Path(settings.metrics)
     if not file.exists():
         return None
-    figures = json.loads(file.read_text())
+    try:
+        figures = json.loads(file.read_text())
+    except ValueError as error:
+        raise Refusal(f"{file} is not JSON: {error}; evaluate again") from None
     same = figures.get("weights_sha256") == weights_sha256(settings.checkpoint)
     return figures if same else None
 

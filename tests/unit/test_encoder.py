@@ -1,0 +1,156 @@
+"""CLIP folders and names: their preprocessing is Hugging Face's, and mistakes are one line."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoImageProcessor, CLIPModel, CLIPVisionModelWithProjection
+
+from model.image import Preprocessing, to_pixels
+from model.refusal import Refusal
+from training.encoder import load_clip, read_preprocessing, write_preprocessing
+from training.scenes import draw_scene, sample_scene
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+KINDS = [
+    Preprocessing(32, MEAN, STD),
+    Preprocessing(48, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear"),
+    Preprocessing(32, MEAN, STD, crop=False),
+]
+#: As published with OpenAI's ViT-B/32, and its newer and older spellings.
+PUBLISHED: dict[str, Any] = {
+    "crop_size": {"height": 224, "width": 224},
+    "do_center_crop": True,
+    "do_normalize": True,
+    "do_resize": True,
+    "image_mean": list(MEAN),
+    "image_std": list(STD),
+    "resample": 3,
+    "size": {"shortest_edge": 224},
+}
+
+
+@pytest.fixture
+def folder(tiny_clip: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return shutil.copytree(tiny_clip, tmp_path / "clip")
+
+
+def write_fields(folder: Path, **changes: Any) -> None:
+    fields = {key: value for key, value in {**PUBLISHED, **changes}.items() if value != "absent"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(fields))
+
+
+@pytest.mark.parametrize("preprocessing", KINDS, ids=str)
+def test_what_is_written_is_read_back(preprocessing: Preprocessing, folder: Path):
+    write_preprocessing(preprocessing, folder)
+    assert read_preprocessing(str(folder)) == preprocessing
+
+
+@pytest.mark.parametrize("preprocessing", KINDS, ids=str)
+def test_hugging_face_makes_the_same_pixels_from_the_same_folder(
+    preprocessing: Preprocessing, folder: Path
+):
+    write_preprocessing(preprocessing, folder)
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    rng = random.Random(1)
+    for size in ((90, 70), (64, 97), (48, 48)):
+        picture = draw_scene(sample_scene(rng, "test"), *size)
+        expected = processor(picture, return_tensors="pt")["pixel_values"][0]
+        torch.testing.assert_close(to_pixels(picture, preprocessing), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"crop_size": 224, "size": 224},
+        {"crop_size": "absent", "size": {"height": 224, "width": 224}},
+        {"resample": "absent", "do_center_crop": "absent"},
+    ],
+)
+def test_the_published_spellings_are_understood(folder: Path, changes: dict[str, Any]):
+    write_fields(folder, **changes)
+    assert read_preprocessing(str(folder)) == Preprocessing(224, MEAN, STD)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"resample": 1}, r"resample is 1; it must be 2 \(bilinear\) or 3 \(bicubic\)"),
+        ({"size": {"shortest_edge": 256}}, "resizes to 256 and crops to 224; .* must be equal"),
+        ({"image_mean": "absent"}, "lacks 'image_mean'"),
+        ({"crop_size": {"height": 224, "width": 200}}, "224 x 200; it must be a square"),
+    ],
+)
+def test_a_preprocessing_that_is_not_ours_is_refused(
+    folder: Path, changes: dict[str, Any], words: str
+):
+    write_fields(folder, **changes)
+    with pytest.raises(Refusal, match=words):
+        read_preprocessing(str(folder))
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_a_missing_or_damaged_preprocessing_is_one_line(folder: Path, content: str | None):
+    file = folder / "preprocessor_config.json"
+    file.unlink()
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(Refusal, match=r"preprocessor_config\.json") as caught:
+        read_preprocessing(str(folder))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", [CLIPModel, CLIPVisionModelWithProjection])
+def test_a_folder_is_loaded_in_full_precision(tiny_clip: Path, kind: type):
+    stored = load_file(tiny_clip / "model.safetensors")
+    model = load_clip(str(tiny_clip), kind)
+    assert isinstance(model, kind)
+    for name, value in model.state_dict().items():
+        assert value.dtype in (torch.float32, torch.int64)
+        if name in stored:
+            assert torch.equal(value, stored[name])
+    assert "visual_projection.weight" in model.state_dict()
+
+
+def test_a_folder_that_does_not_exist_is_one_line(tmp_path: Path):
+    name = str(tmp_path / "nowhere")
+    with pytest.raises(Refusal, match="Give a folder made by save_pretrained") as caught:
+        load_clip(name, CLIPModel)
+    assert name in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_name_that_cannot_be_found_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(Refusal, match="no CLIP at 'no-such-person/no-such-clip'") as caught:
+        load_clip("no-such-person/no-such-clip", CLIPModel)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "lacking", "misshapen"])
+def test_weights_that_do_not_fill_the_model_are_one_line(folder: Path, damage: str):
+    file = folder / "model.safetensors"
+    if damage == "missing":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(file.read_bytes()[:1000])
+    else:
+        weights = load_file(file)
+        name = "vision_model.encoder.layers.0.mlp.fc1.bias"
+        bias = weights.pop(name)
+        if damage == "misshapen":
+            weights[name] = torch.cat([bias, bias])
+        save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(Refusal) as caught:
+        load_clip(str(folder), CLIPModel)
+    assert str(folder) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1

@@ -1,0 +1,108 @@
+"""Exporting: only what says the same as its checkpoint takes the place of an older one."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.artifact import Artifact
+from model.checkpoint import Checkpoint, weights_sha256
+from model.options import GenerationOptions
+from model.refusal import Refusal
+from model.torchscript import unexported
+from training.config import Export
+from training.export import compare, export, exported_tokens, hugging_face_tokens, sample_pixels
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
+    return Checkpoint.load(tiny_checkpoint)
+
+
+@pytest.fixture
+def settings(tiny_checkpoint: Path, tmp_path: Path) -> Export:
+    return Export(str(tiny_checkpoint), str(tmp_path / "metrics.json"), str(tmp_path / "out" / "a"))
+
+
+def test_a_faithful_artifact_passes(checkpoint: Checkpoint, tiny_artifact: Path):
+    compare(checkpoint, Artifact.load(tiny_artifact))
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("encoder", "the exported encoder differs by .* the limit is 1e-04"),
+        ("mapper", "with 1 beams, .* of 8 sample pictures captioned in a batch differ"),
+        ("search", "with 1 beams, .* of 8 sample pictures captioned in a batch differ"),
+    ],
+)
+def test_an_artifact_that_was_tampered_with_is_refused(
+    checkpoint: Checkpoint, part: str, words: str
+):
+    artifact = unexported(copy.deepcopy(checkpoint))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in getattr(artifact.module, part).parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+    with pytest.raises(Refusal, match=words):
+        compare(checkpoint, artifact)
+
+
+@torch.inference_mode()
+def test_both_sides_of_the_comparison_write_tokens_up_to_the_end(checkpoint: Checkpoint):
+    artifact = unexported(checkpoint)
+    features = artifact.encode(sample_pixels(artifact))
+    options = GenerationOptions(num_beams=3, max_tokens=9, min_tokens=2)
+    ours, theirs = (
+        exported_tokens(artifact, features, options),
+        hugging_face_tokens(checkpoint, features, options),
+    )
+    assert ours == theirs
+    end = checkpoint.captioner.config.end_token_id
+    for ids in ours:
+        assert 2 < len(ids) <= 9
+        assert end not in ids[:-1]
+
+
+def test_figures_travel_only_with_the_weights_they_are_about(
+    settings: Export, tiny_checkpoint: Path
+):
+    metrics = Path(settings.metrics)
+    figures = {"test": {"CIDEr": 1.0}, "weights_sha256": weights_sha256(tiny_checkpoint)}
+    metrics.write_text(json.dumps(figures))
+    assert export(settings).info["evaluation"] == figures
+    metrics.write_text(json.dumps({**figures, "weights_sha256": "of another checkpoint"}))
+    assert export(settings).info["evaluation"] is None
+    assert [file.name for file in Path(settings.out).parent.iterdir()] == ["a"]
+
+
+def test_damaged_figures_are_refused(settings: Export):
+    Path(settings.metrics).write_text("{")
+    with pytest.raises(Refusal, match=r"metrics.json is not JSON"):
+        export(settings)
+
+
+def test_a_failed_export_leaves_the_old_one_in_place(
+    settings: Export, monkeypatch: pytest.MonkeyPatch
+):
+    out = Path(settings.out)
+    out.mkdir(parents=True)
+    (out / "captioner.pt").write_bytes(b"the one that works")
+    monkeypatch.setattr("training.export.FEATURE_TOLERANCE", -1.0)  # nothing is good enough
+    with pytest.raises(Refusal, match="this export cannot be used"):
+        export(settings)
+    assert (out / "captioner.pt").read_bytes() == b"the one that works"
+
+
+def test_a_checkpoint_that_is_missing_is_refused(settings: Export, tmp_path: Path):
+    gone = dataclasses.replace(settings, checkpoint=str(tmp_path / "nowhere"))
+    with pytest.raises(
+        Refusal, match=r"config.json is missing; give a captioner's checkpoint fold"
+    ):
+        export(gone)
+    assert not Path(settings.out).exists()
