@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from training.config import Config
 
 # Before torch is imported: threads that wait sleep, so that tests stay quick on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -63,3 +67,64 @@ def tiny_artifact(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("tiny") / "artifact"
     export_torchscript(tiny_checkpoint, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of 60 small scenes: 31 train, 10 val, 12 test, 7 compositional."""
+    from training.config import load_config
+    from training.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("tiny") / "scenes"
+    shares = "{train: 0.5, val: 0.167, test: 0.2, compositional: 0.133}"
+    settings = ["scenes.seed=3", "scenes.count=60", "scenes.sides=[64,80]"]
+    prepare(load_config([*settings, f"scenes.fractions={shares}", f"scenes.out={folder}"]).scenes)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP folder with random weights."""
+    from tests.models import save_clip
+
+    return save_clip(tmp_path_factory.mktemp("tiny") / "clip")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(
+    tiny_scenes: Path, tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Config:
+    """Settings of a small run whose features are encoded and whose captioner is trained."""
+    from training.config import load_config
+    from training.features import encode_dataset
+    from training.train import train
+
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    config = load_config(
+        [
+            f"features.data={tiny_scenes}",
+            f"features.clip={tiny_clip}",
+            f"features.out={folder / 'features'}",
+            "features.workers=0",
+            f"train.data={tiny_scenes}",
+            f"train.features={folder / 'features'}",
+            f"train.out={folder / 'checkpoint'}",
+            f"train.work={folder / 'work'}",
+            f"train.curves={folder / 'curves'}",
+            "train.gpt2.layers=1",
+            "train.gpt2.width=32",
+            "train.gpt2.heads=2",
+            "train.gpt2.vocabulary=400",
+            "train.epochs=2",
+            "train.batch_size=32",
+            f"evaluate.data={tiny_scenes}",
+            f"evaluate.checkpoint={folder / 'checkpoint'}",
+            f"evaluate.out={folder / 'reports'}",
+            "evaluate.workers=0",
+            "generation.max_tokens=10",
+            "generation.num_beams=2",
+        ]
+    )
+    encode_dataset(config.features)
+    train(config)
+    return config

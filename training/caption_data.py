@@ -1,20 +1,20 @@
 """Captions and features as Lightning feeds them to the captioner.
 
 All captions are tokenised once into one flat array: memory grows by their tokens (2 bytes each
-for a vocabulary below 32,768), not by Python objects. Batches are padded to their own longest
+for a vocabulary below 65,536), not by Python objects. Batches are padded to their own longest
 caption only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
 from model.captioner import IGNORED
 from model.refusal import Refusal
@@ -82,6 +82,38 @@ class TokenizedCaptions(Dataset[tuple[Tensor, Tensor]]):
         return features, torch.from_numpy(labels)
 
 
+class ShuffledBatches(Sampler[list[int]]):
+    """Every number once an epoch, in an order that seed and epoch alone decide.
+
+    So a resumed run goes on as it would have gone without the interruption.
+
+    Args:
+        count: How many numbers.
+        batch_size: Numbers a batch.
+        seed: Another one gives another order.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self.count = count
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning says which epoch comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-self.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The batches of this epoch."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.count, generator=generator)
+        yield from (batch.tolist() for batch in order.split(self.batch_size))
+
+
 class CaptionDataModule(pl.LightningDataModule):
     """Shuffled training batches and ordered validation batches.
 
@@ -89,22 +121,24 @@ class CaptionDataModule(pl.LightningDataModule):
         train: Captions to learn from.
         val: Captions to watch.
         batch_size: Captions a batch.
+        seed: Decides the order of the training captions.
     """
 
-    def __init__(self, train: TokenizedCaptions, val: TokenizedCaptions, batch_size: int) -> None:
+    def __init__(
+        self, train: TokenizedCaptions, val: TokenizedCaptions, batch_size: int, seed: int
+    ) -> None:
         super().__init__()
         self.train = train
         self.val = val
         self.batch_size = batch_size
+        self.seed = seed
 
     def train_dataloader(self) -> DataLoader:
         """Every caption once an epoch, in random order."""
-        return self._loader(self.train, RandomSampler(self.train))
+        batches = ShuffledBatches(len(self.train), self.batch_size, self.seed)
+        return DataLoader(self.train, sampler=batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
         """Every validation caption, in file order."""
-        return self._loader(self.val, SequentialSampler(self.val))
-
-    def _loader(self, captions: TokenizedCaptions, order: torch.utils.data.Sampler) -> DataLoader:
-        batches = BatchSampler(order, self.batch_size, drop_last=False)
-        return DataLoader(captions, sampler=batches, batch_size=None)
+        batches = BatchSampler(SequentialSampler(self.val), self.batch_size, drop_last=False)
+        return DataLoader(self.val, sampler=batches, batch_size=None)

@@ -50,6 +50,10 @@ class CaptionerModule(pl.LightningModule):
         if self.settings.tuning == "frozen":
             self.captioner.gpt2.eval()
 
+    def on_train_batch_start(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """Dropout follows from seed and step alone, so that a resumed run goes the same way."""
+        torch.manual_seed(self.settings.seed + self.global_step)
+
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Negative log-likelihood per token."""
         loss = self.captioner(*batch)

@@ -46,6 +46,8 @@ from training.pixels import cached_pixels
 from training.retrieval import recall_at
 from training.tokenizer import END, START, train_tokenizer
 
+#: Optimiser steps between two checkpoints to resume from.
+CHECKPOINT_EVERY = 200
 #: Pictures of a data set are the user's own; this only stops a broken header.
 MAX_PIXELS = 200_000_000
 
@@ -312,7 +314,9 @@ def main() -> None:
         logger=pl.loggers.CSVLogger(out, name="log"),
         callbacks=[
             RichProgressBar(),
-            ModelCheckpoint(out / "checkpoints", save_last=True, every_n_train_steps=200),
+            ModelCheckpoint(
+                out / "checkpoints", save_last=True, every_n_train_steps=CHECKPOINT_EVERY
+            ),
         ],
     )
     last = out / "checkpoints" / "last.ckpt"

@@ -60,6 +60,7 @@ def train(config: Config) -> None:
 
     tokenizer, gpt2 = _language_model(settings, dataset)
     end_token_id = tokenizer.token_to_id(END)
+    _check_room(config, gpt2["n_positions"] if isinstance(gpt2, dict) else gpt2.config.n_positions)
     captioner = ClipCap(_captioner_config(settings, encoder, gpt2, end_token_id))
     captioner.clip = None  # features are cached; the encoder joins again for the checkpoint folder
     if isinstance(gpt2, GPT2LMHeadModel):
@@ -73,6 +74,7 @@ def train(config: Config) -> None:
             for split in ("train", "val")
         ),
         settings.batch_size,
+        settings.seed,
     )
     references = {image_id: dataset.captions[image_id] for image_id in data.val.image_ids}
 
@@ -101,13 +103,21 @@ def train(config: Config) -> None:
         _generation(config.generation),
         _statistics(features, data.train),
     ).save(settings.out)
-    write_curves(Path(settings.work) / "log" / "metrics.csv", Path(settings.curves))
+    write_curves(Path(settings.work) / "log", Path(settings.curves))
 
 
-def write_curves(log: Path, folder: Path) -> None:
-    """Lightning's log as two tables that can be plotted: losses by step, scores by epoch."""
-    with log.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+def write_curves(logs: Path, folder: Path) -> None:
+    """Lightning's logs as two tables that can be plotted: losses by step, scores by epoch.
+
+    A run that was interrupted and resumed has one log for each part; where a later part did a
+    step again, it counts.
+    """
+    rows: list[dict[str, str]] = []
+    for log in sorted(logs.glob("version_*/metrics.csv"), key=lambda f: int(f.parent.name[8:])):
+        with log.open(newline="") as file:
+            part = list(csv.DictReader(file))
+        begin = min((int(row["step"]) for row in part), default=0)
+        rows = [row for row in rows if int(row["step"]) < begin] + part
     folder.mkdir(parents=True, exist_ok=True)
     for name, columns in (
         ("loss", ("step", "train_loss")),
@@ -116,7 +126,22 @@ def write_curves(log: Path, folder: Path) -> None:
         with (folder / f"{name}.csv").open("w", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(columns)
-            table.writerows([row[column] for column in columns] for row in rows if row[columns[-1]])
+            kept = (row for row in rows if row.get(columns[-1]))
+            table.writerows([row[column] for column in columns] for row in kept)
+
+
+def _check_room(config: Config, positions: int) -> None:
+    """Refuse captions that the language model has no positions for."""
+    prefix = config.train.mapper.prefix_length
+    for name, tokens in (
+        ("train.max_tokens", config.train.max_tokens),
+        ("generation.max_tokens", config.generation.max_tokens),
+    ):
+        if prefix + tokens > positions:
+            raise Refusal(
+                f"{name} is {tokens} behind a prefix of {prefix}, but GPT-2 has {positions} "
+                f"positions; set {name} to at most {positions - prefix}"
+            )
 
 
 def _language_model(
@@ -127,12 +152,24 @@ def _language_model(
     if sizes.base is not None:
         try:
             tokenizer = AutoTokenizer.from_pretrained(sizes.base).backend_tokenizer
-            return tokenizer, GPT2LMHeadModel.from_pretrained(sizes.base, dtype="float32")
-        except OSError as error:
+            gpt2 = GPT2LMHeadModel.from_pretrained(sizes.base, dtype="float32")
+        except (OSError, ValueError) as error:
             raise Refusal(
-                f"no GPT-2 at {sizes.base!r}: {str(error).splitlines()[0]} Give a folder made by "
-                "save_pretrained, or a Hugging Face name with the network up."
+                f"no GPT-2 at {sizes.base!r}: {str(error).strip().splitlines()[0]} Give a folder "
+                "made by save_pretrained, or a Hugging Face name with the network up."
             ) from error
+        # Without its files the library makes an empty tokenizer up.
+        size = tokenizer.get_vocab_size()
+        if size > gpt2.config.vocab_size or not tokenizer.encode("a").ids:
+            raise Refusal(
+                f"{sizes.base!r} has no tokenizer that fits: it knows {size} tokens, its GPT-2 "
+                f"{gpt2.config.vocab_size}"
+            )
+        if tokenizer.token_to_id(END) is None:
+            raise Refusal(
+                f"the tokenizer of {sizes.base!r} has no token {END}; a captioner needs it to end"
+            )
+        return tokenizer, gpt2
     texts = (text for i in dataset.ids("train") for text in dataset.captions[i])
     tokenizer = train_tokenizer(texts, sizes.vocabulary)
     end = tokenizer.token_to_id(END)
@@ -171,8 +208,10 @@ def _trainer(settings: Train) -> tuple[pl.Trainer, ModelCheckpoint]:
     if not settings.resume:
         shutil.rmtree(work, ignore_errors=True)
     best = ModelCheckpoint(
-        work, "best", monitor="val_CIDEr", mode="max", save_last=True, enable_version_counter=False
+        work, "best", monitor="val_CIDEr", mode="max", enable_version_counter=False
     )
+    # Of its own: the callback above would write its last one only when it is also the best.
+    last = ModelCheckpoint(work, "last", enable_version_counter=False)
     # Lightning suggests data workers; batches are slices of an array and need none.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
@@ -180,10 +219,10 @@ def _trainer(settings: Train) -> tuple[pl.Trainer, ModelCheckpoint]:
     trainer = pl.Trainer(
         **settings.trainer,
         max_epochs=settings.epochs,
-        logger=CSVLogger(work, name="", version="log"),
+        logger=CSVLogger(work, name="log"),  # a resumed run gets its own version beside
         log_every_n_steps=10,
         num_sanity_val_steps=0,
-        callbacks=[RichProgressBar(), best],
+        callbacks=[RichProgressBar(), best, last],
         enable_model_summary=False,
     )
     return trainer, best

@@ -1,0 +1,161 @@
+"""Captions and features as batches: padding, end token, cut, order, what is left out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from model.captioner import IGNORED
+from model.refusal import Refusal
+from tests.models import PREPROCESSING
+from training.caption_data import CaptionDataModule, ShuffledBatches, TokenizedCaptions
+from training.dataset import CaptionDataset
+from training.feature_file import EncoderIdentity, FeatureFile, FeatureWriter
+from training.tokenizer import END, train_tokenizer
+
+CAPTIONS = {
+    4: ["two red boats", "boats"],
+    6: ["a bird over a snowy lake"],
+    9: ["a small house", "a house by the road", "house"],
+    11: [],
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer([text for texts in CAPTIONS.values() for text in texts], 300)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> CaptionDataset:
+    images = [{"id": i, "file_name": f"{i}.jpg"} for i in CAPTIONS]
+    annotations = [
+        {"image_id": i, "caption": text} for i, texts in CAPTIONS.items() for text in texts
+    ]
+    coco = {"images": images, "annotations": annotations}
+    (tmp_path / "captions.json").write_text(json.dumps(coco))
+    splits = {"train": [9, 4, 6], "none": [11]}
+    (tmp_path / "split.json").write_text(json.dumps(splits))
+    return CaptionDataset.load(tmp_path)
+
+
+def features_of(folder: Path, ids: list[int]) -> FeatureFile:
+    """Features that say whose they are: image id, image id, image id."""
+    writer = FeatureWriter(folder, EncoderIdentity("clip", "ab", 3, PREPROCESSING), len(ids))
+    writer.add(ids, np.repeat(np.array(ids, np.float32)[:, None], 3, 1))
+    writer.close()
+    return FeatureFile(folder)
+
+
+def tokenized(
+    dataset: CaptionDataset, tokenizer: Tokenizer, ids: list[int], max_tokens: int = 40
+) -> TokenizedCaptions:
+    features = features_of(dataset.root / "features", ids)
+    end = tokenizer.token_to_id(END)
+    return TokenizedCaptions(dataset, "train", features, tokenizer, end, max_tokens)
+
+
+def test_each_caption_stands_with_its_own_image_s_feature(
+    dataset: CaptionDataset, tokenizer: Tokenizer
+):
+    captions = tokenized(dataset, tokenizer, [4, 6, 9, 11])
+    features, labels = captions[list(range(len(captions)))]
+    found = [
+        (int(feature[0]), tokenizer.decode(line[line != IGNORED].tolist()).strip())
+        for feature, line in zip(features, labels, strict=True)
+    ]
+    assert found == [(i, text) for i in (9, 4, 6) for text in CAPTIONS[i]]
+    assert features.dtype == torch.float32
+    assert labels.dtype == torch.int64
+
+
+def test_the_end_token_follows_every_caption_and_ignored_places_follow_it(
+    dataset: CaptionDataset, tokenizer: Tokenizer
+):
+    captions = tokenized(dataset, tokenizer, [4, 6, 9])
+    _, labels = captions[list(range(len(captions)))]
+    end = tokenizer.token_to_id(END)
+    texts = [text for i in (9, 4, 6) for text in CAPTIONS[i]]
+    for line, text in zip(labels.tolist(), texts, strict=True):
+        ids = tokenizer.encode(text).ids
+        assert line == [*ids, end] + [IGNORED] * (len(line) - len(ids) - 1)
+
+
+def test_a_batch_is_as_long_as_its_own_longest_caption(
+    dataset: CaptionDataset, tokenizer: Tokenizer
+):
+    captions = tokenized(dataset, tokenizer, [4, 6, 9])
+    shortest = len(tokenizer.encode("boats").ids) + 1
+    assert captions[[4]][1].shape == (1, shortest)
+    longest = len(tokenizer.encode("two red boats").ids) + 1
+    assert captions[[4, 3]][1].shape == (2, longest)
+
+
+@pytest.mark.parametrize("longest", [1, 2, 3])
+def test_long_captions_are_cut_and_still_end(
+    dataset: CaptionDataset, tokenizer: Tokenizer, longest: int
+):
+    captions = tokenized(dataset, tokenizer, [4, 6, 9], longest)
+    _, labels = captions[list(range(len(captions)))]
+    end = tokenizer.token_to_id(END)
+    assert labels.shape[1] == longest
+    for line in labels.tolist():
+        kept = [token for token in line if token != IGNORED]
+        assert kept[-1] == end
+        assert end not in kept[:-1]
+
+
+def test_images_left_out_of_the_features_are_left_out_here(
+    dataset: CaptionDataset, tokenizer: Tokenizer
+):
+    captions = tokenized(dataset, tokenizer, [4, 9])
+    assert captions.image_ids == [9, 4]
+    assert len(captions) == 5
+    features, _ = captions[list(range(5))]
+    assert features[:, 0].tolist() == [9, 9, 9, 4, 4]
+
+
+def test_a_split_without_any_feature_is_refused(dataset: CaptionDataset, tokenizer: Tokenizer):
+    with pytest.raises(Refusal, match="no image of split 'train' has a feature; encode the data"):
+        tokenized(dataset, tokenizer, [11])
+
+
+def test_a_split_without_captions_is_refused(dataset: CaptionDataset, tokenizer: Tokenizer):
+    features = features_of(dataset.root / "features", [11])
+    with pytest.raises(Refusal, match="split 'none' of .* has images but no captions"):
+        TokenizedCaptions(dataset, "none", features, tokenizer, 0, 40)
+
+
+def test_tokens_take_two_bytes_each(dataset: CaptionDataset, tokenizer: Tokenizer):
+    assert tokenized(dataset, tokenizer, [4, 6, 9]).tokens.dtype == np.uint16
+
+
+def test_training_visits_every_caption_once_and_validation_in_order(
+    dataset: CaptionDataset, tokenizer: Tokenizer
+):
+    captions = tokenized(dataset, tokenizer, [4, 6, 9])
+    module = CaptionDataModule(captions, captions, batch_size=4, seed=1)
+    trained, watched = list(module.train_dataloader()), list(module.val_dataloader())
+    assert [len(features) for features, _ in trained] == [4, 2]
+    owners = [int(f[0]) for features, _ in watched for f in features]
+    assert owners == [9, 9, 9, 4, 4, 6]
+    assert sorted(int(f[0]) for features, _ in trained for f in features) == sorted(owners)
+
+
+def test_the_order_follows_from_seed_and_epoch_alone():
+    def order(seed: int, epoch: int) -> list[int]:
+        batches = ShuffledBatches(50, 8, seed)
+        batches.set_epoch(epoch)
+        torch.rand(3)  # the global generator has no say
+        found = list(batches)
+        assert len(found) == len(batches) == 7
+        return [number for batch in found for number in batch]
+
+    assert order(1, 0) == order(1, 0)
+    assert sorted(order(1, 0)) == list(range(50))
+    assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}) == 4

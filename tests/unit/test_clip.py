@@ -1,0 +1,211 @@
+"""Training CLIP, small but whole: from scratch, from a folder, with and without captions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AutoTokenizer, CLIPModel
+
+from tests.models import PREPROCESSING
+from training import clip
+from training.clip import ContrastiveModule
+from training.config import load_config
+from training.encoder import load_clip, read_preprocessing
+from training.features import Encoder
+from training.tokenizer import END
+
+#: 31 pictures in batches of 10: three steps an epoch.
+STEPS = 3
+SMALL = (
+    "clip.model={width: 32, layers: 1, heads: 2, patch: 8, image_size: 32, text_layers: 1, "
+    "text_width: 32, max_text: 24, projection: 24, vocabulary: 400}",
+    "clip.captioner={prefix_length: 2, width: 32, layers: 1, heads: 2}",
+    "clip.batch_size=10",
+    "clip.shift=2",
+    "clip.epochs=1",
+    "clip.precision=32-true",
+)
+Run = Callable[..., Path]
+
+
+@pytest.fixture
+def run(tiny_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixels: Path) -> Run:
+    """The command with these settings; returns the model's folder."""
+    monkeypatch.setattr(clip, "CHECKPOINT_EVERY", 1)
+
+    def start(*settings: str, out: str = "out") -> Path:
+        folder = tmp_path / out
+        folder.mkdir(exist_ok=True)
+        if not (folder / "cache").exists():
+            (folder / "cache").symlink_to(pixels)
+        given = [f"clip.data={tiny_scenes}", f"clip.out={folder}", *SMALL, *settings]
+        monkeypatch.setattr(sys, "argv", ["training.clip", *given])
+        clip.main()
+        return folder / "model"
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Decoded pictures, shared by all runs here."""
+    return tmp_path_factory.mktemp("pixels")
+
+
+def test_a_clip_from_scratch_is_a_hugging_face_folder(run: Run, tiny_scenes: Path):
+    folder = run()
+    model = CLIPModel.from_pretrained(folder)
+    assert model.config.projection_dim == 24
+    encoder = Encoder(str(folder))
+    assert encoder.identity.width == 24
+    assert encoder.preprocessing == read_preprocessing(str(folder))
+    assert encoder.preprocessing.size == 32
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer("two red boats")["input_ids"]
+    assert ids[-1] == tokenizer.convert_tokens_to_ids(END) == model.config.text_config.eos_token_id
+    assert ids[0] == model.config.text_config.bos_token_id
+    figures = json.loads((folder / "retrieval.json").read_text())
+    assert set(figures) == {
+        f"{way}_R@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5)
+    }
+    assert all(0 <= value <= 1 for value in figures.values())
+    readme = (folder / "README.md").read_text()
+    assert "python -m training.clip" in readme
+    assert str(tiny_scenes) in readme
+    assert "31 training pictures" in readme
+
+
+@pytest.mark.parametrize("weight", [0, 1])
+def test_a_clip_from_a_folder_is_fine_tuned(run: Run, tiny_clip: Path, weight: int):
+    folder = run(f"clip.base={tiny_clip}", f"clip.caption_weight={weight}")
+    assert read_preprocessing(str(folder)) == PREPROCESSING
+    before, after = (load_clip(str(each), CLIPModel).state_dict() for each in (tiny_clip, folder))
+    assert before.keys() == after.keys()  # the captioner is not part of it
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "visual_projection.weight" in moved
+    assert "text_projection.weight" in moved
+    change = before["visual_projection.weight"] - after["visual_projection.weight"]
+    assert change.abs().max() < 0.1
+    tokenizers = [AutoTokenizer.from_pretrained(each) for each in (tiny_clip, folder)]
+    first, second = (tokenizer("a bird over a lake")["input_ids"] for tokenizer in tokenizers)
+    assert first == second
+
+
+def test_an_interrupted_run_goes_on_where_it_was(run: Run, monkeypatch: pytest.MonkeyPatch):
+    step, seen = ContrastiveModule.training_step, []
+
+    def failing(module: ContrastiveModule, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        if module.global_step == STEPS + 1 and not seen.count("cut"):
+            seen.append("cut")
+            raise RuntimeError("power cut")
+        seen.append(module.global_step)
+        return step(module, batch, index)
+
+    monkeypatch.setattr(ContrastiveModule, "training_step", failing)
+    with pytest.raises(RuntimeError, match="power cut"):
+        run("clip.epochs=2")
+    folder = run("clip.epochs=2")
+    assert seen == [0, 1, 2, 3, "cut", 4, 5]
+    assert (folder / "model.safetensors").exists()
+
+
+def test_on_request_it_starts_anew(run: Run, monkeypatch: pytest.MonkeyPatch):
+    run()
+    step, seen = ContrastiveModule.training_step, []
+
+    def counted(module: ContrastiveModule, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        seen.append(module.global_step)
+        return step(module, batch, index)
+
+    monkeypatch.setattr(ContrastiveModule, "training_step", counted)
+    run("clip.resume=false")
+    assert seen == [0, 1, 2]
+
+
+@pytest.fixture(scope="module")
+def module(tiny_clip: Path) -> ContrastiveModule:
+    settings = dataclasses.replace(load_config(SMALL).clip, shift=0)
+    model = load_clip(str(tiny_clip), CLIPModel)
+    return ContrastiveModule(model, settings, PREPROCESSING, 0, 10).eval()
+
+
+def example(module: ContrastiveModule) -> tuple[Tensor, Tensor]:
+    """Four pictures with one caption each, of different lengths."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    texts = torch.tensor(
+        [
+            [1, 20, 21, 22, 0, 0, 0],
+            [1, 30, 0, 0, 0, 0, 0],
+            [1, 40, 41, 0, 0, 0, 0],
+            [1, 50, 51, 52, 53, 0, 0],
+        ]
+    )
+    return pixels, texts[:, None]
+
+
+def test_features_are_hugging_face_s_whatever_the_padding(module: ContrastiveModule):
+    pixels, texts = example(module)
+    normalised = (pixels.float() / 255 - module.mean) / module.std
+    with torch.inference_mode():
+        found = module.clip(input_ids=texts[:, 0], pixel_values=normalised)
+        images = F.normalize(module.image_features(pixels), dim=-1)
+        words = F.normalize(module.text_features(texts[:, 0]), dim=-1)
+    torch.testing.assert_close(images, found.image_embeds, atol=1e-5, rtol=0)
+    torch.testing.assert_close(words, found.text_embeds, atol=1e-5, rtol=0)
+
+
+def test_the_loss_is_clip_s_own_and_the_caption_s(
+    module: ContrastiveModule, monkeypatch: pytest.MonkeyPatch
+):
+    logged: dict[str, float] = {}
+    monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: value.item()}))
+    pixels, texts = example(module)
+    normalised = (pixels.float() / 255 - module.mean) / module.std
+    with torch.inference_mode():
+        total = module.training_step((pixels, texts), 0)
+        expected = module.clip(
+            input_ids=texts[:, 0], pixel_values=normalised, return_loss=True
+        ).loss
+        features = module.image_features(pixels)
+        assert module.captioner is not None
+        captions = ([20, 21, 22, 0], [30, 0], [40, 41, 0], [50, 51, 52, 53, 0])
+        alone = [
+            module.captioner(features[row : row + 1], torch.tensor([ids])) * len(ids)
+            for row, ids in enumerate(captions)
+        ]
+    assert logged["contrastive"] == pytest.approx(expected.item(), abs=1e-4)
+    caption = sum(each.item() for each in alone) / sum(len(ids) for ids in captions)
+    assert logged["caption"] == pytest.approx(caption, abs=1e-4)
+    assert total.item() == pytest.approx(logged["contrastive"] + logged["caption"], abs=1e-4)
+
+
+def test_a_weight_of_zero_leaves_the_captioner_out(tiny_clip: Path):
+    settings = dataclasses.replace(load_config(SMALL).clip, caption_weight=0.0)
+    model = load_clip(str(tiny_clip), CLIPModel)
+    assert ContrastiveModule(model, settings, PREPROCESSING, 0, 10).captioner is None
+
+
+def test_pictures_are_shifted_by_no_more_than_asked(tiny_clip: Path):
+    settings = dataclasses.replace(load_config(SMALL).clip, shift=2)
+    model = load_clip(str(tiny_clip), CLIPModel)
+    module = ContrastiveModule(model, settings, PREPROCESSING, 0, 10)
+    pixels = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    pixels[:, :, 16, 16] = 255
+    torch.manual_seed(0)
+    places = set()
+    for _ in range(60):
+        shifted = module._shifted(pixels)
+        assert shifted.shape == pixels.shape
+        ((top, left),) = (shifted[0, 0] == 255).nonzero().tolist()
+        places.add((top - 16, left - 16))
+    assert {max(abs(a), abs(b)) for a, b in places} <= {0, 1, 2}
+    assert len(places) > 10

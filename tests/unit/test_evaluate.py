@@ -1,0 +1,85 @@
+"""Evaluation, small but whole: figures, page and captions, or a refusal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from model.checkpoint import Checkpoint, weights_sha256
+from model.refusal import Refusal
+from model.torchscript import unexported
+from training.config import Config
+from training.dataset import CaptionDataset
+from training.evaluate import caption_split, evaluate
+
+
+@pytest.fixture(scope="module")
+def reports(tiny_run: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one evaluation of both splits wrote."""
+    out = tmp_path_factory.mktemp("reports")
+    figures = evaluate(dataclasses.replace(tiny_run.evaluate, out=str(out)))
+    assert list(figures) == ["test", "compositional"]
+    return out
+
+
+def test_metrics_hold_scores_and_scene_accuracy_of_each_split(reports: Path, tiny_run: Config):
+    metrics = json.loads((reports / "metrics.json").read_text())
+    assert set(metrics) == {"test", "compositional", "weights_sha256"}
+    assert metrics["weights_sha256"] == weights_sha256(tiny_run.evaluate.checkpoint)
+    for split in ("test", "compositional"):
+        names = {f"BLEU_{n}" for n in (1, 2, 3, 4)} | {"METEOR", "ROUGE_L", "CIDEr", "human_CIDEr"}
+        assert names | {"precision", "recall"} <= set(metrics[split])
+        assert all(isinstance(value, (int, float)) for value in metrics[split].values())
+        assert all(0 <= metrics[split][name] <= 1 for name in ("BLEU_4", "precision", "recall"))
+        assert metrics[split]["human_CIDEr"] > 0.2
+
+
+def test_every_picture_s_caption_is_written_as_the_captioner_says_it(
+    reports: Path, tiny_run: Config
+):
+    lines = [json.loads(line) for line in (reports / "captions.jsonl").read_text().splitlines()]
+    dataset = CaptionDataset.load(tiny_run.evaluate.data)
+    wanted = [(s, i) for s in ("test", "compositional") for i in dataset.ids(s)]
+    assert [(line["split"], line["image_id"]) for line in lines] == wanted
+    artifact = unexported(Checkpoint.load(tiny_run.evaluate.checkpoint))
+    settings = dataclasses.replace(tiny_run.evaluate, batch_size=5)  # another batch, same words
+    captions = caption_split(artifact, dataset, "compositional", settings)
+    own = {line["image_id"]: line for line in lines if line["split"] == "compositional"}
+    assert {i: caption.text for i, caption in captions.items()} == {
+        i: line["caption"] for i, line in own.items()
+    }
+    for i, caption in captions.items():
+        assert own[i]["confidence"] == pytest.approx(caption.confidence, abs=2e-4)
+
+
+def test_page_and_chart_are_written(reports: Path):
+    page = (reports / "captions.html").read_text()
+    line = json.loads((reports / "captions.jsonl").read_text().splitlines()[0])
+    assert "<html" in page
+    assert f"{line['CIDEr']:.2f}" in page
+    assert (reports / "scores.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_splits_that_the_data_set_lacks_are_refused(tiny_run: Config, tmp_path: Path):
+    settings = dataclasses.replace(tiny_run.evaluate, splits=["dev", "holdout"], out=str(tmp_path))
+    words = r"has none of the splits dev, holdout; it has train, val, test, compositional; name the"
+    with pytest.raises(Refusal, match=words):
+        evaluate(settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_broken_picture_is_refused_not_left_out(tiny_run: Config, tmp_path: Path):
+    shutil.copytree(tiny_run.evaluate.data, tmp_path / "scenes")
+    dataset = CaptionDataset.load(tmp_path / "scenes")
+    file = dataset.files[dataset.ids("test")[0]]
+    file.write_bytes(b"no picture")
+    settings = dataclasses.replace(
+        tiny_run.evaluate, data=str(tmp_path / "scenes"), out=str(tmp_path / "reports")
+    )
+    with pytest.raises(Refusal, match=f"{file.name}: .*; mend the data set"):
+        evaluate(settings)
+    assert not (tmp_path / "reports").exists()

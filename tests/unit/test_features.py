@@ -1,0 +1,114 @@
+"""Encoding a data set: the features are Hugging Face's, and broken pictures are named."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from model.refusal import Refusal
+from training.config import Config, Features
+from training.dataset import CaptionDataset
+from training.feature_file import FeatureFile
+from training.features import Encoder, encode_dataset
+
+
+@pytest.fixture
+def broken(tiny_run: Config, tiny_scenes: Path, tmp_path: Path) -> tuple[Features, list[int]]:
+    """The small data set with pictures 2, 5 and 60 broken, each in another way."""
+    shutil.copytree(tiny_scenes, tmp_path / "scenes")
+    files = CaptionDataset.load(tmp_path / "scenes").files
+    files[2].write_bytes(b"")
+    files[5].write_bytes(files[5].read_bytes()[:200])
+    files[60].unlink()
+    settings = dataclasses.replace(
+        tiny_run.features, data=str(tmp_path / "scenes"), out=str(tmp_path / "features")
+    )
+    return settings, [2, 5, 60]
+
+
+def test_every_image_has_hugging_face_s_feature(tiny_run: Config, tiny_clip: Path):
+    dataset = CaptionDataset.load(tiny_run.features.data)
+    file = FeatureFile(tiny_run.features.out, Encoder(str(tiny_clip)).identity)
+    assert file.ids.tolist() == sorted(dataset.files)
+    clip = CLIPModel.from_pretrained(tiny_clip).eval()
+    processor = CLIPImageProcessorPil.from_pretrained(tiny_clip)
+    for image_id in (1, 31, 60):
+        with Image.open(dataset.files[image_id]) as picture:
+            pixels = processor(picture, return_tensors="pt")["pixel_values"]
+        with torch.inference_mode():
+            pooled = clip.vision_model(pixel_values=pixels).pooler_output
+            expected = clip.visual_projection(pooled)[0]
+        row = file.features[file.rows([image_id])[0]]
+        np.testing.assert_allclose(row, expected.numpy(), atol=1e-4)
+
+
+def test_worker_processes_and_batch_sizes_change_nothing(tiny_run: Config, tmp_path: Path):
+    settings = dataclasses.replace(
+        tiny_run.features, out=str(tmp_path / "features"), workers=2, batch_size=7
+    )
+    assert encode_dataset(settings) == 0
+    expected = FeatureFile(tiny_run.features.out)
+    found = FeatureFile(tmp_path / "features", expected.encoder)
+    assert found.ids.tolist() == expected.ids.tolist()
+    np.testing.assert_allclose(found.features, expected.features, atol=1e-5)
+
+
+def test_broken_images_stop_it_with_a_list(broken: tuple[Features, list[int]]):
+    settings, ids = broken
+    files = CaptionDataset.load(settings.data).files
+    with pytest.raises(Refusal, match="3 of 60 images are broken; .*features.on_broken=skip") as e:
+        encode_dataset(settings)
+    for image_id in ids:
+        assert str(files[image_id]) in str(e.value)
+    assert not Path(settings.out).exists()
+
+
+def test_a_long_list_of_broken_images_is_cut_and_counted(
+    broken: tuple[Features, list[int]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("training.features.NAMED", 2)
+    with pytest.raises(Refusal, match="and 1 more"):
+        encode_dataset(broken[0])
+
+
+def test_broken_images_are_left_out_on_request(broken: tuple[Features, list[int]]):
+    settings, ids = broken
+    assert encode_dataset(dataclasses.replace(settings, on_broken="skip")) == 3
+    file = FeatureFile(settings.out)
+    assert file.ids.tolist() == [i for i in range(1, 61) if i not in ids]
+    assert file.rows(ids).tolist() == [-1, -1, -1]
+    assert np.isfinite(file.features).all()
+
+
+def test_a_data_set_without_one_sound_picture_is_refused(broken: tuple[Features, list[int]]):
+    settings, _ = broken
+    for file in CaptionDataset.load(settings.data).files.values():
+        file.write_bytes(b"no picture")
+    with pytest.raises(Refusal, match="none of the 60 images of .* can be read"):
+        encode_dataset(dataclasses.replace(settings, on_broken="skip"))
+
+
+def test_pictures_past_the_limit_are_broken_ones(broken: tuple[Features, list[int]]):
+    settings, _ = broken
+    settings = dataclasses.replace(settings, max_pixels=100, on_broken="stop")
+    with pytest.raises(Refusal, match="60 of 60 images are broken"):
+        encode_dataset(settings)
+
+
+def test_an_unknown_way_with_broken_images_is_refused(tiny_run: Config):
+    settings = dataclasses.replace(tiny_run.features, on_broken="ignore")
+    with pytest.raises(Refusal, match="on_broken is 'ignore'; it must be stop or skip"):
+        encode_dataset(settings)
+
+
+def test_an_encoder_is_known_by_its_weights_not_its_place(tiny_clip: Path, tmp_path: Path):
+    moved = shutil.copytree(tiny_clip, tmp_path / "moved")
+    assert Encoder(str(moved)).identity == Encoder(str(tiny_clip)).identity

@@ -1,0 +1,310 @@
+"""Training the captioner, small but whole: what is learned, kept, resumed and refused."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+
+from model.captioner import ClipCap
+from model.checkpoint import Checkpoint
+from model.config import MapperConfig
+from model.options import GenerationOptions
+from model.refusal import Refusal
+from model.torchscript import unexported
+from tests.models import save_clip, save_gpt2, small_config
+from training.captioner_module import CaptionerModule
+from training.config import Config
+from training.dataset import CaptionDataset
+from training.feature_file import FeatureFile
+from training.features import Encoder
+from training.tokenizer import END
+from training.train import train
+
+Variant = Callable[..., Config]
+
+
+@pytest.fixture
+def variant(tiny_run: Config, tmp_path: Path) -> Variant:
+    """The settings of the small run with changes, writing below `tmp_path`."""
+
+    def change(name: str = "run", **changes: Any) -> Config:
+        places = {
+            "out": str(tmp_path / name / "checkpoint"),
+            "work": str(tmp_path / name / "work"),
+            "curves": str(tmp_path / name / "curves"),
+        }
+        settings = dataclasses.replace(tiny_run.train, **{**places, **changes})
+        return dataclasses.replace(tiny_run, train=settings)
+
+    return change
+
+
+@pytest.fixture
+def no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation CIDEr is not what these tests are about."""
+    monkeypatch.setattr("training.train.cider", lambda *_: 0.5)
+
+
+def weights(folder: str | Path) -> dict[str, Tensor]:
+    return Checkpoint.load(folder).captioner.state_dict()
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def test_the_checkpoint_holds_the_captioner_with_its_encoder(tiny_run: Config):
+    checkpoint = Checkpoint.load(tiny_run.train.out)
+    captioner, encoder = checkpoint.captioner, Encoder(tiny_run.features.clip)
+    assert captioner.clip is not None
+    for name, value in encoder.model.state_dict().items():
+        assert torch.equal(captioner.clip.state_dict()[name], value)
+    assert captioner.config.preprocessing == encoder.preprocessing
+    assert captioner.config.end_token_id == checkpoint.tokenizer.token_to_id(END)
+    assert captioner.gpt2.config.vocab_size == checkpoint.tokenizer.get_vocab_size()
+    assert checkpoint.generation == GenerationOptions(2, max_tokens=10)
+
+
+def test_statistics_of_the_training_features_travel_with_it(tiny_run: Config):
+    statistics = Checkpoint.load(tiny_run.train.out).training_features
+    file = FeatureFile(tiny_run.train.features)
+    own = file.features[file.rows(CaptionDataset.load(tiny_run.train.data).ids("train"))]
+    assert statistics is not None
+    assert statistics["count"] == len(own) == 31
+    np.testing.assert_allclose(statistics["mean"], own.mean(0), atol=1e-5)
+    np.testing.assert_allclose(statistics["std"], own.std(0), atol=1e-5)
+
+
+def test_the_loss_falls_and_is_kept_as_curves(tiny_run: Config):
+    validation = rows(Path(tiny_run.train.curves) / "validation.csv")
+    assert [row["epoch"] for row in validation] == ["0", "1"]
+    assert float(validation[1]["val_loss"]) < float(validation[0]["val_loss"])
+    assert all(0 <= float(row["val_CIDEr"]) <= 10 for row in validation)
+    assert rows(Path(tiny_run.train.curves) / "loss.csv")
+
+
+def test_what_was_trained_captions_pictures(tiny_run: Config):
+    artifact = unexported(Checkpoint.load(tiny_run.train.out))
+    features = torch.from_numpy(FeatureFile(tiny_run.train.features).features[:2].copy())
+    assert [len(each) for each in artifact.caption(features, artifact.defaults)] == [1, 1]
+
+
+@pytest.mark.usefixtures("no_score")
+def test_a_seed_gives_the_same_weights_and_another_one_others(variant: Variant):
+    found = []
+    for name, seed in (("one", 5), ("two", 5), ("three", 6)):
+        config = variant(name, seed=seed, epochs=1)
+        train(config)
+        found.append(weights(config.train.out)["mapper.model.0.weight"])
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.usefixtures("no_score")
+@pytest.mark.parametrize("after", [5, 7])  # 5 steps an epoch
+def test_an_interrupted_run_resumed_ends_where_an_uninterrupted_one_does(
+    variant: Variant, after: int, monkeypatch: pytest.MonkeyPatch
+):
+    whole = variant("whole")
+    train(whole)
+    cut = variant("cut")
+    step = CaptionerModule.training_step
+
+    def failing(module: CaptionerModule, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        if module.global_step == after:
+            raise RuntimeError("power cut")
+        return step(module, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CaptionerModule, "training_step", failing)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(cut)
+    assert not Path(cut.train.out).exists()
+    torch.rand(7)  # whatever happened in between
+    train(variant("cut", resume=True))
+    expected, resumed = weights(whole.train.out), weights(cut.train.out)
+    assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
+    for name in ("loss.csv", "validation.csv"):
+        assert rows(Path(cut.train.curves) / name) == rows(Path(whole.train.curves) / name)
+
+
+def test_nothing_to_resume_from_is_refused(variant: Variant):
+    config = variant(resume=True)
+    with pytest.raises(Refusal, match=r"train.resume is true but .*last.ckpt does not exist; star"):
+        train(config)
+
+
+@pytest.mark.parametrize(("scores", "best"), [([0.9, 0.1], 0), ([0.1, 0.9], 1)])
+def test_the_epoch_with_the_best_validation_cider_is_kept(
+    variant: Variant, scores: list[float], best: int, monkeypatch: pytest.MonkeyPatch
+):
+    left = iter(scores)
+    monkeypatch.setattr("training.train.cider", lambda *_: next(left))
+    config = variant()
+    train(config)
+    kept = torch.load(Path(config.train.work) / "best.ckpt", weights_only=True)
+    assert kept["epoch"] == best
+    last = torch.load(Path(config.train.work) / "last.ckpt", weights_only=True)
+    assert last["epoch"] == 1
+    final = weights(config.train.out)
+    for name, value in kept["state_dict"].items():
+        assert torch.equal(final[name.removeprefix("captioner.")], value)
+
+
+def test_the_score_is_of_the_validation_pictures_own_captions(
+    variant: Variant, monkeypatch: pytest.MonkeyPatch
+):
+    seen = []
+
+    def score(generated: dict[int, str], references: dict[int, list[str]]) -> float:
+        seen.append((generated, references))
+        return 0.5
+
+    monkeypatch.setattr("training.train.cider", score)
+    config = variant(epochs=1)
+    train(config)
+    ((generated, references),) = seen
+    data = CaptionDataset.load(config.train.data)
+    assert references == {i: data.captions[i] for i in data.ids("val")}
+    assert list(generated) == data.ids("val")
+    artifact = unexported(Checkpoint.load(config.train.out))
+    file = FeatureFile(config.train.features)
+    features = torch.from_numpy(file.features[file.rows(data.ids("val"))])
+    greedy = GenerationOptions(num_beams=1, max_tokens=40)
+    expected = [captions[0].text for captions in artifact.caption(features, greedy)]
+    assert [" ".join(text.split()) for text in generated.values()] == expected
+
+
+@pytest.mark.usefixtures("no_score")
+def test_a_frozen_gpt2_stays_as_it_was(variant: Variant, tiny_run: Config, tmp_path: Path):
+    base = save_gpt2(tmp_path / "gpt2")
+    gpt2 = dataclasses.replace(tiny_run.train.gpt2, base=str(base))
+    mapper = dataclasses.replace(tiny_run.train.mapper, kind="transformer", layers=1, heads=2)
+    config = variant(gpt2=gpt2, mapper=mapper, tuning="frozen", epochs=1)
+    train(config)
+    trained = Checkpoint.load(config.train.out)
+    before = GPT2LMHeadModel.from_pretrained(base).state_dict()
+    after = trained.captioner.gpt2.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert trained.tokenizer.encode("two red boats").ids
+    assert isinstance(trained.captioner.config.mapper, MapperConfig)
+
+
+@pytest.mark.usefixtures("no_score")
+def test_a_gpt2_from_a_folder_is_fine_tuned(variant: Variant, tiny_run: Config, tmp_path: Path):
+    base = save_gpt2(tmp_path / "gpt2")
+    gpt2 = dataclasses.replace(tiny_run.train.gpt2, base=str(base))
+    config = variant(gpt2=gpt2, epochs=1)
+    train(config)
+    before = GPT2LMHeadModel.from_pretrained(base).state_dict()
+    after = Checkpoint.load(config.train.out).captioner.gpt2.state_dict()
+    name = "transformer.h.0.attn.c_attn.weight"
+    change = (before[name] - after[name]).abs().max()
+    assert 0 < change < 0.1  # moved from where it was, not started anew
+
+
+@pytest.mark.parametrize("tuning", ["full", "frozen"])
+def test_only_what_is_tuned_gets_gradients(tiny_run: Config, tuning: str):
+    settings = dataclasses.replace(tiny_run.train, tuning=tuning)
+    captioner = ClipCap(small_config())
+    module = CaptionerModule(captioner, settings, 10, torch.zeros(1, 12), lambda _: 0.0)
+    module.train()
+    module.on_train_epoch_start()
+    captioner(torch.randn(2, 12), torch.tensor([[5, 6, 0], [7, 0, -100]])).backward()
+    assert all(p.grad is not None for p in captioner.mapper.parameters())
+    learned = [p.grad is not None for p in captioner.gpt2.parameters()]
+    assert all(learned) if tuning == "full" else not any(learned)
+    assert captioner.gpt2.training == (tuning == "full")  # no dropout in a fixed function
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    tuned = captioner if tuning == "full" else captioner.mapper
+    assert sum(len(group["params"]) for group in groups) == len(list(tuned.parameters()))
+    assert [group["weight_decay"] for group in groups] == [settings.weight_decay, 0.0]
+
+
+def test_the_learning_rate_warms_up_over_a_share_of_the_steps_and_falls_to_nothing(
+    tiny_run: Config,
+):
+    settings = dataclasses.replace(tiny_run.train, warmup_ratio=0.2, learning_rate=1.0)
+    module = CaptionerModule(ClipCap(small_config()), settings, 20, torch.zeros(1, 12), float)
+    made = module.configure_optimizers()
+    rates = []
+    for _ in range(20):
+        rates.append(made["lr_scheduler"]["scheduler"].get_last_lr()[0])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert rates[:5] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+    assert rates[5:] == pytest.approx([1 - k / 16 for k in range(1, 16)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tuning": "none"}, "train.tuning is 'none'; it must be full or frozen"),
+        ({"tuning": "frozen"}, "train.gpt2.base is null: a GPT-2 from scratch must learn"),
+        ({"max_tokens": 130}, "train.max_tokens is 130 .* 128 positions"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    variant: Variant, changes: dict[str, Any], words: str
+):
+    with pytest.raises(Refusal, match=words):
+        train(variant(**changes))
+
+
+def test_longer_captions_than_the_language_model_has_places_for_are_refused(
+    variant: Variant, tiny_run: Config
+):
+    config = variant()
+    generation = dataclasses.replace(tiny_run.generation, max_tokens=64)
+    gpt2 = dataclasses.replace(tiny_run.train.gpt2)
+    mapper = dataclasses.replace(tiny_run.train.mapper, prefix_length=80)
+    settings = dataclasses.replace(config.train, mapper=mapper, gpt2=gpt2, max_tokens=20)
+    with pytest.raises(Refusal, match=r"generation.max_tokens is 64 .* 128 positions"):
+        train(dataclasses.replace(config, train=settings, generation=generation))
+
+
+def test_features_of_another_encoder_are_refused(variant: Variant, tmp_path: Path):
+    other = save_clip(tmp_path / "clip", seed=9)
+    config = variant()
+    features = dataclasses.replace(config.features, clip=str(other))
+    with pytest.raises(Refusal, match="encode the images again: python -m training.features"):
+        train(dataclasses.replace(config, features=features))
+
+
+@pytest.mark.parametrize("what", ["missing", "no end token", "no tokenizer"])
+def test_a_language_model_that_cannot_be_used_is_refused(
+    variant: Variant, tiny_run: Config, tmp_path: Path, what: str
+):
+    base = tmp_path / "gpt2"
+    if what != "missing":
+        save_gpt2(base, end="</s>" if what == "no end token" else END)
+    if what == "no tokenizer":
+        for file in base.glob("*token*"):
+            file.unlink()
+    gpt2 = dataclasses.replace(tiny_run.train.gpt2, base=str(base))
+    with pytest.raises(Refusal) as caught:
+        train(variant(gpt2=gpt2))
+    assert str(base) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_run_without_a_fresh_start_leaves_the_old_checkpoint(variant: Variant, tmp_path: Path):
+    config = variant(tuning="frozen")
+    old = Path(config.train.out)
+    old.mkdir(parents=True)
+    (old / "config.json").write_text(json.dumps({"old": True}))
+    with pytest.raises(Refusal):
+        train(config)
+    assert json.loads((old / "config.json").read_text()) == {"old": True}
