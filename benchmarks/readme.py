@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +77,15 @@ def draw_sample(file: Path) -> None:
     chosen = captions[STRIDE :: STRIDE * 2][:SHOWN]
     coco = json.loads((ROOT / "data" / "scenes" / "captions.json").read_text())
     names = {image["id"]: image["file_name"] for image in coco["images"]}
-    figure = Figure(figsize=(3.1 * SHOWN, 3.7), layout="constrained", dpi=110)
+    figure = Figure(figsize=(3.1 * SHOWN, 3.6), layout="constrained", dpi=110)
     for axes, row in zip(figure.subplots(1, SHOWN), chosen, strict=True):
         picture = Image.open(ROOT / "data" / "scenes" / "images" / names[row["image_id"]])
         side = min(picture.size)
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
         axes.imshow(picture.convert("RGB").crop((left, top, left + side, top + side)))
-        axes.set_title(row["caption"], fontsize=10, wrap=True, y=-0.28, va="bottom")
-        axes.set_axis_off()
+        axes.set_xlabel(textwrap.fill(row["caption"], 38), fontsize=10, linespacing=1.4)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
     file.parent.mkdir(exist_ok=True)
     figure.savefig(file, facecolor="white")
 

@@ -215,6 +215,7 @@ def _trainer(settings: Train) -> tuple[pl.Trainer, ModelCheckpoint]:
     # Lightning suggests data workers; batches are slices of an array and need none.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     trainer = pl.Trainer(
         **settings.trainer,
