@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from transformers import get_scheduler
 
 from model.captioner import IGNORED, ClipCap
 from model.torchscript import build_search
 from training.config import Train
+from training.optimization import adamw
 
 #: Images captioned at a time during validation.
 VALIDATION_BATCH = 128
@@ -78,20 +79,6 @@ class CaptionerModule(pl.LightningModule):
                 captions.append(ids[: length - 1] if ended else ids[:length])
         self.log("val_CIDEr", self.val_cider(captions), prog_bar=True)
 
-    def configure_optimizers(self) -> dict:
-        """AdamW without decay on vectors, warm-up over a share of the steps, linear to zero."""
-        learned = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {
-                "params": [p for p in learned if p.ndim > 1],
-                "weight_decay": self.settings.weight_decay,
-            },
-            {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate)
-        warmup = int(self.steps * self.settings.warmup_ratio)
-        schedule = get_scheduler("linear", optimizer, warmup, self.steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW, warm-up over a share of the steps, linear to zero."""
+        return adamw(self, self.settings, self.steps, "linear")

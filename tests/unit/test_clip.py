@@ -16,8 +16,8 @@ from transformers import AutoTokenizer, CLIPModel
 
 from tests.models import PREPROCESSING
 from training import clip
-from training.clip import ContrastiveModule
 from training.config import load_config
+from training.contrastive_module import ContrastiveModule
 from training.encoder import load_clip, read_preprocessing
 from training.features import Encoder
 from training.tokenizer import END
