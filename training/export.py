@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 
 from model.artifact import Artifact
@@ -154,6 +155,7 @@ def main() -> None:
     settings = load_config(options.overrides).export
     given = {name: getattr(options, name) for name in ("checkpoint", "out")}
     settings = dataclasses.replace(settings, **{k: v for k, v in given.items() if v is not None})
+    transformers.logging.set_verbosity_error()  # it warns of its own defaults
     begin = time.monotonic()
     artifact = export(settings)
     rows = [
