@@ -82,14 +82,15 @@ def build_decoder(gpt2: GPT2LMHeadModel) -> Decoder:
 
 
 class _Encoder(nn.Module):
-    """CLIP's image tower as a function of pixels alone."""
+    """CLIP's image tower as a function of pixels alone (and nothing else of the captioner)."""
 
-    def __init__(self, captioner: ClipCap) -> None:
+    def __init__(self, clip: nn.Module | None) -> None:
         super().__init__()
-        self.captioner = captioner
+        self.clip = clip
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.captioner.encode(pixels)
+        assert self.clip is not None, "this captioner was loaded without its encoder"
+        return self.clip(pixel_values=pixels).image_embeds
 
 
 class _Captioner(nn.Module):
@@ -205,7 +206,7 @@ def export_torchscript(
 def _assemble(checkpoint: Checkpoint) -> _Captioner:
     """Encoder, mapper and search in one module, not yet traced or scripted."""
     captioner = checkpoint.captioner
-    encoder, search = _Encoder(captioner), build_search(captioner)
+    encoder, search = _Encoder(captioner.clip), build_search(captioner)
     return _Captioner(encoder, captioner.mapper, search, captioner.config.normalize_feature).eval()
 
 

@@ -152,3 +152,9 @@ def test_the_decoder_reads_a_prefix_as_gpt2_does():
     expected = gpt2(inputs_embeds=prefix).logits[:, -1:]
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
     assert cache.used == 5
+
+
+def test_every_weight_is_in_the_file_once(tiny_checkpoint: Path, tiny_artifact: Path):
+    weights = (tiny_checkpoint / "model.safetensors").stat().st_size
+    held = sum(p.numel() * 4 for p in torch.jit.load(tiny_artifact / "captioner.pt").parameters())
+    assert held < weights * 1.02
