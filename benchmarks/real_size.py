@@ -20,10 +20,8 @@ from model.checkpoint import Checkpoint
 from model.config import CaptionerConfig, MapperConfig
 from model.image import Preprocessing
 from model.options import GenerationOptions
+from model.published import CLIP_MEAN, CLIP_STD
 
-#: OpenAI CLIP's normalisation (arXiv 2103.00020; its published preprocessing).
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 VOCABULARY = 50257
 END = "<|endoftext|>"
 

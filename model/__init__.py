@@ -1,4 +1,5 @@
 """The captioner itself: image -> pixels -> feature -> prefix -> caption.
 
-Reading order: `config`, `mapper`, `captioner` (training's view), `decoder`, `search`, `artifact`.
+Reading order: `config`, `mapper`, `captioner` (training's view), `decoder`, `search`, `artifact`
+(serving's view); then `checkpoint`, `torchscript` (the exporter), `published` (others' weights).
 """
