@@ -1,10 +1,11 @@
-"""Contrastive training of CLIP on a caption data set, with a caption loss beside it.
+"""Contrastive training of CLIP on a caption data set, with caption and region losses beside it.
 
 `python -m training.clip clip.data=DIR clip.out=DIR` trains a small CLIP from scratch, or fine-tunes
 any Hugging Face CLIP when `clip.base` names one. The contrastive loss is CLIP's (arXiv 2103.00020,
 figure 3). Alone it tends to a bag of words: which colour belongs to which thing gets lost, because
 telling captions of a batch apart seldom needs it. The caption loss (as in CoCa, arXiv 2205.01917)
-runs ClipCap on the image feature, so that what a caption says must be readable from it.
+runs ClipCap on the image feature, so that what a caption says must be readable from it. Where
+the data set has boxes, the region loss (see `training.regions`) shows which patches to look at.
 
 The result is a Hugging Face folder: `CLIPModel`, tokenizer, preprocessor and a README that says
 how it was made and how well it retrieves.
@@ -36,10 +37,11 @@ from transformers import (
 from model.image import Preprocessing
 from training.command import arguments, command
 from training.config import Clip, load_config
-from training.contrastive_module import ContrastiveModule
+from training.contrastive_module import Batch, ContrastiveModule
 from training.dataset import CaptionDataset
 from training.encoder import load_clip, read_preprocessing, write_preprocessing
 from training.pixels import cached_pixels
+from training.regions import RegionHead, RegionIndex, Regions
 from training.tokenizer import END, START, train_tokenizer
 
 #: Optimiser steps between two checkpoints to resume from.
@@ -49,20 +51,24 @@ MAX_PIXELS = 200_000_000
 
 
 class CaptionedPixels(torch.utils.data.Dataset):
-    """Batches of (pixels uint8 [B, 3, S, S], token ids [B, C, L]) by a list of rows."""
+    """Batches (see `contrastive_module.Batch`) by a list of rows."""
 
-    def __init__(self, pixels: np.ndarray, texts: Tensor) -> None:
+    def __init__(self, pixels: np.ndarray, texts: Tensor, regions: Regions | None) -> None:
         self.pixels = pixels
         self.texts = texts
+        self.regions = regions
 
     def __len__(self) -> int:
         """Number of pictures."""
         return len(self.texts)
 
-    def __getitem__(self, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """The pictures of these rows and all their captions."""
+    def __getitem__(self, rows: list[int]) -> Batch:
+        """The pictures of these rows, all their captions and all their boxes."""
         order = sorted(rows)
-        return torch.from_numpy(self.pixels[order]), self.texts[order]
+        regions = self.regions
+        if regions is not None:
+            regions = Regions(*(part[order] for part in regions))
+        return torch.from_numpy(self.pixels[order]), self.texts[order], regions
 
 
 def _from_scratch(
@@ -145,10 +151,14 @@ def main() -> None:
     clip.set_attn_implementation("eager")
     length = clip.config.text_config.max_position_embeddings
 
+    index = RegionIndex(dataset) if settings.region_weight > 0 else None
+
     def loader(split: str) -> DataLoader:
+        boxes = index.split(dataset.ids(split), preprocessing) if index else None
         files = [dataset.files[i] for i in dataset.ids(split)]
         pixels = cached_pixels(files, preprocessing, out / "cache", MAX_PIXELS, workers=2)
-        rows = CaptionedPixels(pixels, _tokens(dataset, split, tokenizer, length).long())
+        texts = _tokens(dataset, split, tokenizer, length).long()
+        rows = CaptionedPixels(pixels, texts, boxes)
         training = split == "train"
         order = RandomSampler(rows) if training else SequentialSampler(rows)
         size = min(settings.batch_size, len(rows))
@@ -158,7 +168,7 @@ def main() -> None:
     loaders = {split: loader(split) for split in ("train", "val", "test")}
     steps = len(loaders["train"]) * settings.epochs
     end = tokenizer.eos_token_id
-    module = ContrastiveModule(clip, settings, preprocessing, end, steps)
+    module = ContrastiveModule(clip, settings, preprocessing, end, steps, _head(clip, index))
     if settings.compile:
         clip.vision_model.compile()
     trainer = pl.Trainer(
@@ -181,6 +191,15 @@ def main() -> None:
     trainer.fit(module, loaders["train"], loaders["val"], ckpt_path=resume)
     figures = trainer.validate(module, loaders["test"], verbose=False)[0]
     _save(module.clip, tokenizer, preprocessing, settings, figures, len(dataset.ids("train")))
+
+
+def _head(clip: CLIPModel, index: RegionIndex | None) -> RegionHead | None:
+    """What names the boxes of this data set from this CLIP's patches."""
+    if index is None:
+        return None
+    vision = clip.config.vision_config
+    grid = vision.image_size // vision.patch_size
+    return RegionHead(vision.hidden_size, grid, index.categories, index.attributes)
 
 
 def _save(

@@ -70,7 +70,8 @@ class Clip:
     """Contrastive training of CLIP on a caption data set.
 
     `base` is a Hugging Face name or folder to fine-tune, null to start from `model`.
-    `caption_weight` 0 leaves contrastive training alone; `shift` is the random shift in pixels.
+    `caption_weight` and `region_weight` 0 leave contrastive training alone; the region loss wants
+    boxes in the data set. `shift` is the random shift in pixels.
     """
 
     base: str | None
@@ -78,6 +79,7 @@ class Clip:
     out: str
     model: ClipSizes
     caption_weight: float
+    region_weight: float
     captioner: ClipCaptioner
     epochs: int
     batch_size: int

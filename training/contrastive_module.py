@@ -1,7 +1,8 @@
-"""The LightningModule that trains CLIP: contrastive loss, and a caption loss beside it.
+"""The LightningModule that trains CLIP: contrastive loss, caption loss and region loss.
 
 The contrastive loss is CLIP's (arXiv 2103.00020, figure 3); the caption loss, as in CoCa
-(arXiv 2205.01917), runs a small ClipCap on the image feature.
+(arXiv 2205.01917), runs a small ClipCap on the image feature; the region loss lets the patches
+under a box name what is there (see `training.regions`).
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ from model.config import CaptionerConfig, MapperConfig
 from model.image import Preprocessing
 from training.config import Clip
 from training.optimization import adamw
+from training.regions import RegionHead, Regions
 from training.retrieval import recall_at
+
+#: Pixels uint8 [B, 3, S, S], token ids [B, C, L], and boxes where the data set has them.
+Batch = tuple[Tensor, Tensor, Regions | None]
 
 
 class ContrastiveModule(pl.LightningModule):
-    """CLIP's two towers under the contrastive loss, and ClipCap on the image feature.
+    """CLIP's two towers under the contrastive loss, with ClipCap on the image feature.
 
     Args:
         clip: The model to train.
@@ -31,6 +36,7 @@ class ContrastiveModule(pl.LightningModule):
         preprocessing: Normalisation of the pixels.
         end_token_id: Ends (and pads) the texts.
         steps: Optimiser steps in all, for the schedule.
+        regions: Names the boxes; None trains without the region loss.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class ContrastiveModule(pl.LightningModule):
         preprocessing: Preprocessing,
         end_token_id: int,
         steps: int,
+        regions: RegionHead | None,
     ) -> None:
         super().__init__()
         self.clip = clip
@@ -52,13 +59,14 @@ class ContrastiveModule(pl.LightningModule):
         self.captioner: ClipCap | None = None
         if settings.caption_weight > 0:
             self.captioner = _captioner_for(clip, settings, preprocessing, end_token_id)
+        self.regions = regions
         self.seen: list[tuple[Tensor, Tensor]] = []
 
-    def image_features(self, pixels: Tensor) -> Tensor:
-        """Features [B, D] of uint8 pixels [B, 3, S, S]."""
+    def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [B, D] and patches [B, P, width] of pixels [B, 3, S, S] in 0..255."""
         normalised = (pixels.float() / 255 - self.mean) / self.std
-        pooled = self.clip.vision_model(pixel_values=normalised).pooler_output
-        return self.clip.visual_projection(pooled)
+        seen = self.clip.vision_model(pixel_values=normalised)
+        return self.clip.visual_projection(seen.pooler_output), seen.last_hidden_state[:, 1:]
 
     def text_features(self, tokens: Tensor) -> Tensor:
         """Features [B, D] of token ids [B, L], start and end tokens included."""
@@ -66,35 +74,50 @@ class ContrastiveModule(pl.LightningModule):
         pooled = self.clip.text_model(input_ids=tokens).pooler_output
         return self.clip.text_projection(pooled)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        """Contrastive loss on one caption per picture, caption loss on another."""
-        pixels, texts = batch
-        count, captions, _ = texts.shape
-        rows = torch.arange(count)
-        features = self.image_features(self._shifted(pixels))
-        chosen = texts[rows, torch.randint(captions, (count,))]
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """The three losses; the contrastive one reads one caption a picture, ClipCap another."""
+        pixels, texts, regions = batch
+        pixels, regions = self._shifted(pixels, regions)
+        features, patches = self.look(pixels)
+        loss = self._contrastive(features, _one_of(texts))
+        self.log("contrastive", loss, prog_bar=True)
+        if self.captioner is not None:
+            caption = self._caption(self.captioner, features, _one_of(texts))
+            self.log("caption", caption, prog_bar=True)
+            loss = loss + self.settings.caption_weight * caption
+        if self.regions is not None and regions is not None:
+            region, _ = self.regions.loss(patches, regions)
+            self.log("region", region, prog_bar=True)
+            loss = loss + self.settings.region_weight * region
+        return loss
+
+    def _contrastive(self, features: Tensor, texts: Tensor) -> Tensor:
+        """Cross-entropy of picture to text and back, within the batch."""
         similarity = (
             self.clip.logit_scale.exp().clamp(max=100)
             * F.normalize(features.float(), dim=-1)
-            @ F.normalize(self.text_features(chosen).float(), dim=-1).T
+            @ F.normalize(self.text_features(texts).float(), dim=-1).T
         )
-        contrastive = (F.cross_entropy(similarity, rows) + F.cross_entropy(similarity.T, rows)) / 2
-        self.log("contrastive", contrastive, prog_bar=True)
-        if self.captioner is None:
-            return contrastive
-        other = texts[rows, torch.randint(captions, (count,))][:, 1:]  # without the start token
-        ends = (other == self.end_token_id).cumsum(1)
-        labels = other.masked_fill(ends > 1, IGNORED)  # the first end token is learned
-        labels = labels[:, : int((labels != IGNORED).sum(1).max())]
-        caption = self.captioner(features, labels)
-        self.log("caption", caption, prog_bar=True)
-        return contrastive + self.settings.caption_weight * caption
+        own = torch.arange(len(texts), device=texts.device)
+        return (F.cross_entropy(similarity, own) + F.cross_entropy(similarity.T, own)) / 2
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """Collect features; retrieval needs the whole split."""
-        pixels, texts = batch
+    def _caption(self, captioner: ClipCap, features: Tensor, texts: Tensor) -> Tensor:
+        """Cross-entropy of the texts' tokens, the first end token among them."""
+        texts = texts[:, 1:]  # without the start token
+        ends = (texts == self.end_token_id).cumsum(1)
+        labels = texts.masked_fill(ends > 1, IGNORED)
+        return captioner(features, labels[:, : int((labels != IGNORED).sum(1).max())])
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Collect features, since retrieval needs the whole split; count the boxes named right."""
+        pixels, texts, regions = batch
         text = self.text_features(texts.flatten(0, 1))
-        self.seen.append((self.image_features(pixels).float(), text.float()))
+        features, patches = self.look(pixels)
+        self.seen.append((features.float(), text.float()))
+        if self.regions is not None and regions is not None:
+            _, right = self.regions.loss(patches, regions)
+            figures = {"region_category": right[0], "region_attribute": right[1]}
+            self.log_dict(figures, batch_size=len(pixels), prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log recall among the split's own pictures and captions."""
@@ -110,14 +133,25 @@ class ContrastiveModule(pl.LightningModule):
         """AdamW, linear warm-up, cosine to zero."""
         return adamw(self, self.settings, self.steps, "cosine")
 
-    def _shifted(self, pixels: Tensor) -> Tensor:
-        """The whole batch moved by one random offset, edges repeated."""
+    def _shifted(self, pixels: Tensor, regions: Regions | None) -> tuple[Tensor, Regions | None]:
+        """The whole batch moved by one random offset, edges repeated, and its boxes with it."""
         reach = self.settings.shift
         if reach == 0:
-            return pixels
+            return pixels, regions
         padded = F.pad(pixels.float(), (reach,) * 4, mode="replicate")
         top, left = torch.randint(2 * reach + 1, (2,)).tolist()
-        return padded[:, :, top : top + self.size, left : left + self.size]
+        moved = padded[:, :, top : top + self.size, left : left + self.size]
+        if regions is not None:
+            across, down = (reach - left) / self.size, (reach - top) / self.size
+            offset = regions.boxes.new_tensor([across, down, across, down])
+            regions = regions._replace(boxes=regions.boxes + offset)
+        return moved, regions
+
+
+def _one_of(texts: Tensor) -> Tensor:
+    """One text [B, L] of the captions [B, C, L] of every picture, at random."""
+    rows = torch.arange(len(texts))
+    return texts[rows, torch.randint(texts.shape[1], (len(texts),))]
 
 
 def _captioner_for(

@@ -2,7 +2,8 @@
 
 `python -m training.prepare --seed N --count M --out DIR` draws another one. The same seed and
 count give the same files; the result is a COCO-captions data set (see `training.dataset`) with
-`truth.json` beside it: image id -> what is in the picture.
+`truth.json` beside it, image id -> what is in the picture, and `instances.json`, the same things
+as COCO instances: a box in pixels, a category and, beyond COCO, the colour among `attributes`.
 """
 
 from __future__ import annotations
@@ -22,12 +23,16 @@ from model.refusal import Refusal
 from training.command import arguments, command
 from training.config import Scenes, load_config
 from training.scenes import draw_scene, sample_scene, write_captions
+from training.scenes.scene import Scene
+from training.scenes.world import THINGS
 
 #: One picture in this many is a PNG, the others are JPEGs.
 PNG_EVERY = 8
 #: Longest side over shortest at most.
 ASPECT = 1.3
 PROCESSES = 2
+#: COCO numbers its categories from one.
+CATEGORY_IDS = {thing: number for number, thing in enumerate(THINGS, start=1)}
 
 
 def prepare(settings: Scenes) -> None:
@@ -50,6 +55,7 @@ def prepare(settings: Scenes) -> None:
     ]
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
+    instances: list[dict[str, Any]] = []
     truth: dict[str, Any] = {}
     splits: dict[str, list[int]] = {split: [] for split in counts}
     with get_context("spawn").Pool(PROCESSES) as pool:
@@ -62,12 +68,21 @@ def prepare(settings: Scenes) -> None:
                 annotations.append(
                     {"id": len(annotations) + 1, "image_id": number, "caption": caption}
                 )
+            for instance in picture["instances"]:
+                instances.append({"id": len(instances) + 1, "image_id": number, **instance})
             truth[str(number)] = picture["truth"]
             splits[job.split].append(number)
     info = {"description": "ClipCap scenes", "settings": dataclasses.asdict(settings)}
     info["settings"].pop("out")
     coco = {"info": info, "images": images, "annotations": annotations}
-    for name, content in (("captions", coco), ("split", splits), ("truth", truth)):
+    categories = [{"id": number, "name": name} for name, number in CATEGORY_IDS.items()]
+    boxes = {"info": info, "images": images, "annotations": instances, "categories": categories}
+    for name, content in (
+        ("captions", coco),
+        ("instances", boxes),
+        ("split", splits),
+        ("truth", truth),
+    ):
         (partial / f"{name}.json").write_text(json.dumps(content))
     if target.exists():
         shutil.rmtree(target)
@@ -103,8 +118,25 @@ def _draw(job: _Job) -> dict[str, Any]:
     return {
         "image": {"file_name": name, "width": width, "height": height},
         "captions": write_captions(scene),
+        "instances": list(_instances(scene, width, height)),
         "truth": scene.to_dict(),
     }
+
+
+def _instances(scene: Scene, width: int, height: int) -> Iterator[dict[str, Any]]:
+    """Each thing of a scene as COCO writes it: its box is [x, y, width, height] in pixels."""
+    unit = min(width, height)
+    left, top = (width - unit) / 2, (height - unit) / 2
+    for group in scene.groups:
+        for x, y, w, h in group.boxes:
+            box = (left + x * unit, top + y * unit, w * unit, h * unit)
+            yield {
+                "category_id": CATEGORY_IDS[group.thing],
+                "bbox": [round(v, 2) for v in box],
+                "area": round(box[2] * box[3], 2),
+                "iscrowd": 0,
+                "attributes": [group.colour],
+            }
 
 
 def _split_counts(settings: Scenes) -> dict[str, int]:

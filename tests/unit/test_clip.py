@@ -17,9 +17,10 @@ from transformers import AutoTokenizer, CLIPModel
 from tests.models import PREPROCESSING
 from training import clip
 from training.config import load_config
-from training.contrastive_module import ContrastiveModule
+from training.contrastive_module import Batch, ContrastiveModule
 from training.encoder import load_clip, read_preprocessing
 from training.features import Encoder
+from training.regions import Regions
 from training.tokenizer import END
 
 #: 31 pictures in batches of 10: three steps an epoch.
@@ -99,10 +100,20 @@ def test_a_clip_from_a_folder_is_fine_tuned(run: Run, tiny_clip: Path, weight: i
     assert first == second
 
 
+def test_boxes_are_learned_where_they_are_wanted(run: Run):
+    folder = run("clip.region_weight=1")
+    figures = json.loads((folder / "retrieval.json").read_text())
+    assert 0 <= figures["region_category"] <= 1
+    assert 0 < figures["region_attribute"] <= 1
+    assert set(CLIPModel.from_pretrained(folder).state_dict()) == set(
+        CLIPModel.from_pretrained(run("clip.region_weight=0", out="other")).state_dict()
+    )
+
+
 def test_an_interrupted_run_goes_on_where_it_was(run: Run, monkeypatch: pytest.MonkeyPatch):
     step, seen = ContrastiveModule.training_step, []
 
-    def failing(module: ContrastiveModule, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+    def failing(module: ContrastiveModule, batch: Batch, index: int) -> Tensor:
         if module.global_step == STEPS + 1 and not seen.count("cut"):
             seen.append("cut")
             raise RuntimeError("power cut")
@@ -121,7 +132,7 @@ def test_on_request_it_starts_anew(run: Run, monkeypatch: pytest.MonkeyPatch):
     run()
     step, seen = ContrastiveModule.training_step, []
 
-    def counted(module: ContrastiveModule, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+    def counted(module: ContrastiveModule, batch: Batch, index: int) -> Tensor:
         seen.append(module.global_step)
         return step(module, batch, index)
 
@@ -134,7 +145,7 @@ def test_on_request_it_starts_anew(run: Run, monkeypatch: pytest.MonkeyPatch):
 def module(tiny_clip: Path) -> ContrastiveModule:
     settings = dataclasses.replace(load_config(SMALL).clip, shift=0)
     model = load_clip(str(tiny_clip), CLIPModel)
-    return ContrastiveModule(model, settings, PREPROCESSING, 0, 10).eval()
+    return ContrastiveModule(model, settings, PREPROCESSING, 0, 10, None).eval()
 
 
 def example(module: ContrastiveModule) -> tuple[Tensor, Tensor]:
@@ -157,7 +168,7 @@ def test_features_are_hugging_face_s_whatever_the_padding(module: ContrastiveMod
     normalised = (pixels.float() / 255 - module.mean) / module.std
     with torch.inference_mode():
         found = module.clip(input_ids=texts[:, 0], pixel_values=normalised)
-        images = F.normalize(module.image_features(pixels), dim=-1)
+        images = F.normalize(module.look(pixels)[0], dim=-1)
         words = F.normalize(module.text_features(texts[:, 0]), dim=-1)
     torch.testing.assert_close(images, found.image_embeds, atol=1e-5, rtol=0)
     torch.testing.assert_close(words, found.text_embeds, atol=1e-5, rtol=0)
@@ -171,11 +182,11 @@ def test_the_loss_is_clip_s_own_and_the_caption_s(
     pixels, texts = example(module)
     normalised = (pixels.float() / 255 - module.mean) / module.std
     with torch.inference_mode():
-        total = module.training_step((pixels, texts), 0)
+        total = module.training_step((pixels, texts, None), 0)
         expected = module.clip(
             input_ids=texts[:, 0], pixel_values=normalised, return_loss=True
         ).loss
-        features = module.image_features(pixels)
+        features = module.look(pixels)[0]
         assert module.captioner is not None
         captions = ([20, 21, 22, 0], [30, 0], [40, 41, 0], [50, 51, 52, 53, 0])
         alone = [
@@ -191,19 +202,36 @@ def test_the_loss_is_clip_s_own_and_the_caption_s(
 def test_a_weight_of_zero_leaves_the_captioner_out(tiny_clip: Path):
     settings = dataclasses.replace(load_config(SMALL).clip, caption_weight=0.0)
     model = load_clip(str(tiny_clip), CLIPModel)
-    assert ContrastiveModule(model, settings, PREPROCESSING, 0, 10).captioner is None
+    assert ContrastiveModule(model, settings, PREPROCESSING, 0, 10, None).captioner is None
+
+
+def test_boxes_move_with_the_picture(tiny_clip: Path):
+    settings = dataclasses.replace(load_config(SMALL).clip, shift=3)
+    model = load_clip(str(tiny_clip), CLIPModel)
+    module = ContrastiveModule(model, settings, PREPROCESSING, 0, 10, None)
+    pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    pixels[:, :, 8:16, 12:20] = 255
+    boxes = torch.tensor([[[12.0, 8.0, 20.0, 16.0]]]) / 32
+    label = torch.zeros(1, 1, dtype=torch.long)
+    torch.manual_seed(0)
+    for _ in range(20):
+        moved, regions = module._shifted(pixels, Regions(boxes, label, label))
+        rows, columns = (moved[0, 0] == 255).nonzero(as_tuple=True)
+        seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert regions is not None
+        assert [round(v * 32) for v in regions.boxes[0, 0].tolist()] == [int(v) for v in seen]
 
 
 def test_pictures_are_shifted_by_no_more_than_asked(tiny_clip: Path):
     settings = dataclasses.replace(load_config(SMALL).clip, shift=2)
     model = load_clip(str(tiny_clip), CLIPModel)
-    module = ContrastiveModule(model, settings, PREPROCESSING, 0, 10)
+    module = ContrastiveModule(model, settings, PREPROCESSING, 0, 10, None)
     pixels = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     pixels[:, :, 16, 16] = 255
     torch.manual_seed(0)
     places = set()
     for _ in range(60):
-        shifted = module._shifted(pixels)
+        shifted, _ = module._shifted(pixels, None)
         assert shifted.shape == pixels.shape
         ((top, left),) = (shifted[0, 0] == 255).nonzero().tolist()
         places.add((top - 16, left - 16))

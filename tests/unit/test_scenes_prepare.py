@@ -67,6 +67,26 @@ def test_it_is_a_caption_data_set_with_truth(made: Path) -> None:
     assert len({annotation["id"] for annotation in annotations}) == len(annotations) == 500
 
 
+def test_every_thing_has_its_box_in_pixels(made: Path) -> None:
+    truth = json.loads((made / "truth.json").read_text())
+    coco = json.loads((made / "instances.json").read_text())
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    sizes = {image["id"]: (image["width"], image["height"]) for image in coco["images"]}
+    boxes: dict[int, list[tuple[str, str]]] = {}
+    for instance in coco["annotations"]:
+        x, y, w, h = instance["bbox"]
+        width, height = sizes[instance["image_id"]]
+        side = min(width, height)
+        assert (width - side) / 2 <= x < x + w <= (width + side) / 2
+        assert (height - side) / 2 <= y < y + h <= (height + side) / 2
+        (colour,) = instance["attributes"]
+        boxes.setdefault(instance["image_id"], []).append((names[instance["category_id"]], colour))
+    for image, scene in truth.items():
+        assert sorted(boxes[int(image)]) == sorted(
+            (group["thing"], group["colour"]) for group in scene["groups"] for _ in group["boxes"]
+        )
+
+
 def test_a_seed_gives_the_same_files_and_another_one_others(made: Path, tmp_path: Path) -> None:
     again, other = tmp_path / "again", tmp_path / "other"
     assert prepare("--seed", "5", "--count", "100", "--out", str(again)).returncode == 0

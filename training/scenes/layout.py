@@ -11,9 +11,9 @@ from training.scenes.scene import Box
 from training.scenes.world import ABOVE, FRONT, LEFT, THINGS
 
 # Square root of a thing's box area, in units of the centre square, and the weight of each size.
-SIZE_RANGES = {"small": (0.20, 0.225), "medium": (0.27, 0.33), "big": (0.40, 0.47)}
-SMALLEST = 0.195  # what a medium thing may shrink to, to fit
-BIG_AT_LEAST = 0.385
+SIZE_RANGES = {"small": (0.22, 0.25), "medium": (0.30, 0.37), "big": (0.44, 0.52)}
+SMALLEST = 0.215  # what a medium thing may shrink to, to fit
+BIG_AT_LEAST = 0.42
 MOST_HIDDEN = 0.25  # share of a thing's box that another may cover
 EDGE = 0.015
 

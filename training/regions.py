@@ -1,0 +1,184 @@
+"""Boxes with names: where in a picture a thing is, for the region loss of `training.clip`.
+
+    DIR/instances.json  COCO instances: {"annotations": [{"image_id", "category_id", "bbox"}, ...],
+                        "categories": [{"id", "name"}, ...]}; an annotation may carry one of
+                        "attributes", such as a colour, which COCO has not.
+
+A caption tells the image encoder that a red kite is somewhere; a box tells it where to look, as
+in region-text pre-training (RegionCLIP, arXiv 2112.09106). Here the patches under a box name its
+category and its attribute, each through a linear layer that is thrown away afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.image import Preprocessing
+from model.refusal import Refusal
+from training.dataset import CaptionDataset
+
+#: Label of a place in the table where there is no box, or a box without an attribute.
+NOTHING = -100
+
+
+class Regions(NamedTuple):
+    """The boxes of a split's pictures, padded to the largest number in one picture.
+
+    Attributes:
+        boxes: Left, top, right, bottom in units of the encoder's square, float [N, K, 4]; parts
+            that the centre crop cuts away lie outside 0..1.
+        categories: Index of the category, [N, K]; `NOTHING` where there is no box.
+        attributes: Index of the attribute, [N, K]; `NOTHING` where there is none.
+    """
+
+    boxes: Tensor
+    categories: Tensor
+    attributes: Tensor
+
+
+class RegionIndex:
+    """`instances.json` of a data set: its names, and the boxes of any split."""
+
+    def __init__(self, dataset: CaptionDataset) -> None:
+        """Read the file; refuse one that is missing or contradicts itself."""
+        file = dataset.root / "instances.json"
+        coco = _read(file)
+        try:
+            names = [category["id"] for category in coco["categories"]]
+            self._category = {number: index for index, number in enumerate(names)}
+            self._sizes = {i["id"]: (i["width"], i["height"]) for i in coco["images"]}
+            found = sorted({a for i in coco["annotations"] for a in i.get("attributes", ())})
+            self._attribute = {name: index for index, name in enumerate(found)}
+            self._of: dict[int, list[tuple[list[float], int, int]]] = {}
+            for instance in coco["annotations"]:
+                attributes = instance.get("attributes", ())
+                if len(attributes) > 1:
+                    raise Refusal(
+                        f"{file}: instance {instance.get('id')} has {len(attributes)} attributes, "
+                        f"{attributes}; give at most one"
+                    )
+                self._of.setdefault(instance["image_id"], []).append(
+                    (
+                        [float(v) for v in instance["bbox"]],
+                        self._category[instance["category_id"]],
+                        self._attribute[attributes[0]] if attributes else NOTHING,
+                    )
+                )
+        except (KeyError, TypeError, ValueError) as error:
+            raise Refusal(
+                f"{file} is not COCO instances: missing or unknown {error}; "
+                "set clip.region_weight=0 to train without boxes"
+            ) from None
+
+    @property
+    def categories(self) -> int:
+        """How many categories there are."""
+        return len(self._category)
+
+    @property
+    def attributes(self) -> int:
+        """How many attributes there are."""
+        return len(self._attribute)
+
+    def split(self, image_ids: list[int], preprocessing: Preprocessing) -> Regions:
+        """The boxes of these pictures as the encoder sees them."""
+        most = max((len(self._of.get(i, ())) for i in image_ids), default=0)
+        shape = (len(image_ids), max(most, 1))
+        boxes = torch.zeros(*shape, 4)
+        categories = torch.full(shape, NOTHING)
+        attributes = torch.full(shape, NOTHING)
+        for row, image_id in enumerate(image_ids):
+            for k, (box, category, attribute) in enumerate(self._of.get(image_id, ())):
+                boxes[row, k] = torch.tensor(
+                    _in_square(box, *self._sizes[image_id], crop=preprocessing.crop)
+                )
+                categories[row, k] = category
+                attributes[row, k] = attribute
+        return Regions(boxes, categories, attributes)
+
+
+class RegionHead(nn.Module):
+    """Names the category and the attribute of a box from the patches under it.
+
+    Args:
+        width: Of a patch's vector.
+        grid: Patches along one side.
+        categories: How many names there are.
+        attributes: How many attributes, 0 for none.
+    """
+
+    def __init__(self, width: int, grid: int, categories: int, attributes: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.category = nn.Linear(width, categories)
+        self.attribute = nn.Linear(width, max(attributes, 1))
+        edges = torch.arange(grid) / grid
+        self.register_buffer("edges", edges, persistent=False)
+        self.cell = 1 / grid
+
+    def forward(self, patches: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, K, categories] and [B, K, attributes].
+
+        Args:
+            patches: Vectors of the patches, row by row, [B, grid * grid, width].
+            boxes: As in `Regions`, [B, K, 4].
+        """
+        across = self._overlap(boxes[..., 0], boxes[..., 2])
+        down = self._overlap(boxes[..., 1], boxes[..., 3])
+        share = (down.unsqueeze(-1) * across.unsqueeze(-2)).flatten(2)
+        share = share / share.sum(-1, keepdim=True).clamp(min=1e-6)
+        pooled = self.norm(share.to(patches.dtype) @ patches)
+        return self.category(pooled), self.attribute(pooled)
+
+    def loss(self, patches: Tensor, regions: Regions) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of both names, and how often [category, attribute] are right.
+
+        A batch without boxes has loss 0.
+        """
+        losses, right = patches.new_zeros(()), []
+        wanted = (regions.categories, regions.attributes)
+        for logits, labels in zip(self(patches, regions.boxes), wanted, strict=True):
+            known = labels != NOTHING
+            total = F.cross_entropy(
+                logits.float().flatten(0, 1),
+                labels.flatten(),
+                ignore_index=NOTHING,
+                reduction="sum",
+            )
+            losses = losses + total / known.sum().clamp(min=1)
+            hits = (logits.argmax(-1) == labels) & known
+            right.append(hits.sum() / known.sum().clamp(min=1))
+        return losses, torch.stack(right)
+
+    def _overlap(self, low: Tensor, high: Tensor) -> Tensor:
+        """How much of each of the grid's cells lies between, [B, K, grid]."""
+        upper = torch.minimum(high.unsqueeze(-1), self.edges + self.cell)
+        return (upper - torch.maximum(low.unsqueeze(-1), self.edges)).clamp(min=0)
+
+
+def _in_square(box: list[float], width: int, height: int, crop: bool) -> list[float]:
+    """A COCO box [x, y, w, h] in pixels as [left, top, right, bottom] of the encoder's square."""
+    x, y, w, h = box
+    if not crop:
+        return [x / width, y / height, (x + w) / width, (y + h) / height]
+    unit = min(width, height)
+    left, top = (width - unit) / 2, (height - unit) / 2
+    return [v / unit for v in (x - left, y - top, x + w - left, y + h - top)]
+
+
+def _read(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Refusal(
+            f"{file} is missing; the region loss learns from boxes: "
+            "add COCO instances, or set clip.region_weight=0"
+        ) from None
+    except ValueError as error:
+        raise Refusal(f"{file} is not JSON: {error}") from None
