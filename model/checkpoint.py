@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from model.config import CaptionerConfig
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.tokenizer import load_tokenizer
+from model.whole_folder import whole_folder
 
 WEIGHTS = "model.safetensors"
 #: Our option names and Hugging Face's.
@@ -61,22 +61,19 @@ class Checkpoint:
 
     def save(self, folder: str | Path) -> None:
         """Write the folder aside, then put it in place of an older one."""
-        target = Path(folder)
-        partial = target.with_name(target.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        self.captioner.config.save(partial / "config.json")
-        weights = {k: v.contiguous() for k, v in self.captioner.state_dict().items() if k != _TIED}
-        save_file(weights, partial / WEIGHTS, metadata={"format": "pt"})
-        self.tokenizer.save(str(partial / "tokenizer.json"))
-        options = self.generation.to_dict()
-        generation = {theirs: options[ours] for ours, theirs in _GENERATION_NAMES.items()}
-        generation["eos_token_id"] = self.captioner.config.end_token_id
-        _write_json(generation, partial / "generation_config.json")
-        if self.training_features is not None:
-            _write_json(self.training_features, partial / "training_features.json")
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+        with whole_folder(folder) as partial:
+            self.captioner.config.save(partial / "config.json")
+            weights = {
+                k: v.contiguous() for k, v in self.captioner.state_dict().items() if k != _TIED
+            }
+            save_file(weights, partial / WEIGHTS, metadata={"format": "pt"})
+            self.tokenizer.save(str(partial / "tokenizer.json"))
+            options = self.generation.to_dict()
+            generation = {theirs: options[ours] for ours, theirs in _GENERATION_NAMES.items()}
+            generation["eos_token_id"] = self.captioner.config.end_token_id
+            _write_json(generation, partial / "generation_config.json")
+            if self.training_features is not None:
+                _write_json(self.training_features, partial / "training_features.json")
 
     @classmethod
     def load(cls, folder: str | Path) -> Checkpoint:

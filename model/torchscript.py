@@ -29,6 +29,7 @@ from model.decoder import Decoder
 from model.options import LIMITS
 from model.refusal import Refusal
 from model.search import Search
+from model.whole_folder import whole_folder
 
 
 def build_search(captioner: ClipCap) -> Search:
@@ -182,25 +183,22 @@ def export_torchscript(
         module.encoder = torch.jit.trace(module.encoder, torch.zeros(2, 3, side, side))
         module.mapper = torch.jit.trace(module.mapper, torch.zeros(2, config.feature_width))
         scripted = torch.jit.script(module)
-        target = Path(out)
-        partial = target.with_name(target.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        scripted.save(str(partial / "captioner.pt"))
-    shutil.copy(Path(checkpoint_folder) / "tokenizer.json", partial)
-    with (partial / "captioner.pt").open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    info = {
-        **_describe(checkpoint),
-        "sha256": digest,
-        "weights_sha256": weights_sha256(checkpoint_folder),
-        "evaluation": evaluation,
-        "training_features": checkpoint.training_features,
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-    }
-    (partial / "captioner.json").write_text(json.dumps(info, indent=2) + "\n")
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    with whole_folder(out) as partial:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            scripted.save(str(partial / "captioner.pt"))
+        shutil.copy(Path(checkpoint_folder) / "tokenizer.json", partial)
+        with (partial / "captioner.pt").open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        info = {
+            **_describe(checkpoint),
+            "sha256": digest,
+            "weights_sha256": weights_sha256(checkpoint_folder),
+            "evaluation": evaluation,
+            "training_features": checkpoint.training_features,
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        }
+        (partial / "captioner.json").write_text(json.dumps(info, indent=2) + "\n")
 
 
 def _assemble(checkpoint: Checkpoint) -> _Captioner:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from transformers import (
 )
 
 from model.image import Preprocessing
+from model.whole_folder import whole_folder
 from training.command import arguments, command
 from training.config import Clip, load_config
 from training.contrastive_module import Batch, ContrastiveModule
@@ -211,26 +211,22 @@ def _save(
     pictures: int,
 ) -> None:
     """Write the folder aside, then put it in place."""
-    target = Path(settings.out) / "model"
-    partial = target.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     clip.set_attn_implementation("sdpa")
-    clip.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    write_preprocessing(preprocessing, partial)
-    (partial / "retrieval.json").write_text(json.dumps(figures, indent=2) + "\n")
     rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in sorted(figures.items()))
     words = shlex.join(["python", "-m", "training.clip", *sys.argv[1:]])
-    (partial / "README.md").write_text(
-        f"# CLIP trained on {settings.data}\n\n"
-        f"Command: `{words}`\n\n"
-        f"Seed {settings.seed}, {pictures} training pictures, {settings.epochs} epochs, "
-        f"base: {settings.base or 'none, from scratch'}. "
-        "Retrieval on the data set's test split:\n\n"
-        f"| measure | value |\n|---|---|\n{rows}\n"
-    )
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    with whole_folder(Path(settings.out) / "model") as partial:
+        clip.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        write_preprocessing(preprocessing, partial)
+        (partial / "retrieval.json").write_text(json.dumps(figures, indent=2) + "\n")
+        (partial / "README.md").write_text(
+            f"# CLIP trained on {settings.data}\n\n"
+            f"Command: `{words}`\n\n"
+            f"Seed {settings.seed}, {pictures} training pictures, {settings.epochs} epochs, "
+            f"base: {settings.base or 'none, from scratch'}. "
+            "On the data set's test split:\n\n"
+            f"| measure | value |\n|---|---|\n{rows}\n"
+        )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from model.image import to_pixels
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.torchscript import export_torchscript
+from model.whole_folder import whole_folder
 from training.command import arguments, command
 from training.config import Export, load_config
 from training.scenes import draw_scene, sample_scene
@@ -41,14 +41,10 @@ def export(settings: Export) -> Artifact:
     Raises:
         Refusal: The exported file does not say what the checkpoint says.
     """
-    target = Path(settings.out)
-    trial = target.with_name(target.name + ".trial")
-    export_torchscript(settings.checkpoint, trial, _evaluation(settings))
-    artifact = Artifact.load(trial)
-    compare(Checkpoint.load(settings.checkpoint), artifact)
-    shutil.rmtree(target, ignore_errors=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    trial.rename(target)
+    with whole_folder(settings.out) as trial:
+        export_torchscript(settings.checkpoint, trial, _evaluation(settings))
+        artifact = Artifact.load(trial)
+        compare(Checkpoint.load(settings.checkpoint), artifact)
     return artifact
 
 

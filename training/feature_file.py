@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from numpy.lib.format import open_memmap
 
 from model.image import Preprocessing
 from model.refusal import Refusal
+from model.whole_folder import whole_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,19 +53,16 @@ class EncoderIdentity:
 
 
 class FeatureWriter:
-    """Writes a feature file row by row, aside, and puts it in place when it is complete.
+    """Writes a feature file row by row; `writing_features` gives one.
 
     Args:
-        folder: Where it goes.
+        folder: An empty folder.
         encoder: Who makes the features.
         capacity: Rows at most; memory does not grow with them.
     """
 
-    def __init__(self, folder: str | Path, encoder: EncoderIdentity, capacity: int) -> None:
-        self.target = Path(folder)
-        self.partial = self.target.with_name(self.target.name + ".partial")
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
+    def __init__(self, folder: Path, encoder: EncoderIdentity, capacity: int) -> None:
+        self.folder = folder
         self.encoder = encoder
         self.ids: list[int] = []
         self.rows = self._map("features.npy", capacity)
@@ -75,23 +73,32 @@ class FeatureWriter:
         self.rows[start : start + len(ids)] = features
         self.ids.extend(ids)
 
-    def close(self) -> None:
-        """Cut the file to the rows that came, and put it in place."""
+    def finish(self) -> None:
+        """Cut the file to the rows that came, and say which they are."""
         if len(self.ids) < len(self.rows):
             cut = self._map("cut.npy", len(self.ids))
             for start in range(0, len(cut), 4096):
                 cut[start : start + 4096] = self.rows[start : min(start + 4096, len(cut))]
             self.rows = cut
-            (self.partial / "cut.npy").rename(self.partial / "features.npy")
+            (self.folder / "cut.npy").rename(self.folder / "features.npy")
         self.rows.flush()
-        np.save(self.partial / "ids.npy", np.array(self.ids, np.int64))
+        np.save(self.folder / "ids.npy", np.array(self.ids, np.int64))
         fields = json.dumps(self.encoder.to_dict(), indent=2) + "\n"
-        (self.partial / "encoder.json").write_text(fields)
-        shutil.rmtree(self.target, ignore_errors=True)
-        self.partial.rename(self.target)
+        (self.folder / "encoder.json").write_text(fields)
 
     def _map(self, name: str, rows: int) -> np.memmap:
-        return open_memmap(self.partial / name, "w+", np.float32, (rows, self.encoder.width))
+        return open_memmap(self.folder / name, "w+", np.float32, (rows, self.encoder.width))
+
+
+@contextmanager
+def writing_features(
+    folder: str | Path, encoder: EncoderIdentity, capacity: int
+) -> Iterator[FeatureWriter]:
+    """A writer whose file is put in place of an older one when the block ends well."""
+    with whole_folder(folder) as partial:
+        writer = FeatureWriter(partial, encoder, capacity)
+        yield writer
+        writer.finish()
 
 
 class FeatureFile:

@@ -8,6 +8,7 @@ of all broken files; `features.on_broken=skip` leaves them out and says how many
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import partial
 
 import torch
@@ -23,7 +24,7 @@ from training.config import Features, load_config
 from training.dataset import CaptionDataset
 from training.decoding import decode_files
 from training.encoder import load_clip, read_preprocessing
-from training.feature_file import EncoderIdentity, FeatureWriter
+from training.feature_file import EncoderIdentity, FeatureWriter, writing_features
 
 #: Broken files named in the error; the rest are counted.
 NAMED = 20
@@ -78,17 +79,31 @@ def encode_dataset(settings: Features) -> int:
     files = [dataset.files[i] for i in ids]
     convert = partial(to_pixels, preprocessing=encoder.preprocessing)
     decoded = decode_files(files, convert, settings.max_pixels, settings.workers)
-    writer = FeatureWriter(settings.out, encoder.identity, len(ids))
+    with writing_features(settings.out, encoder.identity, len(ids)) as writer:
+        named = track(decoded, "encoding", len(ids), console=Console(stderr=True))
+        broken = _encode(encoder, zip(ids, named, strict=True), writer, settings)
+        if len(broken) == len(ids):
+            raise Refusal(f"none of the {len(ids)} images of {settings.data} can be read")
+    return len(broken)
+
+
+def _encode(
+    encoder: Encoder,
+    decoded: Iterable[tuple[int, Tensor | str]],
+    writer: FeatureWriter,
+    settings: Features,
+) -> list[str]:
+    """Encode in batches; what was wrong with each broken image."""
     broken: list[str] = []
     waiting: list[tuple[int, Tensor]] = []
 
     def flush() -> None:
-        pixels = torch.stack([pixels for _, pixels in waiting])
-        writer.add([image_id for image_id, _ in waiting], encoder.encode(pixels).numpy())
-        waiting.clear()
+        if waiting:
+            pixels = torch.stack([pixels for _, pixels in waiting])
+            writer.add([image_id for image_id, _ in waiting], encoder.encode(pixels).numpy())
+            waiting.clear()
 
-    bar = track(decoded, "encoding", len(ids), console=Console(stderr=True))
-    for image_id, pixels in zip(ids, bar, strict=True):
+    for image_id, pixels in decoded:
         if isinstance(pixels, str):
             broken.append(pixels)
         elif settings.on_broken == "skip" or not broken:  # else only the list is of use
@@ -98,15 +113,13 @@ def encode_dataset(settings: Features) -> int:
     if broken and settings.on_broken == "stop":
         more = f"\n  … and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
         raise Refusal(
-            f"{len(broken)} of {len(ids)} images are broken; mend or remove them, or leave them "
-            "out with features.on_broken=skip:\n  " + "\n  ".join(broken[:NAMED]) + more
+            f"{len(broken)} of {len(writer.rows)} images are broken; mend or remove them, "
+            "or leave them out with features.on_broken=skip:\n  "
+            + "\n  ".join(broken[:NAMED])
+            + more
         )
-    if len(broken) == len(ids):
-        raise Refusal(f"none of the {len(ids)} images of {settings.data} can be read")
-    if waiting:
-        flush()
-    writer.close()
-    return len(broken)
+    flush()
+    return broken
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-import shutil
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 from rich.progress import track
 
 from model.refusal import Refusal
+from model.whole_folder import whole_folder
 from training.command import arguments, command
 from training.config import Scenes, load_config
 from training.scenes import draw_scene, sample_scene, write_captions
@@ -45,11 +45,15 @@ def prepare(settings: Scenes) -> None:
     target = Path(settings.out)
     if target.exists() and not (target / "captions.json").exists() and any(target.iterdir()):
         raise Refusal(f"{target} holds something that is no caption data set; give another --out")
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "images").mkdir(parents=True)
+    with whole_folder(target) as partial:
+        _draw_all(settings, counts, partial)
+
+
+def _draw_all(settings: Scenes, counts: dict[str, int], folder: Path) -> None:
+    """Pictures and annotations of all splits into an empty folder."""
+    (folder / "images").mkdir()
     jobs = [
-        _Job(settings.seed, split, index, (settings.sides[0], settings.sides[1]), partial)
+        _Job(settings.seed, split, index, (settings.sides[0], settings.sides[1]), folder)
         for split, count in counts.items()
         for index in range(count)
     ]
@@ -83,10 +87,7 @@ def prepare(settings: Scenes) -> None:
         ("split", splits),
         ("truth", truth),
     ):
-        (partial / f"{name}.json").write_text(json.dumps(content))
-    if target.exists():
-        shutil.rmtree(target)
-    partial.rename(target)
+        (folder / f"{name}.json").write_text(json.dumps(content))
 
 
 @dataclasses.dataclass(frozen=True)

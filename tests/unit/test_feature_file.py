@@ -11,7 +11,7 @@ import pytest
 
 from model.refusal import Refusal
 from tests.models import PREPROCESSING
-from training.feature_file import EncoderIdentity, FeatureFile, FeatureWriter
+from training.feature_file import EncoderIdentity, FeatureFile, FeatureWriter, writing_features
 
 ENCODER = EncoderIdentity("some/clip", "ab" * 32, 6, PREPROCESSING)
 IDS = [2, 3, 5, 8, 13]
@@ -22,10 +22,9 @@ def features_of(ids: list[int]) -> np.ndarray:
 
 
 def write(folder: Path, capacity: int = len(IDS)) -> Path:
-    writer = FeatureWriter(folder, ENCODER, capacity)
-    for part in (IDS[:2], IDS[2:]):
-        writer.add(part, features_of(part))
-    writer.close()
+    with writing_features(folder, ENCODER, capacity) as writer:
+        for part in (IDS[:2], IDS[2:]):
+            writer.add(part, features_of(part))
     return folder
 
 
@@ -44,10 +43,9 @@ def test_what_is_written_is_read_whatever_room_was_kept(tmp_path: Path, capacity
 
 
 def test_more_rows_than_are_cut_at_a_time_survive_the_cut(tmp_path: Path):
-    writer = FeatureWriter(tmp_path / "features", ENCODER, 10_000)
     ids = list(range(9_000))
-    writer.add(ids, features_of(ids))
-    writer.close()
+    with writing_features(tmp_path / "features", ENCODER, 10_000) as writer:
+        writer.add(ids, features_of(ids))
     np.testing.assert_array_equal(FeatureFile(tmp_path / "features").features, features_of(ids))
 
 
@@ -72,18 +70,23 @@ def test_the_same_encoder_under_another_name_is_accepted(tmp_path: Path):
     assert len(FeatureFile(write(tmp_path / "features"), moved).ids) == 5
 
 
-def test_a_writer_that_never_finished_leaves_no_file(tmp_path: Path):
-    writer = FeatureWriter(tmp_path / "features", ENCODER, 5)
-    writer.add(IDS, features_of(IDS))
-    del writer
-    with pytest.raises(Refusal, match=r"is missing; encode the images first"):
-        FeatureFile(tmp_path / "features")
+def test_a_writer_that_failed_leaves_nothing(tmp_path: Path):
+    def fail() -> None:
+        with writing_features(tmp_path / "features", ENCODER, 5) as writer:
+            writer.add(IDS, features_of(IDS))
+            raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        fail()
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_writer_that_never_finished_leaves_the_old_file(tmp_path: Path):
+def test_a_writer_that_was_killed_leaves_the_old_file(tmp_path: Path):
     write(tmp_path / "features")
+    partial = tmp_path / "features.partial"
+    partial.mkdir()
     other = dataclasses.replace(ENCODER, sha256="cd" * 32)
-    FeatureWriter(tmp_path / "features", other, 5).add([1], features_of([1]))
+    FeatureWriter(partial, other, 5).add([1], features_of([1]))
     assert FeatureFile(tmp_path / "features", ENCODER).ids.tolist() == IDS
     write(tmp_path / "features", 9)  # and does not stand in the way of the next
     assert [path.name for path in tmp_path.iterdir()] == ["features"]
