@@ -54,7 +54,7 @@ class ClipCap(nn.Module):
             features = F.normalize(features, dim=-1)
         return self.mapper(features)
 
-    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, features: Tensor, labels: Tensor, word_dropout: float = 0.0) -> Tensor:
         """Mean negative log-likelihood per caption token, in nats.
 
         Pads stand at the right, so causal attention alone keeps them from the tokens, and
@@ -63,10 +63,15 @@ class ClipCap(nn.Module):
         Args:
             features: [B, D] CLIP features.
             labels: [B, T] token ids, the end token included, then `IGNORED`.
+            word_dropout: Share of the words read that are blanked, so that the next word is
+                learned from the image and not from what usually follows (arXiv 1511.06349,
+                section 3.1).
         """
         prefix = self.prefix(features)  # [B, K, E]
         tokens = labels.clamp(min=0)
         words = self.gpt2.transformer.wte(tokens[:, :-1])  # [B, T-1, E]
+        if word_dropout > 0:
+            words = words * (torch.rand_like(words[..., :1]) >= word_dropout)
         hidden = self.gpt2.transformer(
             inputs_embeds=torch.cat([prefix, words], dim=1), use_cache=False
         ).last_hidden_state[:, prefix.shape[1] - 1 :]  # [B, T, E]

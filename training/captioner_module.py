@@ -57,7 +57,7 @@ class CaptionerModule(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Negative log-likelihood per token."""
-        loss = self.captioner(*batch)
+        loss = self.captioner(*batch, word_dropout=self.settings.word_dropout)
         self.log("train_loss", loss, prog_bar=True)
         return loss
 

@@ -34,6 +34,7 @@ from transformers import (
 )
 
 from model.image import Preprocessing
+from model.refusal import Refusal
 from model.whole_folder import whole_folder
 from training.command import arguments, command
 from training.config import Clip, load_config
@@ -136,6 +137,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="stop after this much training time")
     options = parser.parse_args()
     settings = load_config(options.overrides).clip
+    _check(settings)
     pl.seed_everything(settings.seed, workers=True)
     dataset = CaptionDataset.load(settings.data)
     out = Path(settings.out)
@@ -191,6 +193,19 @@ def main() -> None:
     trainer.fit(module, loaders["train"], loaders["val"], ckpt_path=resume)
     figures = trainer.validate(module, loaders["test"], verbose=False)[0]
     _save(module.clip, tokenizer, preprocessing, settings, figures, len(dataset.ids("train")))
+
+
+def _check(settings: Clip) -> None:
+    """Refuse shares that are none, and recoloured pictures that nothing learns from."""
+    dropout = settings.captioner.word_dropout
+    for name, share in (("recolour", settings.recolour), ("captioner.word_dropout", dropout)):
+        if not 0 <= share < 1:
+            raise Refusal(f"clip.{name} is {share}; it must be at least 0 and less than 1")
+    if settings.recolour > 0 and settings.region_weight <= 0:
+        raise Refusal(
+            f"clip.recolour is {settings.recolour}, but only the region loss learns from "
+            "recoloured pictures; set clip.region_weight above 0 too"
+        )
 
 
 def _head(clip: CLIPModel, index: RegionIndex | None) -> RegionHead | None:

@@ -63,6 +63,7 @@ class ClipCaptioner:
     width: int
     layers: int
     heads: int
+    word_dropout: float
 
 
 @dataclasses.dataclass
@@ -71,7 +72,8 @@ class Clip:
 
     `base` is a Hugging Face name or folder to fine-tune, null to start from `model`.
     `caption_weight` and `region_weight` 0 leave contrastive training alone; the region loss wants
-    boxes in the data set. `shift` is the random shift in pixels.
+    boxes in the data set. `shift` is the random shift in pixels. `recolour` is the share of a batch
+    whose colours are changed at random; such pictures teach the names of boxes alone.
     """
 
     base: str | None
@@ -87,6 +89,7 @@ class Clip:
     weight_decay: float
     warmup_ratio: float
     shift: int
+    recolour: float
     seed: int
     precision: str
     compile: bool
@@ -133,6 +136,8 @@ class Gpt2:
 class Train:
     """The captioner; `tuning` is `full` or `frozen`, `trainer` goes to Lightning's Trainer.
 
+    `word_dropout` is the share of the words read that are blanked (see `ClipCap.forward`).
+
     `work` holds what a run needs to resume; `curves` is the folder of the CSV files of losses and
     validation scores.
     """
@@ -152,6 +157,7 @@ class Train:
     weight_decay: float
     warmup_ratio: float
     max_tokens: int
+    word_dropout: float
     seed: int
     resume: bool
     trainer: dict[str, Any]

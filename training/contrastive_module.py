@@ -20,7 +20,7 @@ from model.config import CaptionerConfig, MapperConfig
 from model.image import Preprocessing
 from training.config import Clip
 from training.optimization import adamw
-from training.regions import RegionHead, Regions
+from training.regions import NOTHING, RegionHead, Regions
 from training.retrieval import recall_at
 
 #: Pixels uint8 [B, 3, S, S], token ids [B, C, L], and boxes where the data set has them.
@@ -62,11 +62,21 @@ class ContrastiveModule(pl.LightningModule):
         self.regions = regions
         self.seen: list[tuple[Tensor, Tensor]] = []
 
-    def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [B, D] and patches [B, P, width] of pixels [B, 3, S, S] in 0..255."""
+    def look(self, pixels: Tensor, colours: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Features [B, D] and patches [B, P, width] of pixels [B, 3, S, S] in 0..255.
+
+        The patches are those that the last layer reads: the feature is gathered from them, while
+        what the last layer makes of the patches themselves goes nowhere.
+
+        Args:
+            pixels: As they are in the picture.
+            colours: What becomes of the normalised channels, [B, 3, 3]; None leaves them.
+        """
         normalised = (pixels.float() / 255 - self.mean) / self.std
-        seen = self.clip.vision_model(pixel_values=normalised)
-        return self.clip.visual_projection(seen.pooler_output), seen.last_hidden_state[:, 1:]
+        if colours is not None:
+            normalised = torch.einsum("bij,bjhw->bihw", colours, normalised)
+        seen = self.clip.vision_model(pixel_values=normalised, output_hidden_states=True)
+        return self.clip.visual_projection(seen.pooler_output), seen.hidden_states[-2][:, 1:]
 
     def text_features(self, tokens: Tensor) -> Tensor:
         """Features [B, D] of token ids [B, L], start and end tokens included."""
@@ -75,10 +85,18 @@ class ContrastiveModule(pl.LightningModule):
         return self.clip.text_projection(pooled)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """The three losses; the contrastive one reads one caption a picture, ClipCap another."""
+        """The three losses; the contrastive one reads one caption a picture, ClipCap another.
+
+        Recoloured pictures take part in the region loss alone, without their attributes: a data
+        set in which dogs are never green teaches that what is green is no dog, and the encoder
+        must not learn to name things by what colour they usually have.
+        """
         pixels, texts, regions = batch
         pixels, regions = self._shifted(pixels, regions)
-        features, patches = self.look(pixels)
+        changed = torch.randperm(len(pixels)) < round(self.settings.recolour * len(pixels))
+        colours = random_colours(changed) if changed.any() else None
+        features, patches = self.look(pixels, colours)
+        features, texts = features[~changed], texts[~changed]
         loss = self._contrastive(features, _one_of(texts))
         self.log("contrastive", loss, prog_bar=True)
         if self.captioner is not None:
@@ -86,7 +104,8 @@ class ContrastiveModule(pl.LightningModule):
             self.log("caption", caption, prog_bar=True)
             loss = loss + self.settings.caption_weight * caption
         if self.regions is not None and regions is not None:
-            region, _ = self.regions.loss(patches, regions)
+            known = regions.attributes.masked_fill(changed[:, None], NOTHING)
+            region, _ = self.regions.loss(patches, regions._replace(attributes=known))
             self.log("region", region, prog_bar=True)
             loss = loss + self.settings.region_weight * region
         return loss
@@ -106,7 +125,8 @@ class ContrastiveModule(pl.LightningModule):
         texts = texts[:, 1:]  # without the start token
         ends = (texts == self.end_token_id).cumsum(1)
         labels = texts.masked_fill(ends > 1, IGNORED)
-        return captioner(features, labels[:, : int((labels != IGNORED).sum(1).max())])
+        labels = labels[:, : int((labels != IGNORED).sum(1).max())]
+        return captioner(features, labels, self.settings.captioner.word_dropout)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Collect features, since retrieval needs the whole split; count the boxes named right."""
@@ -146,6 +166,19 @@ class ContrastiveModule(pl.LightningModule):
             offset = regions.boxes.new_tensor([across, down, across, down])
             regions = regions._replace(boxes=regions.boxes + offset)
         return moved, regions
+
+
+def random_colours(changed: Tensor) -> Tensor:
+    """Matrices [B, 3, 3] for RGB: the unit matrix where nothing changes, else other colours.
+
+    The channels change places, are inverted half of the time, and are mixed with their mean.
+    """
+    kept = torch.eye(3).expand(len(changed), 3, 3)
+    places = torch.rand(len(changed), 3).argsort(1)
+    sign = torch.where(torch.rand(len(changed), 1, 1) < 0.5, -1.0, 1.0)
+    grey = torch.rand(len(changed), 1, 1)
+    other = sign * ((1 - grey) * torch.eye(3)[places] + grey / 3)
+    return torch.where(changed[:, None, None], other, kept)
 
 
 def _one_of(texts: Tensor) -> Tensor:

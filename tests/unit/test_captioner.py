@@ -54,6 +54,22 @@ def test_it_is_the_mean_over_tokens_of_each_caption_alone(captioner: ClipCap):
     torch.testing.assert_close(captioner(features, labels_of(CAPTIONS, 6)), expected)
 
 
+def test_blanked_words_are_not_read(captioner: ClipCap):
+    """With every word blanked, the loss knows a word's place but not the words before it."""
+    features, length = features_of(captioner), 6
+    labels = labels_of(CAPTIONS, length)
+    blank = torch.zeros(len(CAPTIONS), length, captioner.gpt2.config.n_embd)
+    logits = captioner.gpt2(
+        inputs_embeds=torch.cat([captioner.prefix(features), blank], dim=1)
+    ).logits[:, 3 : 3 + length]
+    expected = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED
+    )
+    blind = captioner(features, labels, word_dropout=1.0)
+    torch.testing.assert_close(blind, expected, atol=1e-5, rtol=1e-5)
+    assert captioner(features, labels, word_dropout=0.5) not in (blind, captioner(features, labels))
+
+
 def test_pads_change_neither_loss_nor_gradients(captioner: ClipCap):
     features, results = features_of(captioner), []
     for length in (6, 11):

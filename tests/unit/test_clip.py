@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoTokenizer, CLIPModel
 
+from model.refusal import Refusal
 from tests.models import PREPROCESSING
 from training import clip
 from training.config import load_config
-from training.contrastive_module import Batch, ContrastiveModule
+from training.contrastive_module import Batch, ContrastiveModule, random_colours
 from training.encoder import load_clip, read_preprocessing
 from training.features import Encoder
-from training.regions import Regions
+from training.regions import NOTHING, RegionHead, Regions
 from training.tokenizer import END
 
 #: 31 pictures in batches of 10: three steps an epoch.
@@ -28,7 +29,7 @@ STEPS = 3
 SMALL = (
     "clip.model={width: 32, layers: 1, heads: 2, patch: 8, image_size: 32, text_layers: 1, "
     "text_width: 32, max_text: 24, projection: 24, vocabulary: 400}",
-    "clip.captioner={prefix_length: 2, width: 32, layers: 1, heads: 2}",
+    "clip.captioner={prefix_length: 2, width: 32, layers: 1, heads: 2, word_dropout: 0.0}",
     "clip.batch_size=10",
     "clip.shift=2",
     "clip.epochs=1",
@@ -101,13 +102,64 @@ def test_a_clip_from_a_folder_is_fine_tuned(run: Run, tiny_clip: Path, weight: i
 
 
 def test_boxes_are_learned_where_they_are_wanted(run: Run):
-    folder = run("clip.region_weight=1")
+    folder = run("clip.region_weight=1", "clip.recolour=0.5", "clip.captioner.word_dropout=0.3")
     figures = json.loads((folder / "retrieval.json").read_text())
     assert 0 <= figures["region_category"] <= 1
     assert 0 < figures["region_attribute"] <= 1
     assert set(CLIPModel.from_pretrained(folder).state_dict()) == set(
         CLIPModel.from_pretrained(run("clip.region_weight=0", out="other")).state_dict()
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["clip.recolour=1"], r"clip.recolour is 1.0; it must be at least 0 and less than 1"),
+        (["clip.captioner.word_dropout=-0.1"], r"clip.captioner.word_dropout is -0.1"),
+        (["clip.recolour=0.2"], r"set clip.region_weight above 0 too"),
+    ],
+)
+def test_settings_that_teach_nothing_are_refused(run: Run, settings: list[str], message: str):
+    with pytest.raises(Refusal, match=message):
+        run(*settings)
+
+
+def test_recoloured_pictures_have_other_colours_and_the_rest_its_own():
+    torch.manual_seed(0)
+    changed = torch.tensor([True, False] * 200)
+    matrices = random_colours(changed)
+    assert (matrices[~changed] == torch.eye(3)).all()
+    other = matrices[changed]
+    assert (other != torch.eye(3)).flatten(1).any(1).all()
+    red = torch.tensor([1.0, -1.0, -1.0])
+    for wanted in ([1, -1, -1], [-1, 1, -1], [-1, -1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]):
+        found = other @ red
+        assert (found - torch.tensor(wanted)).abs().amax(1).min() < 0.2
+    # Grey stays grey: light may turn dark, but takes on no colour.
+    grey = other @ torch.ones(3)
+    torch.testing.assert_close(grey.abs(), torch.ones(200, 3))
+
+
+def test_recoloured_pictures_teach_the_names_of_boxes_alone(tiny_clip: Path):
+    settings = dataclasses.replace(
+        load_config(SMALL).clip, shift=0, recolour=0.5, region_weight=1.0, caption_weight=0.0
+    )
+    model = load_clip(str(tiny_clip), CLIPModel)
+    grid = model.config.vision_config.image_size // model.config.vision_config.patch_size
+    head = RegionHead(model.config.vision_config.hidden_size, grid, 2, 2)
+    module = ContrastiveModule(model, settings, PREPROCESSING, 0, 10, head).eval()
+    pixels, texts = example(module)
+    boxes = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]).expand(4, 1, 4)
+    label = torch.ones(4, 1, dtype=torch.long)
+    asked: dict[str, Tensor] = {}
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    contrastive, region = module._contrastive, head.loss
+    module._contrastive = lambda f, t: asked.update(texts=t) or contrastive(f, t)  # type: ignore
+    head.loss = lambda p, r: asked.update(r._asdict()) or region(p, r)  # type: ignore
+    module.training_step((pixels, texts, Regions(boxes, label, label)), 0)
+    assert len(asked["texts"]) == 2
+    assert (asked["categories"] == 1).all()
+    assert sorted(asked["attributes"].flatten().tolist()) == [NOTHING, NOTHING, 1, 1]
 
 
 def test_an_interrupted_run_goes_on_where_it_was(run: Run, monkeypatch: pytest.MonkeyPatch):
