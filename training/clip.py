@@ -214,7 +214,8 @@ def _head(clip: CLIPModel, index: RegionIndex | None) -> RegionHead | None:
         return None
     vision = clip.config.vision_config
     grid = vision.image_size // vision.patch_size
-    return RegionHead(vision.hidden_size, grid, index.categories, index.attributes)
+    width = clip.config.projection_dim
+    return RegionHead(vision.hidden_size, width, grid, index.categories, index.attributes)
 
 
 def _save(

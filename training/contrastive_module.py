@@ -87,7 +87,7 @@ class ContrastiveModule(pl.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The three losses; the contrastive one reads one caption a picture, ClipCap another.
 
-        Recoloured pictures take part in the region loss alone, without their attributes: a data
+        Recoloured pictures take part in the region loss alone, without attributes: a data
         set in which dogs are never green teaches that what is green is no dog, and the encoder
         must not learn to name things by what colour they usually have.
         """
@@ -96,16 +96,16 @@ class ContrastiveModule(pl.LightningModule):
         changed = torch.randperm(len(pixels)) < round(self.settings.recolour * len(pixels))
         colours = random_colours(changed) if changed.any() else None
         features, patches = self.look(pixels, colours)
-        features, texts = features[~changed], texts[~changed]
-        loss = self._contrastive(features, _one_of(texts))
+        intact, texts = features[~changed], texts[~changed]
+        loss = self._contrastive(intact, _one_of(texts))
         self.log("contrastive", loss, prog_bar=True)
         if self.captioner is not None:
-            caption = self._caption(self.captioner, features, _one_of(texts))
+            caption = self._caption(self.captioner, intact, _one_of(texts))
             self.log("caption", caption, prog_bar=True)
             loss = loss + self.settings.caption_weight * caption
         if self.regions is not None and regions is not None:
             known = regions.attributes.masked_fill(changed[:, None], NOTHING)
-            region, _ = self.regions.loss(patches, regions._replace(attributes=known))
+            region, _ = self.regions.loss(patches, features, regions._replace(attributes=known))
             self.log("region", region, prog_bar=True)
             loss = loss + self.settings.region_weight * region
         return loss
@@ -135,8 +135,8 @@ class ContrastiveModule(pl.LightningModule):
         features, patches = self.look(pixels)
         self.seen.append((features.float(), text.float()))
         if self.regions is not None and regions is not None:
-            _, right = self.regions.loss(patches, regions)
-            figures = {"region_category": right[0], "region_attribute": right[1]}
+            _, right = self.regions.loss(patches, features, regions)
+            figures = {f"region_{name}": share for name, share in right.items()}
             self.log_dict(figures, batch_size=len(pixels), prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:

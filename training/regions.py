@@ -6,7 +6,8 @@
 
 A caption tells the image encoder that a red kite is somewhere; a box tells it where to look, as
 in region-text pre-training (RegionCLIP, arXiv 2112.09106). Here the patches under a box name its
-category and its attribute, each through a linear layer that is thrown away afterwards.
+category and its attribute, and the image feature says how many there are of each category and
+which attribute each has; the layers that say so are thrown away afterwards.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from training.dataset import CaptionDataset
 
 #: Label of a place in the table where there is no box, or a box without an attribute.
 NOTHING = -100
+#: More of a category than this is not counted.
+MOST = 3
 
 
 class Regions(NamedTuple):
@@ -104,26 +107,33 @@ class RegionIndex:
 
 
 class RegionHead(nn.Module):
-    """Names the category and the attribute of a box from the patches under it.
+    """Names what is in a box from the patches under it, and in the picture from its feature.
 
     Args:
         width: Of a patch's vector.
+        feature_width: D, of the image feature.
         grid: Patches along one side.
         categories: How many names there are.
         attributes: How many attributes, 0 for none.
     """
 
-    def __init__(self, width: int, grid: int, categories: int, attributes: int) -> None:
+    def __init__(
+        self, width: int, feature_width: int, grid: int, categories: int, attributes: int
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.category = nn.Linear(width, categories)
         self.attribute = nn.Linear(width, max(attributes, 1))
+        self.feature_norm = nn.LayerNorm(feature_width)
+        self.count = nn.Linear(feature_width, categories * (MOST + 1))
+        self.asked = nn.Embedding(categories, feature_width)
+        self.answer = nn.Linear(feature_width, max(attributes, 1))
         edges = torch.arange(grid) / grid
         self.register_buffer("edges", edges, persistent=False)
         self.cell = 1 / grid
 
     def forward(self, patches: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, K, categories] and [B, K, attributes].
+        """Logits [B, K, categories] and [B, K, attributes] of boxes.
 
         Args:
             patches: Vectors of the patches, row by row, [B, grid * grid, width].
@@ -136,25 +146,51 @@ class RegionHead(nn.Module):
         pooled = self.norm(share.to(patches.dtype) @ patches)
         return self.category(pooled), self.attribute(pooled)
 
-    def loss(self, patches: Tensor, regions: Regions) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of both names, and how often [category, attribute] are right.
+    def of_picture(self, features: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the counts [B, C, MOST + 1], and of the attributes [B, K, attributes].
 
-        A batch without boxes has loss 0.
+        Args:
+            features: Of the pictures, [B, D].
+            categories: Whose attribute is asked for, [B, K].
         """
-        losses, right = patches.new_zeros(()), []
-        wanted = (regions.categories, regions.attributes)
-        for logits, labels in zip(self(patches, regions.boxes), wanted, strict=True):
+        features = self.feature_norm(features)
+        counts = self.count(features).unflatten(-1, (-1, MOST + 1))
+        asked = self.asked(categories.clamp(min=0))
+        return counts, self.answer(F.gelu(features.unsqueeze(1) * asked))
+
+    def loss(
+        self, patches: Tensor, features: Tensor, regions: Regions
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sum of the cross-entropies, and how often each kind of name is right.
+
+        A picture without boxes has none of any category; a batch without boxes teaches only that.
+        """
+        counts, answers = self.of_picture(features, regions.categories)
+        present = torch.stack(
+            [(regions.categories == c).sum(1) for c in range(counts.shape[1])], dim=1
+        ).clamp(max=MOST)
+        category, attribute = self(patches, regions.boxes)
+        names = {
+            "category": (category, regions.categories),
+            "attribute": (attribute, regions.attributes),
+            "picture_attribute": (answers, regions.attributes),
+            # Of most categories there is none: those that are there weigh as much together.
+            "picture_count": (counts, present.masked_fill(present == 0, NOTHING)),
+            "picture_none": (counts, present.masked_fill(present > 0, NOTHING)),
+        }
+        total, right = patches.new_zeros(()), {}
+        for name, (logits, labels) in names.items():
             known = labels != NOTHING
-            total = F.cross_entropy(
+            loss = F.cross_entropy(
                 logits.float().flatten(0, 1),
                 labels.flatten(),
                 ignore_index=NOTHING,
                 reduction="sum",
             )
-            losses = losses + total / known.sum().clamp(min=1)
+            total = total + loss / known.sum().clamp(min=1)
             hits = (logits.argmax(-1) == labels) & known
-            right.append(hits.sum() / known.sum().clamp(min=1))
-        return losses, torch.stack(right)
+            right[name] = hits.sum() / known.sum().clamp(min=1)
+        return total, right
 
     def _overlap(self, low: Tensor, high: Tensor) -> Tensor:
         """How much of each of the grid's cells lies between, [B, K, grid]."""

@@ -146,7 +146,8 @@ def test_recoloured_pictures_teach_the_names_of_boxes_alone(tiny_clip: Path):
     )
     model = load_clip(str(tiny_clip), CLIPModel)
     grid = model.config.vision_config.image_size // model.config.vision_config.patch_size
-    head = RegionHead(model.config.vision_config.hidden_size, grid, 2, 2)
+    width = model.config.projection_dim
+    head = RegionHead(model.config.vision_config.hidden_size, width, grid, 2, 2)
     module = ContrastiveModule(model, settings, PREPROCESSING, 0, 10, head).eval()
     pixels, texts = example(module)
     boxes = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]).expand(4, 1, 4)
@@ -155,7 +156,7 @@ def test_recoloured_pictures_teach_the_names_of_boxes_alone(tiny_clip: Path):
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
     contrastive, region = module._contrastive, head.loss
     module._contrastive = lambda f, t: asked.update(texts=t) or contrastive(f, t)  # type: ignore
-    head.loss = lambda p, r: asked.update(r._asdict()) or region(p, r)  # type: ignore
+    head.loss = lambda p, f, r: asked.update(r._asdict()) or region(p, f, r)  # type: ignore
     module.training_step((pixels, texts, Regions(boxes, label, label)), 0)
     assert len(asked["texts"]) == 2
     assert (asked["categories"] == 1).all()

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from model.image import Preprocessing
 from model.refusal import Refusal
@@ -48,7 +50,7 @@ def test_boxes_are_where_the_encoder_sees_them(tmp_path: Path):
 
 
 def test_a_box_reads_the_patches_under_it_by_their_share():
-    head = RegionHead(width=3, grid=4, categories=3, attributes=0)
+    head = RegionHead(width=3, feature_width=5, grid=4, categories=3, attributes=0)
     head.norm = torch.nn.Identity()
     head.category.weight.data = torch.eye(3)
     head.category.bias.data.zero_()
@@ -63,36 +65,52 @@ def test_a_box_reads_the_patches_under_it_by_their_share():
 
 def test_places_without_a_box_teach_nothing():
     torch.manual_seed(0)
-    head = RegionHead(width=8, grid=2, categories=4, attributes=3)
-    patches = torch.randn(2, 4, 8)
-    boxes = torch.rand(2, 3, 4).sort(-1).values[..., [0, 1, 2, 3]]
-    labels = torch.tensor([[1, 2, NOTHING], [NOTHING] * 3])
-    loss, right = head.loss(patches, Regions(boxes, labels, labels))
-    first, _ = head.loss(patches[:1], Regions(boxes[:1, :2], labels[:1, :2], labels[:1, :2]))
+    head = RegionHead(width=8, feature_width=6, grid=2, categories=4, attributes=3)
+    patches, features = torch.randn(1, 4, 8), torch.randn(1, 6)
+    boxes = torch.tensor([[[0.0, 0.0, 0.5, 1.0], [0.3, 0.3, 0.9, 0.8], [0.0, 0.0, 0.0, 0.0]]])
+    labels = torch.tensor([[1, 2, NOTHING]])
+    loss, right = head.loss(patches, features, Regions(boxes, labels, labels))
+    first, _ = head.loss(patches, features, Regions(boxes[:, :2], labels[:, :2], labels[:, :2]))
     torch.testing.assert_close(loss, first)
-    assert right.shape == (2,)
-    none = torch.full((2, 3), NOTHING)
-    loss, right = head.loss(patches, Regions(boxes, none, none))
-    assert loss.item() == 0
-    assert right.tolist() == [0, 0]
+    assert all(0 <= share <= 1 for share in right.values())
+    none = torch.full((1, 3), NOTHING)
+    _, right = head.loss(patches, features, Regions(boxes, none, none))
+    assert {name for name, share in right.items() if share > 0} <= {"picture_none"}
 
 
-def test_things_are_told_apart_by_where_they_are():
-    """A head on fixed patches learns which half is which: the gradient reaches the right ones."""
+def small_world() -> tuple[Tensor, Tensor, Regions]:
+    """Patches, features and boxes of 32 pictures: a thing on the left, one or two on the right."""
+    generator = torch.Generator().manual_seed(0)
+    kinds = torch.randint(3, (32, 2), generator=generator)
+    colours = torch.randint(2, (32, 2), generator=generator)
+    twice = torch.randint(2, (32,), generator=generator)
+    code = torch.cat([F.one_hot(kinds, 3), F.one_hot(colours, 2)], -1).float()  # [32, 2, 5]
+    patches = code[:, [0, 1, 0, 1]]  # the left and the right column of a 2 x 2 grid
+    features = torch.cat([code.flatten(1), twice[:, None].float()], 1)
+    left, right = [0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]
+    boxes = torch.tensor([left, right, right]).expand(32, 3, 4)
+    gone = twice == 0
+    categories, attributes = kinds[:, [0, 1, 1]].clone(), colours[:, [0, 1, 1]].clone()
+    categories[gone, 2], attributes[gone, 2] = NOTHING, NOTHING
+    return patches, features, Regions(boxes, categories, attributes)
+
+
+def test_everything_that_boxes_say_can_be_learned():
     torch.manual_seed(0)
-    head = RegionHead(width=4, grid=2, categories=2, attributes=0)
-    patches = torch.randn(8, 4, 4)
-    patches[:, [0, 2], 0], patches[:, [1, 3], 0] = 3, -3
-    halves = torch.tensor([[0.0, 0, 0.5, 1], [0.5, 0, 1, 1]]).expand(8, 2, 4)
-    labels = torch.tensor([[0, 1]]).expand(8, 2)
-    regions = Regions(halves, labels, torch.full_like(labels, NOTHING))
-    optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
-    for _ in range(30):
+    patches, features, regions = small_world()
+    different = regions.categories[:, 0] != regions.categories[:, 1]
+    patches, features = patches[different], features[different]
+    regions = Regions(*(part[different] for part in regions))
+    head = RegionHead(width=5, feature_width=11, grid=2, categories=3, attributes=2)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
+    for _ in range(300):
         optimizer.zero_grad()
-        loss, right = head.loss(patches, regions)
+        loss, right = head.loss(patches, features, regions)
         loss.backward()
         optimizer.step()
-    assert right[0] == 1
+    assert right["category"] == right["attribute"] == 1
+    assert min(right["picture_none"], right["picture_count"]) > 0.9
+    assert right["picture_attribute"] > 0.7  # asked of one of two things
 
 
 @pytest.mark.parametrize(
