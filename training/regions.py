@@ -6,8 +6,9 @@
 
 A caption tells the image encoder that a red kite is somewhere; a box tells it where to look, as
 in region-text pre-training (RegionCLIP, arXiv 2112.09106). Here the patches under a box name its
-category and its attribute, and the image feature says how many there are of each category and
-which attribute each has; the layers that say so are thrown away afterwards.
+category and its attribute, and so does the image feature when it is asked about a place in the
+picture; it also says how many there are of each category. The layers that say so are thrown away
+afterwards.
 """
 
 from __future__ import annotations
@@ -126,8 +127,11 @@ class RegionHead(nn.Module):
         self.attribute = nn.Linear(width, max(attributes, 1))
         self.feature_norm = nn.LayerNorm(feature_width)
         self.count = nn.Linear(feature_width, categories * (MOST + 1))
-        self.asked = nn.Embedding(categories, feature_width)
-        self.answer = nn.Linear(feature_width, max(attributes, 1))
+        self.place = nn.Sequential(
+            nn.Linear(4, feature_width), nn.GELU(), nn.Linear(feature_width, feature_width)
+        )
+        self.category_there = nn.Linear(feature_width, categories)
+        self.attribute_there = nn.Linear(feature_width, max(attributes, 1))
         edges = torch.arange(grid) / grid
         self.register_buffer("edges", edges, persistent=False)
         self.cell = 1 / grid
@@ -146,17 +150,20 @@ class RegionHead(nn.Module):
         pooled = self.norm(share.to(patches.dtype) @ patches)
         return self.category(pooled), self.attribute(pooled)
 
-    def of_picture(self, features: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of the counts [B, C, MOST + 1], and of the attributes [B, K, attributes].
+    def of_picture(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of the counts [B, C, MOST + 1], and of boxes as `forward` gives them.
+
+        The feature is asked by place and not by name ("what colour is the dog?"): a name invites
+        to answer what colour dogs usually have.
 
         Args:
             features: Of the pictures, [B, D].
-            categories: Whose attribute is asked for, [B, K].
+            boxes: As in `Regions`, [B, K, 4].
         """
         features = self.feature_norm(features)
         counts = self.count(features).unflatten(-1, (-1, MOST + 1))
-        asked = self.asked(categories.clamp(min=0))
-        return counts, self.answer(F.gelu(features.unsqueeze(1) * asked))
+        there = F.gelu(features.unsqueeze(1) * self.place(boxes))
+        return counts, self.category_there(there), self.attribute_there(there)
 
     def loss(
         self, patches: Tensor, features: Tensor, regions: Regions
@@ -165,7 +172,7 @@ class RegionHead(nn.Module):
 
         A picture without boxes has none of any category; a batch without boxes teaches only that.
         """
-        counts, answers = self.of_picture(features, regions.categories)
+        counts, category_there, attribute_there = self.of_picture(features, regions.boxes)
         present = torch.stack(
             [(regions.categories == c).sum(1) for c in range(counts.shape[1])], dim=1
         ).clamp(max=MOST)
@@ -173,7 +180,8 @@ class RegionHead(nn.Module):
         names = {
             "category": (category, regions.categories),
             "attribute": (attribute, regions.attributes),
-            "picture_attribute": (answers, regions.attributes),
+            "picture_category": (category_there, regions.categories),
+            "picture_attribute": (attribute_there, regions.attributes),
             # Of most categories there is none: those that are there weigh as much together.
             "picture_count": (counts, present.masked_fill(present == 0, NOTHING)),
             "picture_none": (counts, present.masked_fill(present > 0, NOTHING)),
