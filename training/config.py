@@ -19,6 +19,13 @@ from model.refusal import Refusal
 
 
 @dataclasses.dataclass
+class Prepare:
+    """Which `source` the data set is made from: `scenes`, `folder` or `coco`."""
+
+    source: str
+
+
+@dataclasses.dataclass
 class Fractions:
     """Shares of the scenes per split; they add up to 1."""
 
@@ -37,6 +44,60 @@ class Scenes:
     out: str
     fractions: Fractions
     sides: list[int]
+
+
+@dataclasses.dataclass
+class Shares:
+    """Shares of a folder's pictures per split; they add up to 1."""
+
+    train: float
+    val: float
+    test: float
+
+
+@dataclasses.dataclass
+class Folder:
+    """Pictures of one's own with their captions.
+
+    `captions` is a file in `path`, null for the one called captions.csv, .jsonl or .json.
+    `fractions` and `seed` split the pictures unless that file does. `on_broken` is `stop` or
+    `skip`; pictures over `max_pixels` are broken; `workers` processes decode.
+    """
+
+    path: str | None
+    captions: str | None
+    out: str
+    seed: int
+    fractions: Shares
+    on_broken: str
+    max_pixels: int
+    workers: int
+
+
+@dataclasses.dataclass
+class ArchiveHashes:
+    """SHA-256 of COCO's archives, in hex; null leaves one unchecked."""
+
+    train2014: str | None
+    val2014: str | None
+    caption_datasets: str | None
+
+
+@dataclasses.dataclass
+class Coco:
+    """COCO 2014 in Karpathy's splits.
+
+    `images_url` is where train2014.zip and val2014.zip are, `captions_url` where
+    caption_datasets.zip is; they are kept in `downloads`. `restval_to_train` counts the pictures
+    of COCO's val2014 that are in neither val nor test to train; else they are a split `restval`.
+    """
+
+    out: str
+    downloads: str
+    images_url: str
+    captions_url: str
+    sha256: ArchiveHashes
+    restval_to_train: bool
 
 
 @dataclasses.dataclass
@@ -195,7 +256,10 @@ class Export:
 class Config:
     """All blocks of `conf/config.yaml`."""
 
+    prepare: Prepare
     scenes: Scenes
+    folder: Folder
+    coco: Coco
     clip: Clip
     features: Features
     train: Train

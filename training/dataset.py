@@ -12,10 +12,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from model.refusal import Refusal
+from model.whole_folder import whole_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +77,21 @@ class CaptionDataset:
             known = ", ".join(f"{name} ({len(ids)})" for name, ids in self.splits.items())
             raise Refusal(f"{self.root} has no images in split {split!r}; it has: {known}")
         return self.splits[split]
+
+
+@contextmanager
+def writing_dataset(target: str | Path) -> Iterator[Path]:
+    """An empty folder to write a data set into, put in place of an older one when all went well.
+
+    Raises:
+        Refusal: `target` holds something else, which is left alone.
+    """
+    target = Path(target)
+    made = all((target / name).exists() for name in ("captions.json", "split.json"))
+    if target.exists() and not made and any(target.iterdir()):
+        raise Refusal(f"{target} holds something that is no caption data set; give another --out")
+    with whole_folder(target) as folder:
+        yield folder
 
 
 def _read_json(file: Path) -> Any:
