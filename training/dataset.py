@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,45 @@ def writing_dataset(target: str | Path) -> Iterator[Path]:
         raise Refusal(f"{target} holds something that is no caption data set; give another --out")
     with whole_folder(target) as folder:
         yield folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """One picture of a data set that is being made.
+
+    Attributes:
+        image_id: No other picture has it.
+        file_name: Under `images/`, with slashes.
+        captions: At least one.
+        split: The split it belongs to.
+    """
+
+    image_id: int
+    file_name: str
+    captions: list[str]
+    split: str
+
+
+def write_index(folder: Path, description: str, pictures: Sequence[Picture]) -> str:
+    """Write `captions.json` and `split.json` of these pictures.
+
+    Returns:
+        How many pictures and captions there are, and how many pictures in each split.
+    """
+    images = [{"id": p.image_id, "file_name": p.file_name} for p in pictures]
+    texts = [(p.image_id, caption) for p in pictures for caption in p.captions]
+    annotations = [
+        {"id": number, "image_id": image_id, "caption": caption}
+        for number, (image_id, caption) in enumerate(texts, start=1)
+    ]
+    splits: dict[str, list[int]] = {}
+    for picture in pictures:
+        splits.setdefault(picture.split, []).append(picture.image_id)
+    coco = {"info": {"description": description}, "images": images, "annotations": annotations}
+    for name, content in (("captions", coco), ("split", splits)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    counts = ", ".join(f"{name} {len(ids)}" for name, ids in splits.items())
+    return f"{len(images)} pictures, {len(texts)} captions: {counts}"
 
 
 def _read_json(file: Path) -> Any:

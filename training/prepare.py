@@ -14,10 +14,14 @@ from typing import Any
 from model.refusal import Refusal
 from training.command import arguments, command
 from training.config import Config, load_config
+from training.sources.folder import prepare_folder
 from training.sources.scenes import prepare_scenes
 
 #: `prepare.source` -> what makes it from the settings of the same name.
-SOURCES: dict[str, Callable[[Any], None]] = {"scenes": prepare_scenes}
+SOURCES: dict[str, Callable[[Any], None]] = {
+    "scenes": prepare_scenes,
+    "folder": prepare_folder,
+}
 
 
 def prepare(config: Config, **given: object) -> None:

@@ -18,11 +18,11 @@ from typing import Any
 from rich.progress import track
 
 from model.refusal import Refusal
-from training.config import Scenes
 from training.dataset import writing_dataset
 from training.scenes import draw_scene, sample_scene, write_captions
 from training.scenes.scene import Scene
 from training.scenes.world import THINGS
+from training.sources.settings import Scenes
 
 #: One picture in this many is a PNG, the others are JPEGs.
 PNG_EVERY = 8
