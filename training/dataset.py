@@ -79,6 +79,14 @@ class CaptionDataset:
         return self.splits[split]
 
 
+def check_target(target: str | Path) -> None:
+    """Refuse to put a data set where something else is; an older data set may be replaced."""
+    target = Path(target)
+    made = all((target / name).exists() for name in ("captions.json", "split.json"))
+    if target.exists() and not made and any(target.iterdir()):
+        raise Refusal(f"{target} holds something that is no caption data set; give another --out")
+
+
 @contextmanager
 def writing_dataset(target: str | Path) -> Iterator[Path]:
     """An empty folder to write a data set into, put in place of an older one when all went well.
@@ -86,10 +94,7 @@ def writing_dataset(target: str | Path) -> Iterator[Path]:
     Raises:
         Refusal: `target` holds something else, which is left alone.
     """
-    target = Path(target)
-    made = all((target / name).exists() for name in ("captions.json", "split.json"))
-    if target.exists() and not made and any(target.iterdir()):
-        raise Refusal(f"{target} holds something that is no caption data set; give another --out")
+    check_target(target)
     with whole_folder(target) as folder:
         yield folder
 

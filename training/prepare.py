@@ -8,20 +8,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from importlib import import_module
 
 from model.refusal import Refusal
 from training.command import arguments, command
 from training.config import Config, load_config
-from training.sources.folder import prepare_folder
-from training.sources.scenes import prepare_scenes
 
-#: `prepare.source` -> what makes it from the settings of the same name.
-SOURCES: dict[str, Callable[[Any], None]] = {
-    "scenes": prepare_scenes,
-    "folder": prepare_folder,
-}
+#: Modules of `training.sources`, each with a `prepare`, and the settings each takes.
+SOURCES = ("scenes", "folder", "coco")
 
 
 def prepare(config: Config, **given: object) -> None:
@@ -42,7 +36,8 @@ def prepare(config: Config, **given: object) -> None:
     for name in given:
         if not hasattr(settings, name):
             raise Refusal(f"--{name} means nothing to prepare.source={source}; leave it out")
-    SOURCES[source](dataclasses.replace(settings, **given))
+    # Not at the top: one source needs torch, which each process that draws scenes would load too.
+    import_module(f"training.sources.{source}").prepare(dataclasses.replace(settings, **given))
 
 
 def main() -> None:

@@ -21,11 +21,10 @@ from typing import Any
 
 from model.refusal import Refusal
 from training.sources.faults import listed
+from training.sources.fields import clean_text, read_id
 
 #: Names under which a picture's file may stand.
 FILE_NAMES = ("file", "file_name", "image")
-#: Image ids are kept in 64 bits.
-MAX_ID = 2**63 - 1
 
 
 @dataclasses.dataclass
@@ -161,9 +160,9 @@ def _entry(
 ) -> Iterator[Entry]:
     """A line as an entry, unless something is wrong with it."""
     try:
-        name = _word(fields["file"], "file")
-        split = _word(fields["split"], "split") if "split" in fields else None
-        texts = [_word(caption, "caption") for caption in captions]
+        name = clean_text(fields["file"], "file")
+        split = clean_text(fields["split"], "split") if "split" in fields else None
+        texts = [clean_text(caption, "caption") for caption in captions]
         if len(set(texts)) < len(texts):
             raise ValueError("has the same caption twice")
         for text in texts:
@@ -173,20 +172,6 @@ def _entry(
         faults.append(f"{where}: {error}")
         return
     yield Entry(where, name, texts, split)
-
-
-def _word(value: Any, name: str) -> str:
-    """Text with something in it; white space, line ends included, becomes single spaces."""
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is {_shown(value)}, which is no text")
-    text = value.strip() if name == "file" else " ".join(value.split())
-    if not text:
-        raise ValueError(f"{name} is empty")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError(f"{name} {ascii(text)[:40]} has half of a character") from None
-    return text
 
 
 def _read_coco(file: Path, text: str, faults: list[str]) -> Iterator[Entry]:
@@ -201,11 +186,11 @@ def _read_coco(file: Path, text: str, faults: list[str]) -> Iterator[Entry]:
     for number, image in enumerate(coco["images"]):
         where = f"{file.name} images[{number}]"
         try:
-            image_id = _id(image, "id")
+            image_id = read_id(image, "id")
             if image_id in entries:
                 raise ValueError(f"id {image_id} stands in {entries[image_id].where} already")
-            split = _word(image["split"], "split") if "split" in image else None
-            name = _word(image.get("file_name"), "file_name")
+            split = clean_text(image["split"], "split") if "split" in image else None
+            name = clean_text(image.get("file_name"), "file_name")
             entries[image_id] = Entry(where, name, [], split, image_id)
         except ValueError as error:
             faults.append(f"{where}: {error}")
@@ -213,13 +198,13 @@ def _read_coco(file: Path, text: str, faults: list[str]) -> Iterator[Entry]:
     for number, annotation in enumerate(coco["annotations"]):
         where = f"{file.name} annotations[{number}]"
         try:
-            image_id = _id(annotation, "image_id")
+            image_id = read_id(annotation, "image_id")
             if image_id not in entries:
                 raise ValueError(f"image_id {image_id} is no image of the file")
-            own = _id(annotation, "id") if "id" in annotation else None
+            own = read_id(annotation, "id") if "id" in annotation else None
             if own is not None and seen.setdefault(own, where) != where:
                 raise ValueError(f"id {own} stands in {seen[own]} already")
-            entries[image_id].captions.append(_word(annotation.get("caption"), "caption"))
+            entries[image_id].captions.append(clean_text(annotation.get("caption"), "caption"))
         except ValueError as error:
             faults.append(f"{where}: {error}")
     for entry in entries.values():
@@ -227,18 +212,3 @@ def _read_coco(file: Path, text: str, faults: list[str]) -> Iterator[Entry]:
             yield entry
         else:
             faults.append(f"{entry.where}: {entry.file} has no caption")
-
-
-def _id(item: Any, name: str) -> int:
-    """A number COCO names something by."""
-    if not isinstance(item, dict):
-        raise ValueError("must be an object in braces")
-    value = item.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_ID:
-        raise ValueError(f"{name} is {_shown(value)}; it must be a whole number, 0 or more")
-    return value
-
-
-def _shown(value: Any) -> str:
-    """A value of JSON as a message shows it, cut to what fits."""
-    return "a list or an object" if isinstance(value, list | dict) else json.dumps(value)[:40]

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from model.refusal import Refusal
-from training.dataset import Picture, write_index, writing_dataset
+from training.dataset import Picture, check_target, write_index, writing_dataset
 from training.decoding import decode_files
 from training.sources.caption_files import Entry, read_captions
 from training.sources.disk_space import check_space
@@ -32,13 +32,14 @@ CAPTION_FILES = ("captions.csv", "captions.jsonl", "captions.json")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
-def prepare_folder(settings: Folder) -> None:
+def prepare(settings: Folder) -> None:
     """Check the folder, then make its data set in place of an older one.
 
     Raises:
         Refusal: Settings that make no data set, faults in the folder, or a full disk.
     """
     root = _root(settings)
+    check_target(settings.out)
     entries, faults = read_captions(_caption_file(root, settings.captions))
     found = _merge(root, entries, faults)
     _warn_of_uncaptioned(root, entries)
@@ -52,8 +53,8 @@ def prepare_folder(settings: Folder) -> None:
         raise Refusal(f"{root} has no picture that can be used:{listed(faults)}")
     pictures = _split(sound, settings)
     size = sum((root / picture.file_name).stat().st_size for picture in pictures)
-    check_space({"folder.out": (Path(settings.out), size)})
     with writing_dataset(settings.out) as folder:
+        check_space({"folder.out": (Path(settings.out), size)})
         for picture in track(pictures, "copying", console=Console(stderr=True)):
             copy = folder / "images" / picture.file_name
             copy.parent.mkdir(parents=True, exist_ok=True)

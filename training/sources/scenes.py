@@ -33,7 +33,7 @@ PROCESSES = 2
 CATEGORY_IDS = {thing: number for number, thing in enumerate(THINGS, start=1)}
 
 
-def prepare_scenes(settings: Scenes) -> None:
+def prepare(settings: Scenes) -> None:
     """Draw the data set aside, then put it in place of an older one.
 
     Raises:
