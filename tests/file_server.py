@@ -20,6 +20,7 @@ class FileServer:
         files: Path of the URL -> its bytes.
         etags: Path -> ETag; without one there is none.
         ranges: Whether the server knows ranges.
+        shift: How far from what was asked a range begins.
         cuts: For each coming GET, after how many bytes the connection is reset.
         answers: For each coming request, a status to answer with instead.
         pause: Seconds between blocks of 64 kB.
@@ -31,6 +32,7 @@ class FileServer:
     files: dict[str, bytes] = dataclasses.field(default_factory=dict)
     etags: dict[str, str] = dataclasses.field(default_factory=dict)
     ranges: bool = True
+    shift: int = 0
     cuts: list[int] = dataclasses.field(default_factory=list)
     answers: list[int] = dataclasses.field(default_factory=list)
     pause: float = 0.0
@@ -62,7 +64,7 @@ def file_server() -> Iterator[FileServer]:
                 return
             body, start = state.files[self.path], 0
             if wanted and state.ranges:
-                start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+                start = int(wanted.removeprefix("bytes=").removesuffix("-")) + state.shift
                 self.send_response(206)
                 last = len(body) - 1
                 self.send_header("Content-Range", f"bytes {start}-{last}/{len(body)}")

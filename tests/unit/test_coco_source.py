@@ -133,6 +133,16 @@ def test_restval_may_stay_a_split_of_its_own(server: FileServer, tmp_path: Path)
     assert {name: len(ids) for name, ids in data.splits.items()} == SPLITS
 
 
+def test_captions_without_a_word_stay_out_and_are_counted(
+    server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    index = karpathy()
+    index["images"][0]["sentences"] += [{"raw": ""}, {"raw": " \n"}]
+    serve_coco(server, index)
+    assert_whole(make(server, tmp_path))
+    assert "left out 2 captions without a word" in capsys.readouterr().err
+
+
 def test_archives_that_are_there_need_no_network(server: FileServer, tmp_path: Path):
     (tmp_path / "down").mkdir()
     for path, content in server.files.items():
@@ -250,7 +260,9 @@ def test_a_killed_unpacking_does_not_count_as_a_full_disk(
         ({"cocoid": "37"}, 'cocoid is "37"; it must be a whole number'),
         ({"sentences": []}, "has no captions"),
         ({"sentences": ["a boat"]}, "sentences must be a list of objects"),
-        ({"sentences": [{"raw": " "}]}, "raw is empty"),
+        ({"sentences": [{"raw": " "}]}, "has no captions"),
+        ({"sentences": [{"raw": 3}]}, "raw is 3, which is no text"),
+        ({"sentences": [{}]}, "raw is null, which is no text"),
     ],
 )
 def test_every_fault_of_the_index_is_named_and_nothing_written(

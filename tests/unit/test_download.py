@@ -75,6 +75,15 @@ def test_a_server_that_ignores_ranges_sends_it_all_again(server: FileServer, tmp
     assert ranges(server)[1] is not None
 
 
+def test_a_range_that_was_not_asked_for_is_not_taken(server: FileServer, tmp_path: Path):
+    server.cuts, server.shift = [1_200_000], 7
+    with pytest.raises(Refusal, match="asked for bytes from .* the server sends 'bytes"):
+        fetch(server, tmp_path, None)
+    server.shift = 0
+    fetch(server, tmp_path)
+    assert_whole(tmp_path)
+
+
 def test_when_nothing_comes_it_is_given_up_and_gone_on_with(server: FileServer, tmp_path: Path):
     server.cuts = [1_200_000, 0, 0, 0, 0]
     with pytest.raises(Refusal, match="gave nothing in 4 tries .* run the command again to go on"):
@@ -189,7 +198,7 @@ def test_a_full_disk_is_no_lost_connection(
     plain = Path.open
 
     def opened(file: Path, *how: str, **more: object) -> object:
-        return Full() if how == ("ab",) else plain(file, *how, **more)
+        return Full() if how == ("wb",) else plain(file, *how, **more)
 
     monkeypatch.setattr(Path, "open", opened)
     with pytest.raises(OSError, match="No space left"):

@@ -185,6 +185,12 @@ def _pictures(
             f"{len(faults)} faults in dataset_coco.json of {archives[CAPTIONS].filename}; give "
             f"another archive:{listed(faults)}"
         )
+    # Nobody can mend an archive with a known SHA-256: sentences without a word stay out.
+    blank = sum(len(i["sentences"]) for i in images) - sum(
+        len(picture.captions) for picture in pictures.values()
+    )
+    if blank:
+        print(f"left out {blank} captions without a word", file=sys.stderr)
     return list(pictures.values())
 
 
@@ -200,7 +206,8 @@ def _picture(image: Any) -> Picture:
     sentences = image.get("sentences")
     if not isinstance(sentences, list) or not all(isinstance(s, dict) for s in sentences):
         raise ValueError("sentences must be a list of objects")
-    captions = [clean_text(s.get("raw"), "raw") for s in sentences]
+    raw = [sentence.get("raw") for sentence in sentences]
+    captions = [clean_text(text, "raw") for text in raw if text is None or str(text).strip()]
     if not captions:
         raise ValueError("has no captions")
     return Picture(image_id, f"{place}/{name}", captions, split)

@@ -132,13 +132,14 @@ def _fetch_rest(remote: Remote, part: Path, progress: Callable[[int], object]) -
         return
     wanted = {"Range": f"bytes={start}-"} if start else {}
     with _open(remote.url, "GET", wanted) as response:
-        if response.status == 206:
+        resumed = response.status == 206
+        if resumed:
             began, _, size = response.headers.get("Content-Range", "").rpartition("/")
-            resumed = began.replace("=", " ").startswith(f"bytes {start}-")
-            now = _remote(remote.url, response.headers, size)
-        else:  # the server knows no ranges: from the beginning
-            resumed = start == 0
-            now = _remote(remote.url, response.headers, response.headers.get("Content-Length"))
+            if not began.startswith(f"bytes {start}-"):
+                raise ConnectionError(f"asked for bytes from {start}, the server sends {began!r}")
+        else:  # the first request, or a server that knows no ranges: it comes from the beginning
+            size = response.headers.get("Content-Length")
+        now = _remote(remote.url, response.headers, size)
         if now != remote:
             raise Refusal(f"{remote.url} changed during the download; run the command again")
         with part.open("ab" if resumed else "wb") as content:
