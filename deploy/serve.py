@@ -72,7 +72,8 @@ def _sample_picture() -> Path:
     scenes = SCENES
     if not (scenes / "split.json").is_file():  # serving a checkpoint from elsewhere needs no data
         scenes = ROOT / "build" / "sample"
-        _run("drawing a sample", "-m", "training.prepare", "--count", "40", "--out", scenes)
+        draw = ("-m", "training.prepare", "prepare.source=scenes", "--count", "40")
+        _run("drawing a sample", *draw, "--out", scenes)
     captions = json.loads((scenes / "captions.json").read_text())
     first = json.loads((scenes / "split.json").read_text())["test"][0]
     name = next(image["file_name"] for image in captions["images"] if image["id"] == first)

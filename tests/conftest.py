@@ -78,7 +78,7 @@ def tiny_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "scenes"
     shares = "{train: 0.5, val: 0.167, test: 0.2, compositional: 0.133}"
     settings = ["scenes.seed=3", "scenes.count=60", "scenes.sides=[64,80]"]
-    prepare(load_config([*settings, f"scenes.fractions={shares}", f"scenes.out={folder}"]).scenes)
+    prepare(load_config([*settings, f"scenes.fractions={shares}", f"scenes.out={folder}"]))
     return folder
 
 

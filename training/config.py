@@ -16,27 +16,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from model.refusal import Refusal
+from training.sources.settings import Coco, Folder, Scenes
 
 
 @dataclasses.dataclass
-class Fractions:
-    """Shares of the scenes per split; they add up to 1."""
+class Prepare:
+    """Which `source` the data set is made from: `scenes`, `folder` or `coco`."""
 
-    train: float
-    val: float
-    test: float
-    compositional: float
-
-
-@dataclasses.dataclass
-class Scenes:
-    """The drawn data set: how many pictures, where, and their sides in pixels (low, high)."""
-
-    seed: int
-    count: int
-    out: str
-    fractions: Fractions
-    sides: list[int]
+    source: str
 
 
 @dataclasses.dataclass
@@ -201,7 +188,10 @@ class Export:
 class Config:
     """All blocks of `conf/config.yaml`."""
 
+    prepare: Prepare
     scenes: Scenes
+    folder: Folder
+    coco: Coco
     clip: Clip
     features: Features
     train: Train

@@ -12,10 +12,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from model.refusal import Refusal
+from model.whole_folder import whole_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +77,65 @@ class CaptionDataset:
             known = ", ".join(f"{name} ({len(ids)})" for name, ids in self.splits.items())
             raise Refusal(f"{self.root} has no images in split {split!r}; it has: {known}")
         return self.splits[split]
+
+
+def check_target(target: str | Path) -> None:
+    """Refuse to put a data set where something else is; an older data set may be replaced."""
+    target = Path(target)
+    made = all((target / name).exists() for name in ("captions.json", "split.json"))
+    if target.exists() and not made and any(target.iterdir()):
+        raise Refusal(f"{target} holds something that is no caption data set; give another --out")
+
+
+@contextmanager
+def writing_dataset(target: str | Path) -> Iterator[Path]:
+    """An empty folder to write a data set into, put in place of an older one when all went well.
+
+    Raises:
+        Refusal: `target` holds something else, which is left alone.
+    """
+    check_target(target)
+    with whole_folder(target) as folder:
+        yield folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """One picture of a data set that is being made.
+
+    Attributes:
+        image_id: No other picture has it.
+        file_name: Under `images/`, with slashes.
+        captions: At least one.
+        split: The split it belongs to.
+    """
+
+    image_id: int
+    file_name: str
+    captions: list[str]
+    split: str
+
+
+def write_index(folder: Path, description: str, pictures: Sequence[Picture]) -> str:
+    """Write `captions.json` and `split.json` of these pictures.
+
+    Returns:
+        How many pictures and captions there are, and how many pictures in each split.
+    """
+    images = [{"id": p.image_id, "file_name": p.file_name} for p in pictures]
+    texts = [(p.image_id, caption) for p in pictures for caption in p.captions]
+    annotations = [
+        {"id": number, "image_id": image_id, "caption": caption}
+        for number, (image_id, caption) in enumerate(texts, start=1)
+    ]
+    splits: dict[str, list[int]] = {}
+    for picture in pictures:
+        splits.setdefault(picture.split, []).append(picture.image_id)
+    coco = {"info": {"description": description}, "images": images, "annotations": annotations}
+    for name, content in (("captions", coco), ("split", splits)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    counts = ", ".join(f"{name} {len(ids)}" for name, ids in splits.items())
+    return f"{len(images)} pictures, {len(texts)} captions: {counts}"
 
 
 def _read_json(file: Path) -> Any:

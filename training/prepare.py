@@ -1,174 +1,55 @@
-"""Draw a data set of scenes: pictures, five captions each, split and ground truth.
+"""Make the data set: drawn scenes, a folder of one's own, or COCO.
 
-`python -m training.prepare --seed N --count M --out DIR` draws another one. The same seed and
-count give the same files; the result is a COCO-captions data set (see `training.dataset`) with
-`truth.json` beside it, image id -> what is in the picture, and `instances.json`, the same things
-as COCO instances: a box in pixels, a category and, beyond COCO, the colour among `attributes`.
+`python -m training.prepare --seed N --count M --out DIR` draws scenes;
+`prepare.source=folder folder.path=DIR` checks and splits pictures of one's own;
+`prepare.source=coco` downloads COCO. All give the same kind of folder, see `training.dataset`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import random
-from collections.abc import Iterator
-from multiprocessing import get_context
-from pathlib import Path
-from typing import Any
-
-from rich.progress import track
+from importlib import import_module
 
 from model.refusal import Refusal
-from model.whole_folder import whole_folder
 from training.command import arguments, command
-from training.config import Scenes, load_config
-from training.scenes import draw_scene, sample_scene, write_captions
-from training.scenes.scene import Scene
-from training.scenes.world import THINGS
+from training.config import Config, load_config
 
-#: One picture in this many is a PNG, the others are JPEGs.
-PNG_EVERY = 8
-#: Longest side over shortest at most.
-ASPECT = 1.3
-PROCESSES = 2
-#: COCO numbers its categories from one.
-CATEGORY_IDS = {thing: number for number, thing in enumerate(THINGS, start=1)}
+#: Modules of `training.sources`, each with a `prepare`, and the settings each takes.
+SOURCES = ("scenes", "folder", "coco")
 
 
-def prepare(settings: Scenes) -> None:
-    """Draw the data set aside, then put it in place of an older one.
+def prepare(config: Config, **given: object) -> None:
+    """Make the data set of `prepare.source`.
+
+    Args:
+        config: All settings.
+        **given: Settings of the source's block that stand in for those of `config`.
 
     Raises:
-        Refusal: Settings that make no data set.
+        Refusal: An unknown source, settings it does not have, or whatever is wrong with it.
     """
-    counts = _split_counts(settings)
-    target = Path(settings.out)
-    if target.exists() and not (target / "captions.json").exists() and any(target.iterdir()):
-        raise Refusal(f"{target} holds something that is no caption data set; give another --out")
-    with whole_folder(target) as partial:
-        _draw_all(settings, counts, partial)
-
-
-def _draw_all(settings: Scenes, counts: dict[str, int], folder: Path) -> None:
-    """Pictures and annotations of all splits into an empty folder."""
-    (folder / "images").mkdir()
-    jobs = [
-        _Job(settings.seed, split, index, (settings.sides[0], settings.sides[1]), folder)
-        for split, count in counts.items()
-        for index in range(count)
-    ]
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    instances: list[dict[str, Any]] = []
-    truth: dict[str, Any] = {}
-    splits: dict[str, list[int]] = {split: [] for split in counts}
-    with get_context("spawn").Pool(PROCESSES) as pool:
-        drawn = pool.imap(_draw, jobs, chunksize=16)
-        for number, (job, picture) in enumerate(
-            zip(jobs, _progress(drawn, len(jobs)), strict=True), start=1
-        ):
-            images.append({"id": number, **picture["image"]})
-            for caption in picture["captions"]:
-                annotations.append(
-                    {"id": len(annotations) + 1, "image_id": number, "caption": caption}
-                )
-            for instance in picture["instances"]:
-                instances.append({"id": len(instances) + 1, "image_id": number, **instance})
-            truth[str(number)] = picture["truth"]
-            splits[job.split].append(number)
-    info = {"description": "ClipCap scenes", "settings": dataclasses.asdict(settings)}
-    info["settings"].pop("out")
-    coco = {"info": info, "images": images, "annotations": annotations}
-    categories = [{"id": number, "name": name} for name, number in CATEGORY_IDS.items()]
-    boxes = {"info": info, "images": images, "annotations": instances, "categories": categories}
-    for name, content in (
-        ("captions", coco),
-        ("instances", boxes),
-        ("split", splits),
-        ("truth", truth),
-    ):
-        (folder / f"{name}.json").write_text(json.dumps(content))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """One picture to draw."""
-
-    seed: int
-    split: str
-    index: int
-    sides: tuple[int, int]
-    folder: Path
-
-
-def _draw(job: _Job) -> dict[str, Any]:
-    """Draw one picture and save it; everything about it follows from its name."""
-    rng = random.Random(f"{job.seed}/{job.split}/{job.index}")
-    scene = sample_scene(rng, job.split)
-    shorter = rng.randint(*job.sides)
-    longer = round(shorter * rng.uniform(1.0, ASPECT))
-    width, height = (shorter, longer) if rng.random() < 0.3 else (longer, shorter)
-    picture = draw_scene(scene, width, height)
-    name = f"{job.split}-{job.index:06d}"
-    if rng.randrange(PNG_EVERY) == 0:
-        name += ".png"
-        picture.save(job.folder / "images" / name)
-    else:
-        name += ".jpg"
-        picture.save(job.folder / "images" / name, quality=rng.randint(80, 95))
-    return {
-        "image": {"file_name": name, "width": width, "height": height},
-        "captions": write_captions(scene),
-        "instances": list(_instances(scene, width, height)),
-        "truth": scene.to_dict(),
-    }
-
-
-def _instances(scene: Scene, width: int, height: int) -> Iterator[dict[str, Any]]:
-    """Each thing of a scene as COCO writes it: its box is [x, y, width, height] in pixels."""
-    unit = min(width, height)
-    left, top = (width - unit) / 2, (height - unit) / 2
-    for group in scene.groups:
-        for x, y, w, h in group.boxes:
-            box = (left + x * unit, top + y * unit, w * unit, h * unit)
-            yield {
-                "category_id": CATEGORY_IDS[group.thing],
-                "bbox": [round(v, 2) for v in box],
-                "area": round(box[2] * box[3], 2),
-                "iscrowd": 0,
-                "attributes": [group.colour],
-            }
-
-
-def _split_counts(settings: Scenes) -> dict[str, int]:
-    """Pictures per split; the rounding goes to train."""
-    shares = dataclasses.asdict(settings.fractions)
-    if abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0:
-        raise Refusal(f"scenes.fractions are {shares}; they must be 0 or more and add up to 1")
-    if settings.count < 1:
-        raise Refusal(f"scenes.count is {settings.count}; it must be at least 1")
-    if len(settings.sides) != 2 or not 64 <= settings.sides[0] <= settings.sides[1] <= 4096:
-        raise Refusal(f"scenes.sides is {settings.sides}; give [low, high] from 64 to 4096 pixels")
-    counts = {split: int(settings.count * share) for split, share in shares.items()}
-    counts["train"] += settings.count - sum(counts.values())
-    return counts
-
-
-def _progress(drawn: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
-    yield from track(drawn, "drawing scenes", total)
+    source = config.prepare.source
+    if source not in SOURCES:
+        known = ", ".join(SOURCES)
+        raise Refusal(f"prepare.source is {source!r}; it must be one of {known}")
+    settings = getattr(config, source)
+    for name in given:
+        if not hasattr(settings, name):
+            raise Refusal(f"--{name} means nothing to prepare.source={source}; leave it out")
+    # Not at the top: one source needs torch, which each process that draws scenes would load too.
+    import_module(f"training.sources.{source}").prepare(dataclasses.replace(settings, **given))
 
 
 def main() -> None:
-    """Parse the command line and draw."""
+    """Parse the command line and make the data set."""
     parser = arguments(__doc__)
-    parser.add_argument("--seed", type=int, help="scenes.seed")
+    parser.add_argument("--seed", type=int, help="scenes.seed or folder.seed")
     parser.add_argument("--count", type=int, help="scenes.count: pictures in all splits together")
-    parser.add_argument("--out", help="scenes.out: folder of the data set")
+    parser.add_argument("--out", help="folder of the data set")
     options = parser.parse_args()
-    settings = load_config(options.overrides).scenes
     given = {name: getattr(options, name) for name in ("seed", "count", "out")}
     given = {name: value for name, value in given.items() if value is not None}
-    prepare(dataclasses.replace(settings, **given))
+    prepare(load_config(options.overrides), **given)
 
 
 if __name__ == "__main__":

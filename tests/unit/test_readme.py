@@ -40,7 +40,11 @@ def test_every_command_explains_itself(module: str):
 
 def test_every_setting_is_a_setting():
     words = shlex.split(SHELL, comments=True) + INLINE.split()
-    overrides = [w for w in words if re.match(r"(features|train|evaluate|clip)\.[a-z0-9_.]+=", w)]
+    overrides = [
+        w
+        for w in words
+        if re.match(r"(prepare|folder|coco|features|train|evaluate|clip)\.[a-z0-9_.]+=", w)
+    ]
     assert len(overrides) >= 5
     load_config(overrides)
 

@@ -1,0 +1,109 @@
+"""A small HTTP server of files that behaves as badly as real ones, one request after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclasses.dataclass
+class FileServer:
+    """What is served, how, and what was asked for.
+
+    Attributes:
+        files: Path of the URL -> its bytes.
+        etags: Path -> ETag; without one there is none.
+        ranges: Whether the server knows ranges.
+        shift: How far from what was asked a range begins.
+        cuts: For each coming GET, after how many bytes the connection is reset.
+        answers: For each coming request, a status to answer with instead.
+        pause: Seconds between blocks of 64 kB.
+        sized: Whether the size is told.
+        asked: Method, path and range of every request so far.
+        address: Where it listens.
+    """
+
+    files: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    etags: dict[str, str] = dataclasses.field(default_factory=dict)
+    ranges: bool = True
+    shift: int = 0
+    cuts: list[int] = dataclasses.field(default_factory=list)
+    answers: list[int] = dataclasses.field(default_factory=list)
+    pause: float = 0.0
+    sized: bool = True
+    asked: list[tuple[str, str, str | None]] = dataclasses.field(default_factory=list)
+    address: str = ""
+
+
+@contextmanager
+def file_server() -> Iterator[FileServer]:
+    """A server on a free port of this machine."""
+    state = FileServer()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:  # noqa: N802, its name in http.server
+            self.answer(False)
+
+        def do_GET(self) -> None:  # noqa: N802
+            self.answer(True)
+
+        def answer(self, with_body: bool) -> None:
+            wanted = self.headers.get("Range")
+            state.asked.append((self.command, self.path, wanted))
+            if state.answers:
+                self.send_error(state.answers.pop(0))
+                return
+            if self.path not in state.files:
+                self.send_error(404)
+                return
+            body, start = state.files[self.path], 0
+            if wanted and state.ranges:
+                start = int(wanted.removeprefix("bytes=").removesuffix("-")) + state.shift
+                self.send_response(206)
+                last = len(body) - 1
+                self.send_header("Content-Range", f"bytes {start}-{last}/{len(body)}")
+            else:
+                self.send_response(200)
+            if state.sized:
+                self.send_header("Content-Length", str(len(body) - start))
+            if self.path in state.etags:
+                self.send_header("ETag", state.etags[self.path])
+            self.end_headers()
+            if with_body:
+                self.send_body(body[start:])
+
+        def send_body(self, body: bytes) -> None:
+            end = state.cuts.pop(0) if state.cuts else len(body)
+            try:
+                for start in range(0, min(end, len(body)), 1 << 16):
+                    self.wfile.write(body[start : min(start + (1 << 16), end)])
+                    time.sleep(state.pause)
+            except ConnectionError:  # the client was killed
+                return
+            if end < len(body):
+                time.sleep(0.1)  # or what was sent is thrown away as well
+                reset = struct.pack("ii", 1, 0)
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+                self.connection.close()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    state.address = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

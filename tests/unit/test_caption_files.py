@@ -1,0 +1,188 @@
+"""Caption files: what is read from each kind, and every fault found, with its line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.refusal import Refusal
+from training.sources.caption_files import Entry, read_captions
+
+
+def read(folder: Path, name: str, content: str | bytes) -> tuple[list[Entry], list[str]]:
+    file = folder / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_captions(file)
+
+
+def test_csv_as_spreadsheets_write_it(tmp_path: Path):
+    text = (
+        "\ufeffImage, Caption ,licence,split\r\n"
+        'a.jpg,"a boat, a ""red"" one\nat sea",cc0,train\r\n\r\n'
+        "b ü.png,  ein   Haus ,,val\r\n"
+        "a.jpg,a boat,,train"
+    )
+    entries, faults = read(tmp_path, "x.csv", text)
+    assert faults == []
+    assert entries == [
+        Entry("x.csv line 2", "a.jpg", ['a boat, a "red" one at sea'], "train"),
+        Entry("x.csv line 5", "b ü.png", ["ein Haus"], "val"),
+        Entry("x.csv line 6", "a.jpg", ["a boat"], "train"),
+    ]
+
+
+def test_json_lines_with_one_caption_or_several(tmp_path: Path):
+    lines = [{"file_name": "a.jpg", "captions": ["one", "two"]}, {"file": "b.jpg", "caption": "x"}]
+    text = "\n".join(json.dumps(line) for line in lines) + "\n\n"
+    entries, faults = read(tmp_path, "x.jsonl", text)
+    assert faults == []
+    assert [(e.where, e.file, e.captions, e.split) for e in entries] == [
+        ("x.jsonl line 1", "a.jpg", ["one", "two"], None),
+        ("x.jsonl line 2", "b.jpg", ["x"], None),
+    ]
+
+
+def test_coco_captions_keep_their_ids_and_repeated_captions(tmp_path: Path):
+    coco = {
+        "images": [{"id": 9, "file_name": "a.jpg", "split": "val"}],
+        "annotations": [{"id": i, "image_id": 9, "caption": " a\nboat "} for i in (1, 2)],
+    }
+    entries, faults = read(tmp_path, "x.json", json.dumps(coco))
+    assert faults == []
+    assert entries == [Entry("x.json images[0]", "a.jpg", ["a boat", "a boat"], "val", 9)]
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("a.jpg", "has 1 fields, the header has 2"),
+        ("a.jpg,a boat, a tree", "has 3 fields, the header has 2"),
+        (",a boat", "file is empty"),
+        ("a.jpg,  ", "caption is empty"),
+        ('a.jpg,"a boat" here', "cannot be read as CSV"),
+        ('a.jpg,"never closed', "cannot be read as CSV"),
+        ("same.jpg,a house", "repeats file and caption of x.csv line 2"),
+    ],
+)
+def test_every_fault_of_a_csv_line(tmp_path: Path, line: str, fault: str):
+    entries, faults = read(tmp_path, "x.csv", f"file,caption\nsame.jpg,a house\n{line}\n")
+    assert len(entries) == len(faults) == 1
+    assert faults[0].startswith(f"x.csv line 3: {fault}")
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "must be like"),
+        ('{"caption": "a boat"}', "must have one file"),
+        ('{"file": "a", "image": "a", "caption": "b"}', "must have one file"),
+        ('{"file": "a", "caption": "b", "captions": ["b"]}', "must have one file"),
+        ('{"file": "a"}', "must have one file"),
+        ('{"file": "a", "captions": []}', "captions must be a list"),
+        ('{"file": "a", "captions": "b"}', "captions must be a list"),
+        ('{"file": 3, "caption": "b"}', "file is 3, which is no text"),
+        ('{"file": "a", "caption": null}', "caption is null, which is no text"),
+        ('{"file": "a", "caption": ["b"]}', "caption is a list or an object, which is no text"),
+        ('{"file": "a", "caption": "b", "split": ""}', "split is empty"),
+        ('{"file": "a", "caption": "\\ud800"}', "caption '\\ud800' has half of a character"),
+        ('{"file": "a", "captions": ["b", "b "]}', "has the same caption twice"),
+    ],
+)
+def test_every_fault_of_a_json_line(tmp_path: Path, line: str, fault: str):
+    entries, faults = read(tmp_path, "x.jsonl", f'{{"file": "s", "caption": "t"}}\n{line}\n')
+    assert len(entries) == len(faults) == 1
+    assert faults[0].startswith(f"x.jsonl line 2: {fault}")
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations", "fault"),
+    [
+        ([{"id": 1, "file_name": "b"}], [], "images[1]: id 1 stands in x.json images[0] already"),
+        ([{"id": "2", "file_name": "b"}], [], 'images[1]: id is "2"; it must be a whole number'),
+        ([{"id": -2, "file_name": "b"}], [], "images[1]: id is -2"),
+        ([{"id": True, "file_name": "b"}], [], "images[1]: id is true"),
+        ([{"id": 2**63, "file_name": "b"}], [], "images[1]: id is 9223372036854775808"),
+        ([{"id": 2}], [], "images[1]: file_name is null"),
+        (["b"], [], "images[1]: must be an object"),
+        ([{"id": 2, "file_name": "b"}], [], "images[1]: b has no caption"),
+        ([], [{"image_id": 7, "caption": "b"}], "annotations[1]: image_id 7 is no image"),
+        ([], [{"image_id": 1}], "annotations[1]: caption is null"),
+        ([], [{"id": 5, "image_id": 1, "caption": "b"}], "annotations[1]: id 5 stands in"),
+        ([], [3], "annotations[1]: must be an object"),
+    ],
+)
+def test_every_fault_of_coco_captions(
+    tmp_path: Path, images: list[object], annotations: list[object], fault: str
+):
+    coco = {
+        "images": [{"id": 1, "file_name": "a"}, *images],
+        "annotations": [{"id": 5, "image_id": 1, "caption": "c"}, *annotations],
+    }
+    entries, faults = read(tmp_path, "x.json", json.dumps(coco))
+    assert [entry.file for entry in entries] == ["a"]
+    assert len(faults) == 1
+    assert faults[0].startswith(f"x.json {fault}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.csv", "", "x.csv is empty; its first line must be: file,caption"),
+        ("x.csv", "name,caption\n", r"columns \['name', 'caption'\]; it must have one called file"),
+        ("x.csv", "file;caption\n", "separated by commas"),
+        ("x.csv", "file,image,caption\n", "one called file"),
+        ("x.json", "{", "is not JSON"),
+        ("x.json", "[" * 100_000, "is not JSON"),
+        ("x.json", "[]", "must have lists `images` and `annotations`"),
+        ("x.json", '{"images": [], "annotations": {}}', "must have lists"),
+        ("x.txt", "", "give a .csv, .jsonl or .json file"),
+        ("x.csv", b"file,caption\na,caf\xe9\nb,\xfc", r"on 2 lines; .*\n  line 2, byte 6 is 0xe9"),
+        ("x.csv", "file,caption\n".encode("utf-16"), "not UTF-8 on 1 lines"),
+    ],
+)
+def test_a_file_that_cannot_be_read_at_all_is_refused(
+    tmp_path: Path, name: str, content: str | bytes, words: str
+):
+    with pytest.raises(Refusal, match=words):
+        read(tmp_path, name, content)
+
+
+def test_a_long_list_of_faults_is_cut_and_counted(tmp_path: Path):
+    with pytest.raises(Refusal, match="on 50 lines(?s:.*)line 20, (?s:.*)… and 30 more$"):
+        read(tmp_path, "x.csv", b"\xff\n" * 50)
+
+
+WILD = st.text(st.sampled_from('",\n\r\t\0 ab\\é\u2028\ufeff{}[]:1;'), max_size=60)
+
+
+@settings(max_examples=200, deadline=None)
+@given(WILD)
+def test_whatever_a_file_holds_each_line_is_an_entry_or_a_fault(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+):
+    folder = tmp_path_factory.getbasetemp()
+    entries, faults = read(folder, "x.csv", "file,caption\n" + text)
+    assert all(entry.file and all(entry.captions) for entry in entries)
+    assert len(entries) + len(faults) <= len(text) + 1
+    lines = [line for line in text.removeprefix("\ufeff").split("\n") if line.strip()]
+    entries, faults = read(folder, "x.jsonl", text)
+    assert len(entries) + len(faults) == len(lines)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), max_size=4, unique=True))
+def test_what_was_written_is_what_is_read(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]
+):
+    folder = tmp_path_factory.getbasetemp()
+    text = "\n".join(json.dumps({"file": name, "caption": caption}) for name, caption in rows)
+    entries, faults = read(folder, "x.jsonl", text)
+    sound = {(name.strip(), " ".join(caption.split())): None for name, caption in rows}
+    assert [(e.file, *e.captions) for e in entries] == [pair for pair in sound if all(pair)]
+    assert len(entries) + len(faults) == len(rows)

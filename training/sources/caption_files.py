@@ -1,0 +1,214 @@
+"""Caption files as people have them: CSV, JSON lines, or COCO captions.
+
+    captions.csv    columns file (or file_name, image) and caption; split if there is one
+    captions.jsonl  {"file": ..., "caption": ...} or {"file": ..., "captions": [...]}, "split"
+    captions.json   COCO captions: {"images": [...], "annotations": [...]}, "split" in an image
+
+In the first two a picture may have several lines, one for each caption. What else stands in a
+line is not read. What is wrong is listed with its line; only a file that cannot be read at all is
+refused here.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from model.refusal import Refusal
+from training.sources.faults import listed
+from training.sources.fields import clean_text, read_id
+
+#: Names under which a picture's file may stand.
+FILE_NAMES = ("file", "file_name", "image")
+
+
+@dataclasses.dataclass
+class Entry:
+    """What a line (or a COCO image) says of a picture.
+
+    Attributes:
+        where: Line or image, for messages.
+        file: The picture as written.
+        captions: Its captions, white space made single spaces.
+        split: Its split, if it says one.
+        image_id: Its id, if it has one.
+    """
+
+    where: str
+    file: str
+    captions: list[str]
+    split: str | None = None
+    image_id: int | None = None
+
+
+def read_captions(file: Path) -> tuple[list[Entry], list[str]]:
+    """Everything a caption file says, and everything that is wrong with it.
+
+    Returns:
+        The sound entries in file order, and one readable line for each fault.
+
+    Raises:
+        Refusal: Another kind of file, not UTF-8, or without the columns or lists it must have.
+    """
+    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".json": _read_coco}
+    if file.suffix.lower() not in readers:
+        raise Refusal(f"{file} is no caption file we know; give a .csv, .jsonl or .json file")
+    text = _text(file)
+    faults: list[str] = []
+    return list(readers[file.suffix.lower()](file, text, faults)), faults
+
+
+def _text(file: Path) -> str:
+    """A file as text; a byte order mark, which spreadsheets write, is dropped."""
+    data = file.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        pass
+    bad: list[str] = []
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            bad.append(f"line {number}, byte {error.start + 1} is 0x{line[error.start]:02x}")
+    raise Refusal(
+        f"{file} is not UTF-8 on {len(bad)} lines; save it with the encoding UTF-8:{listed(bad)}"
+    )
+
+
+def _read_csv(file: Path, text: str, faults: list[str]) -> Iterator[Entry]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] = []
+    seen: dict[tuple[str, str], str] = {}
+    while True:
+        where = f"{file.name} line {reader.line_num + 1}"
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            faults.append(f"{where}: cannot be read as CSV ({error})")
+            continue
+        if row is None:
+            break
+        if not row:  # an empty line
+            continue
+        if not header:
+            header = _header(file, row)
+            continue
+        if len(row) != len(header):
+            faults.append(
+                f"{where}: has {len(row)} fields, the header has {len(header)}; a caption with a "
+                'comma goes in quotes: "a boat, a tree"'
+            )
+            continue
+        fields: dict[str, Any] = dict(zip(header, row, strict=True))
+        yield from _entry(where, fields, [fields["caption"]], seen, faults)
+    if not header:
+        raise Refusal(f"{file} is empty; its first line must be: file,caption")
+
+
+def _header(file: Path, row: list[str]) -> list[str]:
+    """Names of the columns, the one of the pictures as `file`; others get names of no meaning."""
+    names = [name.strip().lower() for name in row]
+    names = ["file" if name in FILE_NAMES else name for name in names]
+    for name in ("file", "caption", "split"):
+        if names.count(name) > 1 or (name != "split" and name not in names):
+            raise Refusal(
+                f"{file} begins with the columns {row}; it must have one called file (or file_name "
+                "or image) and one called caption, may have one called split, separated by commas"
+            )
+    return names
+
+
+def _read_jsonl(file: Path, text: str, faults: list[str]) -> Iterator[Entry]:
+    seen: dict[tuple[str, str], str] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{file.name} line {number}"
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            faults.append(f"{where}: is not JSON ({getattr(error, 'msg', error)})")
+            continue
+        if not isinstance(fields, dict):
+            faults.append(f'{where}: must be like {{"file": "a.jpg", "caption": "a boat"}}')
+            continue
+        names = [name for name in FILE_NAMES if name in fields]
+        given = [name for name in ("caption", "captions") if name in fields]
+        if len(names) != 1 or len(given) != 1:
+            faults.append(f"{where}: must have one file, and one of caption or captions")
+            continue
+        captions = fields[given[0]] if given == ["captions"] else [fields["caption"]]
+        if not isinstance(captions, list) or not captions:
+            faults.append(f"{where}: captions must be a list of at least one text")
+            continue
+        fields["file"] = fields[names[0]]
+        yield from _entry(where, fields, captions, seen, faults)
+
+
+def _entry(
+    where: str,
+    fields: dict[str, Any],
+    captions: list[Any],
+    seen: dict[tuple[str, str], str],
+    faults: list[str],
+) -> Iterator[Entry]:
+    """A line as an entry, unless something is wrong with it."""
+    try:
+        name = clean_text(fields["file"], "file")
+        split = clean_text(fields["split"], "split") if "split" in fields else None
+        texts = [clean_text(caption, "caption") for caption in captions]
+        if len(set(texts)) < len(texts):
+            raise ValueError("has the same caption twice")
+        for text in texts:
+            if seen.setdefault((name, text), where) != where:
+                raise ValueError(f"repeats file and caption of {seen[name, text]}")
+    except ValueError as error:
+        faults.append(f"{where}: {error}")
+        return
+    yield Entry(where, name, texts, split)
+
+
+def _read_coco(file: Path, text: str, faults: list[str]) -> Iterator[Entry]:
+    try:
+        coco = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Refusal(f"{file} is not JSON: {error}") from None
+    lists = [coco.get(name) for name in ("images", "annotations")] if isinstance(coco, dict) else []
+    if not lists or not all(isinstance(found, list) for found in lists):
+        raise Refusal(f"{file} is not COCO captions: it must have lists `images` and `annotations`")
+    entries: dict[int, Entry] = {}
+    for number, image in enumerate(coco["images"]):
+        where = f"{file.name} images[{number}]"
+        try:
+            image_id = read_id(image, "id")
+            if image_id in entries:
+                raise ValueError(f"id {image_id} stands in {entries[image_id].where} already")
+            split = clean_text(image["split"], "split") if "split" in image else None
+            name = clean_text(image.get("file_name"), "file_name")
+            entries[image_id] = Entry(where, name, [], split, image_id)
+        except ValueError as error:
+            faults.append(f"{where}: {error}")
+    seen: dict[int, str] = {}
+    for number, annotation in enumerate(coco["annotations"]):
+        where = f"{file.name} annotations[{number}]"
+        try:
+            image_id = read_id(annotation, "image_id")
+            if image_id not in entries:
+                raise ValueError(f"image_id {image_id} is no image of the file")
+            own = read_id(annotation, "id") if "id" in annotation else None
+            if own is not None and seen.setdefault(own, where) != where:
+                raise ValueError(f"id {own} stands in {seen[own]} already")
+            entries[image_id].captions.append(clean_text(annotation.get("caption"), "caption"))
+        except ValueError as error:
+            faults.append(f"{where}: {error}")
+    for entry in entries.values():
+        if entry.captions:
+            yield entry
+        else:
+            faults.append(f"{entry.where}: {entry.file} has no caption")

@@ -1,0 +1,14 @@
+"""Everything that is wrong with a source, said at once instead of one run after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+#: Faults that are listed; the rest are counted.
+NAMED = 20
+
+
+def listed(faults: Sequence[str]) -> str:
+    """One indented line for each of the first `NAMED` faults, and how many more there are."""
+    more = [f"… and {len(faults) - NAMED} more"] if len(faults) > NAMED else []
+    return "".join(f"\n  {fault}" for fault in [*faults[:NAMED], *more])

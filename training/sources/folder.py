@@ -1,0 +1,207 @@
+"""The source that is a folder of one's own: pictures and a file with their captions.
+
+Everything in it is looked at, every picture decoded, before anything is written; all faults are
+listed together. The pictures are copied, so the data set takes their room on the disk a second
+time, and neither a later change in the folder nor one in the data set reaches the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from model.refusal import Refusal
+from training.dataset import Picture, check_target, write_index, writing_dataset
+from training.decoding import decode_files
+from training.sources.caption_files import Entry, read_captions
+from training.sources.disk_space import check_space
+from training.sources.faults import listed
+from training.sources.settings import Folder
+
+CAPTION_FILES = ("captions.csv", "captions.jsonl", "captions.json")
+#: How the names of picture files end; others in the folder are not taken for forgotten pictures.
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+
+
+def prepare(settings: Folder) -> None:
+    """Check the folder, then make its data set in place of an older one.
+
+    Raises:
+        Refusal: Settings that make no data set, faults in the folder, or a full disk.
+    """
+    root = _root(settings)
+    check_target(settings.out)
+    entries, faults = read_captions(_caption_file(root, settings.captions))
+    found = _merge(root, entries, faults)
+    _warn_of_uncaptioned(root, entries)
+    sound = _decodable(root, found, settings, faults)
+    if faults and settings.on_broken == "stop":
+        raise Refusal(
+            f"{len(faults)} faults in {root}; mend them, or leave out what they name with "
+            f"folder.on_broken=skip:{listed(faults)}"
+        )
+    if not sound:
+        raise Refusal(f"{root} has no picture that can be used:{listed(faults)}")
+    pictures = _split(sound, settings)
+    size = sum((root / picture.file_name).stat().st_size for picture in pictures)
+    with writing_dataset(settings.out) as folder:
+        check_space({"folder.out": (Path(settings.out), size)})
+        for picture in track(pictures, "copying", console=Console(stderr=True)):
+            copy = folder / "images" / picture.file_name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / picture.file_name, copy)
+        counts = write_index(folder, f"pictures of {root.name}", pictures)
+    if faults:
+        print(f"left out for {len(faults)} faults:{listed(faults)}", file=sys.stderr)
+    print(f"{settings.out}: {counts}")
+
+
+def _root(settings: Folder) -> Path:
+    """The folder, links resolved; settings that cannot be meant are refused."""
+    if settings.path is None:
+        raise Refusal("folder.path is not set; say where your pictures are: folder.path=DIR")
+    if not Path(settings.path).is_dir():
+        raise Refusal(f"folder.path is {settings.path}, which is no folder")
+    if settings.on_broken not in ("stop", "skip"):
+        raise Refusal(f"folder.on_broken is {settings.on_broken!r}; it must be stop or skip")
+    shares = dataclasses.asdict(settings.fractions)
+    if abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0:
+        raise Refusal(f"folder.fractions are {shares}; they must be 0 or more and add up to 1")
+    root, out = Path(settings.path).resolve(), Path(settings.out).resolve()
+    if out.is_relative_to(root) or root.is_relative_to(out):
+        raise Refusal(
+            f"folder.out is {settings.out} and folder.path is {settings.path}; neither may lie in "
+            "the other, as an older data set is replaced: give another folder.out"
+        )
+    if (root / "captions.json").exists() and (root / "split.json").exists():
+        raise Refusal(
+            f"{root} is a data set already (it has captions.json and split.json); use it as it "
+            f"is: features.data={settings.path} train.data={settings.path}"
+        )
+    return root
+
+
+def _caption_file(root: Path, name: str | None) -> Path:
+    names = CAPTION_FILES if name is None else (name,)
+    there = [root / name for name in names if (root / name).is_file()]
+    if len(there) != 1:
+        wrong = "more than one of" if there else "no"
+        raise Refusal(
+            f"{root} has {wrong} {', '.join(names)}; say which file holds the captions: "
+            "folder.captions=FILE"
+        )
+    return there[0]
+
+
+def _merge(root: Path, entries: Sequence[Entry], faults: list[str]) -> dict[str, Entry]:
+    """Picture, as path within the folder -> all that was said of it."""
+    with_split = any(entry.split for entry in entries)
+    pictures: dict[str, Entry] = {}
+    for entry in entries:
+        try:
+            name = _locate(root, entry.file)
+            if with_split and entry.split is None:
+                raise ValueError(f"{entry.file} has no split, though others have one")
+            known = pictures.setdefault(name, dataclasses.replace(entry, captions=[]))
+            if known.image_id != entry.image_id:
+                raise ValueError(f"{entry.file} stands in {known.where} already")
+            if known.split != entry.split:
+                raise ValueError(
+                    f"{entry.file} is in split {entry.split!r}, but in {known.split!r} in "
+                    f"{known.where}"
+                )
+        except ValueError as error:
+            faults.append(f"{entry.where}: {error}")
+        else:
+            known.captions += entry.captions
+    return pictures
+
+
+def _locate(root: Path, name: str) -> str:
+    """Where in the folder (or in `images/` of it) a picture is, with slashes, links resolved.
+
+    Raises:
+        ValueError: It is not there, or not in the folder.
+    """
+    for place in ("", "images"):
+        try:
+            file = (root / place / name).resolve()
+            there = file.is_file()
+        except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, NUL
+            raise ValueError(f"{ascii(name[:80])} cannot be the name of a file ({error})") from None
+        if not file.is_relative_to(root):
+            raise ValueError(f"{name} lies outside of {root}; copy it there")
+        if there:
+            return file.relative_to(root).as_posix()
+    raise ValueError(f"{name} is missing")
+
+
+def _warn_of_uncaptioned(root: Path, entries: Sequence[Entry]) -> None:
+    """Say which pictures of the folder no line names; they are no fault."""
+    named = {root / place / entry.file for entry in entries for place in ("", "images")}
+    there = (file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES)
+    left = sorted(str(file.relative_to(root)) for file in there if file not in named)
+    if left:
+        print(f"{len(left)} pictures have no caption and stay out:{listed(left)}", file=sys.stderr)
+
+
+def _decodable(
+    root: Path, pictures: dict[str, Entry], settings: Folder, faults: list[str]
+) -> dict[str, Entry]:
+    """The pictures that can be decoded; the others join the faults."""
+    files = [root / name for name in pictures]
+    decoded = decode_files(files, _nothing, settings.max_pixels, settings.workers)
+    bar = track(decoded, "checking", len(files), console=Console(stderr=True))
+    sound = {}
+    for (name, entry), result in zip(pictures.items(), bar, strict=True):
+        if isinstance(result, str):
+            faults.append(f"{entry.where}: {result}")
+        else:
+            sound[name] = entry
+    return sound
+
+
+def _nothing(_: Image.Image) -> torch.Tensor:
+    """That a picture could be decoded is all there is to know."""
+    return torch.empty(0)
+
+
+def _split(entries: dict[str, Entry], settings: Folder) -> list[Picture]:
+    """Each picture with its split: the one it says, or one that follows from its name alone.
+
+    So pictures that join the folder later move none of the others.
+    """
+    shares = dataclasses.asdict(settings.fractions)
+    pictures = []
+    for number, (name, entry) in enumerate(entries.items(), start=1):
+        split = entry.split or _drawn_split(f"{settings.seed}/{name}", shares)
+        image_id = number if entry.image_id is None else entry.image_id
+        pictures.append(Picture(image_id, name, entry.captions, split))
+    given = {picture.split for picture in pictures}
+    empty = [split for split, share in shares.items() if share and split not in given]
+    if empty and not any(entry.split for entry in entries.values()):
+        raise Refusal(
+            f"of {len(pictures)} pictures none came to {' and '.join(empty)} by folder.fractions "
+            f"{shares}; add pictures, change folder.seed or folder.fractions, or say the split of "
+            "each picture in the caption file"
+        )
+    return pictures
+
+
+def _drawn_split(key: str, shares: dict[str, float]) -> str:
+    """A split by chance, the same for the same key."""
+    place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
+    for split, share in shares.items():
+        place -= share
+        if place < 0:
+            return split
+    return max(shares, key=lambda split: shares[split])  # shares add up to a hair less than 1

@@ -1,0 +1,80 @@
+"""Settings of the sources: blocks `scenes`, `folder` and `coco` of `training/conf/config.yaml`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass
+class Fractions:
+    """Shares of the scenes per split; they add up to 1."""
+
+    train: float
+    val: float
+    test: float
+    compositional: float
+
+
+@dataclasses.dataclass
+class Scenes:
+    """The drawn data set: how many pictures, where, and their sides in pixels (low, high)."""
+
+    seed: int
+    count: int
+    out: str
+    fractions: Fractions
+    sides: list[int]
+
+
+@dataclasses.dataclass
+class Shares:
+    """Shares of a folder's pictures per split; they add up to 1."""
+
+    train: float
+    val: float
+    test: float
+
+
+@dataclasses.dataclass
+class Folder:
+    """Pictures of one's own with their captions.
+
+    `captions` is a file in `path`, null for the one called captions.csv, .jsonl or .json.
+    `fractions` and `seed` split the pictures unless that file does. `on_broken` is `stop` or
+    `skip`; pictures over `max_pixels` are broken; `workers` processes decode.
+    """
+
+    path: str | None
+    captions: str | None
+    out: str
+    seed: int
+    fractions: Shares
+    on_broken: str
+    max_pixels: int
+    workers: int
+
+
+@dataclasses.dataclass
+class ArchiveHashes:
+    """SHA-256 of COCO's archives, in hex; null leaves one unchecked."""
+
+    train2014: str | None
+    val2014: str | None
+    caption_datasets: str | None
+
+
+@dataclasses.dataclass
+class Coco:
+    """COCO 2014 in Karpathy's splits.
+
+    `images_url` is where train2014.zip and val2014.zip are, `captions_url` where
+    caption_datasets.zip is; they are kept in `downloads`. `restval_to_train` counts the pictures
+    of COCO's val2014 that are in neither val nor test to train; else they are a split `restval`.
+    """
+
+    out: str
+    downloads: str
+    images_url: str
+    captions_url: str
+    sha256: ArchiveHashes
+    restval_to_train: bool
