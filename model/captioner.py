@@ -62,16 +62,18 @@ class ClipCap(nn.Module):
 
         Args:
             features: [B, D] CLIP features.
-            labels: [B, T] token ids, the end token included, then `IGNORED`.
+            labels: [B, T] token ids, the end token included, then `IGNORED`. An ignored token
+                among the others is neither read nor learned.
             word_dropout: Share of the words read that are blanked, so that the next word is
                 learned from the image and not from what usually follows (arXiv 1511.06349,
                 section 3.1).
         """
         prefix = self.prefix(features)  # [B, K, E]
         tokens = labels.clamp(min=0)
-        words = self.gpt2.transformer.wte(tokens[:, :-1])  # [B, T-1, E]
+        read = labels[:, :-1] != IGNORED
         if word_dropout > 0:
-            words = words * (torch.rand_like(words[..., :1]) >= word_dropout)
+            read = read & (torch.rand(read.shape, device=read.device) >= word_dropout)
+        words = self.gpt2.transformer.wte(tokens[:, :-1]) * read.unsqueeze(-1)  # [B, T-1, E]
         hidden = self.gpt2.transformer(
             inputs_embeds=torch.cat([prefix, words], dim=1), use_cache=False
         ).last_hidden_state[:, prefix.shape[1] - 1 :]  # [B, T, E]

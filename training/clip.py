@@ -170,7 +170,9 @@ def main() -> None:
     loaders = {split: loader(split) for split in ("train", "val", "test")}
     steps = len(loaders["train"]) * settings.epochs
     end = tokenizer.eos_token_id
-    module = ContrastiveModule(clip, settings, preprocessing, end, steps, _head(clip, index))
+    named = _tokens_of(index.attributes if index else [], tokenizer)
+    head = _head(clip, index)
+    module = ContrastiveModule(clip, settings, preprocessing, end, steps, head, named)
     if settings.compile:
         clip.vision_model.compile()
     trainer = pl.Trainer(
@@ -195,6 +197,13 @@ def main() -> None:
     _save(module.clip, tokenizer, preprocessing, settings, figures, len(dataset.ids("train")))
 
 
+def _tokens_of(words: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every token that one of these words begins a text with or goes on with."""
+    texts = [*words, *(f" {word}" for word in words)]
+    found = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    return sorted({token for ids in found for token in ids})
+
+
 def _check(settings: Clip) -> None:
     """Refuse shares that are none, and recoloured pictures that nothing learns from."""
     dropout = settings.captioner.word_dropout
@@ -215,7 +224,7 @@ def _head(clip: CLIPModel, index: RegionIndex | None) -> RegionHead | None:
     vision = clip.config.vision_config
     grid = vision.image_size // vision.patch_size
     width = clip.config.projection_dim
-    return RegionHead(vision.hidden_size, width, grid, index.categories, index.attributes)
+    return RegionHead(vision.hidden_size, width, grid, index.categories, len(index.attributes))
 
 
 def _save(

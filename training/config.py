@@ -60,7 +60,7 @@ class Clip:
     `base` is a Hugging Face name or folder to fine-tune, null to start from `model`.
     `caption_weight` and `region_weight` 0 leave contrastive training alone; the region loss wants
     boxes in the data set. `shift` is the random shift in pixels. `recolour` is the share of a batch
-    whose colours are changed at random; such pictures teach the names of boxes alone.
+    whose boxes change colour at random; such pictures teach nothing about attributes.
     """
 
     base: str | None

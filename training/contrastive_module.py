@@ -7,6 +7,7 @@ under a box name what is there (see `training.regions`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,7 +21,7 @@ from model.config import CaptionerConfig, MapperConfig
 from model.image import Preprocessing
 from training.config import Clip
 from training.optimization import adamw
-from training.regions import NOTHING, RegionHead, Regions
+from training.regions import NOTHING, RegionHead, Regions, recoloured
 from training.retrieval import recall_at
 
 #: Pixels uint8 [B, 3, S, S], token ids [B, C, L], and boxes where the data set has them.
@@ -37,6 +38,7 @@ class ContrastiveModule(pl.LightningModule):
         end_token_id: Ends (and pads) the texts.
         steps: Optimiser steps in all, for the schedule.
         regions: Names the boxes; None trains without the region loss.
+        attribute_tokens: Tokens that name an attribute in a caption.
     """
 
     def __init__(
@@ -46,7 +48,8 @@ class ContrastiveModule(pl.LightningModule):
         preprocessing: Preprocessing,
         end_token_id: int,
         steps: int,
-        regions: RegionHead | None,
+        regions: RegionHead | None = None,
+        attribute_tokens: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.clip = clip
@@ -60,22 +63,20 @@ class ContrastiveModule(pl.LightningModule):
         if settings.caption_weight > 0:
             self.captioner = _captioner_for(clip, settings, preprocessing, end_token_id)
         self.regions = regions
+        self.register_buffer("attribute_tokens", torch.tensor(attribute_tokens).long(), False)
         self.seen: list[tuple[Tensor, Tensor]] = []
 
-    def look(self, pixels: Tensor, colours: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Features [B, D] and patches [B, P, width] of pixels [B, 3, S, S] in 0..255.
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """What the image tower takes, of pixels [B, 3, S, S] in 0..255."""
+        return (pixels.float() / 255 - self.mean) / self.std
+
+    def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [B, D] and patches [B, P, width] of normalised pixels [B, 3, S, S].
 
         The patches are those that the last layer reads: the feature is gathered from them, while
         what the last layer makes of the patches themselves goes nowhere.
-
-        Args:
-            pixels: As they are in the picture.
-            colours: What becomes of the normalised channels, [B, 3, 3]; None leaves them.
         """
-        normalised = (pixels.float() / 255 - self.mean) / self.std
-        if colours is not None:
-            normalised = torch.einsum("bij,bjhw->bihw", colours, normalised)
-        seen = self.clip.vision_model(pixel_values=normalised, output_hidden_states=True)
+        seen = self.clip.vision_model(pixel_values=pixels, output_hidden_states=True)
         return self.clip.visual_projection(seen.pooler_output), seen.hidden_states[-2][:, 1:]
 
     def text_features(self, tokens: Tensor) -> Tensor:
@@ -87,20 +88,22 @@ class ContrastiveModule(pl.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The three losses; the contrastive one reads one caption a picture, ClipCap another.
 
-        Recoloured pictures take part in the region loss alone, without attributes: a data
-        set in which dogs are never green teaches that what is green is no dog, and the encoder
-        must not learn to name things by what colour they usually have.
+        A data set in which dogs are never green teaches that what is green is no dog, and the
+        encoder must not learn to name things by what colour they usually have. So the things of
+        some pictures are recoloured; nothing then learns from their attributes.
         """
         pixels, texts, regions = batch
         pixels, regions = self._shifted(pixels, regions)
-        changed = torch.randperm(len(pixels)) < round(self.settings.recolour * len(pixels))
-        colours = random_colours(changed) if changed.any() else None
-        features, patches = self.look(pixels, colours)
-        intact, texts = features[~changed], texts[~changed]
-        loss = self._contrastive(intact, _one_of(texts))
+        pixels = self.normalised(pixels)
+        changed = torch.zeros(len(pixels), dtype=torch.bool)
+        if regions is not None and self.settings.recolour > 0:
+            changed = torch.randperm(len(pixels)) < round(self.settings.recolour * len(pixels))
+            pixels[changed] = recoloured(pixels[changed], Regions(*(p[changed] for p in regions)))
+        features, patches = self.look(pixels)
+        loss = self._contrastive(features[~changed], _one_of(texts[~changed]))
         self.log("contrastive", loss, prog_bar=True)
         if self.captioner is not None:
-            caption = self._caption(self.captioner, intact, _one_of(texts))
+            caption = self._caption(self.captioner, features, _one_of(texts), changed)
             self.log("caption", caption, prog_bar=True)
             loss = loss + self.settings.caption_weight * caption
         if self.regions is not None and regions is not None:
@@ -120,19 +123,26 @@ class ContrastiveModule(pl.LightningModule):
         own = torch.arange(len(texts), device=texts.device)
         return (F.cross_entropy(similarity, own) + F.cross_entropy(similarity.T, own)) / 2
 
-    def _caption(self, captioner: ClipCap, features: Tensor, texts: Tensor) -> Tensor:
-        """Cross-entropy of the texts' tokens, the first end token among them."""
+    def _caption(
+        self, captioner: ClipCap, features: Tensor, texts: Tensor, changed: Tensor
+    ) -> Tensor:
+        """Cross-entropy of the texts' tokens, the first end token among them.
+
+        Attributes in the texts of changed pictures are neither read nor learned.
+        """
         texts = texts[:, 1:]  # without the start token
         ends = (texts == self.end_token_id).cumsum(1)
         labels = texts.masked_fill(ends > 1, IGNORED)
         labels = labels[:, : int((labels != IGNORED).sum(1).max())]
+        untrue = torch.isin(labels, self.attribute_tokens) & changed[:, None]
+        labels = labels.masked_fill(untrue, IGNORED)
         return captioner(features, labels, self.settings.captioner.word_dropout)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Collect features, since retrieval needs the whole split; count the boxes named right."""
         pixels, texts, regions = batch
         text = self.text_features(texts.flatten(0, 1))
-        features, patches = self.look(pixels)
+        features, patches = self.look(self.normalised(pixels))
         self.seen.append((features.float(), text.float()))
         if self.regions is not None and regions is not None:
             _, right = self.regions.loss(patches, features, regions)
@@ -166,19 +176,6 @@ class ContrastiveModule(pl.LightningModule):
             offset = regions.boxes.new_tensor([across, down, across, down])
             regions = regions._replace(boxes=regions.boxes + offset)
         return moved, regions
-
-
-def random_colours(changed: Tensor) -> Tensor:
-    """Matrices [B, 3, 3] for RGB: the unit matrix where nothing changes, else other colours.
-
-    The channels change places, are inverted half of the time, and are mixed with their mean.
-    """
-    kept = torch.eye(3).expand(len(changed), 3, 3)
-    places = torch.rand(len(changed), 3).argsort(1)
-    sign = torch.where(torch.rand(len(changed), 1, 1) < 0.5, -1.0, 1.0)
-    grey = torch.rand(len(changed), 1, 1)
-    other = sign * ((1 - grey) * torch.eye(3)[places] + grey / 3)
-    return torch.where(changed[:, None, None], other, kept)
 
 
 def _one_of(texts: Tensor) -> Tensor:

@@ -86,9 +86,9 @@ class RegionIndex:
         return len(self._category)
 
     @property
-    def attributes(self) -> int:
-        """How many attributes there are."""
-        return len(self._attribute)
+    def attributes(self) -> list[str]:
+        """The names of the attributes."""
+        return list(self._attribute)
 
     def split(self, image_ids: list[int], preprocessing: Preprocessing) -> Regions:
         """The boxes of these pictures as the encoder sees them."""
@@ -204,6 +204,41 @@ class RegionHead(nn.Module):
         """How much of each of the grid's cells lies between, [B, K, grid]."""
         upper = torch.minimum(high.unsqueeze(-1), self.edges + self.cell)
         return (upper - torch.maximum(low.unsqueeze(-1), self.edges)).clamp(min=0)
+
+
+def recoloured(pixels: Tensor, regions: Regions) -> Tensor:
+    """Pictures whose boxes have other colours, the boxes of one category the same ones.
+
+    Args:
+        pixels: Normalised, [B, 3, S, S].
+        regions: Their boxes.
+    """
+    batch, most = regions.categories.shape
+    same = regions.categories.unsqueeze(2) == regions.categories.unsqueeze(1)
+    first = same.int().argmax(2)  # [B, K]: the first box of the category
+    colours = random_colours(batch * most).view(batch, most, 3, 3)
+    colours = colours[torch.arange(batch)[:, None], first]
+    middles = (torch.arange(pixels.shape[-1]) + 0.5) / pixels.shape[-1]
+    left, top, right, bottom = regions.boxes.unsqueeze(-1).unbind(2)  # each [B, K, 1]
+    across, down = (middles >= left) & (middles < right), (middles >= top) & (middles < bottom)
+    down = down & (regions.categories != NOTHING).unsqueeze(-1)
+    painted = pixels
+    for k in range(most):
+        inside = (down[:, k, :, None] & across[:, k, None, :]).unsqueeze(1)  # [B, 1, S, S]
+        other = torch.einsum("bij,bjhw->bihw", colours[:, k], pixels)
+        painted = torch.where(inside, other.to(pixels.dtype), painted)
+    return painted
+
+
+def random_colours(count: int) -> Tensor:
+    """Matrices [count, 3, 3] for normalised RGB.
+
+    The channels change places, are inverted half of the time, and are mixed with their mean.
+    """
+    places = torch.rand(count, 3).argsort(1)
+    sign = torch.where(torch.rand(count, 1, 1) < 0.5, -1.0, 1.0)
+    grey = torch.rand(count, 1, 1)
+    return sign * ((1 - grey) * torch.eye(3)[places] + grey / 3)
 
 
 def _in_square(box: list[float], width: int, height: int, crop: bool) -> list[float]:

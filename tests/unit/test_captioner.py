@@ -70,6 +70,17 @@ def test_blanked_words_are_not_read(captioner: ClipCap):
     assert captioner(features, labels, word_dropout=0.5) not in (blind, captioner(features, labels))
 
 
+def test_an_ignored_word_is_neither_read_nor_learned(captioner: ClipCap):
+    features = features_of(captioner)[:1]
+    labels = torch.tensor([[5, IGNORED, 7, 0]])
+    words = captioner.gpt2.transformer.wte(torch.tensor([[5, 0, 7]])).clone()
+    words[:, 1] = 0
+    inputs = torch.cat([captioner.prefix(features), words], dim=1)
+    logits = captioner.gpt2(inputs_embeds=inputs).logits[0, 3:]
+    expected = torch.nn.functional.cross_entropy(logits[[0, 2, 3]], torch.tensor([5, 7, 0]))
+    torch.testing.assert_close(captioner(features, labels), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_pads_change_neither_loss_nor_gradients(captioner: ClipCap):
     features, results = features_of(captioner), []
     for length in (6, 11):

@@ -14,7 +14,14 @@ from torch.nn import functional as F
 from model.image import Preprocessing
 from model.refusal import Refusal
 from training.dataset import CaptionDataset
-from training.regions import NOTHING, RegionHead, RegionIndex, Regions
+from training.regions import (
+    NOTHING,
+    RegionHead,
+    RegionIndex,
+    Regions,
+    random_colours,
+    recoloured,
+)
 
 SQUARE = Preprocessing(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
@@ -38,7 +45,7 @@ def test_boxes_are_where_the_encoder_sees_them(tmp_path: Path):
         ],
     )
     index = RegionIndex(data)
-    assert (index.categories, index.attributes) == (2, 2)
+    assert (index.categories, index.attributes) == (2, ["black", "red"])
     regions = index.split([8, 7], SQUARE)
     assert regions.boxes[0, 0].tolist() == [0, 0, 0.5, 1]
     assert regions.boxes[1, 0].tolist() == [0, 0, 1, 1]
@@ -110,6 +117,30 @@ def test_everything_that_boxes_say_can_be_learned():
         optimizer.step()
     assert right["category"] == right["attribute"] == 1
     assert min(share for name, share in right.items() if name.startswith("picture")) > 0.9
+
+
+def test_boxes_of_one_category_get_the_same_other_colours():
+    torch.manual_seed(0)
+    pixels = torch.rand(1, 3, 1, 1).expand(1, 3, 8, 8)
+    places = [[0.0, 0.0, 0.5, 0.5], [0.5, 0.0, 1.0, 0.5], [0.0, 0.5, 0.5, 1.0], [0, 0, 1, 1]]
+    labels = torch.tensor([[2, 1, 2, NOTHING]])
+    regions = Regions(torch.tensor([places]), labels, labels)
+    quarters = recoloured(pixels, regions)[0].unfold(1, 4, 4).unfold(2, 4, 4).flatten(3)
+    assert (quarters == quarters[..., :1]).all()
+    first, second, third, rest = quarters[..., 0].permute(1, 2, 0).reshape(4, 3)
+    assert torch.equal(first, third)
+    assert not torch.equal(first, second)
+    assert torch.equal(rest, pixels[0, :, 0, 0])
+    assert not torch.equal(first, rest)
+
+
+def test_red_becomes_every_bright_colour_and_grey_stays_grey():
+    torch.manual_seed(0)
+    colours = random_colours(400)
+    found = colours @ torch.tensor([1.0, -1.0, -1.0])
+    for wanted in ([1, -1, -1], [-1, 1, -1], [-1, -1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]):
+        assert (found - torch.tensor(wanted)).abs().amax(1).min() < 0.2
+    torch.testing.assert_close((colours @ torch.ones(3)).abs(), torch.ones(400, 3))
 
 
 @pytest.mark.parametrize(
