@@ -33,13 +33,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from model.hugging_face import load_clip, read_preprocessing, write_preprocessing
 from model.image import Preprocessing
 from model.whole_folder import whole_folder
 from training.command import arguments, command
 from training.config import Clip, load_config
 from training.contrastive_module import Batch, ContrastiveModule
 from training.dataset import CaptionDataset
-from training.encoder import load_clip, read_preprocessing, write_preprocessing
 from training.pixels import cached_pixels
 from training.regions import RegionHead, RegionIndex, Regions
 from training.tokenizer import END, START, train_tokenizer

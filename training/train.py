@@ -21,11 +21,12 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
 from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
 from model.config import CaptionerConfig, MapperConfig
+from model.hugging_face import load_gpt2_tokenizer
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from training.caption_data import CaptionDataModule, TokenizedCaptions
@@ -150,17 +151,16 @@ def _language_model(
     """The tokenizer, and a trained GPT-2 or the config of one from scratch."""
     sizes = settings.gpt2
     if sizes.base is not None:
+        tokenizer = load_gpt2_tokenizer(sizes.base)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(sizes.base).backend_tokenizer
             gpt2 = GPT2LMHeadModel.from_pretrained(sizes.base, dtype="float32")
         except (OSError, ValueError) as error:
             raise Refusal(
                 f"no GPT-2 at {sizes.base!r}: {str(error).strip().splitlines()[0]} Give a folder "
                 "made by save_pretrained, or a Hugging Face name with the network up."
             ) from error
-        # Without its files the library makes an empty tokenizer up.
         size = tokenizer.get_vocab_size()
-        if size > gpt2.config.vocab_size or not tokenizer.encode("a").ids:
+        if size > gpt2.config.vocab_size:
             raise Refusal(
                 f"{sizes.base!r} has no tokenizer that fits: it knows {size} tokens, its GPT-2 "
                 f"{gpt2.config.vocab_size}"

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoTokenizer, CLIPModel
 
+from model.hugging_face import load_clip, read_preprocessing
 from tests.models import PREPROCESSING
 from training import clip
 from training.config import load_config
 from training.contrastive_module import Batch, ContrastiveModule
-from training.encoder import load_clip, read_preprocessing
 from training.features import Encoder
 from training.regions import Regions
 from training.tokenizer import END

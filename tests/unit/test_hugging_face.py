@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, CLIPModel, CLIPVisionModelWithProjection
 
+from model.hugging_face import load_clip, read_preprocessing, write_preprocessing
 from model.image import Preprocessing, to_pixels
 from model.refusal import Refusal
-from training.encoder import load_clip, read_preprocessing, write_preprocessing
 from training.scenes import draw_scene, sample_scene
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
