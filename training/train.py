@@ -1,8 +1,8 @@
 """Train a captioner on the cached features of a data set.
 
 `python -m training.train` learns the mapper (MLP or transformer, as in the paper) and GPT-2
-(from scratch, or a Hugging Face one fine-tuned or frozen), keeps the checkpoint with the best
-validation CIDEr, and writes it as a checkpoint folder together with the encoder.
+(from scratch, or a Hugging Face one fine-tuned, frozen or with LoRA), keeps the checkpoint with
+the best validation CIDEr, and writes it as a checkpoint folder together with the encoder.
 `train.resume=true` goes on where an interrupted run stopped.
 """
 
@@ -38,6 +38,7 @@ from training.feature_file import FeatureFile
 from training.features import Encoder
 from training.scoring import cider
 from training.tokenizer import END, train_tokenizer
+from training.tuning import check_tuning, merged
 
 
 def train(config: Config) -> None:
@@ -47,13 +48,7 @@ def train(config: Config) -> None:
         Refusal: Settings, data and features do not fit each other.
     """
     settings = config.train
-    if settings.tuning not in ("full", "frozen"):
-        raise Refusal(f"train.tuning is {settings.tuning!r}; it must be full or frozen")
-    if settings.tuning == "frozen" and settings.gpt2.base is None:
-        raise Refusal(
-            "train.tuning is frozen but train.gpt2.base is null: a GPT-2 from scratch must learn; "
-            "name a trained one or set train.tuning=full"
-        )
+    check_tuning(settings)
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     dataset = CaptionDataset.load(settings.data)
     encoder = Encoder(config.features.clip)
@@ -97,6 +92,7 @@ def train(config: Config) -> None:
     trainer.fit(module, data, ckpt_path=resume if settings.resume else None)
     state = torch.load(best.best_model_path, weights_only=True)["state_dict"]
     module.load_state_dict(state)
+    captioner.gpt2 = merged(captioner.gpt2)
     captioner.clip = encoder.model
     Checkpoint(
         captioner.eval(),
