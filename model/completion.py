@@ -36,10 +36,8 @@ def complete(captioner: ClipCap, file: Path, clip: str | None, gpt2_tokenizer: s
     """
     width = captioner.config.feature_width
     clip = clip or _clip_name(width, file)
-    encoder, preprocessing = (
-        load_clip(clip, CLIPVisionModelWithProjection),
-        read_preprocessing(clip),
-    )
+    encoder = load_clip(clip, CLIPVisionModelWithProjection, "--clip")
+    preprocessing = read_preprocessing(clip)
     sizes = encoder.config
     if sizes.projection_dim != width:
         raise Refusal(
@@ -51,7 +49,7 @@ def complete(captioner: ClipCap, file: Path, clip: str | None, gpt2_tokenizer: s
             f"{clip!r} makes {preprocessing.size} pixels (preprocessor_config.json), but its image "
             f"tower takes {sizes.image_size} (config.json); take a fresh copy"
         )
-    tokenizer = load_gpt2_tokenizer(gpt2_tokenizer)
+    tokenizer = load_gpt2_tokenizer(gpt2_tokenizer, "--gpt2-tokenizer")
     vocabulary, known = captioner.gpt2.config.vocab_size, tokenizer.get_vocab_size()
     end = captioner.config.end_token_id
     if known != vocabulary or tokenizer.decode([end]) != FULL_STOP:

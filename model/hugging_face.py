@@ -24,8 +24,13 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 NOT_FOUND = (OSError, HfHubHTTPError, LocalEntryNotFoundError)
 
 
-def load_clip(name: str, kind: type[Model]) -> Model:
+def load_clip(name: str, kind: type[Model], option: str | None = None) -> Model:
     """A CLIP (or one of its towers) by Hugging Face name or folder, in fp32.
+
+    Args:
+        name: The name or folder.
+        kind: Hugging Face's class: both towers, or one.
+        option: What the user gives the name with, for the refusal.
 
     Raises:
         Refusal: No such folder or name, no network, or weights that do not fill the model.
@@ -43,7 +48,7 @@ def load_clip(name: str, kind: type[Model]) -> Model:
             output_loading_info=True,
         )
     except NOT_FOUND as error:
-        raise Refusal(f"no CLIP at {name!r}: {_not_found(name, error)}") from error
+        raise Refusal(f"no CLIP at {name!r}: {_not_found(name, error, option)}") from error
     except SafetensorError as error:
         raise Refusal(f"the weights of {name!r} are damaged: {error}; take a fresh copy") from error
     except RuntimeError as error:  # shapes; the table of them is for --debug
@@ -56,8 +61,12 @@ def load_clip(name: str, kind: type[Model]) -> Model:
     return model
 
 
-def load_gpt2_tokenizer(name: str) -> Tokenizer:
+def load_gpt2_tokenizer(name: str, option: str | None = None) -> Tokenizer:
     """GPT-2's tokenizer by Hugging Face name or folder.
+
+    Args:
+        name: The name or folder.
+        option: What the user gives the name with, for the refusal.
 
     Raises:
         Refusal: No such folder or name, no network, or no tokenizer there.
@@ -67,14 +76,14 @@ def load_gpt2_tokenizer(name: str) -> Tokenizer:
     _silence()
     try:
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(name).backend_tokenizer
-    except (*NOT_FOUND, ValueError) as error:
-        raise Refusal(f"no GPT-2 tokenizer at {name!r}: {_not_found(name, error)}") from error
+    except NOT_FOUND as error:
+        reason = _not_found(name, error, option)
+        raise Refusal(f"no GPT-2 tokenizer at {name!r}: {reason}") from error
+    except ValueError as error:
+        raise Refusal(_no_tokenizer(name)) from error
     # Without its files the library makes an empty tokenizer up.
     if not tokenizer.encode("a").ids:
-        raise Refusal(
-            f"{name!r} has no tokenizer in it; a GPT-2 comes with tokenizer.json, or with "
-            "vocab.json and merges.txt"
-        )
+        raise Refusal(_no_tokenizer(name))
     return tokenizer
 
 
@@ -87,14 +96,21 @@ def _silence() -> None:
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _not_found(name: str, error: Exception) -> str:
+def _no_tokenizer(name: str) -> str:
+    return (
+        f"{name!r} has no GPT-2 tokenizer in it; give a folder with tokenizer.json, or with "
+        "config.json, vocab.json and merges.txt"
+    )
+
+
+def _not_found(name: str, error: Exception, option: str | None) -> str:
     """The library's reason, and what to do."""
     reason = str(error).strip().splitlines()[0]
     advice = "Give a folder made by save_pretrained, or a Hugging Face name with the network up."
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not Path(name).exists():
         advice += (
             f" Without network: fetch the files of https://huggingface.co/{name} into a folder on "
-            "another machine, and give that folder."
+            f"another machine, and give that folder{f' with {option}' if option else ''}."
         )
     return f"{reason} {advice}"
 

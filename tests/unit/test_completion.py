@@ -159,9 +159,9 @@ def test_without_network_one_line_says_what_to_fetch(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "checkpoint"
-    for words, name in (
-        (["--out", out], "openai/clip-vit-base-patch32"),
-        (["--out", out, "--clip", tiny_clip], "gpt2"),
+    for words, name, option in (
+        (["--out", out], "openai/clip-vit-base-patch32", "--clip"),
+        (["--out", out, "--clip", tiny_clip], "gpt2", "--gpt2-tokenizer"),
     ):
         file = weights_file(tmp_path, width=24 if "--clip" in words else 512)
         with pytest.raises(SystemExit) as caught:
@@ -169,6 +169,7 @@ def test_without_network_one_line_says_what_to_fetch(
         message = str(caught.value)
         assert message.startswith("error: no ")
         assert f"https://huggingface.co/{name} into a folder" in message
+        assert message.endswith(f"give that folder with {option}.")
         assert len(message.splitlines()) == 1
         assert not out.exists()
 
