@@ -5,6 +5,7 @@
     tokenizer.json           GPT-2's tokenizer
     generation_config.json   how it captions unless asked otherwise
     training_features.json   optional: statistics of the features it was trained on
+    README.md                optional: model card, where the captioner comes from
 
 Loading is strict and needs no network.
 """
@@ -30,6 +31,7 @@ from model.tokenizer import load_tokenizer
 from model.whole_folder import whole_folder
 
 WEIGHTS = "model.safetensors"
+CARD = "README.md"
 #: Our option names and Hugging Face's.
 _GENERATION_NAMES = {
     "num_beams": "num_beams",
@@ -52,12 +54,14 @@ class Checkpoint:
         generation: How it captions unless asked otherwise.
         training_features: Per-dimension `mean` and `std` of the training features and their
             `count`, or None.
+        card: Model card in Markdown: where the captioner comes from, or None.
     """
 
     captioner: ClipCap
     tokenizer: Tokenizer
     generation: GenerationOptions
     training_features: dict[str, Any] | None = None
+    card: str | None = None
 
     def save(self, folder: str | Path) -> None:
         """Write the folder aside, then put it in place of an older one."""
@@ -74,6 +78,8 @@ class Checkpoint:
             _write_json(generation, partial / "generation_config.json")
             if self.training_features is not None:
                 _write_json(self.training_features, partial / "training_features.json")
+            if self.card is not None:
+                (partial / CARD).write_text(self.card, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> Checkpoint:
@@ -108,7 +114,8 @@ class Checkpoint:
             )
         features = folder / "training_features.json"
         statistics = _read_json(features) if features.exists() else None
-        return cls(captioner.eval(), tokenizer, generation, statistics)
+        card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).exists() else None
+        return cls(captioner.eval(), tokenizer, generation, statistics, card)
 
 
 def weights_sha256(folder: str | Path) -> str:

@@ -1,4 +1,9 @@
-"""Reading the checkpoints that the authors of ClipCap published.
+"""Reading the checkpoints that the authors of ClipCap published, and completing them.
+
+    python -m model.published coco_weights.pt --out models/coco
+    make serve CHECKPOINT=models/coco
+
+adds what the files lack, CLIP's image tower and GPT-2's tokenizer, and writes a checkpoint folder.
 
 A flat state dict: `gpt.*` is a Hugging Face GPT-2, `clip_project.*` the mapper. Every size is
 inferred from shapes. The files know no end of sequence: a caption is over at the full stop. Head
@@ -8,14 +13,17 @@ transformer mapper has 8 heads.
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
+import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from model.captioner import ClipCap
+from model.completion import complete
 from model.config import CaptionerConfig, MapperConfig
 from model.image import Preprocessing
 from model.refusal import Refusal
@@ -137,3 +145,33 @@ def _infer(
         end_token_is_text=True,
     )
     return config, mapper
+
+
+def main() -> None:
+    """Convert the file of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("weights", type=Path, help="published weights file (.pt)")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
+    parser.add_argument(
+        "--clip", metavar="NAME_OR_FOLDER", help="CLIP it was trained on (default: by its width)"
+    )
+    parser.add_argument(
+        "--gpt2-tokenizer", metavar="NAME_OR_FOLDER", default="gpt2", help="(default: gpt2)"
+    )
+    given = parser.parse_args()
+    try:
+        captioner = read_published(given.weights)
+        complete(captioner, given.weights, given.clip, given.gpt2_tokenizer).save(given.out)
+    except (Refusal, OSError) as error:
+        sys.exit(f"error: {error}")
+    mapper = captioner.config.mapper
+    print(
+        f"{given.out}: {mapper.kind} mapper with a prefix of {mapper.prefix_length}; "
+        f"to serve it: make serve CHECKPOINT={given.out}"
+    )
+
+
+if __name__ == "__main__":
+    main()

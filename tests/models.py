@@ -17,8 +17,8 @@ from transformers import (
 )
 
 from model.config import CaptionerConfig, MapperConfig
+from model.hugging_face import write_preprocessing
 from model.image import Preprocessing
-from training.encoder import write_preprocessing
 from training.tokenizer import END, START, train_tokenizer
 
 WORDS = ["two red boats on a calm sea", "a bird over a snowy lake", "a small house by the road"]

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from model.captioner import IGNORED, ClipCap
-from model.torchscript import build_search
+from model.search import Search
+from model.torchscript import build_decoder
 from training.config import Train
 from training.optimization import adamw
+from training.tuning import merged, prepare
 
 #: Images captioned at a time during validation.
 VALIDATION_BATCH = 128
@@ -43,8 +45,7 @@ class CaptionerModule(pl.LightningModule):
         self.steps = steps
         self.val_features = val_features
         self.val_cider = val_cider
-        if settings.tuning == "frozen":
-            captioner.gpt2.requires_grad_(False)
+        captioner.gpt2 = prepare(captioner.gpt2, settings)
 
     def on_train_epoch_start(self) -> None:
         """A frozen GPT-2 runs without dropout: it is a fixed function."""
@@ -68,7 +69,8 @@ class CaptionerModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Greedy captions of the validation images, scored: what the best checkpoint goes by."""
-        search = build_search(self.captioner).to(self.device)
+        decoder = build_decoder(merged(self.captioner.gpt2))
+        search = Search(decoder, self.captioner.config.end_token_id).eval().to(self.device)
         captions: list[list[int]] = []
         room = self.captioner.gpt2.config.n_positions - self.captioner.config.mapper.prefix_length
         for features in self.val_features.split(VALIDATION_BATCH):

@@ -33,6 +33,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from model.hugging_face import load_clip, read_preprocessing, write_preprocessing
 from model.image import Preprocessing
 from model.refusal import Refusal
 from model.whole_folder import whole_folder
@@ -40,7 +41,6 @@ from training.command import arguments, command
 from training.config import Clip, load_config
 from training.contrastive_module import Batch, ContrastiveModule
 from training.dataset import CaptionDataset
-from training.encoder import load_clip, read_preprocessing, write_preprocessing
 from training.pixels import cached_pixels
 from training.regions import RegionHead, RegionIndex, Regions
 from training.tokenizer import END, START, train_tokenizer

@@ -120,11 +120,20 @@ class Gpt2:
 
 
 @dataclasses.dataclass
+class Lora:
+    """Rank of the matrices beside GPT-2's weights, their scale alpha / rank, and their dropout."""
+
+    rank: int
+    alpha: float
+    dropout: float
+
+
+@dataclasses.dataclass
 class Train:
-    """The captioner; `tuning` is `full` or `frozen`, `trainer` goes to Lightning's Trainer.
+    """The captioner; `trainer` goes to Lightning's Trainer.
 
+    `tuning` of GPT-2 is `full`, `frozen`, or `lora` with the settings of that name.
     `word_dropout` is the share of the words read that are blanked (see `ClipCap.forward`).
-
     `work` holds what a run needs to resume; `curves` is the folder of the CSV files of losses and
     validation scores.
     """
@@ -137,6 +146,7 @@ class Train:
     mapper: Mapper
     gpt2: Gpt2
     tuning: str
+    lora: Lora
     normalize_feature: bool
     epochs: int
     batch_size: int

@@ -17,13 +17,13 @@ from rich.progress import track
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
+from model.hugging_face import load_clip, read_preprocessing
 from model.image import to_pixels
 from model.refusal import Refusal
 from training.command import arguments, command
 from training.config import Features, load_config
 from training.dataset import CaptionDataset
 from training.decoding import decode_files
-from training.encoder import load_clip, read_preprocessing
 from training.feature_file import EncoderIdentity, FeatureWriter, writing_features
 
 #: Broken files named in the error; the rest are counted.

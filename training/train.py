@@ -1,8 +1,8 @@
 """Train a captioner on the cached features of a data set.
 
 `python -m training.train` learns the mapper (MLP or transformer, as in the paper) and GPT-2
-(from scratch, or a Hugging Face one fine-tuned or frozen), keeps the checkpoint with the best
-validation CIDEr, and writes it as a checkpoint folder together with the encoder.
+(from scratch, or a Hugging Face one fine-tuned, frozen or with LoRA), keeps the checkpoint with
+the best validation CIDEr, and writes it as a checkpoint folder together with the encoder.
 `train.resume=true` goes on where an interrupted run stopped.
 """
 
@@ -21,11 +21,12 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
 from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
 from model.config import CaptionerConfig, MapperConfig
+from model.hugging_face import load_gpt2_tokenizer
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from training.caption_data import CaptionDataModule, TokenizedCaptions
@@ -37,6 +38,7 @@ from training.feature_file import FeatureFile
 from training.features import Encoder
 from training.scoring import cider
 from training.tokenizer import END, train_tokenizer
+from training.tuning import check_tuning, merged
 
 
 def train(config: Config) -> None:
@@ -46,13 +48,7 @@ def train(config: Config) -> None:
         Refusal: Settings, data and features do not fit each other.
     """
     settings = config.train
-    if settings.tuning not in ("full", "frozen"):
-        raise Refusal(f"train.tuning is {settings.tuning!r}; it must be full or frozen")
-    if settings.tuning == "frozen" and settings.gpt2.base is None:
-        raise Refusal(
-            "train.tuning is frozen but train.gpt2.base is null: a GPT-2 from scratch must learn; "
-            "name a trained one or set train.tuning=full"
-        )
+    check_tuning(settings)
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     dataset = CaptionDataset.load(settings.data)
     encoder = Encoder(config.features.clip)
@@ -96,6 +92,7 @@ def train(config: Config) -> None:
     trainer.fit(module, data, ckpt_path=resume if settings.resume else None)
     state = torch.load(best.best_model_path, weights_only=True)["state_dict"]
     module.load_state_dict(state)
+    captioner.gpt2 = merged(captioner.gpt2)
     captioner.clip = encoder.model
     Checkpoint(
         captioner.eval(),
@@ -150,17 +147,16 @@ def _language_model(
     """The tokenizer, and a trained GPT-2 or the config of one from scratch."""
     sizes = settings.gpt2
     if sizes.base is not None:
+        tokenizer = load_gpt2_tokenizer(sizes.base)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(sizes.base).backend_tokenizer
             gpt2 = GPT2LMHeadModel.from_pretrained(sizes.base, dtype="float32")
         except (OSError, ValueError) as error:
             raise Refusal(
                 f"no GPT-2 at {sizes.base!r}: {str(error).strip().splitlines()[0]} Give a folder "
                 "made by save_pretrained, or a Hugging Face name with the network up."
             ) from error
-        # Without its files the library makes an empty tokenizer up.
         size = tokenizer.get_vocab_size()
-        if size > gpt2.config.vocab_size or not tokenizer.encode("a").ids:
+        if size > gpt2.config.vocab_size:
             raise Refusal(
                 f"{sizes.base!r} has no tokenizer that fits: it knows {size} tokens, its GPT-2 "
                 f"{gpt2.config.vocab_size}"

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoTokenizer, CLIPModel
 
+from model.hugging_face import load_clip, read_preprocessing
 from model.refusal import Refusal
 from tests.models import PREPROCESSING
 from training import clip
 from training.config import load_config
 from training.contrastive_module import Batch, ContrastiveModule
-from training.encoder import load_clip, read_preprocessing
 from training.features import Encoder
 from training.regions import NOTHING, RegionHead, Regions
 from training.tokenizer import END

@@ -17,15 +17,16 @@ from model.refusal import Refusal
 HALF = (0.5, 0.5, 0.5)
 
 
-def captioner_of(kind: str) -> ClipCap:
+def captioner_of(kind: str, feature_width: int = 48, vocabulary: int = 90) -> ClipCap:
     torch.manual_seed(3)
+    gpt2 = {"vocab_size": vocabulary, "n_positions": 40, "n_embd": 128, "n_layer": 2, "n_head": 2}
     return ClipCap(
         CaptionerConfig(
             clip=None,
-            gpt2={"vocab_size": 90, "n_positions": 40, "n_embd": 128, "n_layer": 2, "n_head": 2},
+            gpt2=gpt2,
             mapper=MapperConfig(kind, prefix_length=4, clip_length=3, layers=2, heads=8),
             preprocessing=Preprocessing(224, HALF, HALF),
-            feature_width=48,
+            feature_width=feature_width,
             normalize_feature=kind == "transformer",
             end_token_id=FULL_STOP,
         )

@@ -1,4 +1,4 @@
-"""CLIP folders and names: their preprocessing is Hugging Face's, and mistakes are one line."""
+"""Hugging Face's folders: the preprocessing is theirs, and mistakes are one line."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, CLIPModel, CLIPVisionModelWithProjection
 
+from model.hugging_face import (
+    load_clip,
+    load_gpt2_tokenizer,
+    read_preprocessing,
+    write_preprocessing,
+)
 from model.image import Preprocessing, to_pixels
 from model.refusal import Refusal
-from training.encoder import load_clip, read_preprocessing, write_preprocessing
 from training.scenes import draw_scene, sample_scene
+from training.tokenizer import train_tokenizer
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 KINDS = [
@@ -154,3 +160,18 @@ def test_weights_that_do_not_fill_the_model_are_one_line(folder: Path, damage: s
         load_clip(str(folder), CLIPModel)
     assert str(folder) in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_tokenizer_is_read_from_either_kind_of_files(tmp_path: Path):
+    own = train_tokenizer(["two red boats on a calm sea"], 300, ())
+    own.save(str(tmp_path / "tokenizer.json"))
+    assert load_gpt2_tokenizer(str(tmp_path)).to_str() == own.to_str()
+    (tmp_path / "tokenizer.json").unlink()
+    own.model.save(str(tmp_path))  # vocab.json and merges.txt
+    with pytest.raises(
+        Refusal, match=r"no GPT-2 tokenizer in it; .* config\.json, vocab\.json and"
+    ):
+        load_gpt2_tokenizer(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    tokens = load_gpt2_tokenizer(str(tmp_path)).encode(" red boats").ids
+    assert own.decode(tokens) == " red boats"

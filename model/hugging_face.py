@@ -1,47 +1,54 @@
-"""Hugging Face CLIP folders and names: loading them, and their preprocessing."""
+"""Hugging Face folders and names: CLIP with its preprocessing, and GPT-2's tokenizer."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
+import huggingface_hub
 import transformers
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from transformers import CLIPConfig, CLIPModel, PreTrainedModel
-from transformers.utils import cached_file
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, CLIPConfig, CLIPModel, PreTrainedModel
+from transformers.utils.hub import cached_file
 
 from model.image import Preprocessing
 from model.refusal import Refusal
+from model.tokenizer import load_tokenizer
 
 Model = TypeVar("Model", bound=PreTrainedModel)
+#: What these libraries raise for a name or folder that is not there, or a network that is down.
+NOT_FOUND = (OSError, HfHubHTTPError, LocalEntryNotFoundError)
 
 
-def load_clip(name: str, kind: type[Model]) -> Model:
+def load_clip(name: str, kind: type[Model], option: str | None = None) -> Model:
     """A CLIP (or one of its towers) by Hugging Face name or folder, in fp32.
+
+    Args:
+        name: The name or folder.
+        kind: Hugging Face's class: both towers, or one.
+        option: What the user gives the name with, for the refusal.
 
     Raises:
         Refusal: No such folder or name, no network, or weights that do not fill the model.
     """
-    # Loading one tower reports the other's weights as unexpected; what matters is checked below.
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    _silence()
+    loader: Any = kind
     try:
-        config = CLIPConfig.from_pretrained(name)
+        config: Any = CLIPConfig.from_pretrained(name)
         config.vision_config.projection_dim = config.projection_dim
         config.text_config.projection_dim = config.projection_dim
-        model, report = kind.from_pretrained(
+        model, report = loader.from_pretrained(
             name,
-            config=config if kind is CLIPModel else config.vision_config,
+            config=config if loader is CLIPModel else config.vision_config,
             dtype="float32",
             output_loading_info=True,
         )
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise Refusal(
-            f"no CLIP at {name!r}: {str(error).strip().splitlines()[0]} Give a folder made by "
-            "save_pretrained, or a Hugging Face name with the network up."
-        ) from error
+    except NOT_FOUND as error:
+        raise Refusal(f"no CLIP at {name!r}: {_not_found(name, error, option)}") from error
     except SafetensorError as error:
         raise Refusal(f"the weights of {name!r} are damaged: {error}; take a fresh copy") from error
     except RuntimeError as error:  # shapes; the table of them is for --debug
@@ -54,10 +61,64 @@ def load_clip(name: str, kind: type[Model]) -> Model:
     return model
 
 
+def load_gpt2_tokenizer(name: str, option: str | None = None) -> Tokenizer:
+    """GPT-2's tokenizer by Hugging Face name or folder.
+
+    Args:
+        name: The name or folder.
+        option: What the user gives the name with, for the refusal.
+
+    Raises:
+        Refusal: No such folder or name, no network, or no tokenizer there.
+    """
+    if (own := Path(name) / "tokenizer.json").exists():
+        return load_tokenizer(own)  # to the letter; what the library cannot read, it makes up
+    _silence()
+    try:
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(name).backend_tokenizer
+    except NOT_FOUND as error:
+        reason = _not_found(name, error, option)
+        raise Refusal(f"no GPT-2 tokenizer at {name!r}: {reason}") from error
+    except ValueError as error:
+        raise Refusal(_no_tokenizer(name)) from error
+    # Without its files the library makes an empty tokenizer up.
+    if not tokenizer.encode("a").ids:
+        raise Refusal(_no_tokenizer(name))
+    return tokenizer
+
+
+def _silence() -> None:
+    """Leave the talking to our refusals: what matters is checked, and raised."""
+    # Loading one tower reports the other's weights as unexpected; the hub reports every retry.
+    library: Any
+    for library in (transformers, huggingface_hub):
+        library.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _no_tokenizer(name: str) -> str:
+    return (
+        f"{name!r} has no GPT-2 tokenizer in it; give a folder with tokenizer.json, or with "
+        "config.json, vocab.json and merges.txt"
+    )
+
+
+def _not_found(name: str, error: Exception, option: str | None) -> str:
+    """The library's reason, and what to do."""
+    reason = str(error).strip().splitlines()[0]
+    advice = "Give a folder made by save_pretrained, or a Hugging Face name with the network up."
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not Path(name).exists():
+        advice += (
+            f" Without network: fetch the files of https://huggingface.co/{name} into a folder on "
+            f"another machine, and give that folder{f' with {option}' if option else ''}."
+        )
+    return f"{reason} {advice}"
+
+
 def read_preprocessing(name: str) -> Preprocessing:
     """The preprocessing that a CLIP was trained with, from its `preprocessor_config.json`."""
     try:
-        file = cached_file(name, "preprocessor_config.json")
+        file = str(cached_file(name, "preprocessor_config.json"))
         fields: dict[str, Any] = json.loads(Path(file).read_text())
     except OSError as error:
         reason = str(error).strip().splitlines()[0]

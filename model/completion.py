@@ -1,0 +1,101 @@
+"""What a published captioner lacks: CLIP's image tower, GPT-2's tokenizer, and a model card."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+from transformers import CLIPVisionModelWithProjection
+
+from model.captioner import ClipCap
+from model.checkpoint import Checkpoint
+from model.config import CaptionerConfig
+from model.hugging_face import load_clip, load_gpt2_tokenizer, read_preprocessing
+from model.options import GenerationOptions
+from model.refusal import Refusal
+
+#: The CLIP that the published captioners were trained on, by the width of its features.
+CLIP_NAMES = {512: "openai/clip-vit-base-patch32"}
+#: What a caption ends with; GPT-2's own tokenizer must write the end token so.
+FULL_STOP = "."
+
+
+def complete(captioner: ClipCap, file: Path, clip: str | None, gpt2_tokenizer: str) -> Checkpoint:
+    """A checkpoint from a captioner that was published without encoder and tokenizer.
+
+    Args:
+        captioner: What `model.published.read_published` gives; the encoder is put into it.
+        file: Where it was read from, for the model card and for messages.
+        clip: The CLIP it was trained on, as Hugging Face name or folder; None takes the one that
+            the width of its features tells.
+        gpt2_tokenizer: GPT-2's tokenizer, as Hugging Face name or folder.
+
+    Raises:
+        Refusal: One of the two cannot be had, or they do not fit the captioner.
+    """
+    width = captioner.config.feature_width
+    clip = clip or _clip_name(width, file)
+    encoder = load_clip(clip, CLIPVisionModelWithProjection, "--clip")
+    preprocessing = read_preprocessing(clip)
+    sizes = encoder.config
+    if sizes.projection_dim != width:
+        raise Refusal(
+            f"{file} takes features {width} wide, but those of {clip!r} are {sizes.projection_dim} "
+            "wide (projection_dim); give the CLIP it was trained on with --clip"
+        )
+    if sizes.image_size != preprocessing.size:
+        raise Refusal(
+            f"{clip!r} makes {preprocessing.size} pixels (preprocessor_config.json), but its image "
+            f"tower takes {sizes.image_size} (config.json); take a fresh copy"
+        )
+    tokenizer = load_gpt2_tokenizer(gpt2_tokenizer, "--gpt2-tokenizer")
+    vocabulary, known = captioner.gpt2.config.vocab_size, tokenizer.get_vocab_size()
+    end = captioner.config.end_token_id
+    if known != vocabulary or tokenizer.decode([end]) != FULL_STOP:
+        raise Refusal(
+            f"the tokenizer of {gpt2_tokenizer!r} knows {known} tokens and writes token {end} as "
+            f"{tokenizer.decode([end])!r}; {file} needs {vocabulary} and {FULL_STOP!r}: give "
+            "GPT-2's own with --gpt2-tokenizer"
+        )
+    captioner.clip = encoder
+    captioner.config = dataclasses.replace(
+        captioner.config, clip=sizes.to_dict(), preprocessing=preprocessing
+    )
+    room = captioner.gpt2.config.n_positions - captioner.config.mapper.prefix_length
+    generation = GenerationOptions(num_beams=5, max_tokens=min(32, room))
+    card = _card(file, captioner.config, clip, gpt2_tokenizer)
+    return Checkpoint(captioner.eval(), tokenizer, generation, card=card)
+
+
+def _clip_name(width: int, file: Path) -> str:
+    """The Hugging Face name of the CLIP whose features are so wide."""
+    if width in CLIP_NAMES:
+        return CLIP_NAMES[width]
+    which = " (OpenAI's RN50x4, which Hugging Face does not have)" if width == 640 else ""
+    raise Refusal(
+        f"{file} was trained on CLIP features {width} wide{which}, and no CLIP of that width is "
+        f"known here; give one whose projection_dim is {width} with --clip, or take a captioner "
+        "of ViT-B/32 (coco_weights.pt, conceptual_weights.pt)"
+    )
+
+
+def _card(file: Path, config: CaptionerConfig, clip: str, gpt2_tokenizer: str) -> str:
+    """The model card: what was put together from where."""
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    mapper = f"{config.mapper.kind} mapper with a prefix of {config.mapper.prefix_length}"
+    return f"""\
+# Image captioner from `{file.name}`
+
+A ClipCap captioner (Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix for Image Captioning",
+[arXiv 2111.09734](https://arxiv.org/abs/2111.09734)), converted by `python -m model.published`.
+
+| part | from |
+|---|---|
+| {mapper}, and GPT-2 | `{file.name}`, SHA-256 `{digest}` |
+| CLIP's image tower and preprocessing | `{clip}` |
+| tokenizer | `{gpt2_tokenizer}` |
+
+Captions end at the full stop: it was trained without an end token.
+"""

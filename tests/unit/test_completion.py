@@ -1,0 +1,184 @@
+"""A published weights file becomes a checkpoint that exports, serves and says the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import CLIPModel, PreTrainedTokenizerFast
+
+from model import published
+from model.artifact import Artifact
+from model.checkpoint import Checkpoint
+from model.completion import complete
+from model.image import Preprocessing
+from model.options import GenerationOptions
+from model.published import FULL_STOP, read_published
+from model.refusal import Refusal
+from model.torchscript import unexported
+from tests.models import PREPROCESSING, WORDS
+from tests.unit.test_published import as_published, captioner_of
+from training.config import Export
+from training.export import export
+from training.tokenizer import train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def gpt2_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small tokenizer; like GPT-2's, it writes the full stop as token 13."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    bpe = train_tokenizer(WORDS, 300, ())
+    PreTrainedTokenizerFast(tokenizer_object=bpe).save_pretrained(folder)
+    return folder
+
+
+def weights_file(folder: Path, kind: str = "mlp", width: int = 24, vocabulary: int = 300) -> Path:
+    """A random weights file in the published layout."""
+    file = folder / f"{kind}_weights.pt"
+    torch.save(as_published(captioner_of(kind, width, vocabulary)), file)
+    return file
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["model.published", *map(str, words)])
+    published.main()
+
+
+@pytest.mark.parametrize("kind", ["mlp", "transformer", "linear"])
+def test_a_published_file_becomes_an_artifact_that_says_the_same(
+    kind: str,
+    tiny_clip: Path,
+    gpt2_tokenizer: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    file, out = weights_file(tmp_path, kind), tmp_path / "checkpoint"
+    run(monkeypatch, file, "--out", out, "--clip", tiny_clip, "--gpt2-tokenizer", gpt2_tokenizer)
+    assert f"make serve CHECKPOINT={out}" in capsys.readouterr().out
+    # The export compares with Hugging Face's own `generate` before it puts itself in place.
+    export(Export(str(out), str(tmp_path / "metrics.json"), str(tmp_path / "artifact")))
+    artifact = Artifact.load(tmp_path / "artifact")
+    assert (artifact.defaults.num_beams, artifact.info["end_token_id"]) == (5, FULL_STOP)
+
+    original = read_published(file)
+    clip = CLIPModel.from_pretrained(tiny_clip).eval()
+    pixels = torch.randn(3, 3, 32, 32)
+    with torch.inference_mode():
+        features = clip.visual_projection(clip.vision_model(pixels).pooler_output)
+        expected = original.prefix(features)
+        torch.testing.assert_close(artifact.module.prefix(artifact.encode(pixels)), expected)
+    eager = unexported(Checkpoint.load(out))
+    for options in (GenerationOptions(1, max_tokens=12), GenerationOptions(5, 2, max_tokens=12)):
+        for mine, theirs in zip(
+            artifact.caption(features, options), eager.caption(features, options), strict=True
+        ):
+            assert [caption.text for caption in mine] == [caption.text for caption in theirs]
+
+
+def test_a_caption_ends_with_the_full_stop_and_shows_it(
+    tiny_clip: Path, gpt2_tokenizer: Path, tmp_path: Path
+):
+    file = weights_file(tmp_path)
+    checkpoint = complete(read_published(file), file, str(tiny_clip), str(gpt2_tokenizer))
+    artifact = unexported(checkpoint)
+    assert artifact.text([*checkpoint.tokenizer.encode("two boats").ids, FULL_STOP]) == "two boats."
+    assert checkpoint.captioner.config.preprocessing == PREPROCESSING
+
+
+def test_the_model_card_says_where_the_parts_come_from(
+    tiny_clip: Path, gpt2_tokenizer: Path, tmp_path: Path
+):
+    file = weights_file(tmp_path)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    checkpoint = complete(read_published(file), file, str(tiny_clip), str(gpt2_tokenizer))
+    checkpoint.save(tmp_path / "checkpoint")
+    card = (tmp_path / "checkpoint" / "README.md").read_text()
+    for part in ("mlp_weights.pt", digest, str(tiny_clip), str(gpt2_tokenizer)):
+        assert f"`{part}`" in card
+    Checkpoint.load(tmp_path / "checkpoint").save(tmp_path / "again")
+    assert (tmp_path / "again" / "README.md").read_text() == card
+
+
+def test_features_of_another_width_are_refused_with_both_numbers(
+    tiny_clip: Path, gpt2_tokenizer: Path, tmp_path: Path
+):
+    file = weights_file(tmp_path, width=48)
+    with pytest.raises(Refusal, match=r"features 48 wide, but those of .* are 24 wide .* --clip"):
+        complete(read_published(file), file, str(tiny_clip), str(gpt2_tokenizer))
+
+
+def test_an_encoder_for_pictures_of_another_size_is_refused(
+    tiny_clip: Path, gpt2_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    other = Preprocessing(48, PREPROCESSING.mean, PREPROCESSING.std)
+    monkeypatch.setattr("model.completion.read_preprocessing", lambda _: other)
+    file = weights_file(tmp_path)
+    with pytest.raises(Refusal, match=r"makes 48 pixels .* takes 32 .*config\.json"):
+        complete(read_published(file), file, str(tiny_clip), str(gpt2_tokenizer))
+
+
+@pytest.mark.parametrize(
+    ("words", "vocabulary", "specials"),
+    [
+        ("knows 300 tokens and writes token 13 as '-'; .* needs 300", 300, ("<|endoftext|>",)),
+        ("knows 300 tokens and writes token 13 as '.'; .* needs 310", 310, ()),
+    ],
+)
+def test_another_tokenizer_is_refused(
+    tiny_clip: Path, tmp_path: Path, words: str, vocabulary: int, specials: tuple[str, ...]
+):
+    file, folder = weights_file(tmp_path, vocabulary=vocabulary), tmp_path / "tokenizer"
+    bpe = train_tokenizer(WORDS, 300, specials)
+    PreTrainedTokenizerFast(tokenizer_object=bpe).save_pretrained(folder)
+    with pytest.raises(Refusal, match=words):
+        complete(read_published(file), file, str(tiny_clip), str(folder))
+
+
+@pytest.mark.parametrize(
+    ("width", "words"),
+    [
+        (640, r"640 wide \(OpenAI's RN50x4, .* projection_dim is 640 with --clip"),
+        (48, "features 48 wide, and no CLIP of that width is known .* with --clip"),
+    ],
+)
+def test_a_width_without_a_known_clip_is_refused(tmp_path: Path, width: int, words: str):
+    file = weights_file(tmp_path, width=width)
+    with pytest.raises(Refusal, match=words):
+        complete(read_published(file), file, None, "gpt2")
+
+
+def test_without_network_one_line_says_what_to_fetch(
+    tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "checkpoint"
+    for words, name, option in (
+        (["--out", out], "openai/clip-vit-base-patch32", "--clip"),
+        (["--out", out, "--clip", tiny_clip], "gpt2", "--gpt2-tokenizer"),
+    ):
+        file = weights_file(tmp_path, width=24 if "--clip" in words else 512)
+        with pytest.raises(SystemExit) as caught:
+            run(monkeypatch, file, *words)
+        message = str(caught.value)
+        assert message.startswith("error: no ")
+        assert f"https://huggingface.co/{name} into a folder" in message
+        assert message.endswith(f"give that folder with {option}.")
+        assert len(message.splitlines()) == 1
+        assert not out.exists()
+
+
+def test_a_damaged_tokenizer_is_one_line(tiny_clip: Path, gpt2_tokenizer: Path, tmp_path: Path):
+    file, folder = weights_file(tmp_path), tmp_path / "tokenizer"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(json.dumps({"model": 3}))
+    with pytest.raises(Refusal) as caught:
+        complete(read_published(file), file, str(tiny_clip), str(folder))
+    assert str(folder) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
