@@ -97,7 +97,7 @@ class ContrastiveModule(pl.LightningModule):
         pixels = self.normalised(pixels)
         changed = torch.zeros(len(pixels), dtype=torch.bool)
         if regions is not None and self.settings.recolour > 0:
-            changed = torch.randperm(len(pixels)) < round(self.settings.recolour * len(pixels))
+            changed = torch.randperm(len(pixels)) < int(self.settings.recolour * len(pixels))
             pixels[changed] = recoloured(pixels[changed], Regions(*(p[changed] for p in regions)))
         features, patches = self.look(pixels)
         loss = self._contrastive(features[~changed], _one_of(texts[~changed]))

@@ -20,6 +20,9 @@ from typing import Any
 from model.refusal import Refusal
 from model.whole_folder import whole_folder
 
+#: What to do about a missing part.
+MAKE_IT = "make the data set first: python -m training.prepare"
+
 
 @dataclasses.dataclass(frozen=True)
 class CaptionDataset:
@@ -41,8 +44,8 @@ class CaptionDataset:
     def load(cls, root: str | Path) -> CaptionDataset:
         """Read the index; refuse one that contradicts itself."""
         root = Path(root)
-        coco = _read_json(root / "captions.json")
-        splits = _read_json(root / "split.json")
+        coco = read_json(root / "captions.json", MAKE_IT)
+        splits = read_json(root / "split.json", MAKE_IT)
         try:
             files = {image["id"]: root / "images" / image["file_name"] for image in coco["images"]}
             captions: dict[int, list[str]] = {image_id: [] for image_id in files}
@@ -138,12 +141,11 @@ def write_index(folder: Path, description: str, pictures: Sequence[Picture]) -> 
     return f"{len(images)} pictures, {len(texts)} captions: {counts}"
 
 
-def _read_json(file: Path) -> Any:
+def read_json(file: Path, advice: str) -> Any:
+    """The content of a file of a data set; `advice` is what to do when it is missing."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise Refusal(
-            f"{file} is missing; make the data set first: python -m training.prepare"
-        ) from None
+        raise Refusal(f"{file} is missing; {advice}") from None
     except ValueError as error:
         raise Refusal(f"{file} is not JSON: {error}") from None

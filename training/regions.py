@@ -13,8 +13,6 @@ afterwards.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -23,7 +21,7 @@ from torch.nn import functional as F
 
 from model.image import Preprocessing
 from model.refusal import Refusal
-from training.dataset import CaptionDataset
+from training.dataset import CaptionDataset, read_json
 
 #: Label of a place in the table where there is no box, or a box without an attribute.
 NOTHING = -100
@@ -52,7 +50,7 @@ class RegionIndex:
     def __init__(self, dataset: CaptionDataset) -> None:
         """Read the file; refuse one that is missing or contradicts itself."""
         file = dataset.root / "instances.json"
-        coco = _read(file)
+        coco = read_json(file, "add COCO instances, or train without: clip.region_weight=0")
         try:
             names = [category["id"] for category in coco["categories"]]
             self._category = {number: index for index, number in enumerate(names)}
@@ -67,7 +65,13 @@ class RegionIndex:
                         f"{file}: instance {instance.get('id')} has {len(attributes)} attributes, "
                         f"{attributes}; give at most one"
                     )
-                self._of.setdefault(instance["image_id"], []).append(
+                image_id = instance["image_id"]
+                if image_id not in self._sizes:
+                    raise Refusal(
+                        f"{file}: instance {instance.get('id')} is in image {image_id!r}, which "
+                        "its `images` lack; add the image, or remove the instance"
+                    )
+                self._of.setdefault(image_id, []).append(
                     (
                         [float(v) for v in instance["bbox"]],
                         self._category[instance["category_id"]],
@@ -249,15 +253,3 @@ def _in_square(box: list[float], width: int, height: int, crop: bool) -> list[fl
     unit = min(width, height)
     left, top = (width - unit) / 2, (height - unit) / 2
     return [v / unit for v in (x - left, y - top, x + w - left, y + h - top)]
-
-
-def _read(file: Path) -> dict:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Refusal(
-            f"{file} is missing; the region loss learns from boxes: "
-            "add COCO instances, or set clip.region_weight=0"
-        ) from None
-    except ValueError as error:
-        raise Refusal(f"{file} is not JSON: {error}") from None

@@ -148,6 +148,7 @@ def test_red_becomes_every_bright_colour_and_grey_stays_grey():
     [
         ({"image_id": 7, "category_id": 99, "bbox": [0, 0, 1, 1]}, "unknown 99"),
         ({"image_id": 7, "category_id": 3}, "bbox"),
+        ({"image_id": 9, "category_id": 3, "bbox": [0, 0, 1, 1]}, "is in image 9, which"),
         (
             {"id": 5, "image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1], "attributes": "ab"},
             "instance 5 has 2 attributes",
