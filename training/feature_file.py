@@ -1,6 +1,6 @@
 """A feature file: every image of a data set encoded once by CLIP.
 
-    DIR/features.npy   float32 [N, D], memory-mapped when read
+    DIR/features.npy   float32 [N, *shape], memory-mapped when read
     DIR/ids.npy        int64 [N], the image id of each row, ascending
     DIR/encoder.json   which encoder and preprocessing made it
 
@@ -32,13 +32,13 @@ class EncoderIdentity:
     Attributes:
         name: Hugging Face name or folder; for people only, it takes no part in comparisons.
         sha256: Of the weights of the image tower.
-        width: D, the width of the feature.
+        shape: Of one image's feature: (D,) when pooled, (P, D) for its patches.
         preprocessing: How images became pixels.
     """
 
     name: str = dataclasses.field(compare=False)
     sha256: str
-    width: int
+    shape: tuple[int, ...]
     preprocessing: Preprocessing
 
     def to_dict(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class EncoderIdentity:
     def from_dict(cls, fields: dict[str, Any]) -> EncoderIdentity:
         """What `to_dict` wrote."""
         preprocessing = Preprocessing.from_dict(fields["preprocessing"])
-        return cls(**{**fields, "preprocessing": preprocessing})
+        return cls(**{**fields, "shape": tuple(fields["shape"]), "preprocessing": preprocessing})
 
 
 class FeatureWriter:
@@ -68,7 +68,7 @@ class FeatureWriter:
         self.rows = self._map("features.npy", capacity)
 
     def add(self, ids: Sequence[int], features: np.ndarray) -> None:
-        """Append features [B, D] of these images; ids ascend over all calls."""
+        """Append features [B, *shape] of these images; ids ascend over all calls."""
         start = len(self.ids)
         self.rows[start : start + len(ids)] = features
         self.ids.extend(ids)
@@ -87,7 +87,7 @@ class FeatureWriter:
         (self.folder / "encoder.json").write_text(fields)
 
     def _map(self, name: str, rows: int) -> np.memmap:
-        return open_memmap(self.folder / name, "w+", np.float32, (rows, self.encoder.width))
+        return open_memmap(self.folder / name, "w+", np.float32, (rows, *self.encoder.shape))
 
 
 @contextmanager
@@ -105,7 +105,7 @@ class FeatureFile:
     """A feature file opened for reading; costs memory for what is touched.
 
     Attributes:
-        features: float32 [N, D], memory-mapped.
+        features: float32 [N, *shape], memory-mapped.
         ids: int64 [N], ascending.
         encoder: Who made it.
     """
@@ -124,10 +124,11 @@ class FeatureFile:
             ) from None
         except (ValueError, TypeError, KeyError, EOFError) as error:
             raise Refusal(f"{folder} is no feature file: {error}") from None
-        if self.features.shape != (len(self.ids), self.encoder.width):
+        expected = (len(self.ids), *self.encoder.shape)
+        if self.features.shape != expected:
             raise Refusal(
                 f"{folder}: features are {self.features.shape}, ids and encoder.json say "
-                f"({len(self.ids)}, {self.encoder.width}); encode the images again"
+                f"{expected}; encode the images again"
             )
         if encoder is not None and encoder != self.encoder:
             raise Refusal(

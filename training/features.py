@@ -43,7 +43,7 @@ class Encoder:
         self.identity = EncoderIdentity(
             name=name,
             sha256=vision_sha256(self.model),
-            width=self.model.config.projection_dim,
+            shape=(self.model.config.projection_dim,),
             preprocessing=self.preprocessing,
         )
 

@@ -192,7 +192,7 @@ def _captioner_config(
         gpt2=gpt2 if isinstance(gpt2, dict) else gpt2.config.to_dict(),
         mapper=MapperConfig(**vars(settings.mapper)),
         preprocessing=encoder.preprocessing,
-        feature_width=encoder.identity.width,
+        feature_width=encoder.identity.shape[-1],
         normalize_feature=settings.normalize_feature,
         end_token_id=end_token_id,
     )

@@ -13,7 +13,7 @@ from model.refusal import Refusal
 from tests.models import PREPROCESSING
 from training.feature_file import EncoderIdentity, FeatureFile, FeatureWriter, writing_features
 
-ENCODER = EncoderIdentity("some/clip", "ab" * 32, 6, PREPROCESSING)
+ENCODER = EncoderIdentity("some/clip", "ab" * 32, (6,), PREPROCESSING)
 IDS = [2, 3, 5, 8, 13]
 
 
