@@ -9,6 +9,8 @@ Axes: B batch, K prefix length, T caption tokens, D CLIP width, E GPT-2 width, V
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -54,7 +56,13 @@ class ClipCap(nn.Module):
             features = F.normalize(features, dim=-1)
         return self.mapper(features)
 
-    def forward(self, features: Tensor, labels: Tensor, word_dropout: float = 0.0) -> Tensor:
+    def forward(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        word_dropout: float = 0.0,
+        prior: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """Mean negative log-likelihood per caption token, in nats.
 
         Pads stand at the right, so causal attention alone keeps them from the tokens, and
@@ -67,6 +75,8 @@ class ClipCap(nn.Module):
             word_dropout: Share of the words read that are blanked, so that the next word is
                 learned from the image and not from what usually follows (arXiv 1511.06349,
                 section 3.1).
+            prior: Gives the logits [n, V] of the n labels that are not ignored, as the loss takes
+                them, from these logits and all labels: see `training.pair_prior`.
         """
         prefix = self.prefix(features)  # [B, K, E]
         tokens = labels.clamp(min=0)
@@ -79,4 +89,7 @@ class ClipCap(nn.Module):
         ).last_hidden_state[:, prefix.shape[1] - 1 :]  # [B, T, E]
         counted = labels != IGNORED
         logits = self.gpt2.lm_head(hidden[counted])  # [tokens, V]
-        return F.cross_entropy(logits.float(), labels[counted])
+        logits = logits.float()
+        if prior is not None:
+            logits = prior(logits, labels)
+        return F.cross_entropy(logits, labels[counted])

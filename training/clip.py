@@ -41,6 +41,7 @@ from training.command import arguments, command
 from training.config import Clip, load_config
 from training.contrastive_module import Batch, ContrastiveModule
 from training.dataset import CaptionDataset
+from training.pair_prior import PairPrior, attribute_tokens
 from training.pixels import cached_pixels
 from training.regions import RegionHead, RegionIndex, Regions
 from training.tokenizer import END, START, train_tokenizer
@@ -155,24 +156,26 @@ def main() -> None:
 
     index = RegionIndex(dataset) if settings.region_weight > 0 else None
 
+    texts = {s: _tokens(dataset, s, tokenizer, length) for s in ("train", "val", "test")}
+
     def loader(split: str) -> DataLoader:
         boxes = index.split(dataset.ids(split), preprocessing) if index else None
         files = [dataset.files[i] for i in dataset.ids(split)]
         pixels = cached_pixels(files, preprocessing, out / "cache", MAX_PIXELS, workers=2)
-        texts = _tokens(dataset, split, tokenizer, length).long()
-        rows = CaptionedPixels(pixels, texts, boxes)
+        rows = CaptionedPixels(pixels, texts[split].long(), boxes)
         training = split == "train"
         order = RandomSampler(rows) if training else SequentialSampler(rows)
         size = min(settings.batch_size, len(rows))
         batches = BatchSampler(order, size, drop_last=training)
         return DataLoader(rows, sampler=batches, batch_size=None)
 
-    loaders = {split: loader(split) for split in ("train", "val", "test")}
+    loaders = {split: loader(split) for split in texts}
     steps = len(loaders["train"]) * settings.epochs
     end = tokenizer.eos_token_id
     named = _tokens_of(index.attributes if index else [], tokenizer)
     head = _head(clip, index)
-    module = ContrastiveModule(clip, settings, preprocessing, end, steps, head, named)
+    prior = _prior(settings, texts["train"], tokenizer)
+    module = ContrastiveModule(clip, settings, preprocessing, end, steps, head, named, prior)
     if settings.compile:
         clip.vision_model.compile()
     trainer = pl.Trainer(
@@ -202,6 +205,19 @@ def _tokens_of(words: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int
     texts = [*words, *(f" {word}" for word in words)]
     found = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     return sorted({token for ids in found for token in ids})
+
+
+def _prior(settings: Clip, texts: Tensor, tokenizer: PreTrainedTokenizerBase) -> PairPrior | None:
+    """What is not to be learned by heart from texts [N, C, L]."""
+    words = settings.captioner.pair_prior
+    if not words:
+        return None
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    named = attribute_tokens(words, encode, "clip.captioner.pair_prior")
+    return PairPrior(texts.flatten(), named, len(tokenizer))
 
 
 def _check(settings: Clip) -> None:

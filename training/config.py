@@ -44,13 +44,17 @@ class ClipSizes:
 
 @dataclasses.dataclass
 class ClipCaptioner:
-    """The captioner whose loss trains CLIP beside the contrastive one."""
+    """The captioner whose loss trains CLIP beside the contrastive one.
+
+    `word_dropout` and `pair_prior` as for `Train`.
+    """
 
     prefix_length: int
     width: int
     layers: int
     heads: int
     word_dropout: float
+    pair_prior: list[str]
 
 
 @dataclasses.dataclass
@@ -134,6 +138,8 @@ class Train:
 
     `tuning` of GPT-2 is `full`, `frozen`, or `lora` with the settings of that name.
     `word_dropout` is the share of the words read that are blanked (see `ClipCap.forward`).
+    `pair_prior` names words, such as colours, that what is behind them shall not be known by, nor
+    they by it (see `training.pair_prior`).
     `work` holds what a run needs to resume; `curves` is the folder of the CSV files of losses and
     validation scores.
     """
@@ -155,6 +161,7 @@ class Train:
     warmup_ratio: float
     max_tokens: int
     word_dropout: float
+    pair_prior: list[str]
     seed: int
     resume: bool
     trainer: dict[str, Any]

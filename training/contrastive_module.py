@@ -21,6 +21,7 @@ from model.config import CaptionerConfig, MapperConfig
 from model.image import Preprocessing
 from training.config import Clip
 from training.optimization import adamw
+from training.pair_prior import PairPrior
 from training.regions import NOTHING, RegionHead, Regions, recoloured
 from training.retrieval import recall_at
 
@@ -39,6 +40,7 @@ class ContrastiveModule(pl.LightningModule):
         steps: Optimiser steps in all, for the schedule.
         regions: Names the boxes; None trains without the region loss.
         attribute_tokens: Tokens that name an attribute in a caption.
+        prior: Of attributes and what follows them, for the caption loss.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class ContrastiveModule(pl.LightningModule):
         steps: int,
         regions: RegionHead | None = None,
         attribute_tokens: Sequence[int] = (),
+        prior: PairPrior | None = None,
     ) -> None:
         super().__init__()
         self.clip = clip
@@ -64,6 +67,7 @@ class ContrastiveModule(pl.LightningModule):
             self.captioner = _captioner_for(clip, settings, preprocessing, end_token_id)
         self.regions = regions
         self.register_buffer("attribute_tokens", torch.tensor(attribute_tokens).long(), False)
+        self.prior = prior
         self.seen: list[tuple[Tensor, Tensor]] = []
 
     def normalised(self, pixels: Tensor) -> Tensor:
@@ -136,7 +140,7 @@ class ContrastiveModule(pl.LightningModule):
         labels = labels[:, : int((labels != IGNORED).sum(1).max())]
         untrue = torch.isin(labels, self.attribute_tokens) & changed[:, None]
         labels = labels.masked_fill(untrue, IGNORED)
-        return captioner(features, labels, self.settings.captioner.word_dropout)
+        return captioner(features, labels, self.settings.captioner.word_dropout, self.prior)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Collect features, since retrieval needs the whole split; count the boxes named right."""

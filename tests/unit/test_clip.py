@@ -29,7 +29,8 @@ STEPS = 3
 SMALL = (
     "clip.model={width: 32, layers: 1, heads: 2, patch: 8, image_size: 32, text_layers: 1, "
     "text_width: 32, max_text: 24, projection: 24, vocabulary: 400}",
-    "clip.captioner={prefix_length: 2, width: 32, layers: 1, heads: 2, word_dropout: 0.0}",
+    "clip.captioner={prefix_length: 2, width: 32, layers: 1, heads: 2, word_dropout: 0.0, "
+    "pair_prior: []}",
     "clip.batch_size=10",
     "clip.shift=2",
     "clip.epochs=1",

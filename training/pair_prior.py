@@ -1,0 +1,97 @@
+"""What an attribute and the word behind it say of each other, taken out of the caption loss.
+
+In a data set in which no dog is green, "green" is evidence against "dog" and a dog against
+"green", and a captioner trusts that above the picture: a green dog becomes a green boat. How much
+more rarely than by chance two words follow each other is counted once from the training captions
+and added to the logits while training, so that the weights need not learn it; captioning goes
+without it. This is logit adjustment (Menon et al., arXiv 2007.07314, section 5) with the other
+word of the pair as the group, or a product of experts whose biased expert is dropped at the end
+(Clark et al., arXiv 1909.03683).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from model.captioner import IGNORED
+from model.refusal import Refusal
+
+#: Pairs that chance would bring less often than this say nothing, in captions.
+EXPECTED = 5
+#: The information of a pair that never occurs, in nats, with the sign turned: so much that the
+#: weights have nothing left to learn from its absence.
+LIMIT = 30.0
+
+
+def attribute_tokens(
+    words: Sequence[str], encode: Callable[[str], Sequence[int]], setting: str
+) -> list[int]:
+    """The tokens that are one of these words, at the beginning of a caption or inside it.
+
+    Args:
+        words: Such as colours.
+        encode: Text to token ids, without tokens for its beginning and end.
+        setting: What names the words, for the refusal.
+
+    Raises:
+        Refusal: A word is more than one token.
+    """
+    tokens = set()
+    for word in words:
+        spellings = [encode(word), encode(f" {word}")]
+        if len(spellings[1]) != 1:
+            raise Refusal(
+                f"{setting} has {word!r}, which is {len(spellings[1])} tokens of this vocabulary; "
+                "name words that are one token, or leave it out"
+            )
+        tokens.update(ids[0] for ids in spellings if len(ids) == 1)
+    return sorted(tokens)
+
+
+class PairPrior(nn.Module):
+    """Pointwise mutual information of attribute tokens and the tokens behind them.
+
+    Args:
+        captions: Token ids of the training captions one after another, [N], each caption with its
+            end token.
+        attributes: Tokens that name an attribute.
+        vocabulary: V.
+    """
+
+    def __init__(self, captions: Tensor, attributes: Sequence[int], vocabulary: int) -> None:
+        super().__init__()
+        names = torch.tensor(sorted(set(attributes)), dtype=torch.long)
+        place = torch.full((vocabulary,), -1)
+        place[names] = torch.arange(len(names))
+        first = (place[captions[:-1].long()] >= 0).nonzero()[:, 0]
+        pairs = place[captions[first].long()] * vocabulary + captions[first + 1].long()
+        counts = pairs.bincount(minlength=len(names) * vocabulary).view(-1, vocabulary).double()
+        chance = counts.sum(1, keepdim=True) * counts.sum(0) / counts.sum().clamp(min=1)
+        information = (counts / chance.clamp(min=1e-9)).log().clamp(min=-LIMIT)
+        table = torch.where(chance >= EXPECTED, information, 0.0).float()
+        self.register_buffer("names", names, persistent=False)
+        self.register_buffer("place", place, persistent=False)
+        self.register_buffer("table", table, persistent=False)  # [A, V]
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits with the prior added.
+
+        Args:
+            logits: [n, V], of the labels that are not `IGNORED`, row by row.
+            labels: [B, T], as `ClipCap.forward` takes them.
+        """
+        counted = labels != IGNORED
+        attribute = torch.where(counted, self.place[labels.clamp(min=0)], -1)  # [B, T]
+        nothing = labels.new_full((len(labels), 1), -1)
+        before = torch.cat([nothing, attribute[:, :-1]], 1)[counted]
+        behind = torch.cat([labels.clamp(min=-1)[:, 1:], nothing], 1)
+        behind = torch.where(attribute >= 0, behind, -1)[counted]
+        prior = torch.zeros_like(logits)
+        rows = (before >= 0).nonzero()[:, 0]
+        prior[rows] = self.table[before[rows]].to(prior.dtype)
+        rows = (behind >= 0).nonzero()[:, 0]
+        prior[rows[:, None], self.names] += self.table[:, behind[rows]].T.to(prior.dtype)
+        return logits + prior
