@@ -54,16 +54,18 @@ def statistics(batches: Iterable[np.ndarray]) -> dict[str, Any]:
     """Mean and spread of features: what a server's inputs should look like.
 
     Args:
-        batches: Features [B, *shape], a part at a time.
+        batches: Features [B, ..., D], a part at a time.
 
     Returns:
-        `count`, and `mean` and `std` of each dimension.
+        `count` of the images, and `mean` and `std` of each of the D dimensions.
     """
-    count, total, squares = 0, np.float64(0), np.float64(0)
+    images, vectors, total, squares = 0, 0, np.float64(0), np.float64(0)
     for batch in batches:
-        count += len(batch)
-        total += batch.sum(axis=0, dtype=np.float64)
-        squares += np.square(batch, dtype=np.float64).sum(axis=0)
-    mean = total / count
-    std = np.sqrt((squares / count - mean**2).clip(min=0))
-    return {"count": count, "mean": np.round(mean, 6).tolist(), "std": np.round(std, 6).tolist()}
+        images += len(batch)
+        flat = batch.reshape(-1, batch.shape[-1]).astype(np.float64)
+        vectors += len(flat)
+        total += flat.sum(axis=0)
+        squares += np.square(flat).sum(axis=0)
+    mean = total / vectors
+    std = np.sqrt((squares / vectors - mean**2).clip(min=0))
+    return {"count": images, "mean": np.round(mean, 6).tolist(), "std": np.round(std, 6).tolist()}

@@ -44,6 +44,7 @@ from training.contrastive_module import Batch, ContrastiveModule
 from training.dataset import CaptionDataset
 from training.pixels import cached_pixels
 from training.regions import RegionHead, RegionIndex, Regions
+from training.resuming import check_resumable
 from training.tokenizer import END, START, train_tokenizer
 from training.tuning import check_clip, merged
 
@@ -194,6 +195,8 @@ def main() -> None:
     )
     last = out / "checkpoints" / "last.ckpt"
     resume = last if settings.resume and last.exists() else None
+    if resume is not None:
+        check_resumable(resume, module, "clip.resume")
     trainer.fit(module, loaders["train"], loaders["val"], ckpt_path=resume)
     figures = trainer.validate(module, loaders["test"], verbose=False)[0]
     pictures = len(dataset.ids("train"))

@@ -38,6 +38,7 @@ from training.config import Config, Generation, Train, load_config
 from training.curves import write_curves
 from training.dataset import CaptionDataset
 from training.features import Encoder
+from training.resuming import check_resumable
 from training.scoring import cider
 from training.tokenizer import END, train_tokenizer
 from training.tuning import check_tuning, merged
@@ -94,7 +95,7 @@ def train(config: Config) -> None:
         val_cider=val_cider,
     )
     if settings.resume:
-        _check_resumable(resume, module)
+        check_resumable(resume, module, "train.resume")
     trainer.fit(module, data, ckpt_path=resume if settings.resume else None)
     state = torch.load(best.best_model_path, weights_only=True)["state_dict"]
     module.load_state_dict(state)
@@ -205,19 +206,6 @@ def _trainer(settings: Train) -> tuple[pl.Trainer, ModelCheckpoint]:
 
 def _generation(settings: Generation) -> GenerationOptions:
     return GenerationOptions(**vars(settings))
-
-
-def _check_resumable(file: Path, module: CaptionerModule) -> None:
-    """Refuse to go on with a run that learned something else."""
-    found = torch.load(file, weights_only=True, map_location="cpu")["state_dict"]
-    expected = module.state_dict()
-    shapes, wanted = ({k: v.shape for k, v in each.items()} for each in (found, expected))
-    if shapes != wanted:
-        first = min(name for name, _ in shapes.items() ^ wanted.items())
-        raise Refusal(
-            f"train.resume is true but {file} is of a run with another mapper, GPT-2 or tuning "
-            f"(first difference: {first}); set them as they were, or start without train.resume"
-        )
 
 
 @torch.no_grad()

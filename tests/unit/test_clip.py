@@ -196,6 +196,8 @@ def test_an_interrupted_run_goes_on_where_it_was(run: Run, monkeypatch: pytest.M
 
 def test_on_request_it_starts_anew(run: Run, monkeypatch: pytest.MonkeyPatch):
     run()
+    with pytest.raises(Refusal, match=r"last.ckpt is of a run with other .* clip.resume=false"):
+        run("clip.captioner.width=16")
     step, seen = ContrastiveModule.training_step, []
 
     def counted(module: ContrastiveModule, batch: Batch, index: int) -> Tensor:
