@@ -2,7 +2,9 @@
 
 All captions are tokenised once into one flat array: memory grows by their tokens (2 bytes each
 for a vocabulary below 65,536), not by Python objects. Batches are padded to their own longest
-caption only.
+caption only, and hold each of their images once. The captions of all images are mixed: batches of
+few images with all their captions would save a CLIP that learns some work, but everything learns
+more slowly from them.
 """
 
 from __future__ import annotations
@@ -105,14 +107,10 @@ class ShuffledBatches(Sampler[list[int]]):
         count: How many numbers.
         batch_size: Numbers a batch.
         seed: Another one gives another order.
-        owners: int64 [count]; numbers of the same owner follow one another.
     """
 
-    def __init__(
-        self, count: int, batch_size: int, seed: int, owners: np.ndarray | None = None
-    ) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
         self.count = count
-        self.owners = torch.arange(count) if owners is None else torch.from_numpy(owners)
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
@@ -128,8 +126,7 @@ class ShuffledBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         """The batches of this epoch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        owners = torch.randperm(int(self.owners.max()) + 1, generator=generator)
-        order = owners.argsort()[self.owners].argsort(stable=True)
+        order = torch.randperm(self.count, generator=generator)
         yield from (batch.tolist() for batch in order.split(self.batch_size))
 
 
@@ -141,29 +138,20 @@ class CaptionDataModule(pl.LightningDataModule):
         val: Captions to watch.
         batch_size: Captions a batch.
         seed: Decides the order of the training captions.
-        by_image: All captions of an image follow one another, so that a CLIP that learns encodes
-            it once an epoch (twice where a batch ends between them).
     """
 
     def __init__(
-        self,
-        train: TokenizedCaptions,
-        val: TokenizedCaptions,
-        batch_size: int,
-        seed: int,
-        by_image: bool,
+        self, train: TokenizedCaptions, val: TokenizedCaptions, batch_size: int, seed: int
     ) -> None:
         super().__init__()
         self.train = train
         self.val = val
         self.batch_size = batch_size
         self.seed = seed
-        self.by_image = by_image
 
     def train_dataloader(self) -> DataLoader:
         """Every caption once an epoch, in random order."""
-        owners = self.train.owners if self.by_image else None
-        batches = ShuffledBatches(len(self.train), self.batch_size, self.seed, owners)
+        batches = ShuffledBatches(len(self.train), self.batch_size, self.seed)
         return DataLoader(self.train, sampler=batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader:

@@ -78,7 +78,6 @@ def train(config: Config) -> None:
         ),
         settings.batch_size,
         settings.seed,
-        by_image=not frozen,
     )
     references = {image_id: dataset.captions[image_id] for image_id in data.val.image_ids}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 
@@ -143,7 +142,7 @@ def test_training_visits_every_caption_once_and_validation_in_order(
     dataset: CaptionDataset, tokenizer: Tokenizer
 ):
     captions = tokenized(dataset, tokenizer, [4, 6, 9])
-    module = CaptionDataModule(captions, captions, batch_size=4, seed=1, by_image=False)
+    module = CaptionDataModule(captions, captions, batch_size=4, seed=1)
     trained, watched = list(module.train_dataloader()), list(module.val_dataloader())
     assert [len(labels) for _, _, labels in trained] == [4, 2]
     owners = [int(i) for features, owners, _ in watched for i in features[owners, 0]]
@@ -164,21 +163,3 @@ def test_the_order_follows_from_seed_and_epoch_alone():
     assert order(1, 0) == order(1, 0)
     assert sorted(order(1, 0)) == list(range(50))
     assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}) == 4
-
-
-def test_captions_of_an_image_stay_together_where_that_is_asked():
-    owners = np.repeat([7, 3, 5, 0], [3, 1, 4, 2])
-
-    def order(epoch: int) -> list[int]:
-        batches = ShuffledBatches(10, 4, 1, owners)
-        batches.set_epoch(epoch)
-        found = list(batches)
-        assert [len(batch) for batch in found] == [4, 4, 2]
-        return [number for batch in found for number in batch]
-
-    orders = {tuple(order(epoch)) for epoch in range(6)}
-    assert len(orders) > 3
-    for numbers in orders:
-        assert sorted(numbers) == list(range(10))
-        turns = [owner for owner, _ in itertools.groupby(owners[list(numbers)])]
-        assert len(turns) == 4
