@@ -1,8 +1,10 @@
-"""Captions and features as Lightning feeds them to the captioner.
+"""Captions and images as Lightning feeds them to the captioner.
 
 All captions are tokenised once into one flat array: memory grows by their tokens (2 bytes each
 for a vocabulary below 65,536), not by Python objects. Batches are padded to their own longest
-caption only.
+caption only, and hold each of their images once. The captions of all images are mixed: batches of
+few images with all their captions would save a CLIP that learns some work, but everything learns
+more slowly from them.
 """
 
 from __future__ import annotations
@@ -19,16 +21,23 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Sequent
 from model.captioner import IGNORED
 from model.refusal import Refusal
 from training.dataset import CaptionDataset
-from training.feature_file import FeatureFile
+
+#: Images [U, ...], each once; for each caption the place of its image among them [B]; and labels
+#: [B, T], `IGNORED` behind the end token.
+Batch = tuple[Tensor, Tensor, Tensor]
+#: Images at a time where all of a split are gone through.
+PART = 128
 
 
-class TokenizedCaptions(Dataset[tuple[Tensor, Tensor]]):
-    """Pairs of a feature and one of its image's captions, by lists of caption numbers.
+class TokenizedCaptions(Dataset[Batch]):
+    """Captions with their images, by lists of caption numbers.
 
     Args:
         dataset: Where the captions are.
         split: Which of them.
-        features: The encoded images; images that were left out there are left out here.
+        images: [N, ...] the images, as cached features or as pixels.
+        rows: Where the images of the split stand there, in its order; -1 for one that was left
+            out there, which is left out here.
         tokenizer: Text to tokens.
         end_token_id: Appended to every caption.
         max_tokens: Longer captions are cut to this, the end token included.
@@ -38,48 +47,55 @@ class TokenizedCaptions(Dataset[tuple[Tensor, Tensor]]):
         self,
         dataset: CaptionDataset,
         split: str,
-        features: FeatureFile,
+        images: np.ndarray,
+        rows: np.ndarray,
         tokenizer: Tokenizer,
         end_token_id: int,
         max_tokens: int,
     ) -> None:
-        wanted = dataset.ids(split)
-        places = features.rows(wanted)
-        self.features = features.features
-        self.image_ids = [i for i, row in zip(wanted, places, strict=True) if row >= 0]
+        ids = dataset.ids(split)
+        self.images = images
+        self.image_ids = [i for i, row in zip(ids, rows, strict=True) if row >= 0]
         if not self.image_ids:
             raise Refusal(f"no image of split {split!r} has a feature; encode the data set again")
-        self.feature_rows = places[places >= 0]
+        self.image_rows = rows[rows >= 0]
         small = tokenizer.get_vocab_size() <= np.iinfo(np.uint16).max
         pieces: list[np.ndarray] = []
-        rows: list[np.ndarray] = []
+        owners: list[np.ndarray] = []
         lengths: list[int] = []
-        for image_id, row in zip(self.image_ids, self.feature_rows, strict=True):
+        for image_id, row in zip(self.image_ids, self.image_rows, strict=True):
             texts = dataset.captions[image_id]
             for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
                 ids = [*encoding.ids[: max_tokens - 1], end_token_id]
                 pieces.append(np.array(ids, np.uint16 if small else np.int32))
                 lengths.append(len(ids))
-            rows.append(np.full(len(texts), row, np.int64))
+            owners.append(np.full(len(texts), row, np.int64))
         if not pieces:
             raise Refusal(f"split {split!r} of {dataset.root} has images but no captions")
         self.tokens = np.concatenate(pieces)
         self.starts = np.concatenate([[0], np.cumsum(lengths)])
-        self.rows = np.concatenate(rows)
+        #: Row of every caption's image.
+        self.owners = np.concatenate(owners)
 
     def __len__(self) -> int:
         """Number of captions."""
-        return len(self.rows)
+        return len(self.owners)
 
-    def __getitem__(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Features [B, D] and labels [B, T] (`IGNORED` behind the end) of these captions."""
+    def __getitem__(self, numbers: Sequence[int]) -> Batch:
+        """These captions, and each of their images once."""
         numbers = np.asarray(numbers)
-        features = torch.from_numpy(self.features[self.rows[numbers]])
+        rows, owners = np.unique(self.owners[numbers], return_inverse=True)
         starts, ends = self.starts[numbers], self.starts[numbers + 1]
         labels = np.full((len(numbers), (ends - starts).max()), IGNORED, np.int64)
         for line, (start, end) in enumerate(zip(starts, ends, strict=True)):
             labels[line, : end - start] = self.tokens[start:end]
-        return features, torch.from_numpy(labels)
+        images = torch.from_numpy(self.images[rows])
+        return images, torch.from_numpy(owners), torch.from_numpy(labels)
+
+    def image_parts(self) -> Iterator[Tensor]:
+        """The images in the order of `image_ids`, at most `PART` at a time."""
+        for start in range(0, len(self.image_rows), PART):
+            yield torch.from_numpy(self.images[self.image_rows[start : start + PART]])
 
 
 class ShuffledBatches(Sampler[list[int]]):

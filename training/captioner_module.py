@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,22 +12,22 @@ from torch import Tensor
 from model.captioner import IGNORED, ClipCap
 from model.search import Search
 from model.torchscript import build_decoder
+from training.caption_data import Batch
 from training.config import Train
 from training.optimization import adamw
-from training.tuning import merged, prepare
-
-#: Images captioned at a time during validation.
-VALIDATION_BATCH = 128
+from training.pixels import normalised
+from training.tuning import CLIP, GPT2, merged, prepare
 
 
 class CaptionerModule(pl.LightningModule):
-    """Trains a captioner on cached features.
+    """Trains a captioner on cached features, or on pixels and its encoder with it.
 
     Args:
-        captioner: Mapper and GPT-2, without an encoder.
+        captioner: Mapper and GPT-2; with an encoder, the images of batches are uint8 pixels
+            [U, 3, S, S], without one they are features [U, D].
         settings: See `training.config.Train`.
         steps: Optimiser steps in all, for the schedule.
-        val_features: [N, D] features of the validation images.
+        val_images: Gives the N validation images, a part at a time.
         val_cider: Scores N generated captions, given as token ids without the end token.
     """
 
@@ -36,36 +36,54 @@ class CaptionerModule(pl.LightningModule):
         captioner: ClipCap,
         settings: Train,
         steps: int,
-        val_features: Tensor,
+        val_images: Callable[[], Iterable[Tensor]],
         val_cider: Callable[[Sequence[Sequence[int]]], float],
     ) -> None:
         super().__init__()
         self.captioner = captioner
         self.settings = settings
         self.steps = steps
-        self.val_features = val_features
+        self.val_images = val_images
         self.val_cider = val_cider
-        captioner.gpt2 = prepare(captioner.gpt2, settings)
+        captioner.train()  # an encoder comes in evaluation mode
+        captioner.gpt2 = prepare(captioner.gpt2, settings.tuning, settings.lora, GPT2)
+        if captioner.clip is not None:
+            clip = settings.clip
+            captioner.clip = prepare(captioner.clip, clip.tuning, clip.lora, CLIP)
+        preprocessing = captioner.config.preprocessing
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(preprocessing, name)).view(3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
 
     def on_train_epoch_start(self) -> None:
         """A frozen GPT-2 runs without dropout: it is a fixed function."""
         if self.settings.tuning == "frozen":
             self.captioner.gpt2.eval()
 
-    def on_train_batch_start(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
         """Dropout follows from seed and step alone, so that a resumed run goes the same way."""
         torch.manual_seed(self.settings.seed + self.global_step)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
+        """Features [U, D] of the images of a batch, by CLIP as it is now if it learns."""
+        if self.captioner.clip is None:
+            return images
+        return self.captioner.encode(normalised(images, self.mean, self.std))
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
         """Negative log-likelihood per token."""
-        loss = self.captioner(*batch, word_dropout=self.settings.word_dropout)
+        images, owners, labels = batch
+        features = self.features(images)[owners]  # [B, D]
+        loss = self.captioner(features, labels, self.settings.word_dropout)
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+    def validation_step(self, batch: Batch, index: int) -> None:
         """The same loss on the validation captions."""
-        tokens = int((batch[1] != IGNORED).sum())
-        self.log("val_loss", self.captioner(*batch), prog_bar=True, batch_size=tokens)
+        images, owners, labels = batch
+        tokens = int((labels != IGNORED).sum())
+        loss = self.captioner(self.features(images)[owners], labels)
+        self.log("val_loss", loss, prog_bar=True, batch_size=tokens)
 
     def on_validation_epoch_end(self) -> None:
         """Greedy captions of the validation images, scored: what the best checkpoint goes by."""
@@ -73,8 +91,8 @@ class CaptionerModule(pl.LightningModule):
         search = Search(decoder, self.captioner.config.end_token_id).eval().to(self.device)
         captions: list[list[int]] = []
         room = self.captioner.gpt2.config.n_positions - self.captioner.config.mapper.prefix_length
-        for features in self.val_features.split(VALIDATION_BATCH):
-            prefix = self.captioner.prefix(features.to(self.device))
+        for images in self.val_images():
+            prefix = self.captioner.prefix(self.features(images.to(self.device)))
             tokens, lengths, _ = search(prefix, 1, 1, min(self.settings.max_tokens, room), 0, 1.0)
             for ids, length in zip(tokens[:, 0].tolist(), lengths[:, 0].tolist(), strict=True):
                 ended = ids[length - 1] == self.captioner.config.end_token_id
@@ -83,4 +101,6 @@ class CaptionerModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW, warm-up over a share of the steps, linear to zero."""
-        return adamw(self, self.settings, self.steps, "linear")
+        clip = self.captioner.clip
+        parts = [] if clip is None else [(clip, self.settings.clip.learning_rate)]
+        return adamw(self, self.settings, self.steps, "linear", parts)

@@ -1,11 +1,12 @@
 """Contrastive training of CLIP on a caption data set, with caption and region losses beside it.
 
 `python -m training.clip clip.data=DIR clip.out=DIR` trains a small CLIP from scratch, or fine-tunes
-any Hugging Face CLIP when `clip.base` names one. The contrastive loss is CLIP's (arXiv 2103.00020,
-figure 3). Alone it tends to a bag of words: which colour belongs to which thing gets lost, because
-telling captions of a batch apart seldom needs it. The caption loss (as in CoCa, arXiv 2205.01917)
-runs ClipCap on the image feature, so that what a caption says must be readable from it. Where
-the data set has boxes, the region loss (see `training.regions`) shows which patches to look at.
+any Hugging Face CLIP when `clip.base` names one, all of it or with LoRA (`clip.tuning`). The
+contrastive loss is CLIP's (arXiv 2103.00020, figure 3). Alone it tends to a bag of words: which
+colour belongs to which thing gets lost, because telling captions of a batch apart seldom needs it.
+The caption loss (as in CoCa, arXiv 2205.01917) runs ClipCap on the image feature, so that what a
+caption says must be readable from it. Where the data set has boxes, the region loss (see
+`training.regions`) shows which patches to look at.
 
 The result is a Hugging Face folder: `CLIPModel`, tokenizer, preprocessor and a README that says
 how it was made and how well it retrieves.
@@ -44,7 +45,9 @@ from training.dataset import CaptionDataset
 from training.pair_prior import PairPrior, attribute_tokens
 from training.pixels import cached_pixels
 from training.regions import RegionHead, RegionIndex, Regions
+from training.resuming import check_resumable
 from training.tokenizer import END, START, train_tokenizer
+from training.tuning import check_clip, merged
 
 #: Optimiser steps between two checkpoints to resume from.
 CHECKPOINT_EVERY = 200
@@ -195,9 +198,12 @@ def main() -> None:
     )
     last = out / "checkpoints" / "last.ckpt"
     resume = last if settings.resume and last.exists() else None
+    if resume is not None:
+        check_resumable(resume, module, "clip.resume")
     trainer.fit(module, loaders["train"], loaders["val"], ckpt_path=resume)
     figures = trainer.validate(module, loaders["test"], verbose=False)[0]
-    _save(module.clip, tokenizer, preprocessing, settings, figures, len(dataset.ids("train")))
+    pictures = len(dataset.ids("train"))
+    _save(merged(module.clip), tokenizer, preprocessing, settings, figures, pictures)
 
 
 def _tokens_of(words: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -222,6 +228,7 @@ def _prior(settings: Clip, texts: Tensor, tokenizer: PreTrainedTokenizerBase) ->
 
 def _check(settings: Clip) -> None:
     """Refuse shares that are none, and recoloured pictures that nothing learns from."""
+    check_clip(settings)
     dropout = settings.captioner.word_dropout
     for name, share in (("recolour", settings.recolour), ("captioner.word_dropout", dropout)):
         if not 0 <= share < 1:
@@ -264,7 +271,7 @@ def _save(
             f"# CLIP trained on {settings.data}\n\n"
             f"Command: `{words}`\n\n"
             f"Seed {settings.seed}, {pictures} training pictures, {settings.epochs} epochs, "
-            f"base: {settings.base or 'none, from scratch'}. "
+            f"base: {settings.base or 'none, from scratch'}, tuning: {settings.tuning}. "
             "On the data set's test split:\n\n"
             f"| measure | value |\n|---|---|\n{rows}\n"
         )

@@ -58,10 +58,20 @@ class ClipCaptioner:
 
 
 @dataclasses.dataclass
+class Lora:
+    """Rank of the matrices beside the weights, their scale alpha / rank, and their dropout."""
+
+    rank: int
+    alpha: float
+    dropout: float
+
+
+@dataclasses.dataclass
 class Clip:
     """Contrastive training of CLIP on a caption data set.
 
-    `base` is a Hugging Face name or folder to fine-tune, null to start from `model`.
+    `base` is a Hugging Face name or folder to fine-tune, null to start from `model`; `tuning` of it
+    is `full`, or `lora` with the settings of that name.
     `caption_weight` and `region_weight` 0 leave contrastive training alone; the region loss wants
     boxes in the data set. `shift` is the random shift in pixels. `recolour` is the share of a batch
     whose boxes change colour at random; such pictures teach nothing about attributes.
@@ -70,6 +80,8 @@ class Clip:
     base: str | None
     data: str
     out: str
+    tuning: str
+    lora: Lora
     model: ClipSizes
     caption_weight: float
     region_weight: float
@@ -124,18 +136,27 @@ class Gpt2:
 
 
 @dataclasses.dataclass
-class Lora:
-    """Rank of the matrices beside GPT-2's weights, their scale alpha / rank, and their dropout."""
+class TrainClip:
+    """What of CLIP the caption loss trains.
 
-    rank: int
-    alpha: float
-    dropout: float
+    `tuning` is `frozen` (the features are cached), `full`, or `lora` with the settings of that
+    name. One that learns sees the pictures themselves: `workers` processes decode those of at most
+    `max_pixels` into the folder `pixels` (see `training.pixels`), once for all runs.
+    """
+
+    tuning: str
+    learning_rate: float
+    lora: Lora
+    pixels: str
+    workers: int
+    max_pixels: int
 
 
 @dataclasses.dataclass
 class Train:
     """The captioner; `trainer` goes to Lightning's Trainer.
 
+    `features` are read while CLIP is frozen (see `TrainClip`).
     `tuning` of GPT-2 is `full`, `frozen`, or `lora` with the settings of that name.
     `word_dropout` is the share of the words read that are blanked (see `ClipCap.forward`).
     `pair_prior` names words, such as colours, that what is behind them shall not be known by, nor
@@ -153,6 +174,7 @@ class Train:
     gpt2: Gpt2
     tuning: str
     lora: Lora
+    clip: TrainClip
     normalize_feature: bool
     epochs: int
     batch_size: int

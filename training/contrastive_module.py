@@ -22,8 +22,10 @@ from model.image import Preprocessing
 from training.config import Clip
 from training.optimization import adamw
 from training.pair_prior import PairPrior
+from training.pixels import normalised
 from training.regions import NOTHING, RegionHead, Regions, recoloured
 from training.retrieval import recall_at
+from training.tuning import CLIP, prepare
 
 #: Pixels uint8 [B, 3, S, S], token ids [B, C, L], and boxes where the data set has them.
 Batch = tuple[Tensor, Tensor, Regions | None]
@@ -55,7 +57,7 @@ class ContrastiveModule(pl.LightningModule):
         prior: PairPrior | None = None,
     ) -> None:
         super().__init__()
-        self.clip = clip
+        self.clip = prepare(clip, settings.tuning, settings.lora, CLIP)
         self.settings = settings
         self.end_token_id = end_token_id
         self.steps = steps
@@ -72,7 +74,7 @@ class ContrastiveModule(pl.LightningModule):
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """What the image tower takes, of pixels [B, 3, S, S] in 0..255."""
-        return (pixels.float() / 255 - self.mean) / self.std
+        return normalised(pixels, self.mean, self.std)
 
     def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Features [B, D] and patches [B, P, width] of normalised pixels [B, 3, S, S].

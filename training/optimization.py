@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +18,13 @@ class Rates(Protocol):
     warmup_ratio: float
 
 
-def adamw(module: nn.Module, rates: Rates, steps: int, schedule: str) -> dict[str, Any]:
+def adamw(
+    module: nn.Module,
+    rates: Rates,
+    steps: int,
+    schedule: str,
+    parts: Sequence[tuple[nn.Module, float]] = (),
+) -> dict[str, Any]:
     """What Lightning wants of `configure_optimizers`.
 
     Args:
@@ -25,13 +32,20 @@ def adamw(module: nn.Module, rates: Rates, steps: int, schedule: str) -> dict[st
         rates: Learning rate at its peak, weight decay, and the share of steps that warm up.
         steps: Optimiser steps in all.
         schedule: What follows the warm-up, by Hugging Face's names: `linear`, `cosine`.
+        parts: Parts of the module with peak learning rates of their own.
     """
-    learned = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learned if p.ndim > 1], "weight_decay": rates.weight_decay},
-        {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=rates.learning_rate)
+    left = {p for p in module.parameters() if p.requires_grad}
+    groups: list[dict[str, Any]] = []
+    for part, rate in (*parts, (module, rates.learning_rate)):
+        learned = [p for p in part.parameters() if p in left]
+        left.difference_update(learned)
+        matrices = [p for p in learned if p.ndim > 1]
+        vectors = [p for p in learned if p.ndim <= 1]
+        groups += [
+            {"params": matrices, "lr": rate, "weight_decay": rates.weight_decay},
+            {"params": vectors, "lr": rate, "weight_decay": 0.0},
+        ]
+    optimizer = torch.optim.AdamW(groups)
     scheduler = get_scheduler(schedule, optimizer, int(steps * rates.warmup_ratio), steps)
     return {
         "optimizer": optimizer,

@@ -18,6 +18,7 @@ import torch
 from numpy.lib.format import open_memmap
 from PIL import Image
 from rich.progress import track
+from torch import Tensor
 
 from model.image import Preprocessing, to_square
 from model.refusal import Refusal
@@ -59,6 +60,17 @@ def cached_pixels(
     return np.load(target, mmap_mode="r")
 
 
-def _bytes(image: Image.Image, preprocessing: Preprocessing) -> torch.Tensor:
+def normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """What the encoder takes, float32 [B, 3, S, S], of pixels [B, 3, S, S] in 0..255.
+
+    Args:
+        pixels: As `cached_pixels` keeps them.
+        mean: Of R, G, B in 0..1, to broadcast; see `model.image.Preprocessing`.
+        std: The same.
+    """
+    return (pixels.float() / 255 - mean) / std
+
+
+def _bytes(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     """The square that the encoder sees, uint8 [3, S, S]."""
     return torch.from_numpy(np.array(to_square(image, preprocessing)).transpose(2, 0, 1))

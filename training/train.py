@@ -1,21 +1,22 @@
-"""Train a captioner on the cached features of a data set.
+"""Train a captioner on a data set: on cached features of its images, or on the images themselves.
 
 `python -m training.train` learns the mapper (MLP or transformer, as in the paper) and GPT-2
 (from scratch, or a Hugging Face one fine-tuned, frozen or with LoRA), keeps the checkpoint with
-the best validation CIDEr, and writes it as a checkpoint folder together with the encoder.
+the best validation CIDEr, and writes it as a checkpoint folder together with the encoder. That
+is frozen, unless `train.clip.tuning` is full or lora: then CLIP learns from the caption loss too.
 `train.resume=true` goes on where an interrupted run stopped.
 """
 
 from __future__ import annotations
 
-import csv
 import logging
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
@@ -30,12 +31,14 @@ from model.hugging_face import load_gpt2_tokenizer
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from training.caption_data import CaptionDataModule, TokenizedCaptions
+from training.captioner_images import split_images, statistics
 from training.captioner_module import CaptionerModule
 from training.command import arguments, command
 from training.config import Config, Generation, Train, load_config
+from training.curves import write_curves
 from training.dataset import CaptionDataset
-from training.feature_file import FeatureFile
 from training.features import Encoder
+from training.resuming import check_resumable
 from training.scoring import cider
 from training.tokenizer import END, train_tokenizer
 from training.tuning import check_tuning, merged
@@ -49,25 +52,29 @@ def train(config: Config) -> None:
     """
     settings = config.train
     check_tuning(settings)
-    pl.seed_everything(settings.seed, workers=True, verbose=False)
     dataset = CaptionDataset.load(settings.data)
     encoder = Encoder(config.features.clip)
-    features = FeatureFile(settings.features, encoder.identity)
+    resume = Path(settings.work) / "last.ckpt"
+    if settings.resume and not resume.exists():
+        raise Refusal(f"train.resume is true but {resume} does not exist; start without it")
 
     tokenizer, gpt2 = _language_model(settings, dataset)
     end_token_id = tokenizer.token_to_id(END)
     _check_room(config, gpt2["n_positions"] if isinstance(gpt2, dict) else gpt2.config.n_positions)
+    images = {split: split_images(config, dataset, encoder, split) for split in ("train", "val")}
+    # Only now, since decoding pictures, which the first run alone does, draws a random number.
+    pl.seed_everything(settings.seed, workers=True, verbose=False)
     captioner = ClipCap(_captioner_config(settings, encoder, gpt2, end_token_id))
-    captioner.clip = None  # features are cached; the encoder joins again for the checkpoint folder
+    frozen = settings.clip.tuning == "frozen"
+    # A frozen encoder, whose features are cached, joins again for the checkpoint folder.
+    captioner.clip = None if frozen else encoder.model
     if isinstance(gpt2, GPT2LMHeadModel):
         captioner.gpt2.load_state_dict(gpt2.state_dict())
 
     data = CaptionDataModule(
         *(
-            TokenizedCaptions(
-                dataset, split, features, tokenizer, end_token_id, settings.max_tokens
-            )
-            for split in ("train", "val")
+            TokenizedCaptions(dataset, split, *own, tokenizer, end_token_id, settings.max_tokens)
+            for split, own in images.items()
         ),
         settings.batch_size,
         settings.seed,
@@ -83,48 +90,19 @@ def train(config: Config) -> None:
         captioner,
         settings,
         steps=settings.epochs * -(-len(data.train) // settings.batch_size),
-        val_features=torch.from_numpy(features.features[data.val.feature_rows]),
+        val_images=data.val.image_parts,
         val_cider=val_cider,
     )
-    resume = Path(settings.work) / "last.ckpt"
-    if settings.resume and not resume.exists():
-        raise Refusal(f"train.resume is true but {resume} does not exist; start without it")
+    if settings.resume:
+        check_resumable(resume, module, "train.resume")
     trainer.fit(module, data, ckpt_path=resume if settings.resume else None)
     state = torch.load(best.best_model_path, weights_only=True)["state_dict"]
     module.load_state_dict(state)
+    seen = statistics(_features(module.eval(), data.train, trainer.strategy.root_device))
     captioner.gpt2 = merged(captioner.gpt2)
-    captioner.clip = encoder.model
-    Checkpoint(
-        captioner.eval(),
-        tokenizer,
-        _generation(config.generation),
-        _statistics(features, data.train),
-    ).save(settings.out)
+    captioner.clip = encoder.model if frozen else merged(captioner.clip)
+    Checkpoint(captioner.eval(), tokenizer, _generation(config.generation), seen).save(settings.out)
     write_curves(Path(settings.work) / "log", Path(settings.curves))
-
-
-def write_curves(logs: Path, folder: Path) -> None:
-    """Lightning's logs as two tables that can be plotted: losses by step, scores by epoch.
-
-    A run that was interrupted and resumed has one log for each part; where a later part did a
-    step again, it counts.
-    """
-    rows: list[dict[str, str]] = []
-    for log in sorted(logs.glob("version_*/metrics.csv"), key=lambda f: int(f.parent.name[8:])):
-        with log.open(newline="") as file:
-            part = list(csv.DictReader(file))
-        begin = min((int(row["step"]) for row in part), default=0)
-        rows = [row for row in rows if int(row["step"]) < begin] + part
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, columns in (
-        ("loss", ("step", "train_loss")),
-        ("validation", ("epoch", "val_loss", "val_CIDEr")),
-    ):
-        with (folder / f"{name}.csv").open("w", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(columns)
-            kept = (row for row in rows if row.get(columns[-1]))
-            table.writerows([row[column] for column in columns] for row in kept)
 
 
 def _check_room(config: Config, positions: int) -> None:
@@ -229,14 +207,15 @@ def _generation(settings: Generation) -> GenerationOptions:
     return GenerationOptions(**vars(settings))
 
 
-def _statistics(features: FeatureFile, captions: TokenizedCaptions) -> dict[str, Any]:
-    """Mean and spread of the training images' features: what a server's inputs should look like."""
-    rows = features.features[captions.feature_rows]
-    return {
-        "count": len(rows),
-        "mean": [round(float(x), 6) for x in rows.mean(axis=0)],
-        "std": [round(float(x), 6) for x in rows.std(axis=0)],
-    }
+@torch.no_grad()
+def _features(
+    module: CaptionerModule, captions: TokenizedCaptions, device: torch.device
+) -> Iterator[np.ndarray]:
+    """The features of the captions' images, a part at a time; leaves the module on the CPU."""
+    module.to(device)
+    for images in captions.image_parts():
+        yield module.features(images.to(device)).cpu().numpy()
+    module.cpu()
 
 
 def main() -> None:

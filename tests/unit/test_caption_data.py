@@ -46,7 +46,7 @@ def dataset(tmp_path: Path) -> CaptionDataset:
 
 def features_of(folder: Path, ids: list[int]) -> FeatureFile:
     """Features that say whose they are: image id, image id, image id."""
-    encoder = EncoderIdentity("clip", "ab", 3, PREPROCESSING)
+    encoder = EncoderIdentity("clip", "ab", (3,), PREPROCESSING)
     with writing_features(folder, encoder, len(ids)) as writer:
         writer.add(ids, np.repeat(np.array(ids, np.float32)[:, None], 3, 1))
     return FeatureFile(folder)
@@ -55,20 +55,22 @@ def features_of(folder: Path, ids: list[int]) -> FeatureFile:
 def tokenized(
     dataset: CaptionDataset, tokenizer: Tokenizer, ids: list[int], max_tokens: int = 40
 ) -> TokenizedCaptions:
-    features = features_of(dataset.root / "features", ids)
+    file = features_of(dataset.root / "features", ids)
+    rows = file.rows(dataset.ids("train"))
     end = tokenizer.token_to_id(END)
-    return TokenizedCaptions(dataset, "train", features, tokenizer, end, max_tokens)
+    return TokenizedCaptions(dataset, "train", file.features, rows, tokenizer, end, max_tokens)
 
 
 def test_each_caption_stands_with_its_own_image_s_feature(
     dataset: CaptionDataset, tokenizer: Tokenizer
 ):
     captions = tokenized(dataset, tokenizer, [4, 6, 9, 11])
-    features, labels = captions[list(range(len(captions)))]
+    features, owners, labels = captions[list(range(len(captions)))]
     found = [
         (int(feature[0]), tokenizer.decode(line[line != IGNORED].tolist()).strip())
-        for feature, line in zip(features, labels, strict=True)
+        for feature, line in zip(features[owners], labels, strict=True)
     ]
+    assert len(features) == 3  # each image once
     assert found == [(i, text) for i in (9, 4, 6) for text in CAPTIONS[i]]
     assert features.dtype == torch.float32
     assert labels.dtype == torch.int64
@@ -78,7 +80,7 @@ def test_the_end_token_follows_every_caption_and_ignored_places_follow_it(
     dataset: CaptionDataset, tokenizer: Tokenizer
 ):
     captions = tokenized(dataset, tokenizer, [4, 6, 9])
-    _, labels = captions[list(range(len(captions)))]
+    *_, labels = captions[list(range(len(captions)))]
     end = tokenizer.token_to_id(END)
     texts = [text for i in (9, 4, 6) for text in CAPTIONS[i]]
     for line, text in zip(labels.tolist(), texts, strict=True):
@@ -91,9 +93,9 @@ def test_a_batch_is_as_long_as_its_own_longest_caption(
 ):
     captions = tokenized(dataset, tokenizer, [4, 6, 9])
     shortest = len(tokenizer.encode("boats").ids) + 1
-    assert captions[[4]][1].shape == (1, shortest)
+    assert captions[[4]][2].shape == (1, shortest)
     longest = len(tokenizer.encode("two red boats").ids) + 1
-    assert captions[[4, 3]][1].shape == (2, longest)
+    assert captions[[4, 3]][2].shape == (2, longest)
 
 
 @pytest.mark.parametrize("longest", [1, 2, 3])
@@ -101,7 +103,7 @@ def test_long_captions_are_cut_and_still_end(
     dataset: CaptionDataset, tokenizer: Tokenizer, longest: int
 ):
     captions = tokenized(dataset, tokenizer, [4, 6, 9], longest)
-    _, labels = captions[list(range(len(captions)))]
+    *_, labels = captions[list(range(len(captions)))]
     end = tokenizer.token_to_id(END)
     assert labels.shape[1] == longest
     for line in labels.tolist():
@@ -116,8 +118,9 @@ def test_images_left_out_of_the_features_are_left_out_here(
     captions = tokenized(dataset, tokenizer, [4, 9])
     assert captions.image_ids == [9, 4]
     assert len(captions) == 5
-    features, _ = captions[list(range(5))]
-    assert features[:, 0].tolist() == [9, 9, 9, 4, 4]
+    features, owners, _ = captions[list(range(5))]
+    assert features[owners, 0].tolist() == [9, 9, 9, 4, 4]
+    assert [part[:, 0].tolist() for part in captions.image_parts()] == [[9, 4]]
 
 
 def test_a_split_without_any_feature_is_refused(dataset: CaptionDataset, tokenizer: Tokenizer):
@@ -126,9 +129,9 @@ def test_a_split_without_any_feature_is_refused(dataset: CaptionDataset, tokeniz
 
 
 def test_a_split_without_captions_is_refused(dataset: CaptionDataset, tokenizer: Tokenizer):
-    features = features_of(dataset.root / "features", [11])
+    file = features_of(dataset.root / "features", [11])
     with pytest.raises(Refusal, match="split 'none' of .* has images but no captions"):
-        TokenizedCaptions(dataset, "none", features, tokenizer, 0, 40)
+        TokenizedCaptions(dataset, "none", file.features, file.rows([11]), tokenizer, 0, 40)
 
 
 def test_tokens_take_two_bytes_each(dataset: CaptionDataset, tokenizer: Tokenizer):
@@ -141,10 +144,11 @@ def test_training_visits_every_caption_once_and_validation_in_order(
     captions = tokenized(dataset, tokenizer, [4, 6, 9])
     module = CaptionDataModule(captions, captions, batch_size=4, seed=1)
     trained, watched = list(module.train_dataloader()), list(module.val_dataloader())
-    assert [len(features) for features, _ in trained] == [4, 2]
-    owners = [int(f[0]) for features, _ in watched for f in features]
+    assert [len(labels) for _, _, labels in trained] == [4, 2]
+    owners = [int(i) for features, owners, _ in watched for i in features[owners, 0]]
     assert owners == [9, 9, 9, 4, 4, 6]
-    assert sorted(int(f[0]) for features, _ in trained for f in features) == sorted(owners)
+    seen = [int(i) for features, owners, _ in trained for i in features[owners, 0]]
+    assert sorted(seen) == sorted(owners)
 
 
 def test_the_order_follows_from_seed_and_epoch_alone():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_a_clip_from_scratch_is_a_hugging_face_folder(run: Run, tiny_scenes: Pat
     model = CLIPModel.from_pretrained(folder)
     assert model.config.projection_dim == 24
     encoder = Encoder(str(folder))
-    assert encoder.identity.width == 24
+    assert encoder.identity.shape == (24,)
     assert encoder.preprocessing == read_preprocessing(str(folder))
     assert encoder.preprocessing.size == 32
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -102,6 +103,18 @@ def test_a_clip_from_a_folder_is_fine_tuned(run: Run, tiny_clip: Path, weight: i
     assert first == second
 
 
+def test_with_lora_only_the_layers_of_the_blocks_are_fine_tuned(run: Run, tiny_clip: Path):
+    folder = run(f"clip.base={tiny_clip}", "clip.tuning=lora", "clip.lora.rank=2")
+    before, after = (load_clip(str(each), CLIPModel).state_dict() for each in (tiny_clip, folder))
+    assert before.keys() == after.keys()  # merged
+    linear = re.compile(r".*layers.*(q_proj|k_proj|v_proj|out_proj|fc1|fc2)\.weight")
+    for name, value in before.items():
+        change = after[name] - value
+        assert bool(change.any()) == bool(linear.fullmatch(name)), name
+        if change.any():
+            assert torch.linalg.matrix_rank(change, rtol=1e-3) <= 2
+
+
 def test_boxes_are_learned_where_they_are_wanted(run: Run):
     folder = run("clip.region_weight=1", "clip.recolour=0.5", "clip.captioner.word_dropout=0.3")
     figures = json.loads((folder / "retrieval.json").read_text())
@@ -117,6 +130,8 @@ def test_boxes_are_learned_where_they_are_wanted(run: Run):
     [
         (["clip.recolour=1"], r"clip.recolour is 1.0; it must be at least 0 and less than 1"),
         (["clip.captioner.word_dropout=-0.1"], r"clip.captioner.word_dropout is -0.1"),
+        (["clip.tuning=lora"], r"clip.tuning is lora but clip.base is null: .* must learn"),
+        (["clip.tuning=frozen"], r"clip.tuning is 'frozen'; it must be full or lora"),
         (["clip.recolour=0.2"], r"set clip.region_weight above 0 too"),
     ],
 )
@@ -182,6 +197,8 @@ def test_an_interrupted_run_goes_on_where_it_was(run: Run, monkeypatch: pytest.M
 
 def test_on_request_it_starts_anew(run: Run, monkeypatch: pytest.MonkeyPatch):
     run()
+    with pytest.raises(Refusal, match=r"last.ckpt is of a run with other .* clip.resume=false"):
+        run("clip.captioner.width=16")
     step, seen = ContrastiveModule.training_step, []
 
     def counted(module: ContrastiveModule, batch: Batch, index: int) -> Tensor:

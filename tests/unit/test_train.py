@@ -22,6 +22,7 @@ from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.torchscript import unexported
 from tests.models import save_clip, save_gpt2, small_config
+from training.caption_data import Batch
 from training.captioner_module import CaptionerModule
 from training.config import Config
 from training.dataset import CaptionDataset
@@ -121,7 +122,7 @@ def test_an_interrupted_run_resumed_ends_where_an_uninterrupted_one_does(
     cut = variant("cut")
     step = CaptionerModule.training_step
 
-    def failing(module: CaptionerModule, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+    def failing(module: CaptionerModule, batch: Batch, index: int) -> Tensor:
         if module.global_step == after:
             raise RuntimeError("power cut")
         return step(module, batch, index)
@@ -219,7 +220,7 @@ def test_a_gpt2_from_a_folder_is_fine_tuned(variant: Variant, tiny_run: Config, 
 def test_only_what_is_tuned_gets_gradients(tiny_run: Config, tuning: str):
     settings = dataclasses.replace(tiny_run.train, tuning=tuning)
     captioner = ClipCap(small_config())
-    module = CaptionerModule(captioner, settings, 10, torch.zeros(1, 12), lambda _: 0.0)
+    module = CaptionerModule(captioner, settings, 10, list, lambda _: 0.0)
     module.train()
     module.on_train_epoch_start()
     captioner(torch.randn(2, 12), torch.tensor([[5, 6, 0], [7, 0, -100]])).backward()
@@ -237,7 +238,7 @@ def test_the_learning_rate_warms_up_over_a_share_of_the_steps_and_falls_to_nothi
     tiny_run: Config,
 ):
     settings = dataclasses.replace(tiny_run.train, warmup_ratio=0.2, learning_rate=1.0)
-    module = CaptionerModule(ClipCap(small_config()), settings, 20, torch.zeros(1, 12), float)
+    module = CaptionerModule(ClipCap(small_config()), settings, 20, list, float)
     made = module.configure_optimizers()
     rates = []
     for _ in range(20):

@@ -16,10 +16,11 @@ from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
 from model.refusal import Refusal
 from tests.models import save_gpt2, small_config
+from training.caption_data import Batch
 from training.captioner_module import CaptionerModule
 from training.config import Config, Lora, Train
 from training.train import train
-from training.tuning import merged, prepare
+from training.tuning import GPT2, merged, prepare
 
 Variant = Callable[..., Config]
 BATCH = (torch.randn(2, 12), torch.tensor([[5, 6, 0], [7, 0, -100]]))
@@ -59,7 +60,7 @@ def moved(model: torch.nn.Module) -> None:
 
 def test_only_lora_and_the_mapper_learn(lora: Train):
     captioner = ClipCap(small_config())
-    module = CaptionerModule(captioner, lora, 10, torch.zeros(1, 12), lambda _: 0.0)
+    module = CaptionerModule(captioner, lora, 10, list, lambda _: 0.0)
     moved(captioner)
     before = {name: value.clone() for name, value in captioner.named_parameters()}
     optimizer = module.configure_optimizers()["optimizer"]
@@ -81,7 +82,7 @@ def test_merged_it_is_a_plain_gpt2_that_computes_the_same(lora: Train):
     plain = ClipCap(small_config()).gpt2.eval()
     tokens = torch.tensor([[3, 1, 4, 1, 5]])
     untuned, names = plain(tokens).logits, plain.state_dict().keys()
-    tuned = prepare(plain, lora).eval()
+    tuned = prepare(plain, lora.tuning, lora.lora, GPT2).eval()
     torch.testing.assert_close(tuned(tokens).logits, untuned)  # nothing is learned yet
     moved(tuned)
     before = {name: value.clone() for name, value in tuned.state_dict().items()}
@@ -136,7 +137,7 @@ def test_lora_resumed_ends_where_an_uninterrupted_run_does(
     train(whole)
     step = CaptionerModule.training_step
 
-    def failing(module: CaptionerModule, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+    def failing(module: CaptionerModule, batch: Batch, index: int) -> Tensor:
         if module.global_step == 7:  # 5 steps an epoch
             raise RuntimeError("power cut")
         return step(module, batch, index)
@@ -156,7 +157,7 @@ def test_a_frozen_gpt2_is_a_fixed_function_in_every_step(
     seen = []
     end = CaptionerModule.on_train_batch_start
 
-    def watching(module: CaptionerModule, batch: tuple[Tensor, Tensor], index: int) -> None:
+    def watching(module: CaptionerModule, batch: Batch, index: int) -> None:
         gpt2 = module.captioner.gpt2
         assert gpt2.config.resid_pdrop > 0  # there is dropout to be off
         drops = [m.training for m in gpt2.modules() if isinstance(m, torch.nn.Dropout)]

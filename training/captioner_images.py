@@ -1,0 +1,71 @@
+"""What a captioner learns from: cached features of the images, or pixels for a CLIP that learns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from training.config import Config
+from training.dataset import CaptionDataset
+from training.feature_file import FeatureFile
+from training.features import Encoder
+from training.pixels import cached_pixels
+
+
+class SplitImages(NamedTuple):
+    """The images of a split.
+
+    Attributes:
+        images: Memory-mapped; float32 [N, *shape] features, or uint8 [N, 3, S, S] pixels.
+        rows: int64; where each image of the split stands there, -1 for one left out.
+    """
+
+    images: np.ndarray
+    rows: np.ndarray
+
+
+def split_images(
+    config: Config, dataset: CaptionDataset, encoder: Encoder, split: str
+) -> SplitImages:
+    """Features while CLIP is frozen, else pixels.
+
+    Raises:
+        Refusal: There is no feature file of this encoder, or a picture cannot be read.
+    """
+    settings = config.train
+    ids = dataset.ids(split)
+    if settings.clip.tuning == "frozen":
+        file = FeatureFile(settings.features, encoder.identity)
+        return SplitImages(file.features, file.rows(ids))
+    pixels = cached_pixels(
+        [dataset.files[i] for i in ids],
+        encoder.preprocessing,
+        Path(settings.clip.pixels),
+        settings.clip.max_pixels,
+        settings.clip.workers,
+    )
+    return SplitImages(pixels, np.arange(len(ids)))
+
+
+def statistics(batches: Iterable[np.ndarray]) -> dict[str, Any]:
+    """Mean and spread of features: what a server's inputs should look like.
+
+    Args:
+        batches: Features [B, ..., D], a part at a time.
+
+    Returns:
+        `count` of the images, and `mean` and `std` of each of the D dimensions.
+    """
+    images, vectors, total, squares = 0, 0, np.float64(0), np.float64(0)
+    for batch in batches:
+        images += len(batch)
+        flat = batch.reshape(-1, batch.shape[-1]).astype(np.float64)
+        vectors += len(flat)
+        total += flat.sum(axis=0)
+        squares += np.square(flat).sum(axis=0)
+    mean = total / vectors
+    std = np.sqrt((squares / vectors - mean**2).clip(min=0))
+    return {"count": images, "mean": np.round(mean, 6).tolist(), "std": np.round(std, 6).tolist()}

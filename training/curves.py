@@ -1,0 +1,30 @@
+"""What a training run logged, as tables that can be plotted."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+
+def write_curves(logs: Path, folder: Path) -> None:
+    """Lightning's logs as two tables that can be plotted: losses by step, scores by epoch.
+
+    A run that was interrupted and resumed has one log for each part; where a later part did a
+    step again, it counts.
+    """
+    rows: list[dict[str, str]] = []
+    for log in sorted(logs.glob("version_*/metrics.csv"), key=lambda f: int(f.parent.name[8:])):
+        with log.open(newline="") as file:
+            part = list(csv.DictReader(file))
+        begin = min((int(row["step"]) for row in part), default=0)
+        rows = [row for row in rows if int(row["step"]) < begin] + part
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, columns in (
+        ("loss", ("step", "train_loss")),
+        ("validation", ("epoch", "val_loss", "val_CIDEr")),
+    ):
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(columns)
+            kept = (row for row in rows if row.get(columns[-1]))
+            table.writerows([row[column] for column in columns] for row in kept)

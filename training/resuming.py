@@ -1,0 +1,31 @@
+"""Going on with an interrupted run, if it is the same one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from model.refusal import Refusal
+
+
+def check_resumable(file: Path, module: nn.Module, setting: str) -> None:
+    """Refuse to go on with a run that learned something else.
+
+    Args:
+        file: Lightning's checkpoint of the run.
+        module: What is to go on.
+        setting: What the user asks for that with, for the refusal.
+
+    Raises:
+        Refusal: Names or shapes of the weights differ.
+    """
+    saved = torch.load(file, weights_only=True, map_location="cpu", mmap=True)["state_dict"]
+    found, wanted = ({k: v.shape for k, v in each.items()} for each in (saved, module.state_dict()))
+    if found != wanted:
+        first = min(name for name, _ in found.items() ^ wanted.items())
+        raise Refusal(
+            f"{setting} is true but {file} is of a run with other models or another tuning (first "
+            f"difference: {first}); set them as they were, or start anew with {setting}=false"
+        )
