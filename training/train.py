@@ -26,7 +26,7 @@ from transformers import GPT2LMHeadModel
 from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
 from model.config import CaptionerConfig, MapperConfig
-from model.hugging_face import load_gpt2_tokenizer
+from model.hugging_face import load_gpt2_tokenizer, only_local
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from training.caption_data import CaptionDataModule, TokenizedCaptions
@@ -149,7 +149,9 @@ def _language_model(
     if sizes.base is not None:
         tokenizer = load_gpt2_tokenizer(sizes.base)
         try:
-            gpt2 = GPT2LMHeadModel.from_pretrained(sizes.base, dtype="float32")
+            gpt2 = GPT2LMHeadModel.from_pretrained(
+                sizes.base, dtype="float32", local_files_only=only_local(sizes.base)
+            )
         except (OSError, ValueError) as error:
             raise Refusal(
                 f"no GPT-2 at {sizes.base!r}: {str(error).strip().splitlines()[0]} Give a folder "
