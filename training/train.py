@@ -99,6 +99,7 @@ def train(config: Config) -> None:
         tokenizer,
         _generation(config.generation),
         _statistics(features, data.train),
+        training=_record(config, dataset, data, float(best.best_model_score)),
     ).save(settings.out)
     write_curves(Path(settings.work) / "log", Path(settings.curves))
 
@@ -238,6 +239,29 @@ def _statistics(features: FeatureFile, captions: TokenizedCaptions) -> dict[str,
         "count": len(rows),
         "mean": [round(float(x), 6) for x in rows.mean(axis=0)],
         "std": [round(float(x), 6) for x in rows.std(axis=0)],
+    }
+
+
+def _record(
+    config: Config, dataset: CaptionDataset, data: CaptionDataModule, score: float
+) -> dict[str, Any]:
+    """What whoever gets the checkpoint wants to know of its training."""
+    settings = config.train
+    return {
+        "data": dataset.description or dataset.root.name,
+        "training_pictures": len(set(data.train.image_ids)),
+        "training_captions": len(data.train),
+        "encoder": config.features.clip,
+        "language_model": settings.gpt2.base or "GPT-2 from scratch",
+        "tuning": settings.tuning,
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "warmup_ratio": settings.warmup_ratio,
+        "word_dropout": settings.word_dropout,
+        "seed": settings.seed,
+        "validation_CIDEr": round(score, 4),
     }
 
 
