@@ -125,12 +125,14 @@ def _limits(name: str, figures: Figures) -> list[str]:
         human, ours = own.get("human_CIDEr"), own.get("CIDEr_fewer_references")
         if human is not None and ours is not None:
             verdict = (
-                "further from what people say than people from each other"
+                "people say better what people say"
                 if ours < human
-                else "closer to what people usually say than one person is: it knows the usual "
-                "words, which is not seeing more"
+                else "it keeps to the usual words, which is not to see more than a person"
             )
-            limits.append(f"{split}: its captions are {verdict} (CIDEr {ours:.2f}, {human:.2f}).")
+            limits.append(
+                f"{split}: scored as one of the references is against the others, it gets a CIDEr "
+                f"of {ours:.2f}, a person {human:.2f}: {verdict}."
+            )
         if "precision" in own:
             limits.append(_false_statements(split, own))
     ranked = sorted((own["CIDEr"], split) for split, own in figures.items() if "CIDEr" in own)
@@ -151,7 +153,7 @@ def _false_statements(split: str, own: Mapping[str, float]) -> str:
     text = f"{split}: {1 - own['precision']:.1%} of what its captions state is false"
     if said:
         worst = min(said, key=lambda kind: said[kind])
-        text += f", most of what it says of {worst} ({1 - said[worst]:.1%})"
+        text += f", most often the {worst} ({1 - said[worst]:.1%} of those stated)"
     return f"{text}; {1 - own['faultless']:.1%} of the captions have something false in them."
 
 
@@ -162,8 +164,8 @@ def _new_card(folder: Path, checkpoint: Checkpoint) -> str:
     text = (
         f"# Image captioner `{folder.resolve().name}`\n\n"
         'A ClipCap captioner (Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix for Image '
-        'Captioning",\n[arXiv 2111.09734](https://arxiv.org/abs/2111.09734)): a CLIP encoder, a '
-        f"{mapper.kind} mapper with a prefix of\n{mapper.prefix_length}, and GPT-2.\n\n"
+        'Captioning",\n[arXiv 2111.09734](https://arxiv.org/abs/2111.09734)): a CLIP encoder,\n'
+        f"GPT-2, and between them a mapper ({mapper.kind}, prefix of {mapper.prefix_length}).\n\n"
     )
     if record is not None:
         text += f"## Data and training\n\n{_table(record)}\n\n"
