@@ -5,6 +5,7 @@
     tokenizer.json           GPT-2's tokenizer
     generation_config.json   how it captions unless asked otherwise
     training_features.json   optional: statistics of the features it was trained on
+    training.json            optional: what it was trained on, and how
     README.md                optional: model card, where the captioner comes from
 
 Loading is strict and needs no network.
@@ -55,6 +56,7 @@ class Checkpoint:
         training_features: Per-dimension `mean` and `std` of the training features and their
             `count`, or None.
         card: Model card in Markdown: where the captioner comes from, or None.
+        training: What it was trained on and how, by name, for the model card; or None.
     """
 
     captioner: ClipCap
@@ -62,6 +64,7 @@ class Checkpoint:
     generation: GenerationOptions
     training_features: dict[str, Any] | None = None
     card: str | None = None
+    training: dict[str, Any] | None = None
 
     def save(self, folder: str | Path) -> None:
         """Write the folder aside, then put it in place of an older one."""
@@ -78,6 +81,8 @@ class Checkpoint:
             _write_json(generation, partial / "generation_config.json")
             if self.training_features is not None:
                 _write_json(self.training_features, partial / "training_features.json")
+            if self.training is not None:
+                _write_json(self.training, partial / "training.json")
             if self.card is not None:
                 (partial / CARD).write_text(self.card, encoding="utf-8")
 
@@ -112,10 +117,11 @@ class Checkpoint:
                 f"{prefix_length}, but its GPT-2 has {places} positions; lower max_new_tokens in "
                 "generation_config.json"
             )
-        features = folder / "training_features.json"
+        features, record = folder / "training_features.json", folder / "training.json"
         statistics = _read_json(features) if features.exists() else None
+        training = _read_json(record) if record.exists() else None
         card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).exists() else None
-        return cls(captioner.eval(), tokenizer, generation, statistics, card)
+        return cls(captioner.eval(), tokenizer, generation, statistics, card, training)
 
 
 def weights_sha256(folder: str | Path) -> str:

@@ -98,4 +98,11 @@ A ClipCap captioner (Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix for Image Cap
 | tokenizer | `{gpt2_tokenizer}` |
 
 Captions end at the full stop: it was trained without an end token.
+
+With `DIR` standing for this folder:
+
+```sh
+make serve CHECKPOINT=DIR
+curl -T photo.jpg http://127.0.0.1:8080/predictions/clipcap
+```
 """

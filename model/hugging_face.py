@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
+import ssl
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,7 +42,8 @@ def load_clip(name: str, kind: type[Model], option: str | None = None) -> Model:
     _silence()
     loader: Any = kind
     try:
-        config: Any = CLIPConfig.from_pretrained(name)
+        local = only_local(name)
+        config: Any = CLIPConfig.from_pretrained(name, local_files_only=local)
         config.vision_config.projection_dim = config.projection_dim
         config.text_config.projection_dim = config.projection_dim
         model, report = loader.from_pretrained(
@@ -46,6 +51,7 @@ def load_clip(name: str, kind: type[Model], option: str | None = None) -> Model:
             config=config if loader is CLIPModel else config.vision_config,
             dtype="float32",
             output_loading_info=True,
+            local_files_only=local,
         )
     except NOT_FOUND as error:
         raise Refusal(f"no CLIP at {name!r}: {_not_found(name, error, option)}") from error
@@ -75,7 +81,9 @@ def load_gpt2_tokenizer(name: str, option: str | None = None) -> Tokenizer:
         return load_tokenizer(own)  # to the letter; what the library cannot read, it makes up
     _silence()
     try:
-        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(name).backend_tokenizer
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
+            name, local_files_only=only_local(name)
+        ).backend_tokenizer
     except NOT_FOUND as error:
         reason = _not_found(name, error, option)
         raise Refusal(f"no GPT-2 tokenizer at {name!r}: {reason}") from error
@@ -85,6 +93,27 @@ def load_gpt2_tokenizer(name: str, option: str | None = None) -> Tokenizer:
     if not tokenizer.encode("a").ids:
         raise Refusal(_no_tokenizer(name))
     return tokenizer
+
+
+def only_local(name: str) -> bool:
+    """Whether a model can only come from this machine: a folder, or else the hub is out of reach.
+
+    Without a connection the hub's library tries each file again and again, for minutes in all.
+    Asked once whether there is anybody, we know; an answer of any kind, or a slow one, leaves the
+    library to its own patience.
+    """
+    if Path(name).is_dir() or huggingface_hub.constants.HF_HUB_OFFLINE:
+        return True
+    ask = urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD")
+    try:
+        urllib.request.urlopen(ask, timeout=huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT).close()
+    except urllib.error.HTTPError:
+        return False
+    except urllib.error.URLError as error:  # no connection; certificates are the library's affair
+        return isinstance(error.reason, OSError) and not isinstance(error.reason, ssl.SSLError)
+    except (OSError, http.client.HTTPException):  # connected, but slow or confused
+        return False
+    return False
 
 
 def _silence() -> None:
@@ -118,7 +147,8 @@ def _not_found(name: str, error: Exception, option: str | None) -> str:
 def read_preprocessing(name: str) -> Preprocessing:
     """The preprocessing that a CLIP was trained with, from its `preprocessor_config.json`."""
     try:
-        file = str(cached_file(name, "preprocessor_config.json"))
+        local = only_local(name)
+        file = str(cached_file(name, "preprocessor_config.json", local_files_only=local))
         fields: dict[str, Any] = json.loads(Path(file).read_text())
     except OSError as error:
         reason = str(error).strip().splitlines()[0]

@@ -1,6 +1,6 @@
 """Packs an exported captioner with its handler into the archive that TorchServe serves.
 
-    python -m training.archive --artifact build/artifact --out model_store/clipcap.mar
+    python -m training.archive [--artifact build/artifact] [--out model_store/clipcap.mar]
 
 The archive holds the artifact, the handler and those modules of `model/` that serving imports. It
 is reproducible: the same inputs give the same bytes. Before it takes its place it is unpacked
@@ -9,7 +9,6 @@ elsewhere and captions a picture from there, through TorchServe's own loader.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import hashlib
 import json
@@ -23,7 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from model.refusal import Refusal
-from training.command import command
+from training.command import arguments, command
+from training.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 ARTIFACT_FILES = ("captioner.pt", "captioner.json", "tokenizer.json")
@@ -174,16 +174,17 @@ def _sha256(file: Path) -> str:
 
 def main() -> None:
     """Pack the archive and say what was packed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--artifact", type=Path, default=Path("build/artifact"))
-    parser.add_argument("--out", type=Path, default=Path("model_store/clipcap.mar"))
+    parser = arguments(__doc__)
+    parser.add_argument("--artifact", help="export.out: artifact folder")
+    parser.add_argument("--out", help="archive.out: the .mar file to write")
     parser.add_argument("--model-name", default="clipcap")
     parser.add_argument("--model-version", default="1.0")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     given = parser.parse_args()
-    caption = archive(given.artifact, given.out, given.model_name, given.model_version)
-    size = given.out.stat().st_size / 1e6
-    print(f"{given.out}: {size:.1f} MB, SHA-256 {_sha256(given.out)}")
+    config = load_config(given.overrides)
+    out = Path(given.out or config.archive.out)
+    artifact = Path(given.artifact or config.export.out)
+    caption = archive(artifact, out, given.model_name, given.model_version)
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, SHA-256 {_sha256(out)}")
     print(f"unpacked elsewhere, it captions a plain grey picture: {caption}")
 
 

@@ -15,6 +15,7 @@ from model.torchscript import build_decoder
 from training.caption_data import Batch
 from training.config import Train
 from training.optimization import adamw
+from training.pair_prior import PairPrior
 from training.pixels import normalised
 from training.tuning import CLIP, GPT2, merged, prepare
 
@@ -29,6 +30,7 @@ class CaptionerModule(pl.LightningModule):
         steps: Optimiser steps in all, for the schedule.
         val_images: Gives the N validation images, a part at a time.
         val_cider: Scores N generated captions, given as token ids without the end token.
+        prior: Of attributes and what follows them, for the training loss.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class CaptionerModule(pl.LightningModule):
         steps: int,
         val_images: Callable[[], Iterable[Tensor]],
         val_cider: Callable[[Sequence[Sequence[int]]], float],
+        prior: PairPrior | None = None,
     ) -> None:
         super().__init__()
         self.captioner = captioner
@@ -45,6 +48,7 @@ class CaptionerModule(pl.LightningModule):
         self.steps = steps
         self.val_images = val_images
         self.val_cider = val_cider
+        self.prior = prior
         captioner.train()  # an encoder comes in evaluation mode
         captioner.gpt2 = prepare(captioner.gpt2, settings.tuning, settings.lora, GPT2)
         if captioner.clip is not None:
@@ -74,7 +78,7 @@ class CaptionerModule(pl.LightningModule):
         """Negative log-likelihood per token."""
         images, owners, labels = batch
         features = self.features(images)[owners]  # [B, D]
-        loss = self.captioner(features, labels, self.settings.word_dropout)
+        loss = self.captioner(features, labels, self.settings.word_dropout, self.prior)
         self.log("train_loss", loss, prog_bar=True)
         return loss
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -224,6 +224,13 @@ class Export:
 
 
 @dataclasses.dataclass
+class Archive:
+    """The `.mar` file that the artifact of `export.out` is packed into."""
+
+    out: str
+
+
+@dataclasses.dataclass
 class Config:
     """All blocks of `conf/config.yaml`."""
 
@@ -237,13 +244,16 @@ class Config:
     generation: Generation
     evaluate: Evaluate
     export: Export
+    archive: Archive
 
 
 def load_config(overrides: Sequence[str] = ()) -> Config:
     """The settings with `key=value` overrides applied, checked against the schema.
 
+    `experiment=NAME` lays `conf/experiment/NAME.yaml` over the defaults first.
+
     Raises:
-        Refusal: An unknown key or a value of the wrong type, in one line.
+        Refusal: An unknown key or experiment, or a value of the wrong type, in one line.
     """
     folder = Path(__file__).parent / "conf"
     try:
@@ -256,6 +266,12 @@ def load_config(overrides: Sequence[str] = ()) -> Config:
         raise Refusal(
             f"settings: {error.override!r} cannot be read ({reason}); write key=value, the keys "
             f"are in {folder / 'config.yaml'}"
+        ) from error
+    except MissingConfigException as error:
+        known = ", ".join(sorted(file.stem for file in folder.glob("experiment/*.yaml")))
+        raise Refusal(
+            f"settings: there is no {error.missing_cfg_file}; experiment is one of {known}, or "
+            f"the name of a file of yours in {folder / 'experiment'}"
         ) from error
     except (HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__ or error

@@ -33,12 +33,14 @@ class CaptionDataset:
         files: Image id -> path of the picture.
         captions: Image id -> its captions, in file order.
         splits: Split name -> image ids, in file order.
+        description: What it says of itself, or nothing.
     """
 
     root: Path
     files: dict[int, Path]
     captions: dict[int, list[str]]
     splits: dict[str, list[int]]
+    description: str = ""
 
     @classmethod
     def load(cls, root: str | Path) -> CaptionDataset:
@@ -72,7 +74,9 @@ class CaptionDataset:
                     f"{root / 'split.json'}: split {name!r} names {len(unknown)} images that "
                     f"captions.json lacks, first {unknown[0]!r}"
                 )
-        return cls(root, files, captions, splits)
+        info = coco.get("info")
+        description = str(info.get("description") or "") if isinstance(info, dict) else ""
+        return cls(root, files, captions, splits, " ".join(description.split()))
 
     def ids(self, split: str) -> list[int]:
         """Image ids of a split; a missing or empty one is refused by name."""

@@ -8,6 +8,8 @@ of a data set as a server would, and writes
     captions.jsonl    every caption with its confidence and CIDEr
     scores.png        the main figures as a picture
 
+and the figures, with the limits they show, into the checkpoint's model card (README.md).
+
 Another data set than the configured one is reported next to it, in DIR/report.
 """
 
@@ -32,6 +34,7 @@ from training.command import arguments, command
 from training.config import Evaluate, load_config
 from training.dataset import CaptionDataset
 from training.decoding import decode_files
+from training.model_card import write_card
 from training.report import Section, Shown, draw_chart, figures_table, write_page
 from training.scene_accuracy import SceneAccuracy
 from training.scenes.scene import Scene
@@ -54,7 +57,8 @@ def evaluate(settings: Evaluate) -> dict[str, dict[str, float]]:
             f"{settings.data} has none of the splits {', '.join(settings.splits)}; it has "
             f"{', '.join(dataset.splits)}; name them: evaluate.splits=[...]"
         )
-    artifact = unexported(Checkpoint.load(settings.checkpoint))
+    checkpoint = Checkpoint.load(settings.checkpoint)
+    artifact = unexported(checkpoint)
     truth = _truth(dataset)
     sections: dict[str, Section] = {}
     notes: list[str] = []
@@ -93,7 +97,9 @@ def evaluate(settings: Evaluate) -> dict[str, dict[str, float]]:
             }
             lines.append(json.dumps(line))
     _write(settings, sections, notes, lines)
-    return {split: dict(section.figures) for split, section in sections.items()}
+    figures_by_split = {split: dict(section.figures) for split, section in sections.items()}
+    print(f"card: {write_card(Path(settings.checkpoint), checkpoint, dataset, figures_by_split)}")
+    return figures_by_split
 
 
 def caption_split(

@@ -114,7 +114,7 @@ def figures_table(figures: Mapping[str, Mapping[str, float]]) -> Table:
         if any(name in own for own in figures.values()):
             table.add_row(
                 title,
-                *(_number(name, own[name]) if name in own else "" for own in figures.values()),
+                *(number(name, own[name]) if name in own else "" for own in figures.values()),
             )
     return table
 
@@ -173,9 +173,9 @@ def _section(name: str, section: Section, pictures: int) -> str:
     """One split: figures, then worst, best and sampled pictures."""
     entries = "".join(
         f'<div style="--share:{100 * min(section.figures[key], 1.0):.0f}%">'
-        f"<dt>{title}</dt><dd>{_number(key, section.figures[key])}</dd></div>"
+        f"<dt>{title}</dt><dd>{number(key, section.figures[key])}</dd></div>"
         if key in _SHARES
-        else f"<div><dt>{title}</dt><dd>{_number(key, section.figures[key])}</dd></div>"
+        else f"<div><dt>{title}</dt><dd>{number(key, section.figures[key])}</dd></div>"
         for key, title in TITLES.items()
         if key in section.figures
     )
@@ -253,7 +253,8 @@ def _notes(notes: Sequence[str]) -> str:
     return f'<h2>Notes</h2><ul class="notes">{items}</ul>'
 
 
-def _number(name: str, value: float) -> str:
+def number(name: str, value: float) -> str:
+    """A figure as people read it."""
     if name in _SHARES:
         return f"{100 * value:.1f}%"
     return f"{value:.3f}"

@@ -27,7 +27,7 @@ from transformers import GPT2LMHeadModel
 from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
 from model.config import CaptionerConfig, MapperConfig
-from model.hugging_face import load_gpt2_tokenizer
+from model.hugging_face import load_gpt2_tokenizer, only_local
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from training.caption_data import CaptionDataModule, TokenizedCaptions
@@ -38,6 +38,7 @@ from training.config import Config, Generation, Train, load_config
 from training.curves import write_curves
 from training.dataset import CaptionDataset
 from training.features import Encoder
+from training.pair_prior import PairPrior, attribute_tokens
 from training.resuming import check_resumable
 from training.scoring import cider
 from training.tokenizer import END, train_tokenizer
@@ -92,6 +93,7 @@ def train(config: Config) -> None:
         steps=settings.epochs * -(-len(data.train) // settings.batch_size),
         val_images=data.val.image_parts,
         val_cider=val_cider,
+        prior=_prior(settings, data.train, tokenizer),
     )
     if settings.resume:
         check_resumable(resume, module, "train.resume")
@@ -101,8 +103,26 @@ def train(config: Config) -> None:
     seen = statistics(_features(module.eval(), data.train, trainer.strategy.root_device))
     captioner.gpt2 = merged(captioner.gpt2)
     captioner.clip = encoder.model if frozen else merged(captioner.clip)
-    Checkpoint(captioner.eval(), tokenizer, _generation(config.generation), seen).save(settings.out)
+    Checkpoint(
+        captioner.eval(),
+        tokenizer,
+        _generation(config.generation),
+        seen,
+        training=_record(config, dataset, data, float(best.best_model_score)),
+    ).save(settings.out)
     write_curves(Path(settings.work) / "log", Path(settings.curves))
+
+
+def _prior(settings: Train, captions: TokenizedCaptions, tokenizer: Tokenizer) -> PairPrior | None:
+    """What is not to be learned by heart from the training captions."""
+    if not settings.pair_prior:
+        return None
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    names = attribute_tokens(settings.pair_prior, encode, "train.pair_prior")
+    return PairPrior(torch.from_numpy(captions.tokens), names, tokenizer.get_vocab_size())
 
 
 def _check_room(config: Config, positions: int) -> None:
@@ -127,7 +147,9 @@ def _language_model(
     if sizes.base is not None:
         tokenizer = load_gpt2_tokenizer(sizes.base)
         try:
-            gpt2 = GPT2LMHeadModel.from_pretrained(sizes.base, dtype="float32")
+            gpt2 = GPT2LMHeadModel.from_pretrained(
+                sizes.base, dtype="float32", local_files_only=only_local(sizes.base)
+            )
         except (OSError, ValueError) as error:
             raise Refusal(
                 f"no GPT-2 at {sizes.base!r}: {str(error).strip().splitlines()[0]} Give a folder "
@@ -216,6 +238,31 @@ def _features(
     for images in captions.image_parts():
         yield module.features(images.to(device)).cpu().numpy()
     module.cpu()
+
+
+def _record(
+    config: Config, dataset: CaptionDataset, data: CaptionDataModule, score: float
+) -> dict[str, Any]:
+    """What whoever gets the checkpoint wants to know of its training."""
+    settings = config.train
+    return {
+        "data": dataset.description or dataset.root.name,
+        "training_pictures": len(set(data.train.image_ids)),
+        "training_captions": len(data.train),
+        "encoder": config.features.clip,
+        "language_model": settings.gpt2.base or "GPT-2 from scratch",
+        "tuning": settings.tuning,
+        "clip_tuning": settings.clip.tuning,
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "warmup_ratio": settings.warmup_ratio,
+        "word_dropout": settings.word_dropout,
+        "pair_prior": ", ".join(settings.pair_prior) or "none",
+        "seed": settings.seed,
+        "validation_CIDEr": round(score, 4),
+    }
 
 
 def main() -> None:

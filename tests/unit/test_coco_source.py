@@ -274,7 +274,7 @@ def test_every_fault_of_the_index_is_named_and_nothing_written(
     with pytest.raises(Refusal) as caught:
         make(server, tmp_path)
     first, line = str(caught.value).splitlines()
-    assert f"1 faults in dataset_coco.json of {tmp_path}/down/caption_datasets.zip" in first
+    assert f"1 fault in dataset_coco.json of {tmp_path}/down/caption_datasets.zip" in first
     assert line.startswith("  images[11]: ")
     assert fault in line
     assert [file.name for file in tmp_path.iterdir()] == ["down"]

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from model.checkpoint import Checkpoint, weights_sha256
 from model.refusal import Refusal
@@ -54,6 +55,14 @@ def test_every_picture_s_caption_is_written_as_the_captioner_says_it(
     }
     for i, caption in captions.items():
         assert own[i]["confidence"] == pytest.approx(caption.confidence, abs=2e-4)
+
+
+def test_the_figures_are_in_the_checkpoint_s_card(reports: Path, tiny_run: Config):
+    card = ModelCard.load(Path(tiny_run.evaluate.checkpoint) / "README.md")
+    metrics = json.loads((reports / "metrics.json").read_text())
+    found = {(r.dataset_split, r.metric_name): r.metric_value for r in card.data.eval_results}
+    assert found["compositional", "CIDEr"] == metrics["compositional"]["CIDEr"]
+    assert Checkpoint.load(tiny_run.evaluate.checkpoint).card == str(card)
 
 
 def test_page_and_chart_are_written(reports: Path):

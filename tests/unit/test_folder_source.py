@@ -56,13 +56,23 @@ def test_pictures_captions_and_splits_arrive(mine: Path, capsys: pytest.CaptureF
     assert {name: len(ids) for name, ids in data.splits.items()} == {"train": 9, "test": 3}
     for image_id, file in data.files.items():
         assert file.read_bytes() == encoded(picture(), "PNG")
-        name = file.relative_to(data.root / "images").as_posix()
-        said = name.removeprefix("images/")
+        said = file.relative_to(data.root / "images").as_posix()
         assert data.captions[image_id] == [f"picture {said} seen {t}" for t in ("once", "twice")]
-        assert (image_id in data.splits["test"]) == ("3" in name)
+        assert (image_id in data.splits["test"]) == ("3" in said)
     shown = capsys.readouterr()
     assert "made: 12 pictures, 24 captions: train 9, test 3" in shown.out
     assert "no caption" not in shown.err
+
+
+def test_a_name_in_two_places_stays_two_pictures(mine: Path):
+    (mine / "images" / "0.png").write_bytes(encoded(picture((30, 30)), "PNG"))
+    with (mine / "captions.csv").open("a") as file:
+        file.write("\nimages/0.png,another picture,train")
+    data = make(mine)
+    names = [file.relative_to(data.root / "images").as_posix() for file in data.files.values()]
+    assert len(set(names)) == len(names) == 13
+    assert (data.root / "images/0.png").read_bytes() == (mine / "0.png").read_bytes()
+    assert (data.root / "images/images/0.png").read_bytes() == (mine / "images/0.png").read_bytes()
 
 
 def test_the_copy_and_the_folder_do_not_touch_each_other(mine: Path):
@@ -159,7 +169,7 @@ def test_every_fault_is_named_and_nothing_written(mine: Path, kind: str):
     write(mine, "1.png,a", "0.png,b")
     damage, words = FAULTS[kind]
     damage(mine)
-    with pytest.raises(Refusal, match=rf"1 faults in .*on_broken=skip:\n  captions.csv {words}"):
+    with pytest.raises(Refusal, match=rf"1 fault in .*on_broken=skip:\n  captions.csv {words}"):
         make(mine, "folder.max_pixels=50000000")
     assert not (mine.parent / "made").exists()
 

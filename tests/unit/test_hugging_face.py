@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import random
 import shutil
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from transformers import AutoImageProcessor, CLIPModel, CLIPVisionModelWithProje
 from model.hugging_face import (
     load_clip,
     load_gpt2_tokenizer,
+    only_local,
     read_preprocessing,
     write_preprocessing,
 )
@@ -140,6 +144,35 @@ def test_a_name_that_cannot_be_found_is_one_line(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(Refusal, match="no CLIP at 'no-such-person/no-such-clip'") as caught:
         load_clip("no-such-person/no-such-clip", CLIPModel)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_hub_out_of_reach_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as nobody:  # bound, so that no other takes the port, but not listening
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waits to try again"))
+        with pytest.raises(Refusal, match="no CLIP at 'no-such-person/no-such-clip'"):
+            load_clip("no-such-person/no-such-clip", CLIPModel)
+        with pytest.raises(Refusal, match="no GPT-2 tokenizer at 'no-such-gpt2'"):
+            load_gpt2_tokenizer("no-such-gpt2")
+
+
+@pytest.mark.parametrize("status", [200, 404, 503])
+def test_a_hub_that_answers_is_left_to_the_library(status: int, monkeypatch: pytest.MonkeyPatch):
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:  # noqa: N802
+            self.send_response(status)
+            self.end_headers()
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        monkeypatch.setattr(
+            "huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}"
+        )
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert not only_local("no-such-person/no-such-clip")
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "lacking", "misshapen"])

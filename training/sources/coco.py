@@ -36,7 +36,7 @@ from model.refusal import Refusal
 from training.dataset import Picture, check_target, write_index, writing_dataset
 from training.sources.disk_space import check_space
 from training.sources.download import Remote, bytes_at_hand, download, file_sha256, look_up
-from training.sources.faults import listed
+from training.sources.faults import counted, listed
 from training.sources.fields import clean_text, read_id
 from training.sources.settings import Coco
 
@@ -182,7 +182,7 @@ def _pictures(
             faults.append(f"images[{number}]: {error}")
     if faults or not pictures:
         raise Refusal(
-            f"{len(faults)} faults in dataset_coco.json of {archives[CAPTIONS].filename}; give "
+            f"{counted(faults)} in dataset_coco.json of {archives[CAPTIONS].filename}; give "
             f"another archive:{listed(faults)}"
         )
     # Nobody can mend an archive with a known SHA-256: sentences without a word stay out.

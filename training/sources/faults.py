@@ -8,6 +8,11 @@ from collections.abc import Sequence
 NAMED = 20
 
 
+def counted(faults: Sequence[str]) -> str:
+    """How many there are, as people say it: `1 fault`, `2 faults`."""
+    return f"{len(faults)} fault{'' if len(faults) == 1 else 's'}"
+
+
 def listed(faults: Sequence[str]) -> str:
     """One indented line for each of the first `NAMED` faults, and how many more there are."""
     more = [f"… and {len(faults) - NAMED} more"] if len(faults) > NAMED else []

@@ -24,7 +24,7 @@ from training.dataset import Picture, check_target, write_index, writing_dataset
 from training.decoding import decode_files
 from training.sources.caption_files import Entry, read_captions
 from training.sources.disk_space import check_space
-from training.sources.faults import listed
+from training.sources.faults import counted, listed
 from training.sources.settings import Folder
 
 CAPTION_FILES = ("captions.csv", "captions.jsonl", "captions.json")
@@ -46,22 +46,24 @@ def prepare(settings: Folder) -> None:
     sound = _decodable(root, found, settings, faults)
     if faults and settings.on_broken == "stop":
         raise Refusal(
-            f"{len(faults)} faults in {root}; mend them, or leave out what they name with "
+            f"{counted(faults)} in {root}; mend them, or leave out what they name with "
             f"folder.on_broken=skip:{listed(faults)}"
         )
     if not sound:
         raise Refusal(f"{root} has no picture that can be used:{listed(faults)}")
     pictures = _split(sound, settings)
-    size = sum((root / picture.file_name).stat().st_size for picture in pictures)
+    size = sum((root / name).stat().st_size for name in sound)
     with writing_dataset(settings.out) as folder:
         check_space({"folder.out": (Path(settings.out), size)})
-        for picture in track(pictures, "copying", console=Console(stderr=True)):
+        files = zip(sound, pictures, strict=True)
+        bar = track(files, "copying", len(pictures), console=Console(stderr=True))
+        for name, picture in bar:
             copy = folder / "images" / picture.file_name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(root / picture.file_name, copy)
+            shutil.copyfile(root / name, copy)
         counts = write_index(folder, f"pictures of {root.name}", pictures)
     if faults:
-        print(f"left out for {len(faults)} faults:{listed(faults)}", file=sys.stderr)
+        print(f"left out for {counted(faults)}:{listed(faults)}", file=sys.stderr)
     print(f"{settings.out}: {counts}")
 
 
@@ -178,14 +180,17 @@ def _nothing(_: Image.Image) -> torch.Tensor:
 def _split(entries: dict[str, Entry], settings: Folder) -> list[Picture]:
     """Each picture with its split: the one it says, or one that follows from its name alone.
 
-    So pictures that join the folder later move none of the others.
+    So pictures that join the folder later move none of the others. Those under `images/` do
+    without that folder, which the data set has itself, unless another picture has the name then.
     """
     shares = dataclasses.asdict(settings.fractions)
     pictures = []
     for number, (name, entry) in enumerate(entries.items(), start=1):
         split = entry.split or _drawn_split(f"{settings.seed}/{name}", shares)
         image_id = number if entry.image_id is None else entry.image_id
-        pictures.append(Picture(image_id, name, entry.captions, split))
+        short = name.removeprefix("images/")
+        file_name = name if short in entries else short
+        pictures.append(Picture(image_id, file_name, entry.captions, split))
     given = {picture.split for picture in pictures}
     empty = [split for split, share in shares.items() if share and split not in given]
     if empty and not any(entry.split for entry in entries.values()):

@@ -1,0 +1,189 @@
+"""The pages in docs/ tell the truth: their own commands are run, in order, on small data.
+
+What would be downloaded is replaced by small models and archives of the same form, and the hours by
+one epoch; nothing else of a command is changed. Serving is the integration tests' affair; here a
+checkpoint that a page serves must export, which compares it with Hugging Face.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import re
+import shlex
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from torch import nn
+
+from model.checkpoint import Checkpoint
+from model.completion import complete
+from tests.models import save_clip, save_gpt2
+from tests.unit.test_completion import gpt2_tokenizer, weights_file
+from training.dataset import CaptionDataset
+from training.features import Encoder
+
+__all__ = ["gpt2_tokenizer"]  # a fixture
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+Run = Callable[..., list[list[str]]]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Every line of the page's shell blocks, as words."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.splitlines() if line]
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Stand-ins for the models that have names."""
+    folder = tmp_path_factory.mktemp("bases")
+    clip, gpt2 = save_clip(folder / "clip"), save_gpt2(folder / "gpt2", positions=128)
+    return {"features.clip": str(clip), "clip.base": str(clip), "train.gpt2.base": str(gpt2)}
+
+
+@pytest.fixture
+def run(bases: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a page in a folder of its own; returns the words of what was run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("training.scoring._meteor", lambda *_: 0.0)  # seconds each to start
+    small = {**bases, "train.epochs": "1", "clip.epochs": "1", "clip.precision": "32-true"}
+    workers = {f"{block}.workers": "0" for block in ("folder", "features", "evaluate")}
+
+    def start(page: str, more: Sequence[str] = ()) -> list[list[str]]:
+        lines = commands(ROOT / "docs" / page)
+        for words in lines:
+            if words[:2] == [".venv/bin/python", "-m"]:
+                given = {word.partition("=")[0] for word in words}
+                added = {**small, **workers} if words[2] != "model.published" else {}
+                settings = [f"{key}={value}" for key, value in added.items() if key not in given]
+                monkeypatch.setattr(sys, "argv", [words[2], *words[3:], *settings, *more])
+                importlib.import_module(words[2]).main()
+            elif words[:2] == ["make", "serve"]:
+                checkpoint = words[2].removeprefix("CHECKPOINT=")
+                built = ["--checkpoint", checkpoint, "--out", str(tmp_path / "artifact")]
+                monkeypatch.setattr(sys, "argv", ["training.export", *built])
+                importlib.import_module("training.export").main()
+            elif words[0] == "cat":
+                assert all(Path(file).is_file() for file in words[1:])
+            else:
+                assert words[0] in ("curl", "CLIPCAP_COCO_CAPTION=data/coco-caption"), words
+        return lines
+
+    return start
+
+
+@pytest.fixture
+def holiday(tiny_scenes: Path, tmp_path: Path) -> CaptionDataset:
+    """A folder as people have it, of drawn pictures."""
+    scenes = CaptionDataset.load(tiny_scenes)
+    shutil.copytree(tiny_scenes / "images", tmp_path / "holiday" / "images")
+    with (tmp_path / "holiday" / "captions.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["file", "caption"])
+        for image_id, captions in scenes.captions.items():
+            table.writerows([scenes.files[image_id].name, caption] for caption in captions)
+    return scenes
+
+
+def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
+    names = [page.name for page in PAGES]
+    assert names == ["coco.md", "fine-tune-clip.md", "published-weights.md", "your-pictures.md"]
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"(docs/{name})" in readme for name in names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_files_it_names_exist(page: Path):
+    text = page.read_text()
+    for name in re.findall(r"`((?:training|tests|benchmarks)/[\w./-]+)`|\b(tests/\S+\.py)", text):
+        assert (ROOT / "".join(name)).exists(), name
+    for name in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        assert (page.parent / name).exists(), name
+
+
+def test_your_pictures(run: Run, holiday: CaptionDataset):
+    run("your-pictures.md")
+    data = CaptionDataset.load("data/mine")
+    assert len(data.files) == len(holiday.files)
+    assert not list(Path("data/mine/images").glob("images"))
+    assert "<img" in Path("reports/mine/captions.html").read_text()
+    assert set(json.loads(Path("reports/mine/metrics.json").read_text())) >= {"test"}
+    card = ModelCard.load("models/mine/README.md")
+    assert card.data.eval_results[0].dataset_name == "pictures of holiday"
+    assert "Nobody counted" in card.text
+
+
+@pytest.mark.usefixtures("holiday")
+def test_fine_tune_clip(run: Run, bases: dict[str, str]):
+    run("fine-tune-clip.md")
+    folders = [bases["clip.base"], *(f"build/mine/{n}/model" for n in ("clip-before", "clip"))]
+    weights = [flat(Encoder(folder).model) for folder in folders]
+    assert torch.equal(weights[0], weights[1])  # measured, not trained
+    assert not torch.equal(weights[1], weights[2])
+    clip = Checkpoint.load("models/mine").captioner.clip
+    assert clip is not None
+    assert torch.equal(flat(clip), weights[2])
+
+
+def flat(model: nn.Module) -> torch.Tensor:
+    """All weights of a model in one row."""
+    return torch.cat([value.flatten().float() for value in model.state_dict().values()])
+
+
+@pytest.mark.usefixtures("holiday")
+def test_published_weights(
+    run: Run, gpt2_tokenizer: Path, bases: dict[str, str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, tiny_scenes: Path,
+):  # fmt: skip
+    weights_file(tmp_path).rename("coco_weights.pt")
+    Path("data").mkdir()
+    shutil.copytree(tiny_scenes, "data/mine")
+    monkeypatch.setattr("model.completion.CLIP_NAMES", {24: bases["features.clip"]})
+    monkeypatch.setattr(
+        "model.published.complete",
+        lambda captioner, file, clip, _: complete(captioner, file, clip, str(gpt2_tokenizer)),
+    )
+    run("published-weights.md")
+    card = ModelCard.load("models/coco/README.md")
+    assert card.text.startswith("# Image captioner from `coco_weights.pt`")
+    assert card.data.eval_results[0].dataset_split == "test"
+    assert Path("data/mine/report/captions.html").exists()
+
+
+def test_coco(run: Run, tiny_scenes: Path):
+    put_archives(Path("data/coco-archives"), CaptionDataset.load(tiny_scenes))
+    run("coco.md", ["coco.sha256={train2014: null, val2014: null, caption_datasets: null}"])
+    assert CaptionDataset.load("data/coco").splits.keys() == {"train", "val", "test"}
+    for name, kind in (("coco-mlp", "mlp"), ("coco-transformer", "transformer")):
+        assert Checkpoint.load(f"models/{name}").captioner.config.mapper.kind == kind
+        figures = json.loads(Path(f"reports/{name}/metrics.json").read_text())
+        assert set(figures) == {"test", "weights_sha256"}
+
+
+def put_archives(folder: Path, scenes: CaptionDataset) -> None:
+    """COCO's three archives, with drawn pictures."""
+    folder.mkdir(parents=True)
+    images = []
+    archives = {n: zipfile.ZipFile(folder / f"{n}.zip", "w") for n in ("train2014", "val2014")}
+    for split, ids in scenes.splits.items():
+        place = "train2014" if split == "train" else "val2014"
+        for i in ids:
+            name = f"COCO_{place}_{i:012d}.jpg"
+            archives[place].write(scenes.files[i], f"{place}/{name}")
+            sentences = [{"raw": caption} for caption in scenes.captions[i]]
+            split_name = {"compositional": "restval"}.get(split, split)
+            images.append({"filepath": place, "filename": name, "cocoid": i, "split": split_name,
+                           "sentences": sentences})  # fmt: skip
+    for archive in archives.values():
+        archive.close()
+    with zipfile.ZipFile(folder / "caption_datasets.zip", "w") as archive:
+        archive.writestr("dataset_coco.json", json.dumps({"images": images, "dataset": "coco"}))

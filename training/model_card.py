@@ -1,0 +1,187 @@
+"""The model card of a checkpoint folder: where the captioner comes from, its figures, its limits.
+
+`README.md` in Hugging Face's form: metadata between two lines of dashes, with every figure in the
+hub's `model-index`, then Markdown. An evaluation writes the card if there is none, from what
+training left in `training.json`; of a card that is there it owns the section on its data set and
+that data set's figures, and leaves the rest, a licence for instance, as it stands. Nobody but the
+owner can say under which licence a captioner may be used, so none is put in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard
+
+from model.checkpoint import CARD, Checkpoint, weights_sha256
+from model.refusal import Refusal
+from training.dataset import CaptionDataset
+from training.report import TITLES, number
+from training.scene_accuracy import KINDS
+
+Figures = Mapping[str, Mapping[str, float]]
+"""Split -> name of a figure (see `training.report.TITLES`) -> value."""
+
+
+def write_card(
+    folder: Path, checkpoint: Checkpoint, dataset: CaptionDataset, figures: Figures
+) -> Path:
+    """Put the figures of one data set into the card of a checkpoint folder.
+
+    Args:
+        folder: The checkpoint folder.
+        checkpoint: What was loaded from it.
+        dataset: What it was evaluated on.
+        figures: What was found.
+
+    Returns:
+        The card's file.
+
+    Raises:
+        Refusal: The card that is there has metadata that cannot be read.
+    """
+    file = folder / CARD
+    try:
+        text = checkpoint.card if checkpoint.card is not None else _new_card(folder, checkpoint)
+        # The library warns of a card without metadata; an empty block says the same.
+        card = ModelCard(text if text.startswith("---") else f"---\n\n---\n{text}")
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise Refusal(
+            f"the metadata of {file}, between its first two lines of dashes, cannot be read: "
+            f"{reason}; mend or delete the file and evaluate again"
+        ) from None
+    name = dataset.root.resolve().name
+    data = card.data
+    data.pipeline_tag = data.pipeline_tag or "image-to-text"
+    data.tags = data.tags or ["image-captioning", "clipcap"]
+    data.model_name = data.model_name or folder.resolve().name
+    others = [result for result in data.eval_results or [] if result.dataset_type != name]
+    data.eval_results = others + _results(name, dataset.description, figures)
+    card.text = _with_section(card.text, name, _section(folder, dataset, figures))
+    aside = file.with_name(f"{CARD}.partial")
+    aside.write_text(str(card), encoding="utf-8")
+    os.replace(aside, file)
+    return file
+
+
+def _results(name: str, description: str, figures: Figures) -> list[EvalResult]:
+    """The figures as the hub knows them."""
+    return [
+        EvalResult(
+            task_type="image-to-text",
+            task_name="Image captioning",
+            dataset_type=name,
+            dataset_name=description or name,
+            dataset_split=split,
+            metric_type=key.lower(),
+            metric_name=title,
+            metric_value=round(own[key], 4),
+        )
+        for split, own in figures.items()
+        for key, title in TITLES.items()
+        if key in own
+    ]
+
+
+def _with_section(text: str, name: str, section: str) -> str:
+    """Markdown with the section of a data set put in, in place of an older one."""
+    begin, end = f"<!-- evaluation on {name} -->", f"<!-- /evaluation on {name} -->"
+    block = f"{begin}\n{section}\n{end}"
+    if begin in text and end in text:
+        return text.partition(begin)[0] + block + text.partition(end)[2]
+    return f"{text.rstrip()}\n\n{block}\n"
+
+
+def _section(folder: Path, dataset: CaptionDataset, figures: Figures) -> str:
+    """Figures and limits on one data set."""
+    name = dataset.description or dataset.root.resolve().name
+    counts = ", ".join(f"{split} {len(dataset.ids(split)):,}" for split in figures)
+    lines = [f"| | {' | '.join(figures)} |", f"|---|{'---:|' * len(figures)}"]
+    for key, title in TITLES.items():
+        if any(key in own for own in figures.values()):
+            row = (number(key, own[key]) if key in own else "" for own in figures.values())
+            lines.append(f"| {title} | {' | '.join(row)} |")
+    limits = "\n".join(f"- {limit}" for limit in _limits(name, figures))
+    return (
+        f"## Figures on {name}\n\n" + "\n".join(lines) + "\n\n"
+        f"Pictures: {counts}. Measured by `python -m training.evaluate` with its own defaults of "
+        f"captioning, on weights with SHA-256 `{weights_sha256(folder)}`.\n\n"
+        f"## Limits, as measured on {name}\n\n{limits}"
+    )
+
+
+def _limits(name: str, figures: Figures) -> list[str]:
+    """What the figures say against the captioner."""
+    limits = [
+        f"It was measured on {name} and nothing else here. Of a picture of another kind it says "
+        "what it would say of these, and sounds as sure."
+    ]
+    for split, own in figures.items():
+        human, ours = own.get("human_CIDEr"), own.get("CIDEr_fewer_references")
+        if human is not None and ours is not None:
+            verdict = (
+                "people say better what people say"
+                if ours < human
+                else "it keeps to the usual words, which is not to see more than a person"
+            )
+            limits.append(
+                f"{split}: scored as one of the references is against the others, it gets a CIDEr "
+                f"of {ours:.2f}, a person {human:.2f}: {verdict}."
+            )
+        if "precision" in own:
+            limits.append(_false_statements(split, own))
+    ranked = sorted((own["CIDEr"], split) for split, own in figures.items() if "CIDEr" in own)
+    if len(ranked) > 1:
+        (low, worst), (high, best) = ranked[0], ranked[-1]
+        limits.append(f"CIDEr falls from {high:.2f} on {best} to {low:.2f} on {worst}.")
+    if not any("precision" in own for own in figures.values()):
+        limits.append(
+            "Nobody counted what is false in its captions: these figures compare words with "
+            "people's words, not with the picture."
+        )
+    return limits
+
+
+def _false_statements(split: str, own: Mapping[str, float]) -> str:
+    """Where the truth about the pictures is known: how much is false, and of what kind most."""
+    said = {kind: own[f"{kind}_precision"] for kind in KINDS if f"{kind}_precision" in own}
+    text = f"{split}: {1 - own['precision']:.1%} of what its captions state is false"
+    if said:
+        worst = min(said, key=lambda kind: said[kind])
+        text += f", most often the {worst} ({1 - said[worst]:.1%} of those stated)"
+    return f"{text}; {1 - own['faultless']:.1%} of the captions have something false in them."
+
+
+def _new_card(folder: Path, checkpoint: Checkpoint) -> str:
+    """The card of a captioner that has none: what training said of itself."""
+    config, record = checkpoint.captioner.config, checkpoint.training
+    mapper = config.mapper
+    text = (
+        f"# Image captioner `{folder.resolve().name}`\n\n"
+        'A ClipCap captioner (Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix for Image '
+        'Captioning",\n[arXiv 2111.09734](https://arxiv.org/abs/2111.09734)): a CLIP encoder,\n'
+        f"GPT-2, and between them a mapper ({mapper.kind}, prefix of {mapper.prefix_length}).\n\n"
+    )
+    if record is not None:
+        text += f"## Data and training\n\n{_table(record)}\n\n"
+    return text + (
+        "## How to use it\n\nWith `DIR` standing for this folder:\n\n"
+        "```sh\nmake serve CHECKPOINT=DIR\n"
+        "curl -T photo.jpg http://127.0.0.1:8080/predictions/clipcap\n```\n"
+    )
+
+
+def _table(record: Mapping[str, Any]) -> str:
+    """Everything training wrote down, a row each."""
+    rows = [
+        f"| {key.replace('_', ' ')} | {value:,} |"
+        if isinstance(value, int)
+        else f"| {key.replace('_', ' ')} | {value} |"
+        for key, value in record.items()
+    ]
+    return "\n".join(["| | |", "|---|---|", *rows])
