@@ -1,4 +1,4 @@
-"""What a published captioner lacks: CLIP's image tower, GPT-2's tokenizer, and a model card."""
+"""What a published captioner lacks: its image encoder, GPT-2's tokenizer, and a model card."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
-from transformers import CLIPVisionModelWithProjection
-
 from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
 from model.config import CaptionerConfig
-from model.hugging_face import load_clip, load_gpt2_tokenizer, read_preprocessing
+from model.encoder_folder import load_encoder
+from model.hugging_face import load_gpt2_tokenizer
 from model.options import GenerationOptions
 from model.refusal import Refusal
 
@@ -27,8 +26,8 @@ def complete(captioner: ClipCap, file: Path, clip: str | None, gpt2_tokenizer: s
     Args:
         captioner: What `model.published.read_published` gives; the encoder is put into it.
         file: Where it was read from, for the model card and for messages.
-        clip: The CLIP it was trained on, as Hugging Face name or folder; None takes the one that
-            the width of its features tells.
+        clip: The encoder it was trained on, as name or folder (see `model.encoder_folder`); None
+            takes the one that the width of its features tells.
         gpt2_tokenizer: GPT-2's tokenizer, as Hugging Face name or folder.
 
     Raises:
@@ -36,18 +35,12 @@ def complete(captioner: ClipCap, file: Path, clip: str | None, gpt2_tokenizer: s
     """
     width = captioner.config.feature_width
     clip = clip or _clip_name(width, file)
-    encoder = load_clip(clip, CLIPVisionModelWithProjection, "--clip")
-    preprocessing = read_preprocessing(clip)
-    sizes = encoder.config
-    if sizes.projection_dim != width:
+    encoder, preprocessing = load_encoder(clip, "--clip")
+    (found,) = encoder.shape("pooled")
+    if found != width:
         raise Refusal(
-            f"{file} takes features {width} wide, but those of {clip!r} are {sizes.projection_dim} "
-            "wide (projection_dim); give the CLIP it was trained on with --clip"
-        )
-    if sizes.image_size != preprocessing.size:
-        raise Refusal(
-            f"{clip!r} makes {preprocessing.size} pixels (preprocessor_config.json), but its image "
-            f"tower takes {sizes.image_size} (config.json); take a fresh copy"
+            f"{file} takes features {width} wide, but those of {clip!r} are {found} wide; give the "
+            "encoder it was trained on with --clip"
         )
     tokenizer = load_gpt2_tokenizer(gpt2_tokenizer, "--gpt2-tokenizer")
     vocabulary, known = captioner.gpt2.config.vocab_size, tokenizer.get_vocab_size()
@@ -60,7 +53,7 @@ def complete(captioner: ClipCap, file: Path, clip: str | None, gpt2_tokenizer: s
         )
     captioner.clip = encoder
     captioner.config = dataclasses.replace(
-        captioner.config, clip=sizes.to_dict(), preprocessing=preprocessing
+        captioner.config, clip=encoder.config, preprocessing=preprocessing
     )
     room = captioner.gpt2.config.n_positions - captioner.config.mapper.prefix_length
     generation = GenerationOptions(num_beams=5, max_tokens=min(32, room))
@@ -94,7 +87,7 @@ A ClipCap captioner (Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix for Image Cap
 | part | from |
 |---|---|
 | {mapper}, and GPT-2 | `{file.name}`, SHA-256 `{digest}` |
-| CLIP's image tower and preprocessing | `{clip}` |
+| image encoder and preprocessing | `{clip}` |
 | tokenizer | `{gpt2_tokenizer}` |
 
 Captions end at the full stop: it was trained without an end token.

@@ -14,6 +14,9 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipImageProcessor,
+    SiglipModel,
 )
 
 from model.config import CaptionerConfig, MapperConfig
@@ -68,6 +71,21 @@ def save_clip(folder: Path, preprocessing: Preprocessing = PREPROCESSING, seed: 
         tokenizer_object=bpe, bos_token=START, eos_token=END, pad_token=END, model_max_length=24
     ).save_pretrained(folder)
     write_preprocessing(preprocessing, folder)
+    return folder
+
+
+def save_siglip(folder: Path) -> Path:
+    """A SigLIP with both towers and its preprocessor, written by `save_pretrained`."""
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    vision = {**sizes, "image_size": 32, "patch_size": 8}
+    torch.manual_seed(2)
+    SiglipModel(SiglipConfig(vision_config=vision, text_config=sizes)).save_pretrained(folder)
+    SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
 
 

@@ -1,6 +1,7 @@
 """Train a captioner on the cached features of a data set.
 
-`python -m training.train` learns the mapper (MLP or transformer, as in the paper) and GPT-2
+`python -m training.train` learns the mapper (MLP or transformer, as in the paper, or one that
+reads patches) and GPT-2
 (from scratch, or a Hugging Face one fine-tuned, frozen or with LoRA), keeps the checkpoint with
 the best validation CIDEr, and writes it as a checkpoint folder together with the encoder.
 `train.resume=true` goes on where an interrupted run stopped.
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
@@ -40,6 +42,11 @@ from training.scoring import cider
 from training.tokenizer import END, train_tokenizer
 from training.tuning import check_tuning, merged
 
+#: Positions of a GPT-2 from scratch; the patch mapper's long prefix has its own beside them.
+POSITIONS = 128
+#: Images whose features are in memory at a time for the statistics.
+STATISTICS_CHUNK = 512
+
 
 def train(config: Config) -> None:
     """Train as the settings say and write the checkpoint folder.
@@ -49,9 +56,11 @@ def train(config: Config) -> None:
     """
     settings = config.train
     check_tuning(settings)
+    _check_kinds(config)
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     dataset = CaptionDataset.load(settings.data)
-    encoder = Encoder(config.features.clip)
+    encoder = Encoder(config.features.clip, config.features.kind)
+    _check_prefix(settings, encoder)
     features = FeatureFile(settings.features, encoder.identity)
 
     tokenizer, gpt2 = _language_model(settings, dataset)
@@ -127,6 +136,34 @@ def write_curves(logs: Path, folder: Path) -> None:
             table.writerows([row[column] for column in columns] for row in kept)
 
 
+def _check_kinds(config: Config) -> None:
+    """Refuse a mapper that reads other features than there are."""
+    mapper, kind = config.train.mapper.kind, config.features.kind
+    reads = MapperConfig(mapper).feature_kind
+    if reads != kind:
+        raise Refusal(
+            f"train.mapper.kind is {mapper}, which reads {reads} features, but features.kind is "
+            f"{kind}; encode and train with features.kind={reads}, or set train.mapper.kind to "
+            f"{'patch' if kind == 'patches' else 'mlp, transformer or linear'}"
+        )
+    if mapper == "patch" and config.train.normalize_feature:
+        raise Refusal(
+            "train.normalize_feature is true, but the patch mapper normalises every patch itself; "
+            "set train.normalize_feature=false"
+        )
+
+
+def _check_prefix(settings: Train, encoder: Encoder) -> None:
+    """Refuse a prefix that is not as long as there are patches."""
+    patches, given = encoder.identity.shape[0], settings.mapper.prefix_length
+    if settings.mapper.kind == "patch" and given != patches:
+        raise Refusal(
+            f"train.mapper.prefix_length is {given}, but {encoder.identity.name!r} has {patches} "
+            "patches, and the patch mapper makes a vector of each; set "
+            f"train.mapper.prefix_length={patches}"
+        )
+
+
 def _check_room(config: Config, positions: int) -> None:
     """Refuse captions that the language model has no positions for."""
     prefix = config.train.mapper.prefix_length
@@ -145,7 +182,7 @@ def _language_model(
     settings: Train, dataset: CaptionDataset
 ) -> tuple[Tokenizer, GPT2LMHeadModel | dict[str, Any]]:
     """The tokenizer, and a trained GPT-2 or the config of one from scratch."""
-    sizes = settings.gpt2
+    sizes, mapper = settings.gpt2, settings.mapper
     if sizes.base is not None:
         tokenizer = load_gpt2_tokenizer(sizes.base)
         try:
@@ -171,7 +208,7 @@ def _language_model(
     end = tokenizer.token_to_id(END)
     return tokenizer, {
         "vocab_size": tokenizer.get_vocab_size(),
-        "n_positions": 128,
+        "n_positions": POSITIONS + (mapper.prefix_length if mapper.kind == "patch" else 0),
         "n_embd": sizes.width,
         "n_layer": sizes.layers,
         "n_head": sizes.heads,
@@ -188,7 +225,7 @@ def _captioner_config(
 ) -> CaptionerConfig:
     """Everything that travels with the weights; the encoder joins after training."""
     return CaptionerConfig(
-        clip=encoder.model.config.to_dict(),
+        clip=encoder.model.config,
         gpt2=gpt2 if isinstance(gpt2, dict) else gpt2.config.to_dict(),
         mapper=MapperConfig(**vars(settings.mapper)),
         preprocessing=encoder.preprocessing,
@@ -231,11 +268,19 @@ def _generation(settings: Generation) -> GenerationOptions:
 
 def _statistics(features: FeatureFile, captions: TokenizedCaptions) -> dict[str, Any]:
     """Mean and spread of the training images' features: what a server's inputs should look like."""
-    rows = features.features[captions.feature_rows]
+    width, rows = features.features.shape[-1], captions.feature_rows
+    count, total, squares = 0, np.zeros(width), np.zeros(width)
+    for start in range(0, len(rows), STATISTICS_CHUNK):  # patches of many images fill no memory
+        part = features.features[rows[start : start + STATISTICS_CHUNK]]
+        part = part.reshape(-1, width).astype(np.float64)
+        count, total = count + len(part), total + part.sum(axis=0)
+        squares += (part**2).sum(axis=0)
+    mean = total / count
+    deviation = np.sqrt((squares / count - mean**2).clip(min=0))
     return {
         "count": len(rows),
-        "mean": [round(float(x), 6) for x in rows.mean(axis=0)],
-        "std": [round(float(x), 6) for x in rows.std(axis=0)],
+        "mean": [round(float(x), 6) for x in mean],
+        "std": [round(float(x), 6) for x in deviation],
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from model import published
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint
 from model.completion import complete
+from model.hugging_face import write_preprocessing
 from model.image import Preprocessing
 from model.options import GenerationOptions
 from model.published import FULL_STOP, read_published
@@ -108,18 +110,18 @@ def test_features_of_another_width_are_refused_with_both_numbers(
     tiny_clip: Path, gpt2_tokenizer: Path, tmp_path: Path
 ):
     file = weights_file(tmp_path, width=48)
-    with pytest.raises(Refusal, match=r"features 48 wide, but those of .* are 24 wide .* --clip"):
+    with pytest.raises(Refusal, match=r"features 48 wide, but those of .* are 24 wide; .* --clip"):
         complete(read_published(file), file, str(tiny_clip), str(gpt2_tokenizer))
 
 
 def test_an_encoder_for_pictures_of_another_size_is_refused(
-    tiny_clip: Path, gpt2_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_clip: Path, gpt2_tokenizer: Path, tmp_path: Path
 ):
-    other = Preprocessing(48, PREPROCESSING.mean, PREPROCESSING.std)
-    monkeypatch.setattr("model.completion.read_preprocessing", lambda _: other)
+    other = shutil.copytree(tiny_clip, tmp_path / "clip")
+    write_preprocessing(Preprocessing(48, PREPROCESSING.mean, PREPROCESSING.std), other)
     file = weights_file(tmp_path)
     with pytest.raises(Refusal, match=r"makes 48 pixels .* takes 32 .*config\.json"):
-        complete(read_published(file), file, str(tiny_clip), str(gpt2_tokenizer))
+        complete(read_published(file), file, str(other), str(gpt2_tokenizer))
 
 
 @pytest.mark.parametrize(
