@@ -15,7 +15,7 @@ from model.options import GenerationOptions
 from model.refusal import Refusal
 
 #: The CLIP that the published captioners were trained on, by the width of its features.
-CLIP_NAMES = {512: "openai/clip-vit-base-patch32"}
+CLIP_NAMES = {512: "openai/clip-vit-base-patch32", 640: "timm/resnet50x4_clip.openai"}
 #: What a caption ends with; GPT-2's own tokenizer must write the end token so.
 FULL_STOP = "."
 
@@ -62,14 +62,12 @@ def complete(captioner: ClipCap, file: Path, clip: str | None, gpt2_tokenizer: s
 
 
 def _clip_name(width: int, file: Path) -> str:
-    """The Hugging Face name of the CLIP whose features are so wide."""
+    """The name on the hub of the CLIP whose features are so wide."""
     if width in CLIP_NAMES:
         return CLIP_NAMES[width]
-    which = " (OpenAI's RN50x4, which Hugging Face does not have)" if width == 640 else ""
     raise Refusal(
-        f"{file} was trained on CLIP features {width} wide{which}, and no CLIP of that width is "
-        f"known here; give one whose projection_dim is {width} with --clip, or take a captioner "
-        "of ViT-B/32 (coco_weights.pt, conceptual_weights.pt)"
+        f"{file} was trained on features {width} wide, and no CLIP of that width is known here; "
+        "give the encoder with --clip, or take a captioner of ViT-B/32 (512 wide) or RN50x4 (640)"
     )
 
 

@@ -151,15 +151,17 @@ class ResNetEncoder(ImageEncoder):
         config: `image_size`, `width`, `layers` (blocks of the four stages) and `embed_dim` (D).
 
     Raises:
-        Refusal: open_clip is not installed.
+        Refusal: open_clip is not installed, or its torchvision does not fit torch.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
         try:
             from open_clip.modified_resnet import ModifiedResNet
-        except ImportError as error:
+        except (ImportError, RuntimeError) as error:  # torchvision's, where torch is another build
+            reason = str(error).splitlines()[0]
             raise Refusal(
-                f"CLIP's ResNet needs open_clip, which cannot be imported ({error}); install it: "
+                f"CLIP's ResNet needs open_clip, which cannot be imported ({reason}); install it, "
+                "with a torchvision of the same build as torch (CPU or CUDA): "
                 "pip install -e '.[openclip]'"
             ) from error
         width = config["width"] * 32  # of the last stage

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import sys
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, BertConfig, CLIPVisionModelWithProjection
 
@@ -23,15 +21,12 @@ from model.hugging_face import load_clip
 from model.image import Preprocessing, load_image, to_pixels
 from model.options import GenerationOptions
 from model.refusal import Refusal
-from tests.models import save_siglip, small_config
+from tests.models import needs_open_clip, save_resnet, save_siglip, small_config
 from tests.pictures import encoded, picture
 from training.config import Export
 from training.export import export
 from training.features import vision_sha256
 
-needs_open_clip = pytest.mark.skipif(
-    importlib.util.find_spec("open_clip") is None, reason="the extra openclip is not installed"
-)
 JPEG = encoded(picture((90, 60)), "JPEG")
 
 
@@ -43,25 +38,7 @@ def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIP with a small ResNet, in the files of open_clip's hub repositories."""
-    from open_clip import CLIP
-
-    folder = tmp_path_factory.mktemp("encoder") / "resnet"
-    folder.mkdir()
-    sizes = {
-        "embed_dim": 24,
-        "vision_cfg": {"image_size": 64, "layers": [1, 1, 2, 1], "width": 8, "patch_size": None},
-        "text_cfg": {"context_length": 9, "vocab_size": 40, "width": 16, "heads": 2, "layers": 1},
-    }
-    torch.manual_seed(4)
-    clip = CLIP(**sizes)
-    with torch.no_grad():  # a new one scales half of its layers with nothing
-        for parameter in clip.visual.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    save_file(clip.state_dict(), folder / "open_clip_model.safetensors")
-    preprocessing = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "resize_mode": "shortest"}
-    described = {"model_cfg": sizes, "preprocess_cfg": preprocessing}
-    (folder / "open_clip_config.json").write_text(json.dumps(described))
-    return folder
+    return save_resnet(tmp_path_factory.mktemp("encoder") / "resnet")
 
 
 def theirs(folder: Path, backend: str = "pil") -> tuple[torch.nn.Module, Tensor]:
