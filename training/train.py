@@ -38,6 +38,7 @@ from training.config import Config, Generation, Train, load_config
 from training.dataset import CaptionDataset
 from training.feature_file import FeatureFile
 from training.features import Encoder
+from training.mapper_settings import check_kinds, check_prefix
 from training.scoring import cider
 from training.tokenizer import END, train_tokenizer
 from training.tuning import check_tuning, merged
@@ -56,11 +57,11 @@ def train(config: Config) -> None:
     """
     settings = config.train
     check_tuning(settings)
-    _check_kinds(config)
+    check_kinds(config)
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     dataset = CaptionDataset.load(settings.data)
     encoder = Encoder(config.features.clip, config.features.kind)
-    _check_prefix(settings, encoder)
+    check_prefix(settings, encoder.identity)
     features = FeatureFile(settings.features, encoder.identity)
 
     tokenizer, gpt2 = _language_model(settings, dataset)
@@ -134,34 +135,6 @@ def write_curves(logs: Path, folder: Path) -> None:
             table.writerow(columns)
             kept = (row for row in rows if row.get(columns[-1]))
             table.writerows([row[column] for column in columns] for row in kept)
-
-
-def _check_kinds(config: Config) -> None:
-    """Refuse a mapper that reads other features than there are."""
-    mapper, kind = config.train.mapper.kind, config.features.kind
-    reads = MapperConfig(mapper).feature_kind
-    if reads != kind:
-        raise Refusal(
-            f"train.mapper.kind is {mapper}, which reads {reads} features, but features.kind is "
-            f"{kind}; encode and train with features.kind={reads}, or set train.mapper.kind to "
-            f"{'patch' if kind == 'patches' else 'mlp, transformer or linear'}"
-        )
-    if mapper == "patch" and config.train.normalize_feature:
-        raise Refusal(
-            "train.normalize_feature is true, but the patch mapper normalises every patch itself; "
-            "set train.normalize_feature=false"
-        )
-
-
-def _check_prefix(settings: Train, encoder: Encoder) -> None:
-    """Refuse a prefix that is not as long as there are patches."""
-    patches, given = encoder.identity.shape[0], settings.mapper.prefix_length
-    if settings.mapper.kind == "patch" and given != patches:
-        raise Refusal(
-            f"train.mapper.prefix_length is {given}, but {encoder.identity.name!r} has {patches} "
-            "patches, and the patch mapper makes a vector of each; set "
-            f"train.mapper.prefix_length={patches}"
-        )
 
 
 def _check_room(config: Config, positions: int) -> None:

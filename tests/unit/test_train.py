@@ -220,6 +220,7 @@ def test_patches_of_the_encoder_are_learned_from_and_captioned(variant: Variant,
     [
         ("patch", "pooled", {}, "reads patches features, .* with features.kind=patches"),
         ("mlp", "patches", {}, "reads pooled features, .* or set train.mapper.kind to patch"),
+        ("mlp", "tokens", {}, "features.kind is 'tokens'; it must be pooled or patches"),
         ("patch", "patches", {"normalize_feature": True}, "set train.normalize_feature=false"),
         ("patch", "patches", {}, "has 16 patches, .* set train.mapper.prefix_length=16"),
     ],
