@@ -3,7 +3,7 @@
 `captioner.pt` is one TorchScript file (written by `model.torchscript`); `captioner.json` says
 everything else a server must know. Needs torch, Pillow and tokenizers only.
 
-Axes: B batch, D CLIP width, S image side, M captions an image.
+Axes: B batch, D CLIP width, S image side, P image patches, M captions an image.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Artifact:
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
-        """CLIP features [B, D] of normalised pixels, float32 [B, 3, S, S]."""
+        """Features [B, D] or [B, P, D] of normalised pixels, float32 [B, 3, S, S]."""
         return self.module.encode(pixels)
 
     @torch.inference_mode()
@@ -126,7 +126,7 @@ class Artifact:
         """Captions of a batch of features, all with the same options.
 
         Args:
-            features: float32 [B, D], as `encode` gives them.
+            features: float32 [B, D] or [B, P, D], as `encode` gives them.
             options: How to search.
 
         Returns:

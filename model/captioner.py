@@ -1,10 +1,11 @@
 """ClipCap as it is trained: CLIP encoder -> mapper -> GPT-2.
 
 Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix for Image Captioning", arXiv 2111.09734, figure 2.
-CLIP and GPT-2 are Hugging Face's; the mapper is ours. Serving runs the same weights through
-`model.decoder` and `model.search`.
+The encoder is another library's (see `model.encoder`), GPT-2 Hugging Face's, the mapper ours.
+Serving runs the same weights through `model.decoder` and `model.search`.
 
-Axes: B batch, K prefix length, T caption tokens, D CLIP width, E GPT-2 width, V vocabulary.
+Axes: B batch, K prefix length, T caption tokens, D CLIP width, E GPT-2 width, V vocabulary,
+P image patches. A feature is [D], or [P, D] for the patch mapper, whose prefix length is P.
 """
 
 from __future__ import annotations
@@ -14,14 +15,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import (
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-    GPT2Config,
-    GPT2LMHeadModel,
-)
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from model.config import CaptionerConfig
+from model.encoder import ImageEncoder, build_encoder
 from model.mapper import build_mapper
 
 #: Label of a position that is no token of the caption: it takes no part in the loss.
@@ -38,20 +35,20 @@ class ClipCap(nn.Module):
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
         self.config = config
-        self.clip: CLIPVisionModelWithProjection | None = None
+        self.clip: ImageEncoder | None = None
         if config.clip is not None:
-            self.clip = CLIPVisionModelWithProjection(CLIPVisionConfig(**config.clip))
+            self.clip = build_encoder(config.clip)
         self.gpt2 = GPT2LMHeadModel(GPT2Config(**config.gpt2))
         width = self.gpt2.config.n_embd
         self.mapper = build_mapper(config.mapper, config.feature_width, width)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """CLIP features [B, D] of normalised pixels [B, 3, S, S]."""
+        """Features [B, D] or [B, P, D], as the mapper reads, of normalised pixels [B, 3, S, S]."""
         assert self.clip is not None, "this captioner was loaded without its encoder"
-        return self.clip(pixel_values=pixels).image_embeds
+        return self.clip.encode(pixels, self.config.mapper.feature_kind)
 
     def prefix(self, features: Tensor) -> Tensor:
-        """Prefixes [B, K, E] of features [B, D]."""
+        """Prefixes [B, K, E] of features [B, D] or [B, P, D]."""
         if self.config.normalize_feature:
             features = F.normalize(features, dim=-1)
         return self.mapper(features)
@@ -69,7 +66,7 @@ class ClipCap(nn.Module):
         vocabulary logits are computed for tokens only.
 
         Args:
-            features: [B, D] CLIP features.
+            features: [B, D] or [B, P, D], as `encode` gives them.
             labels: [B, T] token ids, the end token included, then `IGNORED`. An ignored token
                 among the others is neither read nor learned.
             word_dropout: Share of the words read that are blanked, so that the next word is

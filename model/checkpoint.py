@@ -22,7 +22,6 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from transformers import CLIPVisionConfig
 
 from model.captioner import ClipCap
 from model.config import CaptionerConfig
@@ -53,8 +52,8 @@ class Checkpoint:
         captioner: The model, in evaluation mode.
         tokenizer: Text to GPT-2 tokens and back.
         generation: How it captions unless asked otherwise.
-        training_features: Per-dimension `mean` and `std` of the training features and their
-            `count`, or None.
+        training_features: Per-dimension `mean` and `std` of the training features (over their
+            patches too, where they have those) and the `count` of images, or None.
         card: Model card in Markdown: where the captioner comes from, or None.
         training: What it was trained on and how, by name, for the model card; or None.
     """
@@ -96,7 +95,7 @@ class Checkpoint:
         folder = Path(folder)
         captioner = ClipCap(CaptionerConfig.load(folder / "config.json"))
         vocabulary = captioner.gpt2.config.vocab_size
-        _check_sizes(captioner.config, vocabulary, folder)
+        _check_sizes(captioner, vocabulary, folder)
         _load_weights(captioner, folder / WEIGHTS)
         tokenizer = load_tokenizer(folder / "tokenizer.json")
         if tokenizer.get_vocab_size() > vocabulary:
@@ -130,20 +129,25 @@ def weights_sha256(folder: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_sizes(config: CaptionerConfig, vocabulary: int, folder: Path) -> None:
+def _check_sizes(captioner: ClipCap, vocabulary: int, folder: Path) -> None:
     """Refuse a config whose parts contradict each other."""
-    file = folder / "config.json"
+    file, config, encoder = folder / "config.json", captioner.config, captioner.clip
     if not 0 <= config.end_token_id < vocabulary:
         raise Refusal(
             f"{file}: end_token_id is {config.end_token_id}; GPT-2 has {vocabulary} tokens"
         )
-    if config.clip is None:
+    if encoder is None:
         return
-    encoder = CLIPVisionConfig(**config.clip)
-    if config.feature_width != encoder.projection_dim:
+    shape = encoder.shape(config.mapper.feature_kind)
+    if config.feature_width != shape[-1]:
         raise Refusal(
             f"{file}: feature_width is {config.feature_width}, but the encoder's features are "
-            f"{encoder.projection_dim} wide (projection_dim)"
+            f"{shape[-1]} wide"
+        )
+    if config.mapper.kind == "patch" and config.mapper.prefix_length != shape[0]:
+        raise Refusal(
+            f"{file}: mapper.prefix_length is {config.mapper.prefix_length}, but the encoder has "
+            f"{shape[0]} patches, and the patch mapper makes a vector of each"
         )
     if config.preprocessing.size != encoder.image_size:
         raise Refusal(

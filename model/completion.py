@@ -1,4 +1,4 @@
-"""What a published captioner lacks: CLIP's image tower, GPT-2's tokenizer, and a model card."""
+"""What a published captioner lacks: its image encoder, GPT-2's tokenizer, and a model card."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
-from transformers import CLIPVisionModelWithProjection
-
 from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
 from model.config import CaptionerConfig
-from model.hugging_face import load_clip, load_gpt2_tokenizer, read_preprocessing
+from model.encoder_folder import load_encoder
+from model.hugging_face import load_gpt2_tokenizer
 from model.options import GenerationOptions
 from model.refusal import Refusal
 
 #: The CLIP that the published captioners were trained on, by the width of its features.
-CLIP_NAMES = {512: "openai/clip-vit-base-patch32"}
+CLIP_NAMES = {512: "openai/clip-vit-base-patch32", 640: "timm/resnet50x4_clip.openai"}
 #: What a caption ends with; GPT-2's own tokenizer must write the end token so.
 FULL_STOP = "."
 
@@ -27,8 +26,8 @@ def complete(captioner: ClipCap, file: Path, clip: str | None, gpt2_tokenizer: s
     Args:
         captioner: What `model.published.read_published` gives; the encoder is put into it.
         file: Where it was read from, for the model card and for messages.
-        clip: The CLIP it was trained on, as Hugging Face name or folder; None takes the one that
-            the width of its features tells.
+        clip: The encoder it was trained on, as name or folder (see `model.encoder_folder`); None
+            takes the one that the width of its features tells.
         gpt2_tokenizer: GPT-2's tokenizer, as Hugging Face name or folder.
 
     Raises:
@@ -36,18 +35,12 @@ def complete(captioner: ClipCap, file: Path, clip: str | None, gpt2_tokenizer: s
     """
     width = captioner.config.feature_width
     clip = clip or _clip_name(width, file)
-    encoder = load_clip(clip, CLIPVisionModelWithProjection, "--clip")
-    preprocessing = read_preprocessing(clip)
-    sizes = encoder.config
-    if sizes.projection_dim != width:
+    encoder, preprocessing = load_encoder(clip, "--clip")
+    (found,) = encoder.shape("pooled")
+    if found != width:
         raise Refusal(
-            f"{file} takes features {width} wide, but those of {clip!r} are {sizes.projection_dim} "
-            "wide (projection_dim); give the CLIP it was trained on with --clip"
-        )
-    if sizes.image_size != preprocessing.size:
-        raise Refusal(
-            f"{clip!r} makes {preprocessing.size} pixels (preprocessor_config.json), but its image "
-            f"tower takes {sizes.image_size} (config.json); take a fresh copy"
+            f"{file} takes features {width} wide, but those of {clip!r} are {found} wide; give the "
+            "encoder it was trained on with --clip"
         )
     tokenizer = load_gpt2_tokenizer(gpt2_tokenizer, "--gpt2-tokenizer")
     vocabulary, known = captioner.gpt2.config.vocab_size, tokenizer.get_vocab_size()
@@ -60,7 +53,7 @@ def complete(captioner: ClipCap, file: Path, clip: str | None, gpt2_tokenizer: s
         )
     captioner.clip = encoder
     captioner.config = dataclasses.replace(
-        captioner.config, clip=sizes.to_dict(), preprocessing=preprocessing
+        captioner.config, clip=encoder.config, preprocessing=preprocessing
     )
     room = captioner.gpt2.config.n_positions - captioner.config.mapper.prefix_length
     generation = GenerationOptions(num_beams=5, max_tokens=min(32, room))
@@ -69,14 +62,12 @@ def complete(captioner: ClipCap, file: Path, clip: str | None, gpt2_tokenizer: s
 
 
 def _clip_name(width: int, file: Path) -> str:
-    """The Hugging Face name of the CLIP whose features are so wide."""
+    """The name on the hub of the CLIP whose features are so wide."""
     if width in CLIP_NAMES:
         return CLIP_NAMES[width]
-    which = " (OpenAI's RN50x4, which Hugging Face does not have)" if width == 640 else ""
     raise Refusal(
-        f"{file} was trained on CLIP features {width} wide{which}, and no CLIP of that width is "
-        f"known here; give one whose projection_dim is {width} with --clip, or take a captioner "
-        "of ViT-B/32 (coco_weights.pt, conceptual_weights.pt)"
+        f"{file} was trained on features {width} wide, and no CLIP of that width is known here; "
+        "give the encoder with --clip, or take a captioner of ViT-B/32 (512 wide) or RN50x4 (640)"
     )
 
 
@@ -94,7 +85,7 @@ A ClipCap captioner (Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix for Image Cap
 | part | from |
 |---|---|
 | {mapper}, and GPT-2 | `{file.name}`, SHA-256 `{digest}` |
-| CLIP's image tower and preprocessing | `{clip}` |
+| image encoder and preprocessing | `{clip}` |
 | tokenizer | `{gpt2_tokenizer}` |
 
 Captions end at the full stop: it was trained without an end token.

@@ -10,14 +10,18 @@ from typing import Any
 from model.image import Preprocessing
 from model.refusal import Refusal
 
+#: What of an image a mapper may read: one feature, or one for each patch.
+FEATURE_KINDS = ("pooled", "patches")
+
 
 @dataclasses.dataclass(frozen=True)
 class MapperConfig:
     """Which mapper, and its sizes.
 
     Attributes:
-        kind: `mlp`, `transformer` or `linear`.
-        prefix_length: K, GPT-2 embeddings that the image becomes.
+        kind: `mlp`, `transformer`, `linear` or `patch`.
+        prefix_length: K, GPT-2 embeddings that the image becomes; for `patch` the number of the
+            encoder's patches.
         clip_length: Vectors made from the feature inside the transformer mapper.
         layers: Layers of the transformer mapper.
         heads: Attention heads of the transformer mapper.
@@ -29,18 +33,26 @@ class MapperConfig:
     layers: int = 8
     heads: int = 8
 
+    @property
+    def feature_kind(self) -> str:
+        """Which of `FEATURE_KINDS` the mapper reads."""
+        return "patches" if self.kind == "patch" else "pooled"
+
 
 @dataclasses.dataclass(frozen=True)
 class CaptionerConfig:
     """Everything needed to rebuild a captioner around its weights.
 
     Attributes:
-        clip: Hugging Face `CLIPVisionConfig` as a dictionary (`projection_dim` is D), or None for
-            a captioner that was published without its encoder and takes features only.
+        clip: What `model.encoder.build_encoder` makes the encoder of: Hugging Face's
+            `CLIPVisionConfig` or `SiglipVisionConfig` as a dictionary, or the sizes of open_clip's
+            ResNet; None for a captioner that was published without its encoder and takes features
+            only.
         gpt2: Hugging Face `GPT2Config` as a dictionary.
         mapper: The mapper between the two.
         preprocessing: How an image becomes the pixels that `clip` expects.
-        feature_width: D, the width of the feature that the mapper takes.
+        feature_width: D, the width of the feature that the mapper takes; of one patch for the
+            mapper `patch`.
         normalize_feature: Divide the feature by its L2 norm before the mapper.
         end_token_id: The token after which a caption is over.
         end_token_is_text: The end token is part of the caption (a full stop), not a mark.

@@ -1,4 +1,4 @@
-"""Hugging Face folders and names: CLIP with its preprocessing, and GPT-2's tokenizer."""
+"""Hugging Face folders and names: CLIP, SigLIP, their preprocessing, and GPT-2's tokenizer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ import transformers
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, CLIPConfig, CLIPModel, PreTrainedModel
+from transformers import (
+    AutoTokenizer,
+    CLIPConfig,
+    CLIPModel,
+    CLIPVisionConfig,
+    PreTrainedModel,
+    SiglipConfig,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 from transformers.utils.hub import cached_file
 
 from model.image import Preprocessing
@@ -39,22 +48,102 @@ def load_clip(name: str, kind: type[Model], option: str | None = None) -> Model:
     Raises:
         Refusal: No such folder or name, no network, or weights that do not fill the model.
     """
+    found = model_type(name, option)
+    if found == "clip_vision_model" and kind is not CLIPModel:
+        return _load(
+            name,
+            kind,
+            CLIPVisionConfig.from_pretrained(name, local_files_only=only_local(name)),
+            option,
+        )
+    if found != "clip":
+        raise unknown(name, found, "here it must be a CLIP (model_type clip)", option)
+    config: Any = CLIPConfig.from_pretrained(name, local_files_only=only_local(name))
+    config.vision_config.projection_dim = config.projection_dim
+    config.text_config.projection_dim = config.projection_dim
+    return _load(name, kind, config if kind is CLIPModel else config.vision_config, option)
+
+
+def load_siglip(name: str, option: str | None = None) -> SiglipVisionModel:
+    """The image tower of a SigLIP by Hugging Face name or folder, in fp32.
+
+    Args:
+        name: The name or folder.
+        option: What the user gives the name with, for the refusal.
+
+    Raises:
+        Refusal: No network, or weights that do not fill the model.
+    """
+    own = model_type(name, option) == "siglip_vision_model"
+    config: Any = (SiglipVisionConfig if own else SiglipConfig).from_pretrained(
+        name, local_files_only=only_local(name)
+    )
+    return _load(name, SiglipVisionModel, config if own else config.vision_config, option)
+
+
+def model_type(name: str, option: str | None = None) -> str | None:
+    """What `config.json` of a Hugging Face name or folder says it holds; None if it does not say.
+
+    Raises:
+        Refusal: No such folder or name, or no JSON in the file.
+    """
     _silence()
+    try:
+        file = find(name, "config.json")
+        fields: Any = json.loads(file.read_text()) if file else {}
+    except NOT_FOUND as error:
+        raise Refusal(f"no image encoder at {name!r}: {_not_found(name, error, option)}") from error
+    except ValueError as error:
+        raise Refusal(f"config.json of {name!r} is not JSON: {error}") from None
+    return fields.get("model_type") if isinstance(fields, dict) else None
+
+
+def find(name: str, file: str) -> Path | None:
+    """A file of a Hugging Face name or folder, downloaded if need be; None if it cannot be had.
+
+    Raises:
+        OSError: No such folder or name.
+    """
+    found = cached_file(
+        name,
+        file,
+        local_files_only=only_local(name),
+        _raise_exceptions_for_missing_entries=False,
+    )
+    return None if found is None else Path(found)
+
+
+def unknown(name: str, found: str | None, accepted: str, option: str | None = None) -> Refusal:
+    """The refusal of a name or folder in which nothing was recognised.
+
+    Args:
+        name: The name or folder.
+        found: What `model_type` says of it.
+        accepted: What would have been.
+        option: What the user gives the name with.
+    """
+    if found is None and not Path(name).is_dir():
+        try:
+            cached_file(name, "config.json", local_files_only=only_local(name))
+        except NOT_FOUND as error:  # no network, for one
+            return Refusal(f"no image encoder at {name!r}: {_not_found(name, error, option)}")
+    what = "no config.json that names a model" if found is None else f"a model of type {found!r}"
+    return Refusal(f"{name!r} holds {what}; {accepted}")
+
+
+def _load(name: str, kind: type[Model], config: Any, option: str | None) -> Model:
+    """The model of a class, with every weight of it from the folder."""
     loader: Any = kind
     try:
-        local = only_local(name)
-        config: Any = CLIPConfig.from_pretrained(name, local_files_only=local)
-        config.vision_config.projection_dim = config.projection_dim
-        config.text_config.projection_dim = config.projection_dim
         model, report = loader.from_pretrained(
             name,
-            config=config if loader is CLIPModel else config.vision_config,
+            config=config,
             dtype="float32",
             output_loading_info=True,
-            local_files_only=local,
+            local_files_only=only_local(name),
         )
     except NOT_FOUND as error:
-        raise Refusal(f"no CLIP at {name!r}: {_not_found(name, error, option)}") from error
+        raise Refusal(f"no weights at {name!r}: {_not_found(name, error, option)}") from error
     except SafetensorError as error:
         raise Refusal(f"the weights of {name!r} are damaged: {error}; take a fresh copy") from error
     except RuntimeError as error:  # shapes; the table of them is for --debug
@@ -145,7 +234,7 @@ def _not_found(name: str, error: Exception, option: str | None) -> str:
 
 
 def read_preprocessing(name: str) -> Preprocessing:
-    """The preprocessing that a CLIP was trained with, from its `preprocessor_config.json`."""
+    """What a CLIP or SigLIP was trained with, from its `preprocessor_config.json`."""
     try:
         local = only_local(name)
         file = str(cached_file(name, "preprocessor_config.json", local_files_only=local))
@@ -159,7 +248,9 @@ def read_preprocessing(name: str) -> Preprocessing:
     resample = fields.get("resample", 3)
     if resample not in resamples:
         raise Refusal(f"{file}: resample is {resample}; it must be 2 (bilinear) or 3 (bicubic)")
-    crop = fields.get("do_center_crop", True)
+    # SigLIP squeezes the picture into the square; its processor knows no crop and says nothing.
+    squeezed = str(fields.get("image_processor_type", "")).startswith("Siglip")
+    crop = fields.get("do_center_crop", not squeezed)
     try:
         resized = _side(fields["size"], file)
         side = _side(fields["crop_size"], file) if crop and "crop_size" in fields else resized

@@ -1,10 +1,12 @@
-"""Mappers: one CLIP feature in, a prefix of GPT-2 embeddings out.
+"""Mappers: features of an image in, a prefix of GPT-2 embeddings out.
 
 The two of the paper (Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix for Image Captioning",
 arXiv 2111.09734, section 3.2) and the single linear layer that its code also offers. Parameter
-names follow the published checkpoints, so those load without renaming.
+names follow the published checkpoints, so those load without renaming. These read one feature of
+the whole image; the patch mapper reads one of each patch, as LLaVA 1.5 does (Liu, Li, Li, Lee:
+"Improved Baselines with Visual Instruction Tuning", arXiv 2310.03744, section 3.2).
 
-Axes: B batch, K prefix length, C clip length, D CLIP width, E GPT-2 width.
+Axes: B batch, K prefix length, C clip length, D CLIP width, E GPT-2 width, P patches.
 """
 
 from __future__ import annotations
@@ -78,6 +80,24 @@ class TransformerMapper(nn.Module):
         return hidden[:, self.clip_length :]  # [B, K, E]
 
 
+class PatchMapper(nn.Module):
+    """Every patch becomes a vector of the prefix: two linear layers with GELU between.
+
+    The patches come from within the encoder, where their scale differs from one to another by far,
+    so each is normalised first.
+    """
+
+    def __init__(self, feature_width: int, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(feature_width)
+        self.fc1 = nn.Linear(feature_width, width)
+        self.fc2 = nn.Linear(width, width)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Map patches [B, P, D] to prefixes [B, P, E]."""
+        return self.fc2(F.gelu(self.fc1(self.norm(feature))))
+
+
 class _Attention(nn.Module):
     """Full self-attention; keys and values packed as (2, heads, width per head)."""
 
@@ -142,7 +162,7 @@ def build_mapper(config: MapperConfig, feature_width: int, width: int) -> nn.Mod
 
     Args:
         config: Kind and sizes.
-        feature_width: D, the width of the CLIP feature.
+        feature_width: D, the width of the CLIP feature, or of one patch.
         width: E, the width of GPT-2.
     """
     if config.kind == "linear":
@@ -163,4 +183,6 @@ def build_mapper(config: MapperConfig, feature_width: int, width: int) -> nn.Mod
             config.layers,
             config.heads,
         )
-    raise Refusal(f"mapper.kind is {config.kind!r}; it must be mlp, transformer or linear")
+    if config.kind == "patch":
+        return PatchMapper(feature_width, width)
+    raise Refusal(f"mapper.kind is {config.kind!r}; it must be mlp, transformer, linear or patch")

@@ -4,6 +4,7 @@
     make serve CHECKPOINT=models/coco
 
 adds what the files lack, CLIP's image tower and GPT-2's tokenizer, and writes a checkpoint folder.
+Those trained on RN50x4 want the extra `openclip`.
 
 A flat state dict: `gpt.*` is a Hugging Face GPT-2, `clip_project.*` the mapper. Every size is
 inferred from shapes. The files know no end of sequence: a caption is over at the full stop. Head
@@ -155,7 +156,7 @@ def main() -> None:
     parser.add_argument("weights", type=Path, help="published weights file (.pt)")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument(
-        "--clip", metavar="NAME_OR_FOLDER", help="CLIP it was trained on (default: by its width)"
+        "--clip", metavar="NAME_OR_FOLDER", help="encoder it was trained on (default: by its width)"
     )
     parser.add_argument(
         "--gpt2-tokenizer", metavar="NAME_OR_FOLDER", default="gpt2", help="(default: gpt2)"

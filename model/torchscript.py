@@ -4,7 +4,7 @@ The encoder and the mapper are traced; the search, which branches, is scripted a
 torch 2.13 warns that TorchScript is deprecated: everything that knows about it is here and in the
 one `torch.jit.load` of `model.artifact`, so that another format can stand beside it.
 
-Axes: B batch, D CLIP width, E GPT-2 width, K prefix length, S image side.
+Axes: B batch, D CLIP width, E GPT-2 width, K prefix length, S image side, P image patches.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from model.artifact import FORMAT, Artifact
 from model.captioner import ClipCap
 from model.checkpoint import Checkpoint, weights_sha256
 from model.decoder import Decoder
+from model.encoder import ImageEncoder
 from model.options import LIMITS
 from model.refusal import Refusal
 from model.search import Search
@@ -83,15 +84,16 @@ def build_decoder(gpt2: GPT2LMHeadModel) -> Decoder:
 
 
 class _Encoder(nn.Module):
-    """CLIP's image tower as a function of pixels alone (and nothing else of the captioner)."""
+    """The image encoder as a function of pixels alone (and nothing else of the captioner)."""
 
-    def __init__(self, clip: nn.Module | None) -> None:
+    def __init__(self, clip: ImageEncoder | None, kind: str) -> None:
         super().__init__()
         self.clip = clip
+        self.kind = kind
 
     def forward(self, pixels: Tensor) -> Tensor:
         assert self.clip is not None, "this captioner was loaded without its encoder"
-        return self.clip(pixel_values=pixels).image_embeds
+        return self.clip.encode(pixels, self.kind)
 
 
 class _Captioner(nn.Module):
@@ -106,12 +108,12 @@ class _Captioner(nn.Module):
 
     @torch.jit.export
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels [B, 3, S, S] to features [B, D]."""
+        """Pixels [B, 3, S, S] to features [B, D] or [B, P, D]."""
         return self.encoder(pixels)
 
     @torch.jit.export
     def prefix(self, features: Tensor) -> Tensor:
-        """Features [B, D] to prefixes [B, K, E]."""
+        """Features [B, D] or [B, P, D] to prefixes [B, K, E]."""
         if self.normalize_feature:
             features = F.normalize(features, dim=-1)
         return self.mapper(features)
@@ -174,14 +176,16 @@ def export_torchscript(
     """
     checkpoint = Checkpoint.load(checkpoint_folder)
     config = checkpoint.captioner.config
-    if checkpoint.captioner.clip is None:
+    clip = checkpoint.captioner.clip
+    if clip is None:
         raise Refusal(f"{checkpoint_folder} has no CLIP encoder; a server needs one")
     module, side = _assemble(checkpoint), config.preprocessing.size
+    features = torch.zeros(2, *clip.shape(config.mapper.feature_kind))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         module.encoder = torch.jit.trace(module.encoder, torch.zeros(2, 3, side, side))
-        module.mapper = torch.jit.trace(module.mapper, torch.zeros(2, config.feature_width))
+        module.mapper = torch.jit.trace(module.mapper, features)
         scripted = torch.jit.script(module)
     with whole_folder(out) as partial:
         with warnings.catch_warnings():
@@ -203,9 +207,9 @@ def export_torchscript(
 
 def _assemble(checkpoint: Checkpoint) -> _Captioner:
     """Encoder, mapper and search in one module, not yet traced or scripted."""
-    captioner = checkpoint.captioner
-    encoder, search = _Encoder(captioner.clip), build_search(captioner)
-    return _Captioner(encoder, captioner.mapper, search, captioner.config.normalize_feature).eval()
+    captioner, config = checkpoint.captioner, checkpoint.captioner.config
+    encoder, search = _Encoder(captioner.clip, config.mapper.feature_kind), build_search(captioner)
+    return _Captioner(encoder, captioner.mapper, search, config.normalize_feature).eval()
 
 
 def _describe(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from safetensors.torch import save_file
 from tokenizers.processors import TemplateProcessing
 from transformers import (
     CLIPConfig,
@@ -14,6 +18,9 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipImageProcessor,
+    SiglipModel,
 )
 
 from model.config import CaptionerConfig, MapperConfig
@@ -21,6 +28,9 @@ from model.hugging_face import write_preprocessing
 from model.image import Preprocessing
 from training.tokenizer import END, START, train_tokenizer
 
+needs_open_clip = pytest.mark.skipif(
+    importlib.util.find_spec("open_clip") is None, reason="the extra openclip is not installed"
+)
 WORDS = ["two red boats on a calm sea", "a bird over a snowy lake", "a small house by the road"]
 PREPROCESSING = Preprocessing(32, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
 
@@ -68,6 +78,43 @@ def save_clip(folder: Path, preprocessing: Preprocessing = PREPROCESSING, seed: 
         tokenizer_object=bpe, bos_token=START, eos_token=END, pad_token=END, model_max_length=24
     ).save_pretrained(folder)
     write_preprocessing(preprocessing, folder)
+    return folder
+
+
+def save_siglip(folder: Path) -> Path:
+    """A SigLIP with both towers and its preprocessor, written by `save_pretrained`."""
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    vision = {**sizes, "image_size": 32, "patch_size": 8}
+    torch.manual_seed(2)
+    SiglipModel(SiglipConfig(vision_config=vision, text_config=sizes)).save_pretrained(folder)
+    SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def save_resnet(folder: Path) -> Path:
+    """A CLIP with a small ResNet, in the files of open_clip's repositories on the hub."""
+    from open_clip import CLIP
+
+    folder.mkdir()
+    sizes = {
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": 64, "layers": [1, 1, 2, 1], "width": 8, "patch_size": None},
+        "text_cfg": {"context_length": 9, "vocab_size": 40, "width": 16, "heads": 2, "layers": 1},
+    }
+    torch.manual_seed(4)
+    clip = CLIP(**sizes)
+    with torch.no_grad():  # a new one scales half of its layers with nothing
+        for parameter in clip.visual.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    save_file(clip.state_dict(), folder / "open_clip_model.safetensors")
+    preprocessing = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "resize_mode": "shortest"}
+    described = {"model_cfg": sizes, "preprocess_cfg": preprocessing}
+    (folder / "open_clip_config.json").write_text(json.dumps(described))
     return folder
 
 

@@ -101,10 +101,15 @@ class Clip:
 
 @dataclasses.dataclass
 class Features:
-    """Encoding of every image; `on_broken` is `stop` or `skip`."""
+    """Encoding of every image; `on_broken` is `stop` or `skip`.
+
+    `clip` is the encoder (see `model.encoder_folder`); `kind` is `pooled` for one feature of an
+    image, or `patches` for one of each patch, which `train.mapper.kind=patch` reads.
+    """
 
     data: str
     clip: str
+    kind: str
     out: str
     batch_size: int
     workers: int

@@ -18,6 +18,7 @@ from transformers import CLIPModel
 
 from model.captioner import IGNORED, ClipCap
 from model.config import CaptionerConfig, MapperConfig
+from model.encoder import look
 from model.image import Preprocessing
 from training.config import Clip
 from training.optimization import adamw
@@ -77,13 +78,8 @@ class ContrastiveModule(pl.LightningModule):
         return normalised(pixels, self.mean, self.std)
 
     def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [B, D] and patches [B, P, width] of normalised pixels [B, 3, S, S].
-
-        The patches are those that the last layer reads: the feature is gathered from them, while
-        what the last layer makes of the patches themselves goes nowhere.
-        """
-        seen = self.clip.vision_model(pixel_values=pixels, output_hidden_states=True)
-        return self.clip.visual_projection(seen.pooler_output), seen.hidden_states[-2][:, 1:]
+        """Features [B, D] and patches [B, P, width] of normalised pixels [B, 3, S, S]."""
+        return look(self.clip, pixels)
 
     def text_features(self, tokens: Tensor) -> Tensor:
         """Features [B, D] of token ids [B, L], start and end tokens included."""

@@ -1,4 +1,4 @@
-"""A feature file: every image of a data set encoded once by CLIP.
+"""A feature file: every image of a data set encoded once.
 
     DIR/features.npy   float32 [N, *shape], memory-mapped when read
     DIR/ids.npy        int64 [N], the image id of each row, ascending
@@ -34,12 +34,14 @@ class EncoderIdentity:
         sha256: Of the weights of the image tower.
         shape: Of one image's feature: (D,) when pooled, (P, D) for its patches.
         preprocessing: How images became pixels.
+        kind: `pooled` or `patches`; a file that does not say is from before there were patches.
     """
 
     name: str = dataclasses.field(compare=False)
     sha256: str
     shape: tuple[int, ...]
     preprocessing: Preprocessing
+    kind: str = "pooled"
 
     def to_dict(self) -> dict[str, Any]:
         """As written to JSON."""
@@ -129,6 +131,12 @@ class FeatureFile:
             raise Refusal(
                 f"{folder}: features are {self.features.shape}, ids and encoder.json say "
                 f"{expected}; encode the images again"
+            )
+        if encoder is not None and encoder.kind != self.encoder.kind:
+            raise Refusal(
+                f"{folder} holds {self.encoder.kind} features, but features.kind is "
+                f"{encoder.kind}; encode the images again: python -m training.features "
+                f"features.kind={encoder.kind}"
             )
         if encoder is not None and encoder != self.encoder:
             raise Refusal(

@@ -1,8 +1,10 @@
-"""Encode every image of a data set once with CLIP.
+"""Encode every image of a data set once.
 
-`python -m training.features` writes a feature file (see `training.feature_file`). Images are
-decoded in worker processes and encoded in batches. A broken image stops the command with a list
-of all broken files; `features.on_broken=skip` leaves them out and says how many.
+`python -m training.features` writes a feature file (see `training.feature_file`): of each image
+one pooled feature, or with `features.kind=patches` one of each patch, for the patch mapper. Patches
+are large: ViT-B/32's of an image are 49 x 768 numbers, 150 kB, where the pooled feature has 2 kB.
+Images are decoded in worker processes and encoded in batches. A broken image stops the command with
+a list of all broken files; `features.on_broken=skip` leaves them out and says how many.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
-from transformers import CLIPVisionModelWithProjection
 
-from model.hugging_face import load_clip, read_preprocessing
+from model.encoder import ImageEncoder
+from model.encoder_folder import load_encoder
 from model.image import to_pixels
 from model.refusal import Refusal
 from training.command import arguments, command
@@ -31,29 +33,31 @@ NAMED = 20
 
 
 class Encoder:
-    """CLIP's image tower with its preprocessing and identity.
+    """An image encoder with its preprocessing and identity.
 
     Args:
-        name: Hugging Face name or folder of a CLIP.
+        name: Name or folder of an encoder (see `model.encoder_folder`).
+        kind: `pooled` for one feature of an image, `patches` for one of each patch.
     """
 
-    def __init__(self, name: str) -> None:
-        self.model = load_clip(name, CLIPVisionModelWithProjection).eval()
-        self.preprocessing = read_preprocessing(name)
+    def __init__(self, name: str, kind: str = "pooled") -> None:
+        model, self.preprocessing = load_encoder(name)
+        self.model = model.eval()
         self.identity = EncoderIdentity(
             name=name,
             sha256=vision_sha256(self.model),
-            shape=(self.model.config.projection_dim,),
+            shape=self.model.shape(kind),
             preprocessing=self.preprocessing,
+            kind=kind,
         )
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
-        """Features [B, D] of normalised pixels [B, 3, S, S]."""
-        return self.model(pixel_values=pixels).image_embeds
+        """Features [B, *shape] of normalised pixels [B, 3, S, S]."""
+        return self.model.encode(pixels, self.identity.kind)
 
 
-def vision_sha256(model: CLIPVisionModelWithProjection) -> str:
+def vision_sha256(model: ImageEncoder) -> str:
     """SHA-256 over names and values of the image tower's weights."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
@@ -74,7 +78,7 @@ def encode_dataset(settings: Features) -> int:
     if settings.on_broken not in ("stop", "skip"):
         raise Refusal(f"features.on_broken is {settings.on_broken!r}; it must be stop or skip")
     dataset = CaptionDataset.load(settings.data)
-    encoder = Encoder(settings.clip)
+    encoder = Encoder(settings.clip, settings.kind)
     ids = sorted(dataset.files)
     files = [dataset.files[i] for i in ids]
     convert = partial(to_pixels, preprocessing=encoder.preprocessing)

@@ -1,6 +1,7 @@
 """Train a captioner on a data set: on cached features of its images, or on the images themselves.
 
-`python -m training.train` learns the mapper (MLP or transformer, as in the paper) and GPT-2
+`python -m training.train` learns the mapper (MLP or transformer, as in the paper, or one that
+reads patches) and GPT-2
 (from scratch, or a Hugging Face one fine-tuned, frozen or with LoRA), keeps the checkpoint with
 the best validation CIDEr, and writes it as a checkpoint folder together with the encoder. That
 is frozen, unless `train.clip.tuning` is full or lora: then CLIP learns from the caption loss too.
@@ -38,11 +39,15 @@ from training.config import Config, Generation, Train, load_config
 from training.curves import write_curves
 from training.dataset import CaptionDataset
 from training.features import Encoder
+from training.mapper_settings import check_kinds, check_prefix
 from training.pair_prior import PairPrior, attribute_tokens
 from training.resuming import check_resumable
 from training.scoring import cider
 from training.tokenizer import END, train_tokenizer
 from training.tuning import check_tuning, merged
+
+#: Positions of a GPT-2 from scratch; the patch mapper's long prefix has its own beside them.
+POSITIONS = 128
 
 
 def train(config: Config) -> None:
@@ -53,8 +58,10 @@ def train(config: Config) -> None:
     """
     settings = config.train
     check_tuning(settings)
+    check_kinds(config)
     dataset = CaptionDataset.load(settings.data)
-    encoder = Encoder(config.features.clip)
+    encoder = Encoder(config.features.clip, config.features.kind)
+    check_prefix(settings, encoder.identity)
     resume = Path(settings.work) / "last.ckpt"
     if settings.resume and not resume.exists():
         raise Refusal(f"train.resume is true but {resume} does not exist; start without it")
@@ -143,7 +150,7 @@ def _language_model(
     settings: Train, dataset: CaptionDataset
 ) -> tuple[Tokenizer, GPT2LMHeadModel | dict[str, Any]]:
     """The tokenizer, and a trained GPT-2 or the config of one from scratch."""
-    sizes = settings.gpt2
+    sizes, mapper = settings.gpt2, settings.mapper
     if sizes.base is not None:
         tokenizer = load_gpt2_tokenizer(sizes.base)
         try:
@@ -171,7 +178,7 @@ def _language_model(
     end = tokenizer.token_to_id(END)
     return tokenizer, {
         "vocab_size": tokenizer.get_vocab_size(),
-        "n_positions": 128,
+        "n_positions": POSITIONS + (mapper.prefix_length if mapper.kind == "patch" else 0),
         "n_embd": sizes.width,
         "n_layer": sizes.layers,
         "n_head": sizes.heads,
@@ -188,7 +195,7 @@ def _captioner_config(
 ) -> CaptionerConfig:
     """Everything that travels with the weights; the encoder joins after training."""
     return CaptionerConfig(
-        clip=encoder.model.config.to_dict(),
+        clip=encoder.model.config,
         gpt2=gpt2 if isinstance(gpt2, dict) else gpt2.config.to_dict(),
         mapper=MapperConfig(**vars(settings.mapper)),
         preprocessing=encoder.preprocessing,

@@ -42,7 +42,7 @@ def tokenizer() -> Tokenizer:
     return train_tokenizer(WORDS, 300)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "transformer", "linear"])
+@pytest.mark.parametrize("kind", ["mlp", "transformer", "linear", "patch"])
 def test_a_round_trip_changes_nothing(kind: str, tmp_path: Path):
     config = small_config(
         mapper=MapperConfig(kind, 3, clip_length=2, layers=1, heads=2),
@@ -152,6 +152,7 @@ def test_a_damaged_json_file_is_refused_by_name(folder: Path, name: str, content
         ({"preprocessing": {"size": 32}}, "config.json does not fit this version: .*mean"),
         ({"end_token_id": 300}, "end_token_id is 300; .* 300 tokens"),
         ({"feature_width": 25}, "feature_width is 25, .* 24"),
+        ({"mapper": {"kind": "patch", "prefix_length": 4}, "feature_width": 32}, "has 16 patches"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(folder: Path, fields: dict[str, Any], words: str):

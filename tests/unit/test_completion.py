@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,14 @@ from model import published
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint
 from model.completion import complete
+from model.encoder_folder import load_encoder
+from model.hugging_face import write_preprocessing
 from model.image import Preprocessing
 from model.options import GenerationOptions
 from model.published import FULL_STOP, read_published
 from model.refusal import Refusal
 from model.torchscript import unexported
-from tests.models import PREPROCESSING, WORDS
+from tests.models import PREPROCESSING, WORDS, needs_open_clip, save_resnet, save_siglip
 from tests.unit.test_published import as_published, captioner_of
 from training.config import Export
 from training.export import export
@@ -80,6 +84,23 @@ def test_a_published_file_becomes_an_artifact_that_says_the_same(
             assert [caption.text for caption in mine] == [caption.text for caption in theirs]
 
 
+@pytest.mark.parametrize(
+    ("save", "width"), [(save_siglip, 32), pytest.param(save_resnet, 24, marks=needs_open_clip)]
+)
+@torch.inference_mode()
+def test_it_takes_any_encoder_of_its_width(
+    save: Callable[[Path], Path], width: int, gpt2_tokenizer: Path, tmp_path: Path
+):
+    file, folder = weights_file(tmp_path, "transformer", width), save(tmp_path / "encoder")
+    complete(read_published(file), file, str(folder), str(gpt2_tokenizer)).save(tmp_path / "out")
+    captioner = Checkpoint.load(tmp_path / "out").captioner
+    encoder, preprocessing = load_encoder(str(folder))
+    pixels = torch.randn(2, 3, preprocessing.size, preprocessing.size)
+    expected = encoder.eval().encode(pixels, "pooled")
+    torch.testing.assert_close(captioner.encode(pixels), expected)
+    assert captioner.config.preprocessing == preprocessing
+
+
 def test_a_caption_ends_with_the_full_stop_and_shows_it(
     tiny_clip: Path, gpt2_tokenizer: Path, tmp_path: Path
 ):
@@ -108,18 +129,18 @@ def test_features_of_another_width_are_refused_with_both_numbers(
     tiny_clip: Path, gpt2_tokenizer: Path, tmp_path: Path
 ):
     file = weights_file(tmp_path, width=48)
-    with pytest.raises(Refusal, match=r"features 48 wide, but those of .* are 24 wide .* --clip"):
+    with pytest.raises(Refusal, match=r"features 48 wide, but those of .* are 24 wide; .* --clip"):
         complete(read_published(file), file, str(tiny_clip), str(gpt2_tokenizer))
 
 
 def test_an_encoder_for_pictures_of_another_size_is_refused(
-    tiny_clip: Path, gpt2_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_clip: Path, gpt2_tokenizer: Path, tmp_path: Path
 ):
-    other = Preprocessing(48, PREPROCESSING.mean, PREPROCESSING.std)
-    monkeypatch.setattr("model.completion.read_preprocessing", lambda _: other)
+    other = shutil.copytree(tiny_clip, tmp_path / "clip")
+    write_preprocessing(Preprocessing(48, PREPROCESSING.mean, PREPROCESSING.std), other)
     file = weights_file(tmp_path)
     with pytest.raises(Refusal, match=r"makes 48 pixels .* takes 32 .*config\.json"):
-        complete(read_published(file), file, str(tiny_clip), str(gpt2_tokenizer))
+        complete(read_published(file), file, str(other), str(gpt2_tokenizer))
 
 
 @pytest.mark.parametrize(
@@ -142,11 +163,14 @@ def test_another_tokenizer_is_refused(
 @pytest.mark.parametrize(
     ("width", "words"),
     [
-        (640, r"640 wide \(OpenAI's RN50x4, .* projection_dim is 640 with --clip"),
+        (640, r"no image encoder at 'timm/resnet50x4_clip\.openai': .* folder with --clip"),
         (48, "features 48 wide, and no CLIP of that width is known .* with --clip"),
     ],
 )
-def test_a_width_without_a_known_clip_is_refused(tmp_path: Path, width: int, words: str):
+def test_a_width_without_a_clip_at_hand_is_refused(
+    tmp_path: Path, width: int, words: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     file = weights_file(tmp_path, width=width)
     with pytest.raises(Refusal, match=words):
         complete(read_published(file), file, None, "gpt2")

@@ -55,6 +55,20 @@ def test_rows_are_found_by_image_id_and_missing_ones_are_minus_one(tmp_path: Pat
     assert file.rows([]).tolist() == []
 
 
+def test_features_of_another_kind_are_refused_with_the_setting(tmp_path: Path):
+    patches = dataclasses.replace(ENCODER, shape=(4, 6), kind="patches")
+    with pytest.raises(Refusal, match=r"holds pooled features, .* features\.kind=patches"):
+        FeatureFile(write(tmp_path / "features"), patches)
+
+
+def test_a_file_that_does_not_say_its_kind_is_pooled(tmp_path: Path):
+    folder = write(tmp_path / "features")
+    fields = json.loads((folder / "encoder.json").read_text())
+    assert fields.pop("kind") == "pooled"
+    (folder / "encoder.json").write_text(json.dumps(fields))
+    assert FeatureFile(folder, ENCODER).encoder.kind == "pooled"
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"sha256": "cd" * 32}, {"preprocessing": dataclasses.replace(PREPROCESSING, crop=False)}],

@@ -141,7 +141,7 @@ def test_a_folder_that_does_not_exist_is_one_line(tmp_path: Path):
 
 def test_a_name_that_cannot_be_found_is_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(Refusal, match="no CLIP at 'no-such-person/no-such-clip'") as caught:
+    with pytest.raises(Refusal, match="encoder at 'no-such-person/no-such-clip'") as caught:
         load_clip("no-such-person/no-such-clip", CLIPModel)
     assert len(str(caught.value).splitlines()) == 1
 

@@ -14,19 +14,27 @@ from model.refusal import Refusal
 WIDTH, FEATURE = 32, 24
 
 
-@pytest.mark.parametrize("kind", ["mlp", "transformer", "linear"])
+KINDS = ["mlp", "transformer", "linear", "patch"]
+
+
+def features_of(kind: str, batch: int) -> Tensor:
+    """A feature of each image, or of each of its 5 patches."""
+    return torch.randn(batch, *([5] if kind == "patch" else []), FEATURE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_feature_becomes_a_prefix(kind: str, batch: int):
     mapper = build_mapper(MapperConfig(kind, 5, clip_length=3, layers=2, heads=4), FEATURE, WIDTH)
-    assert mapper(torch.randn(batch, FEATURE)).shape == (batch, 5, WIDTH)
+    assert mapper(features_of(kind, batch)).shape == (batch, 5, WIDTH)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "transformer", "linear"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_prefix_vector_depends_on_the_feature_of_its_own_row(kind: str):
     torch.manual_seed(0)
     mapper = build_mapper(MapperConfig(kind, 5, clip_length=3, layers=2, heads=4), FEATURE, WIDTH)
-    features = torch.randn(2, FEATURE)
-    changed = torch.stack([features[0], features[1] + 1])
+    features = features_of(kind, 2)
+    changed = torch.stack([features[0], features[1] + torch.arange(FEATURE) / FEATURE])
     before, after = mapper(features), mapper(changed)
     torch.testing.assert_close(before[0], after[0])
     assert ((before[1] - after[1]).abs().amax(-1) > 1e-4).all()
@@ -62,6 +70,15 @@ def test_mlp_is_two_layers_with_tanh_between():
     hidden = torch.tanh(weights["model.0.weight"] @ feature + weights["model.0.bias"])
     expected = weights["model.2.weight"] @ hidden + weights["model.2.bias"]
     torch.testing.assert_close(mapper(feature[None])[0].flatten(), expected)
+
+
+def test_a_patch_becomes_a_vector_of_its_own():
+    mapper = build_mapper(MapperConfig("patch", 5), FEATURE, WIDTH)
+    patches, weights = features_of("patch", 1), mapper.state_dict()
+    one = F.layer_norm(patches[0, 3], (FEATURE,), weights["norm.weight"], weights["norm.bias"])
+    hidden = F.gelu(weights["fc1.weight"] @ one + weights["fc1.bias"])
+    expected = weights["fc2.weight"] @ hidden + weights["fc2.bias"]
+    torch.testing.assert_close(mapper(patches)[0, 3], expected)
 
 
 def test_the_transformer_attends_head_by_head_without_a_mask():
@@ -101,7 +118,7 @@ def attention(hidden: Tensor, own: dict[str, Tensor]) -> Tensor:
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones():
-    with pytest.raises(Refusal, match="mapper.kind is 'cnn'; it must be mlp, transformer or linea"):
+    with pytest.raises(Refusal, match="mapper.kind is 'cnn'; it must be mlp, transformer, linear "):
         build_mapper(MapperConfig("cnn"), FEATURE, WIDTH)
 
 

@@ -26,8 +26,9 @@ from training.caption_data import Batch
 from training.captioner_module import CaptionerModule
 from training.config import Config
 from training.dataset import CaptionDataset
+from training.evaluate import caption_split
 from training.feature_file import FeatureFile
-from training.features import Encoder
+from training.features import Encoder, encode_dataset
 from training.tokenizer import END
 from training.train import train
 
@@ -185,6 +186,56 @@ def test_the_score_is_of_the_validation_pictures_own_captions(
     greedy = GenerationOptions(num_beams=1, max_tokens=40)
     expected = [captions[0].text for captions in artifact.caption(features, greedy)]
     assert [" ".join(text.split()) for text in generated.values()] == expected
+
+
+@pytest.mark.usefixtures("no_score")
+def test_patches_of_the_encoder_are_learned_from_and_captioned(variant: Variant, tmp_path: Path):
+    config = variant(epochs=1, max_tokens=12)
+    features = dataclasses.replace(
+        config.features, kind="patches", out=str(tmp_path / "features"), batch_size=7
+    )
+    assert encode_dataset(features) == 0
+    mapper = dataclasses.replace(config.train.mapper, kind="patch", prefix_length=16)
+    settings = dataclasses.replace(config.train, mapper=mapper, features=features.out)
+    train(dataclasses.replace(config, train=settings, features=features))
+    checkpoint = Checkpoint.load(settings.out)
+    file = FeatureFile(features.out)
+    assert file.features.shape == (60, 16, 32)
+    dataset = CaptionDataset.load(settings.data)
+    own = file.features[file.rows(dataset.ids("train"))].reshape(-1, 32)
+    statistics = checkpoint.training_features
+    assert statistics is not None
+    assert statistics["count"] == 31
+    np.testing.assert_allclose(statistics["mean"], own.mean(0), atol=1e-5)
+    np.testing.assert_allclose(statistics["std"], own.std(0), atol=1e-5)
+    evaluation = dataclasses.replace(config.evaluate, checkpoint=settings.out)
+    artifact = unexported(checkpoint)
+    captions = caption_split(artifact, dataset, "test", evaluation)
+    rows = torch.from_numpy(file.features[file.rows(dataset.ids("test"))])
+    expected = artifact.caption(rows, artifact.defaults)
+    assert [caption.text for caption in captions.values()] == [each[0].text for each in expected]
+
+
+@pytest.mark.parametrize(
+    ("mapper", "kind", "changes", "words"),
+    [
+        ("patch", "pooled", {}, "reads patches features, .* with features.kind=patches"),
+        ("mlp", "patches", {}, "reads pooled features, .* or set train.mapper.kind to patch"),
+        ("mlp", "tokens", {}, "features.kind is 'tokens'; it must be pooled or patches"),
+        ("patch", "patches", {"normalize_feature": True}, "set train.normalize_feature=false"),
+        ("patch", "patches", {}, "has 16 patches, .* set train.mapper.prefix_length=16"),
+    ],
+)
+def test_a_mapper_and_features_that_do_not_fit_are_refused_with_the_setting(
+    variant: Variant, mapper: str, kind: str, changes: dict[str, Any], words: str
+):
+    config = variant(**changes)
+    settings = dataclasses.replace(
+        config.train, mapper=dataclasses.replace(config.train.mapper, kind=mapper)
+    )
+    features = dataclasses.replace(config.features, kind=kind)
+    with pytest.raises(Refusal, match=words):
+        train(dataclasses.replace(config, train=settings, features=features))
 
 
 @pytest.mark.usefixtures("no_score")

@@ -1,0 +1,214 @@
+"""Image encoders: pixels in, features out, one for the picture or one for each of its patches.
+
+Each is a module of another library, wrapped so that the captioner sees the same two questions:
+
+    CLIP's vision transformer   Hugging Face, arXiv 2103.00020
+    SigLIP and SigLIP 2         Hugging Face, arXiv 2303.15343 and 2502.14786
+    CLIP's ResNet               open_clip, arXiv 2103.00020 section 2.4 (the extra `openclip`)
+
+Axes: B batch, D width of the pooled feature, P patches, W width of a patch, S image side.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import (
+    CLIPModel,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
+
+from model.config import FEATURE_KINDS
+from model.refusal import Refusal
+
+#: The class token stands before the patches of CLIP's vision transformer.
+CLASS_TOKENS = 1
+#: CLIP's ResNet halves the picture five times before its attention pool.
+RESNET_STRIDE = 32
+#: Dimensions of one head of that pool.
+RESNET_HEAD_WIDTH = 64
+
+
+class ImageEncoder(nn.Module):
+    """What an encoder is asked; the classes below answer.
+
+    Args:
+        config: Its sizes as JSON knows them; `build_encoder` makes the same module of them.
+        image_size: S, the side of the pictures it takes, in pixels.
+        pooled_width: D, of the feature of a whole picture.
+        grid: Patches along one side; P is its square.
+        patch_width: W, of the feature of one patch.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        image_size: int,
+        pooled_width: int,
+        grid: int,
+        patch_width: int,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.image_size = image_size
+        self.shapes = {"pooled": (pooled_width,), "patches": (grid * grid, patch_width)}
+
+    def pooled(self, pixels: Tensor) -> Tensor:
+        """Features [B, D] of normalised pixels, float32 [B, 3, S, S]."""
+        raise NotImplementedError
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """Patches [B, P, W], row by row, of normalised pixels, float32 [B, 3, S, S]."""
+        raise NotImplementedError
+
+    def encode(self, pixels: Tensor, kind: str) -> Tensor:
+        """Features [B, *shape] of normalised pixels [B, 3, S, S], where shape is `shape(kind)`."""
+        return self.pooled(pixels) if kind == "pooled" else self.patches(pixels)
+
+    def shape(self, kind: str) -> tuple[int, ...]:
+        """Shape of one picture's feature: (D,) for `pooled`, (P, W) for `patches`.
+
+        Raises:
+            Refusal: Another kind.
+        """
+        if kind not in FEATURE_KINDS:
+            raise Refusal(f"features.kind is {kind!r}; it must be {' or '.join(FEATURE_KINDS)}")
+        return self.shapes[kind]
+
+
+class ClipEncoder(ImageEncoder):
+    """CLIP's vision transformer with its projection.
+
+    Args:
+        tower: Hugging Face's module, whose parameters keep their names.
+    """
+
+    def __init__(self, tower: CLIPVisionModelWithProjection) -> None:
+        sizes: Any = tower.config
+        grid = sizes.image_size // sizes.patch_size
+        super().__init__(
+            sizes.to_dict(), sizes.image_size, sizes.projection_dim, grid, sizes.hidden_size
+        )
+        self.vision_model = tower.vision_model
+        self.visual_projection = tower.visual_projection
+
+    def pooled(self, pixels: Tensor) -> Tensor:
+        """The projected feature, as text features are compared with, [B, D]."""
+        return look(self, pixels)[0]
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """What the last layer reads, without the class token, [B, P, W]."""
+        return look(self, pixels)[1]
+
+
+def look(clip: CLIPModel | ClipEncoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Features [B, D] and patches [B, P, W] of normalised pixels [B, 3, S, S] in one pass.
+
+    The patches are those that the last layer reads (as in LLaVA, arXiv 2304.08485, section 4.1):
+    the feature is gathered from them, while what the last layer makes of the patches themselves
+    goes nowhere.
+    """
+    seen = clip.vision_model(pixel_values=pixels, output_hidden_states=True)
+    return clip.visual_projection(seen.pooler_output), seen.hidden_states[-2][:, CLASS_TOKENS:]
+
+
+class SiglipEncoder(ImageEncoder):
+    """SigLIP's vision transformer; its attention head pools the patches, there is no class token.
+
+    Args:
+        tower: Hugging Face's module, whose parameters keep their names.
+    """
+
+    def __init__(self, tower: SiglipVisionModel) -> None:
+        sizes: Any = tower.config
+        if not getattr(sizes, "vision_use_head", True):
+            raise Refusal(
+                "this SigLIP has no pooling head (vision_use_head is false); take one that has"
+            )
+        grid = sizes.image_size // sizes.patch_size
+        super().__init__(
+            sizes.to_dict(), sizes.image_size, sizes.hidden_size, grid, sizes.hidden_size
+        )
+        self.vision_model = tower
+
+    def pooled(self, pixels: Tensor) -> Tensor:
+        """The pooled feature, as text features are compared with, [B, D]."""
+        return self.vision_model(pixel_values=pixels).pooler_output
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """What the last layer reads, [B, P, W]."""
+        return self.vision_model(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
+
+
+class ResNetEncoder(ImageEncoder):
+    """CLIP's modified ResNet (RN50x4 and its like), computed by open_clip.
+
+    Args:
+        config: `image_size`, `width`, `layers` (blocks of the four stages) and `embed_dim` (D).
+
+    Raises:
+        Refusal: open_clip is not installed, or its torchvision does not fit torch.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        try:
+            from open_clip.modified_resnet import ModifiedResNet
+        except (ImportError, RuntimeError) as error:  # torchvision's, where torch is another build
+            reason = str(error).splitlines()[0]
+            raise Refusal(
+                f"CLIP's ResNet needs open_clip, which cannot be imported ({reason}); install it, "
+                "with a torchvision of the same build as torch (CPU or CUDA): "
+                "pip install -e '.[openclip]'"
+            ) from error
+        width = config["width"] * 32  # of the last stage
+        side = config["image_size"]
+        super().__init__(config, side, config["embed_dim"], side // RESNET_STRIDE, width)
+        self.visual = ModifiedResNet(
+            layers=config["layers"],
+            output_dim=config["embed_dim"],
+            heads=width // RESNET_HEAD_WIDTH,
+            image_size=side,
+            width=config["width"],
+        )
+
+    def pooled(self, pixels: Tensor) -> Tensor:
+        """The feature of the attention pool, [B, D]."""
+        return self.visual(pixels)
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """The last stage's grid before the attention pool (9 x 9 for RN50x4), [B, P, W]."""
+        seen = self.visual.stem(pixels)
+        for stage in (
+            self.visual.layer1,
+            self.visual.layer2,
+            self.visual.layer3,
+            self.visual.layer4,
+        ):
+            seen = stage(seen)
+        return seen.flatten(2).transpose(1, 2)
+
+
+def build_encoder(config: dict[str, Any]) -> ImageEncoder:
+    """The encoder of these sizes, its weights random.
+
+    Args:
+        config: What `ImageEncoder.config` was; without `model_type` it is CLIP's.
+
+    Raises:
+        Refusal: Of a kind that is none of the above.
+    """
+    kind = config.get("model_type", "clip_vision_model")
+    if kind == "clip_vision_model":
+        return ClipEncoder(CLIPVisionModelWithProjection(CLIPVisionConfig(**config)))
+    if kind == "siglip_vision_model":
+        return SiglipEncoder(SiglipVisionModel(SiglipVisionConfig(**config)))
+    if kind == "open_clip_resnet":
+        return ResNetEncoder(config)
+    raise Refusal(
+        f"the encoder's model_type is {kind!r}; it must be clip_vision_model, siglip_vision_model "
+        "or open_clip_resnet"
+    )

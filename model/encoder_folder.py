@@ -1,0 +1,131 @@
+"""An image encoder by name or folder, recognised by the files that are there.
+
+    config.json with model_type clip or siglip    Hugging Face, with preprocessor_config.json
+    open_clip_config.json with a ResNet in it      open_clip, with open_clip_model.safetensors
+
+The first kind goes first: some folders hold both.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from transformers import CLIPVisionModelWithProjection
+
+from model.encoder import ClipEncoder, ImageEncoder, ResNetEncoder, SiglipEncoder
+from model.hugging_face import (
+    find,
+    load_clip,
+    load_siglip,
+    model_type,
+    read_preprocessing,
+    unknown,
+)
+from model.image import Preprocessing
+from model.refusal import Refusal
+
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+ACCEPTED = (
+    "an image encoder is a CLIP or SigLIP of Hugging Face (model_type clip, clip_vision_model, "
+    f"siglip or siglip_vision_model in config.json), or a ResNet of open_clip ({OPEN_CLIP_CONFIG})"
+)
+#: Preprocessing of open_clip where the folder says nothing else (arXiv 2103.00020).
+OPEN_CLIP_PREPROCESSING: dict[str, Any] = {
+    "mean": (0.48145466, 0.4578275, 0.40821073),
+    "std": (0.26862954, 0.26130258, 0.27577711),
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
+
+
+def load_encoder(name: str, option: str | None = None) -> tuple[ImageEncoder, Preprocessing]:
+    """An image encoder in fp32, and what its pixels must be.
+
+    Args:
+        name: Hugging Face name or folder.
+        option: What the user gives the name with, for the refusal.
+
+    Raises:
+        Refusal: Nothing there, no network, something that is no such encoder, files that are
+            damaged or contradict each other, or open_clip is needed and not installed.
+    """
+    found = model_type(name, option)
+    encoder: ImageEncoder
+    if found in ("clip", "clip_vision_model"):
+        encoder = ClipEncoder(load_clip(name, CLIPVisionModelWithProjection, option))
+        preprocessing = read_preprocessing(name)
+    elif found in ("siglip", "siglip_vision_model"):
+        encoder, preprocessing = SiglipEncoder(load_siglip(name, option)), read_preprocessing(name)
+    elif (file := find(name, OPEN_CLIP_CONFIG)) is not None:
+        encoder, preprocessing = _load_open_clip(name, file)
+    else:
+        raise unknown(name, found, ACCEPTED, option)
+    if encoder.image_size != preprocessing.size:
+        raise Refusal(
+            f"{name!r} makes {preprocessing.size} pixels (preprocessor_config.json), but its image "
+            f"tower takes {encoder.image_size} (config.json); take a fresh copy"
+        )
+    return encoder, preprocessing
+
+
+def _load_open_clip(name: str, file: Path) -> tuple[ResNetEncoder, Preprocessing]:
+    """CLIP's ResNet from the files that open_clip writes for the hub."""
+    try:
+        fields = json.loads(file.read_text())
+        sizes = fields["model_cfg"]
+        vision, given = sizes["vision_cfg"], fields.get("preprocess_cfg", {})
+        layers = vision["layers"]
+        if not isinstance(layers, list):
+            raise Refusal(
+                f"{file} describes a vision transformer; only ResNets are read from open_clip's "
+                "files: take the same model from Hugging Face (config.json with model_type clip)"
+            )
+        config = {
+            "model_type": "open_clip_resnet",
+            "image_size": vision["image_size"],
+            "width": vision["width"],
+            "layers": layers,
+            "embed_dim": sizes["embed_dim"],
+        }
+    except ValueError as error:
+        raise Refusal(f"{file} is not JSON: {error}") from None
+    except (KeyError, TypeError) as error:
+        raise Refusal(f"{file} is not open_clip's: missing or unknown {error}") from None
+    preprocessing = _open_clip_preprocessing(file, given, config["image_size"])
+    encoder = ResNetEncoder(config)
+    weights = find(name, OPEN_CLIP_WEIGHTS)
+    if weights is None:
+        raise Refusal(f"{name!r} has no {OPEN_CLIP_WEIGHTS}; take a complete copy")
+    try:
+        with safe_open(weights, "pt") as opened:
+            names = [name for name in opened.keys() if name.startswith("visual.")]  # noqa: SIM118
+            tower = {name: opened.get_tensor(name).float() for name in names}
+    except SafetensorError as error:
+        raise Refusal(f"the weights of {name!r} are damaged: {error}; take a fresh copy") from None
+    try:
+        encoder.load_state_dict(tower)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:2]]
+        raise Refusal(f"the weights of {name!r} do not fit {OPEN_CLIP_CONFIG}: {lines}") from None
+    return encoder, preprocessing
+
+
+def _open_clip_preprocessing(file: Path, given: dict[str, Any], side: int) -> Preprocessing:
+    """Preprocessing in open_clip's words; the side is the model's."""
+    fields = {**OPEN_CLIP_PREPROCESSING, **given}
+    crops = {"shortest": True, "squash": False}
+    if fields["resize_mode"] not in crops:
+        raise Refusal(
+            f"{file}: resize_mode is {fields['resize_mode']!r}; it must be shortest or squash"
+        )
+    return Preprocessing(
+        size=side,
+        mean=tuple(fields["mean"]),
+        std=tuple(fields["std"]),
+        resample=fields["interpolation"],
+        crop=crops[fields["resize_mode"]],
+    )
