@@ -85,12 +85,16 @@ class Clip:
 
 @dataclasses.dataclass
 class Features:
-    """Encoding of every image; `on_broken` is `stop` or `skip`."""
+    """Encoding of every image; `on_broken` is `stop` or `skip`.
+
+    `shard_batches` batches make one file of the feature file, and are what a killed run may lose.
+    """
 
     data: str
     clip: str
     out: str
     batch_size: int
+    shard_batches: int
     workers: int
     on_broken: str
     max_pixels: int

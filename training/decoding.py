@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -12,11 +13,34 @@ from torch.utils.data import DataLoader, Dataset
 from model.image import load_image
 from model.refusal import Refusal
 
+#: A picture as a tensor, or why it cannot be read.
+Decoded = Tensor | str
 #: Pictures that a worker hands over at a time.
 CHUNK = 16
 
 
-class _Pictures(Dataset[Tensor | str]):
+class Chosen(Sequence[Path]):
+    """Pictures by number, each looked up when it is wanted: a list of a million takes memory.
+
+    Args:
+        files: Image id -> picture.
+        ids: The images, in order, [N].
+    """
+
+    def __init__(self, files: Mapping[int, Path], ids: np.ndarray) -> None:
+        self._files = files
+        self._ids = ids
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self._ids)
+
+    def __getitem__(self, number: int) -> Path:  # type: ignore[override]  # slices nobody needs
+        """The picture at this place."""
+        return self._files[int(self._ids[number])]
+
+
+class _Pictures(Dataset[Decoded]):
     """Files by number: what `convert` makes of each, or why it cannot be read."""
 
     def __init__(
@@ -29,7 +53,7 @@ class _Pictures(Dataset[Tensor | str]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, number: int) -> Tensor | str:
+    def __getitem__(self, number: int) -> Decoded:
         file = self.files[number]
         try:
             return self.convert(load_image(file.read_bytes(), self.max_pixels))
@@ -42,7 +66,7 @@ def decode_files(
     convert: Callable[[Image.Image], Tensor],
     max_pixels: int,
     workers: int,
-) -> Iterator[Tensor | str]:
+) -> Iterator[Decoded]:
     """Decode pictures ahead of whoever asks for them.
 
     Args:

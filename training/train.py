@@ -231,11 +231,11 @@ def _generation(settings: Generation) -> GenerationOptions:
 
 def _statistics(features: FeatureFile, captions: TokenizedCaptions) -> dict[str, Any]:
     """Mean and spread of the training images' features: what a server's inputs should look like."""
-    rows = features.features[captions.feature_rows]
+    mean, std = features.features.moments(captions.feature_rows)
     return {
-        "count": len(rows),
-        "mean": [round(float(x), 6) for x in rows.mean(axis=0)],
-        "std": [round(float(x), 6) for x in rows.std(axis=0)],
+        "count": len(captions.feature_rows),
+        "mean": [round(float(x), 6) for x in mean],
+        "std": [round(float(x), 6) for x in std],
     }
 
 
