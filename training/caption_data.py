@@ -7,6 +7,7 @@ caption only.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -20,6 +21,9 @@ from model.captioner import IGNORED
 from model.refusal import Refusal
 from training.dataset import CaptionDataset
 from training.feature_file import FeatureFile
+
+#: Images whose captions are tokenised together: Python objects of so many exist at a time.
+AT_ONCE = 2048
 
 
 class TokenizedCaptions(Dataset[tuple[Tensor, Tensor]]):
@@ -52,20 +56,22 @@ class TokenizedCaptions(Dataset[tuple[Tensor, Tensor]]):
         self.feature_rows = places[places >= 0]
         small = tokenizer.get_vocab_size() <= np.iinfo(np.uint16).max
         pieces: list[np.ndarray] = []
-        rows: list[np.ndarray] = []
-        lengths: list[int] = []
-        for image_id, row in zip(self.image_ids, self.feature_rows, strict=True):
-            texts = dataset.captions[image_id]
-            for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
-                ids = [*encoding.ids[: max_tokens - 1], end_token_id]
-                pieces.append(np.array(ids, np.uint16 if small else np.int32))
-                lengths.append(len(ids))
-            rows.append(np.full(len(texts), row, np.int64))
-        if not pieces:
+        lengths: list[np.ndarray] = []
+        counts: list[int] = []  # captions of each image
+        for start in range(0, len(self.image_ids), AT_ONCE):
+            own = [dataset.captions[i] for i in self.image_ids[start : start + AT_ONCE]]
+            counts += map(len, own)
+            texts = list(itertools.chain.from_iterable(own))
+            found = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            ids = [[*encoding.ids[: max_tokens - 1], end_token_id] for encoding in found]
+            tokens = itertools.chain.from_iterable(ids)
+            pieces.append(np.fromiter(tokens, np.uint16 if small else np.int32))
+            lengths.append(np.fromiter(map(len, ids), np.int64))
+        if not sum(counts):
             raise Refusal(f"split {split!r} of {dataset.root} has images but no captions")
         self.tokens = np.concatenate(pieces)
-        self.starts = np.concatenate([[0], np.cumsum(lengths)])
-        self.rows = np.concatenate(rows)
+        self.starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+        self.rows = np.repeat(self.feature_rows, counts)
 
     def __len__(self) -> int:
         """Number of captions."""

@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from model.refusal import Refusal
 from model.whole_folder import whole_folder
+from training.caption_index import Captions, PictureFiles, read_coco
 
+#: Image ids are kept in 64 bits.
+MAX_ID = 2**63 - 1
 #: What to do about a missing part.
 MAKE_IT = "make the data set first: python -m training.prepare"
 
@@ -36,41 +40,27 @@ class CaptionDataset:
     """
 
     root: Path
-    files: dict[int, Path]
-    captions: dict[int, list[str]]
+    files: PictureFiles
+    captions: Captions
     splits: dict[str, list[int]]
 
     @classmethod
     def load(cls, root: str | Path) -> CaptionDataset:
         """Read the index; refuse one that contradicts itself."""
         root = Path(root)
-        coco = read_json(root / "captions.json", MAKE_IT)
-        splits = read_json(root / "split.json", MAKE_IT)
         try:
-            files = {image["id"]: root / "images" / image["file_name"] for image in coco["images"]}
-            captions: dict[int, list[str]] = {image_id: [] for image_id in files}
-            for annotation in coco["annotations"]:
-                captions[annotation["image_id"]].append(annotation["caption"])
-        except (KeyError, TypeError) as error:
-            raise Refusal(
-                f"{root / 'captions.json'} is not COCO captions: missing or unknown {error}"
-            ) from None
-        if len(files) < len(coco["images"]):
-            twice = Counter(image["id"] for image in coco["images"]).most_common(1)[0][0]
-            raise Refusal(f"{root / 'captions.json'} names image {twice} more than once")
-        for image_id, texts in captions.items():
-            if not all(isinstance(text, str) for text in texts):
-                raise Refusal(
-                    f"{root / 'captions.json'}: image {image_id} has a caption that is no text"
-                )
-        if not isinstance(splits, dict) or not all(isinstance(s, list) for s in splits.values()):
+            files, captions = read_coco(root / "captions.json")
+        except FileNotFoundError as error:
+            raise Refusal(f"{error.filename} is missing; {MAKE_IT}") from None
+        splits = read_json(root / "split.json", MAKE_IT)
+        if not isinstance(splits, dict) or not all(_are_ids(ids) for ids in splits.values()):
             raise Refusal(f"{root / 'split.json'} must hold a list of image ids for each name")
         for name, ids in splits.items():
-            unknown = [image_id for image_id in ids if image_id not in files]
-            if unknown:
+            unknown = np.asarray(ids, np.int64)[files.places(ids) < 0]
+            if len(unknown):
                 raise Refusal(
                     f"{root / 'split.json'}: split {name!r} names {len(unknown)} images that "
-                    f"captions.json lacks, first {unknown[0]!r}"
+                    f"captions.json lacks, first {unknown[0]}"
                 )
         return cls(root, files, captions, splits)
 
@@ -80,6 +70,11 @@ class CaptionDataset:
             known = ", ".join(f"{name} ({len(ids)})" for name, ids in self.splits.items())
             raise Refusal(f"{self.root} has no images in split {split!r}; it has: {known}")
         return self.splits[split]
+
+
+def _are_ids(ids: Any) -> bool:
+    """Whether this is a list of numbers that images can have."""
+    return isinstance(ids, list) and all(type(i) is int and abs(i) <= MAX_ID for i in ids)
 
 
 def check_target(target: str | Path) -> None:
