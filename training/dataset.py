@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,26 +115,36 @@ class Picture:
     split: str
 
 
-def write_index(folder: Path, description: str, pictures: Sequence[Picture]) -> str:
-    """Write `captions.json` and `split.json` of these pictures.
+def write_index(folder: Path, description: str, pictures: Iterable[Picture]) -> str:
+    """Write `captions.json` and `split.json` of these pictures, each as it comes.
 
     Returns:
         How many pictures and captions there are, and how many pictures in each split.
     """
-    images = [{"id": p.image_id, "file_name": p.file_name} for p in pictures]
-    texts = [(p.image_id, caption) for p in pictures for caption in p.captions]
-    annotations = [
-        {"id": number, "image_id": image_id, "caption": caption}
-        for number, (image_id, caption) in enumerate(texts, start=1)
-    ]
     splits: dict[str, list[int]] = {}
-    for picture in pictures:
-        splits.setdefault(picture.split, []).append(picture.image_id)
-    coco = {"info": {"description": description}, "images": images, "annotations": annotations}
-    for name, content in (("captions", coco), ("split", splits)):
-        (folder / f"{name}.json").write_text(json.dumps(content))
+    count = 0
+    aside = folder / "annotations.aside"
+    with (
+        (folder / "captions.json").open("w", encoding="utf-8") as index,
+        aside.open("w+", encoding="utf-8") as annotations,
+    ):
+        index.write(f'{{"info": {json.dumps({"description": description})}, "images": [')
+        for number, picture in enumerate(pictures):
+            image = {"id": picture.image_id, "file_name": picture.file_name}
+            index.write((", " if number else "") + json.dumps(image))
+            splits.setdefault(picture.split, []).append(picture.image_id)
+            for caption in picture.captions:
+                count += 1
+                own = {"id": count, "image_id": picture.image_id, "caption": caption}
+                annotations.write((", " if count > 1 else "") + json.dumps(own))
+        index.write('], "annotations": [')
+        annotations.seek(0)
+        shutil.copyfileobj(annotations, index)
+        index.write("]}")
+    aside.unlink()
+    (folder / "split.json").write_text(json.dumps(splits))
     counts = ", ".join(f"{name} {len(ids)}" for name, ids in splits.items())
-    return f"{len(images)} pictures, {len(texts)} captions: {counts}"
+    return f"{sum(map(len, splits.values()))} pictures, {count} captions: {counts}"
 
 
 def read_json(file: Path, advice: str) -> Any:

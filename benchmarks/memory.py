@@ -1,0 +1,283 @@
+"""How much memory training takes as the captions become more: 10 thousand to a million.
+
+`python -m benchmarks.memory` makes data sets of those sizes, five captions to a picture with
+features of 512 numbers, and does with each in a process of its own what `training.train` does:
+load the captions, learn a tokenizer from them, tokenise, train some batches. It prints a table and
+writes `benchmarks/results/memory.json` and `memory.png`.
+
+Two kinds of resident memory are told apart (Linux, /proc/PID/status): anonymous memory, which a
+machine must have, and pages of the feature file that the kernel keeps as long as nobody else wants
+the room. The peak of a stage is the highest of readings 5 ms apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.readme import processor
+from model.image import Preprocessing
+from model.refusal import Refusal
+from training.command import command
+from training.dataset import Picture, write_index, writing_dataset
+from training.feature_file import EncoderIdentity
+from training.feature_shards import writing_features
+
+RESULTS = Path(__file__).resolve().parent / "results"
+SIZES = (10_000, 100_000, 1_000_000)
+PER_PICTURE = 5
+WIDTH = 512
+ENCODER = EncoderIdentity("random", "0" * 64, (WIDTH,), Preprocessing(224, (0.5,) * 3, (0.5,) * 3))
+#: What the measured process does, in order; it says each when it is done.
+STAGES = ("start", "load", "tokenizer", "tokenise", "train")
+
+
+def make_data(folder: Path, captions: int) -> int:
+    """A data set without pictures, and its feature file, of random words and numbers.
+
+    Returns:
+        Bytes of the captions themselves, in UTF-8.
+    """
+    rng = random.Random(1)
+    words = ["".join(rng.choices("aeioulnrst", k=rng.randint(1, 8))) for _ in range(2_000)]
+    size = 0
+
+    def pictures() -> Iterator[Picture]:
+        nonlocal size
+        for number in range(1, captions // PER_PICTURE + 1):
+            texts = [" ".join(rng.choices(words, k=rng.randint(8, 14))) for _ in range(PER_PICTURE)]
+            size += sum(map(len, texts))
+            split = "val" if number % 100 == 0 else "train"
+            yield Picture(number, f"{number:07d}.jpg", texts, split)
+
+    with writing_dataset(folder / "data") as data:
+        write_index(data, "random words", pictures())
+    ids = range(1, captions // PER_PICTURE + 1)
+    numbers = np.random.default_rng(1)
+    with (
+        writing_features(folder / "features", ENCODER, [{}]) as writer,
+        writer.shard(0) as rows,
+    ):
+        for start in range(0, len(ids), 4096):
+            part = ids[start : start + 4096]
+            rows.add(part, numbers.standard_normal((len(part), WIDTH), np.float32))
+    return size
+
+
+def train(folder: Path, batches: int) -> None:
+    """What is measured; says on stdout when a stage begins, and how long the last one took."""
+    import pytorch_lightning as pl
+    import torch
+
+    from model.captioner import ClipCap
+    from model.config import CaptionerConfig, MapperConfig
+    from training.caption_data import CaptionDataModule, TokenizedCaptions
+    from training.captioner_module import CaptionerModule
+    from training.config import load_config
+    from training.dataset import CaptionDataset
+    from training.feature_file import FeatureFile
+    from training.tokenizer import END, train_tokenizer
+
+    settings = load_config().train
+    torch.set_num_threads(1)
+
+    def done(stage: str) -> None:
+        print(json.dumps({"stage": stage, **resident(os.getpid())}), flush=True)
+
+    done("start")
+    dataset = CaptionDataset.load(folder / "data")
+    done("load")
+    sizes = settings.gpt2
+    texts = (text for i in dataset.ids("train") for text in dataset.captions[i])
+    tokenizer = train_tokenizer(texts, sizes.vocabulary)
+    done("tokenizer")
+    end = tokenizer.token_to_id(END)
+    features = FeatureFile(folder / "features", ENCODER)
+    captions = [
+        TokenizedCaptions(dataset, split, features, tokenizer, end, settings.max_tokens)
+        for split in ("train", "val")
+    ]
+    done("tokenise")
+    config = CaptionerConfig(
+        clip=None,
+        gpt2={
+            "vocab_size": tokenizer.get_vocab_size(),
+            "n_positions": 128,
+            "n_embd": sizes.width,
+            "n_layer": sizes.layers,
+            "n_head": sizes.heads,
+        },
+        mapper=MapperConfig(**vars(settings.mapper)),
+        preprocessing=ENCODER.preprocessing,
+        feature_width=WIDTH,
+        normalize_feature=False,
+        end_token_id=end,
+    )
+    module = CaptionerModule(ClipCap(config), settings, batches, torch.empty(0), lambda _: 0.0)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=batches,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, CaptionDataModule(*captions, settings.batch_size, settings.seed))
+    done("train")
+
+
+def resident(process: int) -> dict[str, float]:
+    """Resident memory of a process in MB: anonymous, and pages of files."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return {
+        name: round(int(fields[field].split()[0]) * 1024 / 1e6, 1)
+        for name, field in (("anonymous_mb", "RssAnon"), ("file_mb", "RssFile"))
+    }
+
+
+def measure(folder: Path, batches: int) -> dict[str, dict[str, float]]:
+    """Run `train` in a process of its own.
+
+    Returns:
+        Stage -> `anonymous_mb` and `file_mb` at its end, the highest `anonymous_mb` in it as
+        `peak_mb`, and its `seconds`.
+
+    Raises:
+        Refusal: The process failed.
+    """
+    words = [sys.executable, "-m", "benchmarks.memory", "--measured", str(folder)]
+    process = subprocess.Popen(
+        [*words, "--batches", str(batches)], stdout=subprocess.PIPE, text=True
+    )
+    peak, ended = 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(0.005):
+            try:
+                peak = max(peak, resident(process.pid)["anonymous_mb"])
+            except (OSError, KeyError):  # it has ended
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    found: dict[str, dict[str, float]] = {}
+    since = time.monotonic()
+    assert process.stdout
+    for line in process.stdout:
+        if not line.startswith('{"stage"'):
+            continue
+        reading = json.loads(line)
+        now = time.monotonic()
+        reading["peak_mb"] = max(peak, reading["anonymous_mb"])
+        reading["seconds"] = round(now - since, 1)
+        found[reading.pop("stage")] = reading
+        peak, since = 0.0, now
+    ended.set()
+    if process.wait() or list(found) != list(STAGES):
+        raise Refusal(f"the measured process ended with status {process.returncode}")
+    return found
+
+
+def draw(file: Path, runs: list[dict[str, Any]]) -> None:
+    """Memory above that of the same process with its libraries alone, against captions."""
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=130)
+    axes = figure.subplots()
+    counts = [run["captions"] for run in runs]
+    for label, colour, style, values in (
+        ("pages of the feature file", "#c9b890", "-", [_over(run, "file_mb") for run in runs]),
+        ("anonymous, at its peak", "#d98e4a", "-", [_peak(run) for run in runs]),
+        ("anonymous, in training", "#1f6f78", "-", [_over(run, "anonymous_mb") for run in runs]),
+        ("the captions' own bytes", "#444444", ":", [run["caption_mb"] for run in runs]),
+    ):
+        axes.plot(counts, values, style, color=colour, marker="o", markersize=4, label=label)
+    axes.set(xscale="log", xlabel="captions", ylim=(0, None))
+    axes.set_title("Resident memory in MB, above that of the libraries", loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
+    figure.savefig(file, facecolor="white")
+
+
+def _over(run: dict[str, Any], name: str) -> float:
+    """What training holds more than the process held before it loaded anything."""
+    return run["stages"]["train"][name] - run["stages"]["start"][name]
+
+
+def _peak(run: dict[str, Any]) -> float:
+    start = run["stages"]["start"]["anonymous_mb"]
+    return max(run["stages"][stage]["peak_mb"] for stage in STAGES[1:]) - start
+
+
+def table(runs: list[dict[str, Any]]) -> Table:
+    """The runs for the terminal."""
+    shown = Table(title="Resident memory in MB", title_justify="left")
+    for name in ("captions", "rows", "own bytes", *STAGES, "peak", "file pages", "tokenise"):
+        shown.add_column(name, justify="right")
+    for run in runs:
+        stages = run["stages"]
+        peak = max(stages[stage]["peak_mb"] for stage in STAGES)
+        shown.add_row(
+            *(f"{run['captions']:,}", f"{run['rows']:,}", f"{run['caption_mb']:.1f}"),
+            *(f"{stages[stage]['anonymous_mb']:.0f}" for stage in STAGES),
+            *(f"{peak:.0f}", f"{stages['train']['file_mb']:.0f}"),
+            f"{stages['tokenise']['seconds']:.1f} s",
+        )
+    return shown
+
+
+def main() -> None:
+    """Measure every size; write table, JSON and picture."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--captions", type=int, nargs="+", default=SIZES, help="how many, each run")
+    parser.add_argument("--batches", type=int, default=100, help="training batches of 128 captions")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--measured", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measured:
+        train(options.measured, options.batches)
+        return
+    if min(options.captions) < 100 * PER_PICTURE or options.batches < 1:
+        raise Refusal(f"--captions must be {100 * PER_PICTURE} or more, --batches 1 or more")
+    runs = []
+    for captions in sorted(options.captions):
+        with tempfile.TemporaryDirectory() as folder:
+            size = make_data(Path(folder), captions)
+            stages = measure(Path(folder), options.batches)
+        rows = captions // PER_PICTURE
+        own = round(size / 1e6, 1)
+        runs.append({"captions": captions, "rows": rows, "caption_mb": own, "stages": stages})
+    results = {
+        "command": "python -m benchmarks.memory",
+        "machine": f"{os.cpu_count()} cores, {processor()}",
+        "date": datetime.date.today().isoformat(),
+        "feature_width": WIDTH,
+        "batches": options.batches,
+        "runs": runs,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "memory.json").write_text(json.dumps(results, indent=2) + "\n")
+    draw(options.out / "memory.png", runs)
+    Console(width=130).print(table(runs))
+
+
+if __name__ == "__main__":
+    command(main)
