@@ -17,6 +17,7 @@ import numpy as np
 
 from model.refusal import Refusal
 from training.id_index import IdIndex
+from training.tar_picture import PictureFile, TarPicture
 
 #: What stands in the lists `images` and `annotations` for what was taken out of them.
 _IMAGE, _CAPTION = object(), object()
@@ -43,17 +44,38 @@ class Texts:
         return self._bytes[self._ends[number] : self._ends[number + 1]].decode()
 
 
-class PictureFiles(Mapping[int, Path]):
-    """Image id -> path of the picture, made when asked for; in file order."""
+class PictureFiles(Mapping[int, PictureFile]):
+    """Image id -> its picture, made when asked for; in file order.
 
-    def __init__(self, folder: Path, images: IdIndex, names: Texts) -> None:
+    Args:
+        folder: Where names are.
+        images: All images.
+        names: Of each image.
+        tars: Tar files with their sizes.
+        places: Tar file, first byte and bytes of each image, [N, 3]; -1 for a file of its own.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        images: IdIndex,
+        names: Texts,
+        tars: Sequence[tuple[Path, int]],
+        places: np.ndarray,
+    ) -> None:
         self._folder = folder
         self._images = images
         self._names = names
+        self._tars = tars
+        self._places = places
 
-    def __getitem__(self, image_id: int) -> Path:
+    def __getitem__(self, image_id: int) -> PictureFile:
         """Where the picture is."""
-        return self._folder / self._names[_place(self._images, image_id)]
+        number = _place(self._images, image_id)
+        tar, offset, size = self._places[number].tolist()
+        if tar < 0:
+            return self._folder / self._names[number]
+        return TarPicture(*self._tars[tar], self._names[number], offset, size)
 
     def places(self, image_ids: Sequence[int]) -> np.ndarray:
         """Number of each image in the file, -1 for one that is not in it."""
@@ -112,6 +134,7 @@ class _Reader:
     def __init__(self) -> None:
         self.image_ids, self.names = array("q"), Texts()
         self.owners, self.captions = array("q"), Texts()
+        self.places = array("q")
 
     def take(self, fields: dict[str, Any]) -> Any:
         """Called with each object of the JSON; what it gives back stands there instead."""
@@ -124,6 +147,8 @@ class _Reader:
         if "id" in fields and "file_name" in fields:
             self.image_ids.append(fields["id"])
             self.names.append(fields["file_name"])
+            inside = "tar" in fields
+            self.places.extend([fields[n] if inside else -1 for n in ("tar", "offset", "size")])
             return _IMAGE
         return fields
 
@@ -143,7 +168,7 @@ def read_coco(file: Path) -> tuple[PictureFiles, Captions]:
         coco = json.loads(file.read_text(encoding="utf-8"), object_hook=reader.take)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(f"{file} is not JSON: {error}") from None
-    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, KeyError) as error:
         raise Refusal(f"{file} is not COCO captions: {error}") from None
     try:
         for name, taken, needed in (
@@ -153,15 +178,19 @@ def read_coco(file: Path) -> tuple[PictureFiles, Captions]:
             for item in coco[name]:
                 if item is not taken:
                     raise KeyError(next(key for key in needed if key not in item))
+        tars = [(Path(tar["file"]), int(tar["size"])) for tar in coco.get("tars", ())]
     except (KeyError, TypeError, StopIteration) as error:
         raise Refusal(f"{file} is not COCO captions: missing or unknown {error}") from None
     images, owners = IdIndex(reader.image_ids), np.array(reader.owners, np.int64)
     if (twice := images.repeated()) is not None:
         raise Refusal(f"{file} names image {twice} more than once")
+    places = np.array(reader.places, np.int64).reshape(-1, 3)
+    if len(places) and not places[:, 0].max() < len(tars):
+        raise Refusal(f"{file} has {len(tars)} tars, but an image in number {places[:, 0].max()}")
     unknown = owners[images.places(owners) < 0]
     if len(unknown):
         raise Refusal(f"{file} is not COCO captions: missing or unknown {unknown[0]}")
     return (
-        PictureFiles(file.parent / "images", images, reader.names),
+        PictureFiles(file.parent / "images", images, reader.names, tars, places),
         Captions(images, owners, reader.captions),
     )

@@ -16,12 +16,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from model.refusal import Refusal
-from training.sources.settings import Coco, Folder, Scenes
+from training.sources.settings import Coco, Folder, Scenes, WebDataset
 
 
 @dataclasses.dataclass
 class Prepare:
-    """Which `source` the data set is made from: `scenes`, `folder` or `coco`."""
+    """Which `source` the data set is made from: `scenes`, `folder`, `webdataset` or `coco`."""
 
     source: str
 
@@ -205,6 +205,7 @@ class Config:
     prepare: Prepare
     scenes: Scenes
     folder: Folder
+    webdataset: WebDataset
     coco: Coco
     clip: Clip
     features: Features

@@ -2,6 +2,8 @@
 
     DIR/images/...      JPEG or PNG files
     DIR/captions.json   {"images": [{"id", "file_name", ...}], "annotations": [{"image_id", ...}]}
+                        an image in a tar file has its place: "tar" (which of "tars": [{"file",
+                        "size"}]), "offset" and "size" in bytes
     DIR/split.json      {"train": [image ids], "val": [...], "test": [...], ...}
 
 Every source of captions becomes this; nothing after it knows where the pictures came from.
@@ -12,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,15 @@ def writing_dataset(target: str | Path) -> Iterator[Path]:
 
 
 @dataclasses.dataclass(frozen=True)
+class Place:
+    """Bytes in a tar file: its number, first byte and count."""
+
+    tar: int
+    offset: int
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Picture:
     """One picture of a data set that is being made.
 
@@ -107,16 +118,26 @@ class Picture:
         file_name: Under `images/`, with slashes.
         captions: At least one.
         split: The split it belongs to.
+        place: Where it lies, if in a tar file and not under `images/`.
     """
 
     image_id: int
     file_name: str
     captions: list[str]
     split: str
+    place: Place | None = None
 
 
-def write_index(folder: Path, description: str, pictures: Iterable[Picture]) -> str:
+def write_index(
+    folder: Path, description: str, pictures: Iterable[Picture], tars: Sequence[Path] = ()
+) -> str:
     """Write `captions.json` and `split.json` of these pictures, each as it comes.
+
+    Args:
+        folder: The data set that is being made.
+        description: For people.
+        pictures: All of it.
+        tars: The tar files that places speak of.
 
     Returns:
         How many pictures and captions there are, and how many pictures in each split.
@@ -128,9 +149,14 @@ def write_index(folder: Path, description: str, pictures: Iterable[Picture]) -> 
         (folder / "captions.json").open("w", encoding="utf-8") as index,
         aside.open("w+", encoding="utf-8") as annotations,
     ):
-        index.write(f'{{"info": {json.dumps({"description": description})}, "images": [')
+        head: dict[str, Any] = {"info": {"description": description}}
+        if tars:
+            head["tars"] = [{"file": str(tar), "size": tar.stat().st_size} for tar in tars]
+        index.write(json.dumps(head)[:-1] + ', "images": [')
         for number, picture in enumerate(pictures):
-            image = {"id": picture.image_id, "file_name": picture.file_name}
+            image: dict[str, Any] = {"id": picture.image_id, "file_name": picture.file_name}
+            if picture.place:
+                image |= dataclasses.asdict(picture.place)
             index.write((", " if number else "") + json.dumps(image))
             splits.setdefault(picture.split, []).append(picture.image_id)
             for caption in picture.captions:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +41,7 @@ from training.decoding import Chosen, Decoded, decode_files
 from training.feature_file import EncoderIdentity
 from training.feature_shards import FeatureWriter, ShardRows, writing_features
 from training.sources.faults import listed
+from training.tar_picture import PictureFile
 
 
 class Encoder:
@@ -128,7 +128,7 @@ def _check(settings: Features) -> None:
 
 
 def _ingredients(
-    encoder: Encoder, settings: Features, files: Mapping[int, Path], ids: np.ndarray
+    encoder: Encoder, settings: Features, files: Mapping[int, PictureFile], ids: np.ndarray
 ) -> dict[str, Any]:
     """All that the bytes of a shard follow from; images are known by size and time of change."""
     identity = encoder.identity.to_dict()
@@ -144,7 +144,7 @@ def _ingredients(
     }
 
 
-def _stamp(file: Path) -> str:
+def _stamp(file: PictureFile) -> str:
     """What changes when a file does; its rights count too, they may have been mended."""
     try:
         stat = file.stat()
