@@ -81,7 +81,7 @@ def make_data(folder: Path, captions: int) -> int:
 
 
 def train(folder: Path, batches: int) -> None:
-    """What is measured; says on stdout when a stage begins, and how long the last one took."""
+    """What is measured; says on stdout when a stage has ended, and what it took until then."""
     import pytorch_lightning as pl
     import torch
 
@@ -98,7 +98,8 @@ def train(folder: Path, batches: int) -> None:
     torch.set_num_threads(1)
 
     def done(stage: str) -> None:
-        print(json.dumps({"stage": stage, **resident(os.getpid())}), flush=True)
+        spent = {"cpu_seconds": round(time.process_time(), 1)}
+        print(json.dumps({"stage": stage, **spent, **resident(os.getpid())}), flush=True)
 
     done("start")
     dataset = CaptionDataset.load(folder / "data")
@@ -122,6 +123,8 @@ def train(folder: Path, batches: int) -> None:
             "n_embd": sizes.width,
             "n_layer": sizes.layers,
             "n_head": sizes.heads,
+            "bos_token_id": end,
+            "eos_token_id": end,
         },
         mapper=MapperConfig(**vars(settings.mapper)),
         preprocessing=ENCODER.preprocessing,
@@ -158,7 +161,7 @@ def measure(folder: Path, batches: int) -> dict[str, dict[str, float]]:
 
     Returns:
         Stage -> `anonymous_mb` and `file_mb` at its end, the highest `anonymous_mb` in it as
-        `peak_mb`, and its `seconds`.
+        `peak_mb`, its `seconds`, and the `cpu_seconds` of the process until its end.
 
     Raises:
         Refusal: The process failed.
@@ -225,6 +228,21 @@ def _peak(run: dict[str, Any]) -> float:
     return max(run["stages"][stage]["peak_mb"] for stage in STAGES[1:]) - start
 
 
+def write(folder: Path, batches: int, runs: list[dict[str, Any]]) -> None:
+    """The runs so far, with where and when, and their picture."""
+    results = {
+        "command": "python -m benchmarks.memory",
+        "machine": f"{os.cpu_count()} cores, {processor()}",
+        "date": datetime.date.today().isoformat(),
+        "feature_width": WIDTH,
+        "batches": batches,
+        "runs": runs,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.json").write_text(json.dumps(results, indent=2) + "\n")
+    draw(folder / "memory.png", runs)
+
+
 def table(runs: list[dict[str, Any]]) -> Table:
     """The runs for the terminal."""
     shown = Table(title="Resident memory in MB", title_justify="left")
@@ -248,7 +266,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--captions", type=int, nargs="+", default=SIZES, help="how many, each run")
-    parser.add_argument("--batches", type=int, default=100, help="training batches of 128 captions")
+    parser.add_argument("--batches", type=int, default=50, help="training batches of 128 captions")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--measured", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -265,17 +283,7 @@ def main() -> None:
         rows = captions // PER_PICTURE
         own = round(size / 1e6, 1)
         runs.append({"captions": captions, "rows": rows, "caption_mb": own, "stages": stages})
-    results = {
-        "command": "python -m benchmarks.memory",
-        "machine": f"{os.cpu_count()} cores, {processor()}",
-        "date": datetime.date.today().isoformat(),
-        "feature_width": WIDTH,
-        "batches": options.batches,
-        "runs": runs,
-    }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "memory.json").write_text(json.dumps(results, indent=2) + "\n")
-    draw(options.out / "memory.png", runs)
+        write(options.out, options.batches, runs)
     Console(width=130).print(table(runs))
 
 
