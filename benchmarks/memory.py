@@ -1,9 +1,9 @@
 """How much memory training takes as the captions become more: 10 thousand to a million.
 
 `python -m benchmarks.memory` makes data sets of those sizes, five captions to a picture with
-features of 512 numbers, and does with each in a process of its own what `training.train` does:
-load the captions, learn a tokenizer from them, tokenise, train some batches. It prints a table and
-writes `benchmarks/results/memory.json` and `memory.png`.
+features of 512 numbers, and trains on each in a process of its own, which loads the captions,
+learns a tokenizer from them, tokenises and trains some batches as `training.train` does. It prints
+a table and writes `benchmarks/results/memory.json` and `memory.png`.
 
 Two kinds of resident memory are told apart (Linux, /proc/PID/status): anonymous memory, which a
 machine must have, and pages of the feature file that the kernel keeps as long as nobody else wants
@@ -31,6 +31,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.measured_training import STAGES, resident
 from benchmarks.readme import processor
 from model.image import Preprocessing
 from model.refusal import Refusal
@@ -44,8 +45,6 @@ SIZES = (10_000, 100_000, 1_000_000)
 PER_PICTURE = 5
 WIDTH = 512
 ENCODER = EncoderIdentity("random", "0" * 64, (WIDTH,), Preprocessing(224, (0.5,) * 3, (0.5,) * 3))
-#: What the measured process does, in order; it says each when it is done.
-STAGES = ("start", "load", "tokenizer", "tokenise", "train")
 
 
 def make_data(folder: Path, captions: int) -> int:
@@ -80,84 +79,8 @@ def make_data(folder: Path, captions: int) -> int:
     return size
 
 
-def train(folder: Path, batches: int) -> None:
-    """What is measured; says on stdout when a stage has ended, and what it took until then."""
-    import pytorch_lightning as pl
-    import torch
-
-    from model.captioner import ClipCap
-    from model.config import CaptionerConfig, MapperConfig
-    from training.caption_data import CaptionDataModule, TokenizedCaptions
-    from training.captioner_module import CaptionerModule
-    from training.config import load_config
-    from training.dataset import CaptionDataset
-    from training.feature_file import FeatureFile
-    from training.tokenizer import END, train_tokenizer
-
-    settings = load_config().train
-    torch.set_num_threads(1)
-
-    def done(stage: str) -> None:
-        spent = {"cpu_seconds": round(time.process_time(), 1)}
-        print(json.dumps({"stage": stage, **spent, **resident(os.getpid())}), flush=True)
-
-    done("start")
-    dataset = CaptionDataset.load(folder / "data")
-    done("load")
-    sizes = settings.gpt2
-    texts = (text for i in dataset.ids("train") for text in dataset.captions[i])
-    tokenizer = train_tokenizer(texts, sizes.vocabulary)
-    done("tokenizer")
-    end = tokenizer.token_to_id(END)
-    features = FeatureFile(folder / "features", ENCODER)
-    captions = [
-        TokenizedCaptions(dataset, split, features, tokenizer, end, settings.max_tokens)
-        for split in ("train", "val")
-    ]
-    done("tokenise")
-    config = CaptionerConfig(
-        clip=None,
-        gpt2={
-            "vocab_size": tokenizer.get_vocab_size(),
-            "n_positions": 128,
-            "n_embd": sizes.width,
-            "n_layer": sizes.layers,
-            "n_head": sizes.heads,
-            "bos_token_id": end,
-            "eos_token_id": end,
-        },
-        mapper=MapperConfig(**vars(settings.mapper)),
-        preprocessing=ENCODER.preprocessing,
-        feature_width=WIDTH,
-        normalize_feature=False,
-        end_token_id=end,
-    )
-    module = CaptionerModule(ClipCap(config), settings, batches, torch.empty(0), lambda _: 0.0)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_steps=batches,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, CaptionDataModule(*captions, settings.batch_size, settings.seed))
-    done("train")
-
-
-def resident(process: int) -> dict[str, float]:
-    """Resident memory of a process in MB: anonymous, and pages of files."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    return {
-        name: round(int(fields[field].split()[0]) * 1024 / 1e6, 1)
-        for name, field in (("anonymous_mb", "RssAnon"), ("file_mb", "RssFile"))
-    }
-
-
 def measure(folder: Path, batches: int) -> dict[str, dict[str, float]]:
-    """Run `train` in a process of its own.
+    """Run `benchmarks.measured_training` in a process of its own.
 
     Returns:
         Stage -> `anonymous_mb` and `file_mb` at its end, the highest `anonymous_mb` in it as
@@ -166,10 +89,9 @@ def measure(folder: Path, batches: int) -> dict[str, dict[str, float]]:
     Raises:
         Refusal: The process failed.
     """
-    words = [sys.executable, "-m", "benchmarks.memory", "--measured", str(folder)]
-    process = subprocess.Popen(
-        [*words, "--batches", str(batches)], stdout=subprocess.PIPE, text=True
-    )
+    words = [sys.executable, "-m", "benchmarks.measured_training", str(folder)]
+    words += ["--batches", str(batches)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     peak, ended = 0.0, threading.Event()
 
     def watch() -> None:
@@ -268,11 +190,7 @@ def main() -> None:
     parser.add_argument("--captions", type=int, nargs="+", default=SIZES, help="how many, each run")
     parser.add_argument("--batches", type=int, default=50, help="training batches of 128 captions")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--measured", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measured:
-        train(options.measured, options.batches)
-        return
     if min(options.captions) < 100 * PER_PICTURE or options.batches < 1:
         raise Refusal(f"--captions must be {100 * PER_PICTURE} or more, --batches 1 or more")
     runs = []

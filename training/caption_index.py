@@ -8,6 +8,8 @@ each is made a `str` when it is asked for; the parser hands over each object as 
 from __future__ import annotations
 
 import json
+import mmap
+import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -153,6 +155,15 @@ class _Reader:
         return fields
 
 
+def _text(file: Path) -> str:
+    """A file as text; its bytes are mapped, so that they do not take memory a second time."""
+    with file.open("rb") as opened:
+        if not os.fstat(opened.fileno()).st_size:
+            return ""
+        with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return str(content, "utf-8")
+
+
 def read_coco(file: Path) -> tuple[PictureFiles, Captions]:
     """Pictures and captions of a file in COCO's captions format.
 
@@ -165,7 +176,7 @@ def read_coco(file: Path) -> tuple[PictureFiles, Captions]:
     """
     reader = _Reader()
     try:
-        coco = json.loads(file.read_text(encoding="utf-8"), object_hook=reader.take)
+        coco = json.loads(_text(file), object_hook=reader.take)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(f"{file} is not JSON: {error}") from None
     except (ValueError, TypeError, AttributeError, OverflowError, KeyError) as error:

@@ -9,7 +9,8 @@ after it: where there is a record, there is a whole shard. What stands in a shar
 own images and settings alone, no batch reaches over its end, so it makes no difference which run
 wrote it. The record says what the shard was made of (encoder, preprocessing, batch size, the
 images with their sizes and times of change); a shard that was made of something else is made anew,
-the others are kept. When all are there, the folder with them becomes OUT in one step.
+the others are kept. When all are there, the folder with them becomes OUT in one step; a run that is
+killed behind it had finished, and the next one begins anew.
 
 The lock is the kernel's and ends with its process, however that ends.
 """
