@@ -33,7 +33,7 @@ def measured() -> dict[str, Any]:
     metrics = json.loads((ROOT / "reports" / "metrics.json").read_text())
     load = json.loads((ROOT / "reports" / "loadtest" / "summary.json").read_text())
     return {
-        "machine": f"{os.cpu_count()} cores, {_processor()}",
+        "machine": f"{os.cpu_count()} cores, {processor()}",
         "date": datetime.date.today().isoformat(),
         "splits": {name: own for name, own in metrics.items() if isinstance(own, dict)},
         "load": {**load["figures"], "users": load["limits"]["users"]},
@@ -98,7 +98,7 @@ def _share(test: dict[str, float], new: dict[str, float], name: str) -> tuple[st
     return f"{test[name]:.1%}", f"{new[name]:.1%}"
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name as the system knows it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -9,6 +9,7 @@ more slowly from them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -27,6 +28,9 @@ from training.dataset import CaptionDataset
 Batch = tuple[Tensor, Tensor, Tensor]
 #: Images at a time where all of a split are gone through.
 PART = 128
+
+#: Images whose captions are tokenised together: Python objects of so many exist at a time.
+AT_ONCE = 2048
 
 
 class TokenizedCaptions(Dataset[Batch]):
@@ -61,21 +65,23 @@ class TokenizedCaptions(Dataset[Batch]):
         self.image_rows = rows[rows >= 0]
         small = tokenizer.get_vocab_size() <= np.iinfo(np.uint16).max
         pieces: list[np.ndarray] = []
-        owners: list[np.ndarray] = []
-        lengths: list[int] = []
-        for image_id, row in zip(self.image_ids, self.image_rows, strict=True):
-            texts = dataset.captions[image_id]
-            for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
-                ids = [*encoding.ids[: max_tokens - 1], end_token_id]
-                pieces.append(np.array(ids, np.uint16 if small else np.int32))
-                lengths.append(len(ids))
-            owners.append(np.full(len(texts), row, np.int64))
-        if not pieces:
+        lengths: list[np.ndarray] = []
+        counts: list[int] = []  # captions of each image
+        for start in range(0, len(self.image_ids), AT_ONCE):
+            own = [dataset.captions[i] for i in self.image_ids[start : start + AT_ONCE]]
+            counts += map(len, own)
+            texts = list(itertools.chain.from_iterable(own))
+            found = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            ids = [[*encoding.ids[: max_tokens - 1], end_token_id] for encoding in found]
+            tokens = itertools.chain.from_iterable(ids)
+            pieces.append(np.fromiter(tokens, np.uint16 if small else np.int32))
+            lengths.append(np.fromiter(map(len, ids), np.int64))
+        if not sum(counts):
             raise Refusal(f"split {split!r} of {dataset.root} has images but no captions")
         self.tokens = np.concatenate(pieces)
-        self.starts = np.concatenate([[0], np.cumsum(lengths)])
+        self.starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
         #: Row of every caption's image.
-        self.owners = np.concatenate(owners)
+        self.owners = np.repeat(self.image_rows, counts)
 
     def __len__(self) -> int:
         """Number of captions."""

@@ -16,12 +16,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from model.refusal import Refusal
-from training.sources.settings import Coco, Folder, Scenes
+from training.sources.settings import Coco, Folder, Scenes, WebDataset
 
 
 @dataclasses.dataclass
 class Prepare:
-    """Which `source` the data set is made from: `scenes`, `folder` or `coco`."""
+    """Which `source` the data set is made from: `scenes`, `folder`, `webdataset` or `coco`."""
 
     source: str
 
@@ -105,6 +105,7 @@ class Features:
 
     `clip` is the encoder (see `model.encoder_folder`); `kind` is `pooled` for one feature of an
     image, or `patches` for one of each patch, which `train.mapper.kind=patch` reads.
+    `shard_batches` batches make one file of the feature file, and are what a killed run may lose.
     """
 
     data: str
@@ -112,6 +113,7 @@ class Features:
     kind: str
     out: str
     batch_size: int
+    shard_batches: int
     workers: int
     on_broken: str
     max_pixels: int
@@ -242,6 +244,7 @@ class Config:
     prepare: Prepare
     scenes: Scenes
     folder: Folder
+    webdataset: WebDataset
     coco: Coco
     clip: Clip
     features: Features

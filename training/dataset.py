@@ -2,6 +2,8 @@
 
     DIR/images/...      JPEG or PNG files
     DIR/captions.json   {"images": [{"id", "file_name", ...}], "annotations": [{"image_id", ...}]}
+                        an image in a tar file has its place: "tar" (which of "tars": [{"file",
+                        "size"}]), "offset" and "size" in bytes
     DIR/split.json      {"train": [image ids], "val": [...], "test": [...], ...}
 
 Every source of captions becomes this; nothing after it knows where the pictures came from.
@@ -11,15 +13,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from model.refusal import Refusal
 from model.whole_folder import whole_folder
+from training.caption_index import Captions, PictureFiles, read_coco
 
+#: Image ids are kept in 64 bits.
+MAX_ID = 2**63 - 1
 #: What to do about a missing part.
 MAKE_IT = "make the data set first: python -m training.prepare"
 
@@ -37,8 +44,8 @@ class CaptionDataset:
     """
 
     root: Path
-    files: dict[int, Path]
-    captions: dict[int, list[str]]
+    files: PictureFiles
+    captions: Captions
     splits: dict[str, list[int]]
     description: str = ""
 
@@ -46,37 +53,21 @@ class CaptionDataset:
     def load(cls, root: str | Path) -> CaptionDataset:
         """Read the index; refuse one that contradicts itself."""
         root = Path(root)
-        coco = read_json(root / "captions.json", MAKE_IT)
-        splits = read_json(root / "split.json", MAKE_IT)
         try:
-            files = {image["id"]: root / "images" / image["file_name"] for image in coco["images"]}
-            captions: dict[int, list[str]] = {image_id: [] for image_id in files}
-            for annotation in coco["annotations"]:
-                captions[annotation["image_id"]].append(annotation["caption"])
-        except (KeyError, TypeError) as error:
-            raise Refusal(
-                f"{root / 'captions.json'} is not COCO captions: missing or unknown {error}"
-            ) from None
-        if len(files) < len(coco["images"]):
-            twice = Counter(image["id"] for image in coco["images"]).most_common(1)[0][0]
-            raise Refusal(f"{root / 'captions.json'} names image {twice} more than once")
-        for image_id, texts in captions.items():
-            if not all(isinstance(text, str) for text in texts):
-                raise Refusal(
-                    f"{root / 'captions.json'}: image {image_id} has a caption that is no text"
-                )
-        if not isinstance(splits, dict) or not all(isinstance(s, list) for s in splits.values()):
+            files, captions, description = read_coco(root / "captions.json")
+        except FileNotFoundError as error:
+            raise Refusal(f"{error.filename} is missing; {MAKE_IT}") from None
+        splits = read_json(root / "split.json", MAKE_IT)
+        if not isinstance(splits, dict) or not all(_are_ids(ids) for ids in splits.values()):
             raise Refusal(f"{root / 'split.json'} must hold a list of image ids for each name")
         for name, ids in splits.items():
-            unknown = [image_id for image_id in ids if image_id not in files]
-            if unknown:
+            unknown = np.asarray(ids, np.int64)[files.places(ids) < 0]
+            if len(unknown):
                 raise Refusal(
                     f"{root / 'split.json'}: split {name!r} names {len(unknown)} images that "
-                    f"captions.json lacks, first {unknown[0]!r}"
+                    f"captions.json lacks, first {unknown[0]}"
                 )
-        info = coco.get("info")
-        description = str(info.get("description") or "") if isinstance(info, dict) else ""
-        return cls(root, files, captions, splits, " ".join(description.split()))
+        return cls(root, files, captions, splits, description)
 
     def ids(self, split: str) -> list[int]:
         """Image ids of a split; a missing or empty one is refused by name."""
@@ -84,6 +75,11 @@ class CaptionDataset:
             known = ", ".join(f"{name} ({len(ids)})" for name, ids in self.splits.items())
             raise Refusal(f"{self.root} has no images in split {split!r}; it has: {known}")
         return self.splits[split]
+
+
+def _are_ids(ids: Any) -> bool:
+    """Whether this is a list of numbers that images can have."""
+    return isinstance(ids, list) and all(type(i) is int and abs(i) <= MAX_ID for i in ids)
 
 
 def check_target(target: str | Path) -> None:
@@ -107,6 +103,15 @@ def writing_dataset(target: str | Path) -> Iterator[Path]:
 
 
 @dataclasses.dataclass(frozen=True)
+class Place:
+    """Bytes in a tar file: its number, first byte and count."""
+
+    tar: int
+    offset: int
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Picture:
     """One picture of a data set that is being made.
 
@@ -115,34 +120,59 @@ class Picture:
         file_name: Under `images/`, with slashes.
         captions: At least one.
         split: The split it belongs to.
+        place: Where it lies, if in a tar file and not under `images/`.
     """
 
     image_id: int
     file_name: str
     captions: list[str]
     split: str
+    place: Place | None = None
 
 
-def write_index(folder: Path, description: str, pictures: Sequence[Picture]) -> str:
-    """Write `captions.json` and `split.json` of these pictures.
+def write_index(
+    folder: Path, description: str, pictures: Iterable[Picture], tars: Sequence[Path] = ()
+) -> str:
+    """Write `captions.json` and `split.json` of these pictures, each as it comes.
+
+    Args:
+        folder: The data set that is being made.
+        description: For people.
+        pictures: All of it.
+        tars: The tar files that places speak of.
 
     Returns:
         How many pictures and captions there are, and how many pictures in each split.
     """
-    images = [{"id": p.image_id, "file_name": p.file_name} for p in pictures]
-    texts = [(p.image_id, caption) for p in pictures for caption in p.captions]
-    annotations = [
-        {"id": number, "image_id": image_id, "caption": caption}
-        for number, (image_id, caption) in enumerate(texts, start=1)
-    ]
     splits: dict[str, list[int]] = {}
-    for picture in pictures:
-        splits.setdefault(picture.split, []).append(picture.image_id)
-    coco = {"info": {"description": description}, "images": images, "annotations": annotations}
-    for name, content in (("captions", coco), ("split", splits)):
-        (folder / f"{name}.json").write_text(json.dumps(content))
+    count = 0
+    aside = folder / "annotations.aside"
+    with (
+        (folder / "captions.json").open("w", encoding="utf-8") as index,
+        aside.open("w+", encoding="utf-8") as annotations,
+    ):
+        head: dict[str, Any] = {"info": {"description": description}}
+        if tars:
+            head["tars"] = [{"file": str(tar), "size": tar.stat().st_size} for tar in tars]
+        index.write(json.dumps(head)[:-1] + ', "images": [')
+        for number, picture in enumerate(pictures):
+            image: dict[str, Any] = {"id": picture.image_id, "file_name": picture.file_name}
+            if picture.place:
+                image |= dataclasses.asdict(picture.place)
+            index.write((", " if number else "") + json.dumps(image))
+            splits.setdefault(picture.split, []).append(picture.image_id)
+            for caption in picture.captions:
+                count += 1
+                own = {"id": count, "image_id": picture.image_id, "caption": caption}
+                annotations.write((", " if count > 1 else "") + json.dumps(own))
+        index.write('], "annotations": [')
+        annotations.seek(0)
+        shutil.copyfileobj(annotations, index)
+        index.write("]}")
+    aside.unlink()
+    (folder / "split.json").write_text(json.dumps(splits))
     counts = ", ".join(f"{name} {len(ids)}" for name, ids in splits.items())
-    return f"{len(images)} pictures, {len(texts)} captions: {counts}"
+    return f"{sum(map(len, splits.values()))} pictures, {count} captions: {counts}"
 
 
 def read_json(file: Path, advice: str) -> Any:

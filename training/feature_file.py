@@ -1,8 +1,11 @@
 """A feature file: every image of a data set encoded once.
 
-    DIR/features.npy   float32 [N, *shape], memory-mapped when read
-    DIR/ids.npy        int64 [N], the image id of each row, ascending
-    DIR/encoder.json   which encoder and preprocessing made it
+    DIR/features-00000.npy   float32 [n, *shape], the first rows; more in -00001.npy and so on
+    DIR/ids.npy              int64 [N], the image id of each row, ascending
+    DIR/encoder.json         which encoder and preprocessing made it
+
+The rows lie in several files (shards), so that no file is larger than a disk or a download takes
+well; readers see one array. `training.feature_shards` writes it.
 
 A captioner only understands the features of the encoder it was trained on, so whoever loads a
 file says which encoder he means, and another's is refused.
@@ -12,17 +15,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
+from numpy.typing import ArrayLike
 
 from model.image import Preprocessing
 from model.refusal import Refusal
-from model.whole_folder import whole_folder
+from training.id_index import IdIndex
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,60 +56,72 @@ class EncoderIdentity:
         return cls(**{**fields, "shape": tuple(fields["shape"]), "preprocessing": preprocessing})
 
 
-class FeatureWriter:
-    """Writes a feature file row by row; `writing_features` gives one.
+def shard_file(folder: Path, number: int) -> Path:
+    """Where a shard of a feature file is."""
+    return folder / f"features-{number:05d}.npy"
+
+
+class FeatureRows:
+    """The rows of several .npy files as one array; memory-mapped, so it costs what is touched.
 
     Args:
-        folder: An empty folder.
-        encoder: Who makes the features.
-        capacity: Rows at most; memory does not grow with them.
+        files: float32 [n, *shape] each, in the order of the rows; at least one.
+
+    Attributes:
+        shape: (N, *shape).
     """
 
-    def __init__(self, folder: Path, encoder: EncoderIdentity, capacity: int) -> None:
-        self.folder = folder
-        self.encoder = encoder
-        self.ids: list[int] = []
-        self.rows = self._map("features.npy", capacity)
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._shards = [np.load(file, mmap_mode="r") for file in files]
+        shapes = {shard.shape[1:] for shard in self._shards}
+        if len(shapes) > 1:
+            raise ValueError(f"its shards have rows of different shapes, {sorted(shapes)}")
+        self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
+        self.shape: tuple[int, ...] = (int(self._starts[-1]), *shapes.pop())
 
-    def add(self, ids: Sequence[int], features: np.ndarray) -> None:
-        """Append features [B, *shape] of these images; ids ascend over all calls."""
-        start = len(self.ids)
-        self.rows[start : start + len(ids)] = features
-        self.ids.extend(ids)
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self.shape[0]
 
-    def finish(self) -> None:
-        """Cut the file to the rows that came, and say which they are."""
-        if len(self.ids) < len(self.rows):
-            cut = self._map("cut.npy", len(self.ids))
-            for start in range(0, len(cut), 4096):
-                cut[start : start + 4096] = self.rows[start : min(start + 4096, len(cut))]
-            self.rows = cut
-            (self.folder / "cut.npy").rename(self.folder / "features.npy")
-        self.rows.flush()
-        np.save(self.folder / "ids.npy", np.array(self.ids, np.int64))
-        fields = json.dumps(self.encoder.to_dict(), indent=2) + "\n"
-        (self.folder / "encoder.json").write_text(fields)
+    def __getitem__(self, rows: ArrayLike | slice) -> np.ndarray:
+        """A copy of these rows, float32 [*rows.shape, *shape].
 
-    def _map(self, name: str, rows: int) -> np.memmap:
-        return open_memmap(self.folder / name, "w+", np.float32, (rows, *self.encoder.shape))
+        Raises:
+            IndexError: A row is negative (an image without a feature) or behind the last.
+        """
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(len(self)))
+        wanted = np.asarray(rows, np.int64)
+        flat = wanted.reshape(-1)
+        if len(flat) and not 0 <= flat.min() <= flat.max() < len(self):
+            raise IndexError(f"rows {flat.min()} to {flat.max()} of {len(self)}")
+        found = np.empty((len(flat), *self.shape[1:]), np.float32)
+        shard_of = np.searchsorted(self._starts, flat, side="right") - 1
+        for number in np.unique(shard_of):
+            here = shard_of == number
+            found[here] = self._shards[number][flat[here] - self._starts[number]]
+        return found.reshape(*wanted.shape, *self.shape[1:])
 
+    def moments(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of these rows, float64 [*shape] each; a part at a time."""
+        total, squares = np.zeros(self.shape[1:]), np.zeros(self.shape[1:])
+        for start in range(0, len(rows), 4096):
+            part = self[rows[start : start + 4096]].astype(np.float64)
+            total += part.sum(axis=0)
+            squares += (part**2).sum(axis=0)
+        mean = total / len(rows)
+        return mean, np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
 
-@contextmanager
-def writing_features(
-    folder: str | Path, encoder: EncoderIdentity, capacity: int
-) -> Iterator[FeatureWriter]:
-    """A writer whose file is put in place of an older one when the block ends well."""
-    with whole_folder(folder) as partial:
-        writer = FeatureWriter(partial, encoder, capacity)
-        yield writer
-        writer.finish()
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All rows in memory, for NumPy."""
+        return self[:].astype(dtype or np.float32, copy=False)
 
 
 class FeatureFile:
     """A feature file opened for reading; costs memory for what is touched.
 
     Attributes:
-        features: float32 [N, *shape], memory-mapped.
+        features: float32 [N, *shape], memory-mapped; `features[rows]` reads some.
         ids: int64 [N], ascending.
         encoder: Who made it.
     """
@@ -118,7 +132,8 @@ class FeatureFile:
         try:
             fields = json.loads((folder / "encoder.json").read_text())
             self.encoder = EncoderIdentity.from_dict(fields)
-            self.features = np.load(folder / "features.npy", mmap_mode="r")
+            files = sorted(folder.glob("features-*.npy"))
+            self.features = FeatureRows(files or [shard_file(folder, 0)])
             self.ids = np.load(folder / "ids.npy")
         except FileNotFoundError as error:
             raise Refusal(
@@ -132,6 +147,7 @@ class FeatureFile:
                 f"{folder}: features are {self.features.shape}, ids and encoder.json say "
                 f"{expected}; encode the images again"
             )
+        self._index = IdIndex(self.ids)
         if encoder is not None and encoder.kind != self.encoder.kind:
             raise Refusal(
                 f"{folder} holds {self.encoder.kind} features, but features.kind is "
@@ -148,6 +164,4 @@ class FeatureFile:
 
     def rows(self, ids: Sequence[int]) -> np.ndarray:
         """Row of each image id, -1 for images left out; int64 [len(ids)]."""
-        wanted = np.asarray(ids, np.int64)
-        places = np.searchsorted(self.ids, wanted).clip(max=len(self.ids) - 1)
-        return np.where(self.ids[places] == wanted, places, -1)
+        return self._index.places(ids)

@@ -23,10 +23,15 @@ from torch import Tensor
 from model.image import Preprocessing, to_square
 from model.refusal import Refusal
 from training.decoding import decode_files
+from training.tar_picture import PictureFile
 
 
 def cached_pixels(
-    files: Sequence[Path], preprocessing: Preprocessing, folder: Path, max_pixels: int, workers: int
+    files: Sequence[PictureFile],
+    preprocessing: Preprocessing,
+    folder: Path,
+    max_pixels: int,
+    workers: int,
 ) -> np.ndarray:
     """Pictures as a memory-mapped array [N, 3, S, S] of uint8, decoded at the first call only.
 

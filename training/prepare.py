@@ -1,7 +1,8 @@
-"""Make the data set: drawn scenes, a folder of one's own, or COCO.
+"""Make the data set: drawn scenes, a folder of one's own, tar shards, or COCO.
 
 `python -m training.prepare --seed N --count M --out DIR` draws scenes;
 `prepare.source=folder folder.path=DIR` checks and splits pictures of one's own;
+`prepare.source=webdataset webdataset.shards=DIR` indexes tar files where they are;
 `prepare.source=coco` downloads COCO. All give the same kind of folder, see `training.dataset`.
 """
 
@@ -15,7 +16,7 @@ from training.command import arguments, command
 from training.config import Config, load_config
 
 #: Modules of `training.sources`, each with a `prepare`, and the settings each takes.
-SOURCES = ("scenes", "folder", "coco")
+SOURCES = ("scenes", "folder", "webdataset", "coco")
 
 
 def prepare(config: Config, **given: object) -> None:
@@ -43,7 +44,7 @@ def prepare(config: Config, **given: object) -> None:
 def main() -> None:
     """Parse the command line and make the data set."""
     parser = arguments(__doc__)
-    parser.add_argument("--seed", type=int, help="scenes.seed or folder.seed")
+    parser.add_argument("--seed", type=int, help="the seed of the source")
     parser.add_argument("--count", type=int, help="scenes.count: pictures in all splits together")
     parser.add_argument("--out", help="folder of the data set")
     options = parser.parse_args()

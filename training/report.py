@@ -19,6 +19,7 @@ from PIL import Image
 from rich.table import Table
 
 from training.scene_accuracy import KINDS, Claim
+from training.tar_picture import PictureFile
 
 _TEMPLATE = Path(__file__).with_name("report_page.html")
 _THUMBNAIL = (420, 320)  # pixels, at most
@@ -57,7 +58,7 @@ class Shown:
         confidence: exp(mean token log-probability), or None.
     """
 
-    file: Path
+    file: PictureFile
     caption: str
     references: Sequence[str]
     cider: float
@@ -236,9 +237,9 @@ def _marked(caption: str, false: Sequence[Claim]) -> str:
     return "".join(parts)
 
 
-def _thumbnail(file: Path) -> str:
+def _thumbnail(file: PictureFile) -> str:
     """A small JPEG of a picture as a data URI."""
-    with Image.open(file) as image:
+    with Image.open(io.BytesIO(file.read_bytes())) as image:
         small = image.convert("RGB")
     small.thumbnail(_THUMBNAIL)
     data = io.BytesIO()

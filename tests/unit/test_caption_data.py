@@ -15,7 +15,8 @@ from model.refusal import Refusal
 from tests.models import PREPROCESSING
 from training.caption_data import CaptionDataModule, ShuffledBatches, TokenizedCaptions
 from training.dataset import CaptionDataset
-from training.feature_file import EncoderIdentity, FeatureFile, writing_features
+from training.feature_file import EncoderIdentity, FeatureFile
+from training.feature_shards import writing_features
 from training.tokenizer import END, train_tokenizer
 
 CAPTIONS = {
@@ -47,8 +48,8 @@ def dataset(tmp_path: Path) -> CaptionDataset:
 def features_of(folder: Path, ids: list[int]) -> FeatureFile:
     """Features that say whose they are: image id, image id, image id."""
     encoder = EncoderIdentity("clip", "ab", (3,), PREPROCESSING)
-    with writing_features(folder, encoder, len(ids)) as writer:
-        writer.add(ids, np.repeat(np.array(ids, np.float32)[:, None], 3, 1))
+    with writing_features(folder, encoder, [{}]) as writer, writer.shard(0) as rows:
+        rows.add(ids, np.repeat(np.array(ids, np.float32)[:, None], 3, 1))
     return FeatureFile(folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,17 @@ def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes):
             {**COCO, "annotations": [{"image_id": 9, "caption": "a"}]},
             "is not COCO captions: missing or unknown 9",
         ),
-        ({**COCO, "images": COCO["images"] * 2}, "names image 7 more than once"),
+        ({**COCO, "images": COCO["images"] * 2}, "names image 3 more than once"),
         (
             {**COCO, "annotations": [{"image_id": 3, "caption": None}]},
             "image 3 has a caption that is no text",
         ),
+        (
+            {**COCO, "annotations": [{"image_id": 3, "caption": "\ud83d"}]},
+            "is not COCO captions: .*surrogates not allowed",
+        ),
+        ({**COCO, "images": [{"id": "3", "file_name": "a"}]}, "is not COCO captions: "),
+        ({**COCO, "images": COCO["annotations"]}, "is not COCO captions: "),
     ],
 )
 def test_what_is_not_coco_captions_is_refused(tmp_path: Path, coco: object, words: str):
@@ -92,7 +99,26 @@ def test_a_split_of_unknown_images_is_refused(tmp_path: Path):
         CaptionDataset.load(write(tmp_path, splits=splits))
 
 
-@pytest.mark.parametrize("splits", [[1, 2], {"train": 7}, "train"])
+def test_a_million_captions_take_their_own_bytes_and_little_more(tmp_path: Path):
+    texts = [f"caption number {number} of a picture" for number in range(20_000)]
+    coco = {
+        "images": [{"id": 9 * n, "file_name": f"{n:06d}.jpg"} for n in range(4_000)],
+        "annotations": [{"image_id": 9 * (n % 4_000), "caption": t} for n, t in enumerate(texts)],
+    }
+    write(tmp_path, coco, {"train": [0]})
+    tracemalloc.start()
+    data = CaptionDataset.load(tmp_path)
+    kept, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    own = sum(map(len, texts))
+    assert kept < 2 * own
+    assert most < kept + 1.5 * (tmp_path / "captions.json").stat().st_size
+    assert data.captions[9 * 3_999] == texts[3_999::4_000]
+    assert data.files[9 * 3_999].name == "003999.jpg"
+    assert len(data.files) == len(data.captions) == 4_000
+
+
+@pytest.mark.parametrize("splits", [[1, 2], {"train": 7}, "train", {"train": ["7"]}])
 def test_splits_that_are_no_lists_by_name_are_refused(tmp_path: Path, splits: object):
     with pytest.raises(Refusal, match=r"split.json must hold a list of image ids for each name"):
         CaptionDataset.load(write(tmp_path, splits=splits))

@@ -1,9 +1,10 @@
-"""Feature files: complete or absent, of one encoder, and found by image id."""
+"""Feature files: complete or absent, of one encoder, found by image id, resumed shard by shard."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,42 +12,101 @@ import pytest
 
 from model.refusal import Refusal
 from tests.models import PREPROCESSING
-from training.feature_file import EncoderIdentity, FeatureFile, FeatureWriter, writing_features
+from training.feature_file import EncoderIdentity, FeatureFile
+from training.feature_shards import FeatureWriter, writing_features
 
 ENCODER = EncoderIdentity("some/clip", "ab" * 32, (6,), PREPROCESSING)
 IDS = [2, 3, 5, 8, 13]
+#: Image ids of each shard; one has no sound image.
+SHARDS = [IDS[:2], [], IDS[2:]]
+PARTS = ["encoder.json", "ids.npy", *(f"features-0000{number}.npy" for number in range(3))]
 
 
 def features_of(ids: list[int]) -> np.ndarray:
-    return np.array([[100 * i + k for k in range(6)] for i in ids], np.float32)
+    return np.array([[100 * i + k for k in range(6)] for i in ids], np.float32).reshape(-1, 6)
 
 
-def write(folder: Path, capacity: int = len(IDS)) -> Path:
-    with writing_features(folder, ENCODER, capacity) as writer:
-        for part in (IDS[:2], IDS[2:]):
-            writer.add(part, features_of(part))
+def made_of(**changes: object) -> list[dict[str, object]]:
+    return [{"images": ids, **changes} for ids in SHARDS]
+
+
+def fill(writer: FeatureWriter, number: int) -> None:
+    with writer.shard(number) as rows:
+        for image_id in SHARDS[number]:
+            rows.add([image_id], features_of([image_id]))
+        rows.broken.append(f"something in shard {number}")
+
+
+def write(folder: Path, **changes: object) -> Path:
+    with writing_features(folder, ENCODER, made_of(**changes)) as writer:
+        for number in range(len(SHARDS)):
+            if number not in writer.whole:
+                fill(writer, number)
     return folder
 
 
-@pytest.mark.parametrize("capacity", [5, 6, 5000])
-def test_what_is_written_is_read_whatever_room_was_kept(tmp_path: Path, capacity: int):
-    file = FeatureFile(write(tmp_path / "features", capacity), ENCODER)
-    assert isinstance(file.features, np.memmap)
-    np.testing.assert_array_equal(file.features, features_of(IDS))
+def interrupted(folder: Path, encoder: EncoderIdentity = ENCODER) -> None:
+    """A run that fails in the last shard, after some of its rows."""
+
+    def run() -> None:
+        with writing_features(folder, encoder, made_of()) as writer:
+            fill(writer, 0)
+            fill(writer, 1)
+            with writer.shard(2) as rows:
+                rows.add(IDS[2:3], features_of(IDS[2:3]))
+                raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        run()
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_what_is_written_is_read_as_one_array(tmp_path: Path):
+    file = FeatureFile(write(tmp_path / "features"), ENCODER)
+    expected = features_of(IDS)
+    assert file.features.shape == expected.shape
+    np.testing.assert_array_equal(file.features, expected)
+    order = np.array([4, 0, 0, 3, 1, 2])
+    np.testing.assert_array_equal(file.features[order], expected[order])
+    np.testing.assert_array_equal(file.features[3], expected[3])
+    np.testing.assert_array_equal(file.features[1:4], expected[1:4])
+    mean, std = file.features.moments(order)
+    np.testing.assert_allclose(mean, expected[order].mean(axis=0))
+    np.testing.assert_allclose(std, expected[order].std(axis=0))
     assert file.ids.tolist() == IDS
     assert file.encoder == ENCODER
-    assert sorted(path.name for path in (tmp_path / "features").iterdir()) == [
-        "encoder.json",
-        "features.npy",
-        "ids.npy",
-    ]
+    assert sorted(content(tmp_path / "features")) == sorted(PARTS)
+    assert [path.name for path in tmp_path.iterdir()] == ["features"]
 
 
-def test_more_rows_than_are_cut_at_a_time_survive_the_cut(tmp_path: Path):
-    ids = list(range(9_000))
-    with writing_features(tmp_path / "features", ENCODER, 10_000) as writer:
-        writer.add(ids, features_of(ids))
-    np.testing.assert_array_equal(FeatureFile(tmp_path / "features").features, features_of(ids))
+@pytest.mark.parametrize("rows", [[-1], [0, 5]])
+def test_a_row_that_is_not_there_is_an_error(tmp_path: Path, rows: list[int]):
+    with pytest.raises(IndexError, match="of 5"):
+        FeatureFile(write(tmp_path / "features")).features[rows]
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 10, 99_999, 100_000])
+def test_shards_are_what_numpy_would_save(tmp_path: Path, count: int):
+    ids = list(range(count))
+    expected = np.ones((count, 2, 3), np.float32)
+    encoder = dataclasses.replace(ENCODER, shape=(2, 3))
+    with writing_features(tmp_path / "features", encoder, [{}]) as writer, writer.shard(0) as rows:
+        rows.add(ids, expected)
+    np.save(tmp_path / "expected.npy", expected)
+    found = (tmp_path / "features" / "features-00000.npy").read_bytes()
+    assert found == (tmp_path / "expected.npy").read_bytes()
+
+
+def test_features_of_another_shape_are_an_error(tmp_path: Path):
+    with (
+        pytest.raises(ValueError, match=r"1 features of \(6,\) expected, got \(1, 5\)"),
+        writing_features(tmp_path / "features", ENCODER, [{}]) as writer,
+        writer.shard(0) as rows,
+    ):
+        rows.add([1], np.zeros((1, 5), np.float32))
 
 
 def test_rows_are_found_by_image_id_and_missing_ones_are_minus_one(tmp_path: Path):
@@ -84,36 +144,71 @@ def test_the_same_encoder_under_another_name_is_accepted(tmp_path: Path):
     assert len(FeatureFile(write(tmp_path / "features"), moved).ids) == 5
 
 
-def test_a_writer_that_failed_leaves_nothing(tmp_path: Path):
-    def fail() -> None:
-        with writing_features(tmp_path / "features", ENCODER, 5) as writer:
-            writer.add(IDS, features_of(IDS))
-            raise OSError("disk")
-
-    with pytest.raises(OSError, match="disk"):
-        fail()
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_writer_that_was_killed_leaves_the_old_file(tmp_path: Path):
-    write(tmp_path / "features")
-    partial = tmp_path / "features.partial"
-    partial.mkdir()
-    other = dataclasses.replace(ENCODER, sha256="cd" * 32)
-    FeatureWriter(partial, other, 5).add([1], features_of([1]))
-    assert FeatureFile(tmp_path / "features", ENCODER).ids.tolist() == IDS
-    write(tmp_path / "features", 9)  # and does not stand in the way of the next
-    assert [path.name for path in tmp_path.iterdir()] == ["features"]
+def test_a_run_that_failed_leaves_the_old_file_and_its_whole_shards(tmp_path: Path):
+    before = content(write(tmp_path / "features", age="old"))
+    interrupted(tmp_path / "features")
+    assert content(tmp_path / "features") == before
+    with writing_features(tmp_path / "features", ENCODER, made_of()) as writer:
+        assert {n: shard.ids.tolist() for n, shard in writer.whole.items()} == {0: [2, 3], 1: []}
+        assert writer.whole[1].broken == ["something in shard 1"]
+        assert not writer.changed
+        fill(writer, 2)
+    assert content(tmp_path / "features") == content(write(tmp_path / "at once"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["at once", "features"]
 
 
-@pytest.mark.parametrize("name", ["encoder.json", "features.npy", "ids.npy"])
+def test_shards_of_something_else_are_made_anew_and_the_others_kept(tmp_path: Path):
+    interrupted(tmp_path / "features")
+    changed = made_of()
+    changed[0]["images"] = [2, 4]
+    with writing_features(tmp_path / "features", ENCODER, changed) as writer:
+        assert set(writer.whole) == {1}
+        assert writer.changed == {"images"}
+        fill(writer, 0)
+        fill(writer, 2)
+    interrupted(tmp_path / "features")
+    with writing_features(tmp_path / "features", ENCODER, made_of(batch_size=7)) as writer:
+        assert not writer.whole
+        assert writer.changed == {"batch_size"}
+        for number in range(3):
+            fill(writer, number)
+    assert content(tmp_path / "features") == content(write(tmp_path / "at once"))
+
+
+def test_fewer_shards_than_the_last_run_leave_no_stray_ones(tmp_path: Path):
+    interrupted(tmp_path / "features")
+    with writing_features(tmp_path / "features", ENCODER, made_of()[:1]) as writer:
+        assert set(writer.whole) == {0}
+    assert FeatureFile(tmp_path / "features").ids.tolist() == [2, 3]
+
+
+def test_two_runs_at_once_are_one_too_many(tmp_path: Path):
+    with writing_features(tmp_path / "features", ENCODER, made_of()) as writer:
+        second = os.fork()
+        if not second:
+            try:
+                write(tmp_path / "features")
+            except Refusal as error:
+                (tmp_path / "refusal").write_text(str(error))
+            os._exit(0)
+        os.waitpid(second, 0)
+        for number in range(3):
+            fill(writer, number)
+    words = f"another run (process {os.getpid()}) writes to {tmp_path / 'features'}.partial; wait"
+    assert (tmp_path / "refusal").read_text().startswith(words)
+    assert FeatureFile(tmp_path / "features").ids.tolist() == IDS
+
+
+@pytest.mark.parametrize("name", ["encoder.json", "features-00000.npy", "ids.npy"])
 def test_a_missing_part_is_refused_by_name(tmp_path: Path, name: str):
-    (write(tmp_path / "features") / name).unlink()
+    folder = write(tmp_path / "features")
+    for path in folder.glob(name.replace("00000", "*")):
+        path.unlink()
     with pytest.raises(Refusal, match=f"{name} is missing; encode the images first"):
-        FeatureFile(tmp_path / "features")
+        FeatureFile(folder)
 
 
-@pytest.mark.parametrize("name", ["encoder.json", "features.npy", "ids.npy"])
+@pytest.mark.parametrize("name", ["encoder.json", "features-00000.npy", "ids.npy"])
 @pytest.mark.parametrize("keep", [0, 20])
 def test_a_part_cut_short_is_refused(tmp_path: Path, name: str, keep: int):
     file = write(tmp_path / "features") / name
@@ -124,8 +219,11 @@ def test_a_part_cut_short_is_refused(tmp_path: Path, name: str, keep: int):
 
 def test_parts_of_two_files_are_refused(tmp_path: Path):
     folder = write(tmp_path / "features")
-    np.save(folder / "ids.npy", np.array(IDS[:3]))
-    with pytest.raises(Refusal, match=r"features are \(5, 6\), ids and encoder.json say \(3, 6\)"):
+    (folder / "features-00002.npy").unlink()
+    with pytest.raises(Refusal, match=r"features are \(2, 6\), ids and encoder.json say \(5, 6\)"):
+        FeatureFile(folder)
+    np.save(folder / "features-00002.npy", np.ones((3, 4), np.float32))
+    with pytest.raises(Refusal, match="shards have rows of different shapes"):
         FeatureFile(folder)
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import random
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +36,24 @@ def broken(tiny_run: Config, tiny_scenes: Path, tmp_path: Path) -> tuple[Feature
         tiny_run.features, data=str(tmp_path / "scenes"), out=str(tmp_path / "features")
     )
     return settings, [2, 5, 60]
+
+
+def content(folder: str | Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def encode_in_a_child(settings: Features) -> int:
+    """A process of its own, forked since starting Python anew would take seconds; its id."""
+    child = os.fork()
+    if not child:
+        torch.set_num_threads(1)  # threads of the parent do not live on in it
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        try:
+            encode_dataset(settings)
+        finally:
+            os._exit(0)
+    return child
 
 
 def test_every_image_has_hugging_face_s_feature(tiny_run: Config, tiny_clip: Path):
@@ -74,7 +96,7 @@ def test_broken_images_stop_it_with_a_list(broken: tuple[Features, list[int]]):
 def test_a_long_list_of_broken_images_is_cut_and_counted(
     broken: tuple[Features, list[int]], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("training.features.NAMED", 2)
+    monkeypatch.setattr("training.sources.faults.NAMED", 2)
     with pytest.raises(Refusal, match="and 1 more"):
         encode_dataset(broken[0])
 
@@ -86,6 +108,48 @@ def test_broken_images_are_left_out_on_request(broken: tuple[Features, list[int]
     assert file.ids.tolist() == [i for i in range(1, 61) if i not in ids]
     assert file.rows(ids).tolist() == [-1, -1, -1]
     assert np.isfinite(file.features).all()
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    broken: tuple[Features, list[int]], tmp_path: Path
+):
+    settings = dataclasses.replace(broken[0], on_broken="skip", batch_size=4, shard_batches=1)
+    encode_dataset(settings)
+    expected = content(settings.out)
+    settings = dataclasses.replace(settings, out=str(tmp_path / "killed" / "features"))
+    partial = tmp_path / "killed" / "features.partial"
+    rng = random.Random(1)
+    kills = 0
+    for goal in (1, 3, 6, 10):  # of 15 shards; the kill falls anywhere in the next
+        child = encode_in_a_child(settings)
+        while len(list(partial.glob("shard-*.json"))) < goal and not Path(settings.out).exists():
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.02))
+        os.kill(child, signal.SIGKILL)
+        kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        whole = {f"features-{file.stem[6:]}.npy" for file in partial.glob("shard-*.json")}
+        before = {name: (partial / "features" / name).stat().st_mtime_ns for name in whole}
+    assert kills > 1
+    assert encode_dataset(settings) == 3
+    assert content(settings.out) == expected
+    after = {file.name: file.stat().st_mtime_ns for file in Path(settings.out).iterdir()}
+    assert before.items() <= after.items()
+
+
+def test_mended_pictures_are_encoded_and_the_rest_kept(
+    broken: tuple[Features, list[int]], tiny_scenes: Path, capsys: pytest.CaptureFixture[str]
+):
+    settings = dataclasses.replace(broken[0], batch_size=4, shard_batches=2)
+    with pytest.raises(Refusal, match="3 of 60 images are broken"):
+        encode_dataset(settings)
+    for file in CaptionDataset.load(settings.data).files.values():
+        if not file.exists() or file.stat().st_size < 300:
+            shutil.copy(tiny_scenes / "images" / file.name, file)
+    assert encode_dataset(settings) == 0
+    said = capsys.readouterr().err
+    assert "48 of 60 images were encoded by an earlier run" in said  # all but shards 0 and 7
+    assert "as these changed: images" in said
+    assert FeatureFile(settings.out).ids.tolist() == list(range(1, 61))
 
 
 def test_a_data_set_without_one_sound_picture_is_refused(broken: tuple[Features, list[int]]):

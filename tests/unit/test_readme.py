@@ -43,7 +43,9 @@ def test_every_setting_is_a_setting():
     overrides = [
         w
         for w in words
-        if re.match(r"(prepare|folder|coco|features|train|evaluate|clip)\.[a-z0-9_.]+=", w)
+        if re.match(
+            r"(prepare|folder|webdataset|coco|features|train|evaluate|clip)\.[a-z0-9_.]+=", w
+        )
     ]
     assert len(overrides) >= 5
     load_config(overrides)

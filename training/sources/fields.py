@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-#: Image ids are kept in 64 bits.
-MAX_ID = 2**63 - 1
+from training.dataset import MAX_ID
 
 
 def clean_text(value: Any, name: str) -> str:

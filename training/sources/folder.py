@@ -8,28 +8,25 @@ time, and neither a later change in the folder nor one in the data set reaches t
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from model.refusal import Refusal
 from training.dataset import Picture, check_target, write_index, writing_dataset
-from training.decoding import decode_files
+from training.decoding import undecodable
 from training.sources.caption_files import Entry, read_captions
 from training.sources.disk_space import check_space
 from training.sources.faults import counted, listed
 from training.sources.settings import Folder
+from training.sources.splits import check_shares, drawn_split
+from training.sources.tar_samples import PICTURES
 
 CAPTION_FILES = ("captions.csv", "captions.jsonl", "captions.json")
-#: How the names of picture files end; others in the folder are not taken for forgotten pictures.
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 def prepare(settings: Folder) -> None:
@@ -75,9 +72,7 @@ def _root(settings: Folder) -> Path:
         raise Refusal(f"folder.path is {settings.path}, which is no folder")
     if settings.on_broken not in ("stop", "skip"):
         raise Refusal(f"folder.on_broken is {settings.on_broken!r}; it must be stop or skip")
-    shares = dataclasses.asdict(settings.fractions)
-    if abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0:
-        raise Refusal(f"folder.fractions are {shares}; they must be 0 or more and add up to 1")
+    check_shares("folder.fractions", dataclasses.asdict(settings.fractions))
     root, out = Path(settings.path).resolve(), Path(settings.out).resolve()
     if out.is_relative_to(root) or root.is_relative_to(out):
         raise Refusal(
@@ -150,7 +145,7 @@ def _locate(root: Path, name: str) -> str:
 def _warn_of_uncaptioned(root: Path, entries: Sequence[Entry]) -> None:
     """Say which pictures of the folder no line names; they are no fault."""
     named = {root / place / entry.file for entry in entries for place in ("", "images")}
-    there = (file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES)
+    there = (file for file in root.rglob("*") if file.suffix.lower() in PICTURES)
     left = sorted(str(file.relative_to(root)) for file in there if file not in named)
     if left:
         print(f"{len(left)} pictures have no caption and stay out:{listed(left)}", file=sys.stderr)
@@ -161,20 +156,15 @@ def _decodable(
 ) -> dict[str, Entry]:
     """The pictures that can be decoded; the others join the faults."""
     files = [root / name for name in pictures]
-    decoded = decode_files(files, _nothing, settings.max_pixels, settings.workers)
-    bar = track(decoded, "checking", len(files), console=Console(stderr=True))
+    found = undecodable(files, settings.max_pixels, settings.workers)
+    bar = track(found, "checking", len(files), console=Console(stderr=True))
     sound = {}
-    for (name, entry), result in zip(pictures.items(), bar, strict=True):
-        if isinstance(result, str):
-            faults.append(f"{entry.where}: {result}")
+    for (name, entry), fault in zip(pictures.items(), bar, strict=True):
+        if fault:
+            faults.append(f"{entry.where}: {fault}")
         else:
             sound[name] = entry
     return sound
-
-
-def _nothing(_: Image.Image) -> torch.Tensor:
-    """That a picture could be decoded is all there is to know."""
-    return torch.empty(0)
 
 
 def _split(entries: dict[str, Entry], settings: Folder) -> list[Picture]:
@@ -186,7 +176,7 @@ def _split(entries: dict[str, Entry], settings: Folder) -> list[Picture]:
     shares = dataclasses.asdict(settings.fractions)
     pictures = []
     for number, (name, entry) in enumerate(entries.items(), start=1):
-        split = entry.split or _drawn_split(f"{settings.seed}/{name}", shares)
+        split = entry.split or drawn_split(f"{settings.seed}/{name}", shares)
         image_id = number if entry.image_id is None else entry.image_id
         short = name.removeprefix("images/")
         file_name = name if short in entries else short
@@ -200,13 +190,3 @@ def _split(entries: dict[str, Entry], settings: Folder) -> list[Picture]:
             "each picture in the caption file"
         )
     return pictures
-
-
-def _drawn_split(key: str, shares: dict[str, float]) -> str:
-    """A split by chance, the same for the same key."""
-    place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
-    for split, share in shares.items():
-        place -= share
-        if place < 0:
-            return split
-    return max(shares, key=lambda split: shares[split])  # shares add up to a hair less than 1

@@ -1,4 +1,4 @@
-"""Settings of the sources: blocks `scenes`, `folder` and `coco` of `training/conf/config.yaml`."""
+"""Settings of the sources: their blocks of `training/conf/config.yaml`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Scenes:
 
 @dataclasses.dataclass
 class Shares:
-    """Shares of a folder's pictures per split; they add up to 1."""
+    """Shares of the pictures per split; they add up to 1."""
 
     train: float
     val: float
@@ -46,6 +46,23 @@ class Folder:
 
     path: str | None
     captions: str | None
+    out: str
+    seed: int
+    fractions: Shares
+    on_broken: str
+    max_pixels: int
+    workers: int
+
+
+@dataclasses.dataclass
+class WebDataset:
+    """Tar files with pictures and captions, which stay where they are.
+
+    `shards` is a folder of .tar files, or their names: shards/{00000..00009}.tar. `fractions` and
+    `seed` split the pictures. The others are as in `Folder`.
+    """
+
+    shards: str | None
     out: str
     seed: int
     fractions: Shares

@@ -1,0 +1,109 @@
+"""What `benchmarks.memory` measures: a training run that says what it holds, stage by stage.
+
+`python -m benchmarks.measured_training FOLDER` does with FOLDER/data and FOLDER/features what
+`training.train` does: load the captions, learn a tokenizer from them, tokenise, train some
+batches. After each it prints a line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from model.captioner import ClipCap
+from model.config import CaptionerConfig, MapperConfig
+from training.caption_data import CaptionDataModule, TokenizedCaptions
+from training.captioner_module import CaptionerModule
+from training.command import command
+from training.config import load_config
+from training.dataset import CaptionDataset
+from training.feature_file import FeatureFile
+from training.tokenizer import END, train_tokenizer
+
+#: In order; `start` is the process with its libraries alone.
+STAGES = ("start", "load", "tokenizer", "tokenise", "train")
+
+
+def resident(process: int) -> dict[str, float]:
+    """Resident memory of a process in MB: anonymous, and pages of files."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return {
+        name: round(int(fields[field].split()[0]) * 1024 / 1e6, 1)
+        for name, field in (("anonymous_mb", "RssAnon"), ("file_mb", "RssFile"))
+    }
+
+
+def train(folder: Path, batches: int) -> None:
+    """Do it; says on stdout when a stage has ended, and what it took until then."""
+    settings = load_config().train
+    torch.set_num_threads(1)
+    _done("start")
+    dataset = CaptionDataset.load(folder / "data")
+    _done("load")
+    sizes = settings.gpt2
+    texts = (text for i in dataset.ids("train") for text in dataset.captions[i])
+    tokenizer = train_tokenizer(texts, sizes.vocabulary)
+    _done("tokenizer")
+    end = tokenizer.token_to_id(END)
+    features = FeatureFile(folder / "features")
+    captions = [
+        TokenizedCaptions(dataset, split, features, tokenizer, end, settings.max_tokens)
+        for split in ("train", "val")
+    ]
+    _done("tokenise")
+    config = CaptionerConfig(
+        clip=None,
+        gpt2={
+            "vocab_size": tokenizer.get_vocab_size(),
+            "n_positions": 128,
+            "n_embd": sizes.width,
+            "n_layer": sizes.layers,
+            "n_head": sizes.heads,
+            "bos_token_id": end,
+            "eos_token_id": end,
+        },
+        mapper=MapperConfig(**vars(settings.mapper)),
+        preprocessing=features.encoder.preprocessing,
+        feature_width=features.encoder.shape[-1],
+        normalize_feature=False,
+        end_token_id=end,
+    )
+    module = CaptionerModule(ClipCap(config), settings, batches, torch.empty(0), lambda _: 0.0)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=batches,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, CaptionDataModule(*captions, settings.batch_size, settings.seed))
+    _done("train")
+
+
+def _done(stage: str) -> None:
+    spent = {"cpu_seconds": round(time.process_time(), 1)}
+    print(json.dumps({"stage": stage, **spent, **resident(os.getpid())}), flush=True)
+
+
+def main() -> None:
+    """Train on the folder of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="with data/ and features/")
+    parser.add_argument("--batches", type=int, required=True, help="training batches")
+    options = parser.parse_args()
+    train(options.folder, options.batches)
+
+
+if __name__ == "__main__":
+    command(main)

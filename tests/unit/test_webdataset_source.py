@@ -1,0 +1,180 @@
+"""Tar shards become a data set that reads pictures out of them, or every fault is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.refusal import Refusal
+from tests.pictures import encoded, picture
+from training.config import Config, load_config
+from training.dataset import CaptionDataset
+from training.feature_file import FeatureFile
+from training.features import encode_dataset
+from training.prepare import prepare
+from training.report import Section, Shown, write_page
+
+PNG = encoded(picture(), "PNG")
+ALL_TRAIN = "webdataset.fractions={train: 1, val: 0, test: 0}"
+
+
+def pack(file: Path, members: list[tuple[str, bytes]]) -> Path:
+    file.parent.mkdir(exist_ok=True)
+    with tarfile.open(file, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return file
+
+
+def captioned(key: str, text: str) -> list[tuple[str, bytes]]:
+    return [(f"{key}.png", PNG), (f"{key}.txt", text.encode())]
+
+
+def make(folder: Path, *overrides: str, shards: str | None = None) -> CaptionDataset:
+    out = folder / "made"
+    settings = [
+        "prepare.source=webdataset",
+        f'webdataset.shards="{shards or folder / "shards"}"',
+        f"webdataset.out={out}",
+        "webdataset.workers=0",
+    ]
+    prepare(load_config([*settings, *overrides]))
+    return CaptionDataset.load(out)
+
+
+def test_pictures_are_read_where_they_lie_and_captions_come_in_every_form(tmp_path: Path):
+    pictures = [encoded(Image.new("RGB", (9 + n, 9)), "PNG") for n in range(4)]
+    members = [
+        ("0.png", pictures[0]), ("0.txt", b" a  boat\n"), ("0.cls", b"3"),
+        ("deep/1.PNG", pictures[1]), ("deep/1.json", b'{"caption": "a house", "url": "x"}'),
+        ("deep/2.json", b'{"captions": ["a tree", "a bird"]}'), ("deep/2.png", pictures[2]),
+    ]  # fmt: skip
+    pack(tmp_path / "shards" / "00.tar", members)
+    long = "x" * 120  # a name that takes a header of its own
+    pack(tmp_path / "shards" / "01.tar", [(f"{long}.png", pictures[3]), (f"{long}.txt", b"a cat")])
+    data = make(tmp_path, ALL_TRAIN)
+    assert [data.files[i].read_bytes() for i in data.files] == pictures
+    said = [["a boat"], ["a house"], ["a tree", "a bird"], ["a cat"]]
+    assert [data.captions[i] for i in data.files] == said
+    assert data.splits == {"train": [1, 2, 3, 4]}
+    assert sorted(path.name for path in data.root.iterdir()) == ["captions.json", "split.json"]
+
+
+def test_every_stage_treats_them_as_pictures_of_a_folder(
+    tiny_run: Config, tiny_scenes: Path, tmp_path: Path
+):
+    scenes = CaptionDataset.load(tiny_scenes)
+    for shard in range(3):
+        members = []
+        for image_id in list(scenes.files)[shard * 20 : shard * 20 + 20]:
+            file, captions = scenes.files[image_id], {"captions": scenes.captions[image_id]}
+            members.append((f"{image_id:03d}{file.suffix}", file.read_bytes()))
+            members.append((f"{image_id:03d}.json", json.dumps(captions).encode()))
+        pack(tmp_path / "shards" / f"{shard:03d}.tar", members)
+    data = make(tmp_path, "webdataset.seed=2", shards=f"{tmp_path}/shards/{{000..002}}.tar")
+    assert dict(data.captions) == dict(scenes.captions)
+    features = dataclasses.replace(
+        tiny_run.features, data=str(data.root), out=str(tmp_path / "features"), workers=2
+    )
+    assert encode_dataset(features) == 0
+    expected = FeatureFile(tiny_run.features.out)
+    np.testing.assert_array_equal(FeatureFile(features.out).features, expected.features)
+    shown = Shown(data.files[21], "a caption", ["a reference"], 1.0)
+    write_page(tmp_path / "page.html", "page", {"test": Section({}, [shown])})
+    assert "data:image/jpeg" in (tmp_path / "page.html").read_text()
+    with (tmp_path / "shards" / "001.tar").open("ab") as tar:
+        tar.write(bytes(512))
+    with pytest.raises(Refusal, match=r"20 of 60 .*skip(?s:.*)001.tar: 021.*has .* bytes, it had"):
+        encode_dataset(dataclasses.replace(features, out=str(tmp_path / "again")))
+
+
+FAULTS: dict[str, tuple[list[tuple[str, bytes]], str]] = {
+    "no caption": ([("1.png", PNG)], "1: has no caption"),
+    "no picture": ([("1.txt", b"a boat")], "1: has no pictures"),
+    "two pictures": ([*captioned("1", "a boat"), ("1.jpg", b"")], "1: has 2 pictures"),
+    "empty caption": (captioned("1", " "), "1: caption is empty"),
+    "not UTF-8": ([("1.png", PNG), ("1.txt", b"\xff")], "1: .txt is not UTF-8"),
+    "no JSON": ([("1.png", PNG), ("1.json", b"{")], "1: .json is not JSON"),
+    "no caption in JSON": ([("1.png", PNG), ("1.json", b"[]")], "1: .json must have one of"),
+    "no list": ([("1.png", PNG), ("1.json", b'{"captions": 3}')], "1: captions must be a list"),
+    "twice the same": (
+        [("1.png", PNG), ("1.json", b'{"captions": ["a", " a"]}')],
+        "1: has the same caption twice",
+    ),
+    "duplicate key": (
+        [*captioned("0", "a"), *captioned("1", "b"), *captioned("0", "c")],
+        "0: another sample of the shard has this key",
+    ),
+    "broken picture": ([("1.png", PNG[:50]), ("1.txt", b"a boat")], "1.png: .*damaged"),
+    "huge caption": ([("1.png", PNG), ("1.txt", b"x" * 1_000_001)], "1: .txt has 1000001 bytes"),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_every_fault_is_named_or_left_out(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+):
+    members, words = FAULTS[kind]
+    pack(tmp_path / "shards" / "0.tar", captioned("good", "a house"))
+    pack(tmp_path / "shards" / "1.tar", members)
+    with pytest.raises(Refusal, match=rf"1 faults in 2 shards; .*skip:\n  .*1.tar: {words}"):
+        make(tmp_path, ALL_TRAIN)
+    assert not (tmp_path / "made").exists()
+    data = make(tmp_path, ALL_TRAIN, "webdataset.on_broken=skip")
+    assert data.captions[1] == ["a house"]
+    assert "left out for 1 faults" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("keep", [512 * 4 + 10, 512 * 5 + 100, 512 * 6, 512 * 7 + 3, 512 * 8])
+def test_a_shard_cut_short_is_a_fault_wherever_it_ends(tmp_path: Path, keep: int):
+    whole = pack(
+        tmp_path / "shards" / "0.tar", [*captioned("0", "a boat"), *captioned("1", "a house")]
+    )
+    assert whole.stat().st_size > 512 * 8
+    whole.write_bytes(whole.read_bytes()[:keep])
+    with pytest.raises(Refusal, match=r"0.tar: cut short, damaged or compressed"):
+        make(tmp_path, ALL_TRAIN)
+    if keep > 512 * 4 + 10:
+        data = make(tmp_path, ALL_TRAIN, "webdataset.on_broken=skip")
+        assert data.captions[1] == ["a boat"]
+
+
+def test_a_compressed_shard_is_a_fault(tmp_path: Path):
+    whole = pack(tmp_path / "plain.tar", captioned("0", "a boat"))
+    (tmp_path / "shards").mkdir()
+    shutil.make_archive(str(tmp_path / "packed"), "gztar", tmp_path, whole.name)
+    shutil.move(tmp_path / "packed.tar.gz", tmp_path / "shards" / "0.tar")
+    with pytest.raises(Refusal, match=r"0.tar: cut short, damaged or compressed .*give a whole"):
+        make(tmp_path, ALL_TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("shards", "overrides", "words"),
+    [
+        ("{0..3}.tar", [], r"2 of 4 tar files are missing\n  .*2.tar\n"),
+        ("{3..0}.tar", [], "no of 0 tar files there"),
+        ("none", [], "1 of 1 tar files are missing"),
+        ("{0..1}.tar", ["webdataset.on_broken=no"], "on_broken is 'no'; it must be stop or skip"),
+        ("{0..1}.tar", ["webdataset.fractions.val=2"], "webdataset.fractions are .* add up to 1"),
+        ("{0..1}.tar", [], "no picture of .* came to val and test by webdataset.fractions"),
+        ("{0..1}.tar", ["webdataset.shards=null"], "webdataset.shards is not set"),
+    ],
+)
+def test_settings_that_make_no_data_set_are_refused(
+    tmp_path: Path, shards: str, overrides: list[str], words: str
+):
+    for number in range(2):
+        pack(tmp_path / f"{number}.tar", captioned("0", "a boat"))
+    with pytest.raises(Refusal, match=words):
+        make(tmp_path, *overrides, shards=str(tmp_path / shards))
+    assert not (tmp_path / "made").exists()
