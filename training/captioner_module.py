@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.captioner import IGNORED, ClipCap
 from model.search import Search
@@ -60,9 +60,12 @@ class CaptionerModule(pl.LightningModule):
             self.register_buffer(name, values, persistent=False)
 
     def on_train_epoch_start(self) -> None:
-        """A frozen GPT-2 runs without dropout: it is a fixed function."""
+        """A frozen GPT-2 runs without dropout, and a ResNet's statistics stay: fixed functions."""
         if self.settings.tuning == "frozen":
             self.captioner.gpt2.eval()
+        for module in self.captioner.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
         """Dropout follows from seed and step alone, so that a resumed run goes the same way."""

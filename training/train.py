@@ -28,7 +28,6 @@ from transformers import GPT2LMHeadModel
 from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
 from model.config import CaptionerConfig, MapperConfig
-from model.hugging_face import load_gpt2_tokenizer, only_local
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from training.caption_data import CaptionDataModule, TokenizedCaptions
@@ -39,15 +38,13 @@ from training.config import Config, Generation, Train, load_config
 from training.curves import write_curves
 from training.dataset import CaptionDataset
 from training.features import Encoder
+from training.language_model import language_model
 from training.mapper_settings import check_kinds, check_prefix
 from training.pair_prior import PairPrior, attribute_tokens
 from training.resuming import check_resumable
 from training.scoring import cider
-from training.tokenizer import END, train_tokenizer
+from training.tokenizer import END
 from training.tuning import check_tuning, merged
-
-#: Positions of a GPT-2 from scratch; the patch mapper's long prefix has its own beside them.
-POSITIONS = 128
 
 
 def train(config: Config) -> None:
@@ -66,7 +63,7 @@ def train(config: Config) -> None:
     if settings.resume and not resume.exists():
         raise Refusal(f"train.resume is true but {resume} does not exist; start without it")
 
-    tokenizer, gpt2 = _language_model(settings, dataset)
+    tokenizer, gpt2 = language_model(settings, dataset)
     end_token_id = tokenizer.token_to_id(END)
     _check_room(config, gpt2["n_positions"] if isinstance(gpt2, dict) else gpt2.config.n_positions)
     images = {split: split_images(config, dataset, encoder, split) for split in ("train", "val")}
@@ -144,50 +141,6 @@ def _check_room(config: Config, positions: int) -> None:
                 f"{name} is {tokens} behind a prefix of {prefix}, but GPT-2 has {positions} "
                 f"positions; set {name} to at most {positions - prefix}"
             )
-
-
-def _language_model(
-    settings: Train, dataset: CaptionDataset
-) -> tuple[Tokenizer, GPT2LMHeadModel | dict[str, Any]]:
-    """The tokenizer, and a trained GPT-2 or the config of one from scratch."""
-    sizes, mapper = settings.gpt2, settings.mapper
-    if sizes.base is not None:
-        tokenizer = load_gpt2_tokenizer(sizes.base)
-        try:
-            gpt2 = GPT2LMHeadModel.from_pretrained(
-                sizes.base, dtype="float32", local_files_only=only_local(sizes.base)
-            )
-        except (OSError, ValueError) as error:
-            raise Refusal(
-                f"no GPT-2 at {sizes.base!r}: {str(error).strip().splitlines()[0]} Give a folder "
-                "made by save_pretrained, or a Hugging Face name with the network up."
-            ) from error
-        size = tokenizer.get_vocab_size()
-        if size > gpt2.config.vocab_size:
-            raise Refusal(
-                f"{sizes.base!r} has no tokenizer that fits: it knows {size} tokens, its GPT-2 "
-                f"{gpt2.config.vocab_size}"
-            )
-        if tokenizer.token_to_id(END) is None:
-            raise Refusal(
-                f"the tokenizer of {sizes.base!r} has no token {END}; a captioner needs it to end"
-            )
-        return tokenizer, gpt2
-    texts = (text for i in dataset.ids("train") for text in dataset.captions[i])
-    tokenizer = train_tokenizer(texts, sizes.vocabulary)
-    end = tokenizer.token_to_id(END)
-    return tokenizer, {
-        "vocab_size": tokenizer.get_vocab_size(),
-        "n_positions": POSITIONS + (mapper.prefix_length if mapper.kind == "patch" else 0),
-        "n_embd": sizes.width,
-        "n_layer": sizes.layers,
-        "n_head": sizes.heads,
-        "resid_pdrop": sizes.dropout,
-        "embd_pdrop": sizes.dropout,
-        "attn_pdrop": sizes.dropout,
-        "bos_token_id": end,
-        "eos_token_id": end,
-    }
 
 
 def _captioner_config(
