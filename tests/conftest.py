@@ -104,6 +104,7 @@ def tiny_run(
         [
             f"features.data={tiny_scenes}",
             f"features.clip={tiny_clip}",
+            "features.kind=pooled",
             f"features.out={folder / 'features'}",
             "features.workers=0",
             f"train.data={tiny_scenes}",
@@ -111,6 +112,9 @@ def tiny_run(
             f"train.out={folder / 'checkpoint'}",
             f"train.work={folder / 'work'}",
             f"train.curves={folder / 'curves'}",
+            "train.mapper.kind=linear",
+            "train.mapper.prefix_length=4",
+            "train.pair_prior=[]",
             "train.gpt2.layers=1",
             "train.gpt2.width=32",
             "train.gpt2.heads=2",

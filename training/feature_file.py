@@ -1,6 +1,7 @@
 """A feature file: every image of a data set encoded once.
 
-    DIR/features-00000.npy   float32 [n, *shape], the first rows; more in -00001.npy and so on
+    DIR/features-00000.npy   [n, *shape], the first rows; more in -00001.npy and so on; float32, or
+                             float16 for patches, of which there are many
     DIR/ids.npy              int64 [N], the image id of each row, ascending
     DIR/encoder.json         which encoder and preprocessing made it
 
@@ -45,6 +46,11 @@ class EncoderIdentity:
     preprocessing: Preprocessing
     kind: str = "pooled"
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the numbers on disk; readers get float32."""
+        return np.dtype("<f2" if self.kind == "patches" else "<f4")
+
     def to_dict(self) -> dict[str, Any]:
         """As written to JSON."""
         return {**dataclasses.asdict(self), "preprocessing": self.preprocessing.to_dict()}
@@ -65,7 +71,7 @@ class FeatureRows:
     """The rows of several .npy files as one array; memory-mapped, so it costs what is touched.
 
     Args:
-        files: float32 [n, *shape] each, in the order of the rows; at least one.
+        files: [n, *shape] each, in the order of the rows; at least one.
 
     Attributes:
         shape: (N, *shape).
@@ -101,16 +107,6 @@ class FeatureRows:
             here = shard_of == number
             found[here] = self._shards[number][flat[here] - self._starts[number]]
         return found.reshape(*wanted.shape, *self.shape[1:])
-
-    def moments(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of these rows, float64 [*shape] each; a part at a time."""
-        total, squares = np.zeros(self.shape[1:]), np.zeros(self.shape[1:])
-        for start in range(0, len(rows), 4096):
-            part = self[rows[start : start + 4096]].astype(np.float64)
-            total += part.sum(axis=0)
-            squares += (part**2).sum(axis=0)
-        mean = total / len(rows)
-        return mean, np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All rows in memory, for NumPy."""

@@ -58,18 +58,31 @@ class ShardRows:
         broken: What was wrong with each image that is left out; the caller adds to it.
     """
 
-    def __init__(self, file: BinaryIO, shape: tuple[int, ...]) -> None:
+    def __init__(self, file: BinaryIO, encoder: EncoderIdentity) -> None:
         self.broken: list[str] = []
         self.ids: list[int] = []
         self._file = file
-        self._shape = shape
+        self._shape = encoder.shape
+        self._dtype = encoder.dtype
         self._header()
 
     def add(self, ids: Sequence[int], features: np.ndarray) -> None:
-        """Append features [B, *shape] of these images; ids ascend over all calls and shards."""
+        """Append features [B, *shape] of these images; ids ascend over all calls and shards.
+
+        Raises:
+            Refusal: A number is none, or too large for the file.
+        """
         if features.shape != (len(ids), *self._shape):
             raise ValueError(f"{len(ids)} features of {self._shape} expected, got {features.shape}")
-        self._file.write(np.ascontiguousarray(features, np.float32).tobytes())
+        with np.errstate(over="ignore"):
+            kept = np.ascontiguousarray(features, self._dtype)
+        if not np.isfinite(kept).all():
+            worst = float(np.abs(features).max())
+            raise Refusal(
+                f"the encoder's features reach {worst:g}, which {self._dtype.name} cannot hold (at "
+                f"most {np.finfo(self._dtype).max:g}); check its weights, or use pooled features"
+            )
+        self._file.write(kept.tobytes())
         self.ids.extend(ids)
 
     def finish(self) -> None:
@@ -78,11 +91,15 @@ class ShardRows:
         self._file.seek(0)
         self._header()
         rows = end - self._file.tell()
-        if rows != 4 * len(self.ids) * int(np.prod(self._shape)):
+        if rows != self._dtype.itemsize * len(self.ids) * int(np.prod(self._shape)):
             raise ValueError(f"the header of {len(self.ids)} rows is not as long as that of none")
 
     def _header(self) -> None:
-        fields = {"descr": "<f4", "fortran_order": False, "shape": (len(self.ids), *self._shape)}
+        fields = {
+            "descr": self._dtype.str,
+            "fortran_order": False,
+            "shape": (len(self.ids), *self._shape),
+        }
         npy.write_array_header_1_0(self._file, fields)
 
 
@@ -120,7 +137,7 @@ class FeatureWriter:
         """Rows of a shard, which is whole when the block ends well and was never there else."""
         aside = self._work / "shard.aside"
         with aside.open("wb") as file:
-            rows = ShardRows(file, self._encoder.shape)
+            rows = ShardRows(file, self._encoder)
             yield rows
             rows.finish()
             _force(file)

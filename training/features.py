@@ -2,7 +2,7 @@
 
 `python -m training.features` writes a feature file (see `training.feature_file`): of each image
 one pooled feature, or with `features.kind=patches` one of each patch, for the patch mapper. Patches
-are large: ViT-B/32's of an image are 49 x 768 numbers, 150 kB, where the pooled feature has 2 kB.
+are large: ViT-B/32's of an image are 49 x 768 numbers, 75 kB, where the pooled feature has 2 kB.
 Images are decoded in worker processes and encoded in batches, `features.shard_batches` of them to a
 shard. Killed and started again, it goes on behind the last whole shard and ends with the same bytes
 (see `training.feature_shards`). Broken images fail the command in the end with a list of all of

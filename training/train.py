@@ -1,7 +1,7 @@
 """Train a captioner on a data set: on cached features of its images, or on the images themselves.
 
-`python -m training.train` learns the mapper (MLP or transformer, as in the paper, or one that
-reads patches) and GPT-2
+`python -m training.train` learns the mapper (MLP or transformer, as in the paper, or one that reads
+patches) and GPT-2
 (from scratch, or a Hugging Face one fine-tuned, frozen or with LoRA), keeps the checkpoint with
 the best validation CIDEr, and writes it as a checkpoint folder together with the encoder. That
 is frozen, unless `train.clip.tuning` is full or lora: then CLIP learns from the caption loss too.

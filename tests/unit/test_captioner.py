@@ -81,6 +81,20 @@ def test_an_ignored_word_is_neither_read_nor_learned(captioner: ClipCap):
     torch.testing.assert_close(captioner(features, labels), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_prior_gets_the_logits_of_the_labels_and_its_answer_is_the_loss(captioner: ClipCap):
+    labels = torch.tensor([[5, 6, 0], [7, 0, IGNORED]])
+    seen: list[torch.Tensor] = []
+
+    def prior(logits: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        seen.extend((logits, given))
+        return torch.zeros_like(logits)
+
+    loss = captioner(features_of(captioner)[:2], labels, prior=prior)
+    assert seen[0].shape[0] == 5
+    assert seen[1] is labels
+    torch.testing.assert_close(loss, torch.tensor(float(seen[0].shape[1])).log())
+
+
 def test_pads_change_neither_loss_nor_gradients(captioner: ClipCap):
     features, results = features_of(captioner), []
     for length in (6, 11):

@@ -160,7 +160,7 @@ def test_nothing_is_learned_of_attributes_that_were_changed(tiny_clip: Path):
     module.look = lambda p: asked.update(pixels=p) or look(p)  # type: ignore
     module._contrastive = lambda f, t: asked.update(texts=t) or contrastive(f, t)  # type: ignore
     head.loss = lambda p, f, r: asked.update(r._asdict()) or region(p, f, r)  # type: ignore
-    module.captioner.forward = lambda f, t, d: asked.update(labels=t) or captioner(f, t, d)  # type: ignore
+    module.captioner.forward = lambda f, t, *a: asked.update(labels=t) or captioner(f, t, *a)  # type: ignore
     module.training_step((pixels, texts, Regions(boxes, label, label)), 0)
     same = asked["pixels"] == module.normalised(pixels)
     assert same[..., 16:].all()  # what lies beside the box

@@ -153,7 +153,7 @@ def test_a_hub_out_of_reach_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch)
         address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
         monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waits to try again"))
-        with pytest.raises(Refusal, match="no CLIP at 'no-such-person/no-such-clip'"):
+        with pytest.raises(Refusal, match="encoder at 'no-such-person/no-such-clip'"):
             load_clip("no-such-person/no-such-clip", CLIPModel)
         with pytest.raises(Refusal, match="no GPT-2 tokenizer at 'no-such-gpt2'"):
             load_gpt2_tokenizer("no-such-gpt2")

@@ -239,6 +239,20 @@ def test_a_mapper_and_features_that_do_not_fit_are_refused_with_the_setting(
 
 
 @pytest.mark.usefixtures("no_score")
+def test_the_prior_of_named_words_changes_what_is_learned(variant: Variant, tiny_run: Config):
+    config = variant(pair_prior=["on", "in"], epochs=1)
+    train(config)
+    plain = variant(epochs=1, out=f"{config.train.out}-plain")
+    train(plain)
+    with_prior, without = (
+        Checkpoint.load(c.train.out).captioner.mapper.state_dict() for c in (config, plain)
+    )
+    assert not torch.equal(with_prior["linear.weight"], without["linear.weight"])
+    with pytest.raises(Refusal, match=r"train.pair_prior has 'xylophones', which is \d+ tokens"):
+        train(variant(pair_prior=["xylophones"]))
+
+
+@pytest.mark.usefixtures("no_score")
 def test_a_frozen_gpt2_stays_as_it_was(variant: Variant, tiny_run: Config, tmp_path: Path):
     base = save_gpt2(tmp_path / "gpt2")
     gpt2 = dataclasses.replace(tiny_run.train.gpt2, base=str(base))
