@@ -59,14 +59,16 @@ class ClipCap(nn.Module):
         labels: Tensor,
         word_dropout: float = 0.0,
         prior: Callable[[Tensor, Tensor], Tensor] | None = None,
+        owners: Tensor | None = None,
     ) -> Tensor:
         """Mean negative log-likelihood per caption token, in nats.
 
         Pads stand at the right, so causal attention alone keeps them from the tokens, and
-        vocabulary logits are computed for tokens only.
+        vocabulary logits are computed for tokens only. The prefix of an image is read once,
+        however many of its captions there are: a long one costs most of the time.
 
         Args:
-            features: [B, D] or [B, P, D], as `encode` gives them.
+            features: Of U images, [U, D] or [U, P, D], as `encode` gives them.
             labels: [B, T] token ids, the end token included, then `IGNORED`. An ignored token
                 among the others is neither read nor learned.
             word_dropout: Share of the words read that are blanked, so that the next word is
@@ -74,19 +76,35 @@ class ClipCap(nn.Module):
                 section 3.1).
             prior: Gives the logits [n, V] of the n labels that are not ignored, as the loss takes
                 them, from these logits and all labels: see `training.pair_prior`.
+            owners: Which of the images each caption is of, [B]; None if U is B.
         """
-        prefix = self.prefix(features)  # [B, K, E]
+        prefix = self.prefix(features)  # [U, K, E]
         tokens = labels.clamp(min=0)
         read = labels[:, :-1] != IGNORED
         if word_dropout > 0:
             read = read & (torch.rand(read.shape, device=read.device) >= word_dropout)
         words = self.gpt2.transformer.wte(tokens[:, :-1]) * read.unsqueeze(-1)  # [B, T-1, E]
-        hidden = self.gpt2.transformer(
-            inputs_embeds=torch.cat([prefix, words], dim=1), use_cache=False
-        ).last_hidden_state[:, prefix.shape[1] - 1 :]  # [B, T, E]
+        if owners is None:
+            both = torch.cat([prefix, words], dim=1)
+            hidden = self.gpt2.transformer(inputs_embeds=both, use_cache=False).last_hidden_state
+            hidden = hidden[:, prefix.shape[1] - 1 :]  # [B, T, E]
+        else:
+            hidden = self._behind(prefix, owners, words)
         counted = labels != IGNORED
         logits = self.gpt2.lm_head(hidden[counted])  # [tokens, V]
         logits = logits.float()
         if prior is not None:
             logits = prior(logits, labels)
         return F.cross_entropy(logits, labels[counted])
+
+    def _behind(self, prefix: Tensor, owners: Tensor, words: Tensor) -> Tensor:
+        """Hidden states [B, T, E] at the end of each prefix [U, K, E] and its words [B, T-1, E]."""
+        read = self.gpt2.transformer(inputs_embeds=prefix, use_cache=True)
+        ends = read.last_hidden_state[owners, -1:]  # [B, 1, E]
+        if not words.shape[1]:
+            return ends
+        read.past_key_values.batch_select_indices(owners)
+        behind = self.gpt2.transformer(
+            inputs_embeds=words, past_key_values=read.past_key_values, use_cache=True
+        )
+        return torch.cat([ends, behind.last_hidden_state], dim=1)

@@ -115,6 +115,7 @@ def tiny_run(
             "train.mapper.kind=linear",
             "train.mapper.prefix_length=4",
             "train.pair_prior=[]",
+            "train.captions_together=1",
             "train.gpt2.layers=1",
             "train.gpt2.width=32",
             "train.gpt2.heads=2",

@@ -110,15 +110,17 @@ class ShuffledBatches(Sampler[list[int]]):
     So a resumed run goes on as it would have gone without the interruption.
 
     Args:
-        count: How many numbers.
+        owners: int64 [N], ascending; whose each number is.
         batch_size: Numbers a batch.
         seed: Another one gives another order.
+        together: Numbers of the same owner that follow one another, at most.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
-        self.count = count
+    def __init__(self, owners: np.ndarray, batch_size: int, seed: int, together: int = 1) -> None:
+        self.owners = owners
         self.batch_size = batch_size
         self.seed = seed
+        self.together = together
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -127,13 +129,19 @@ class ShuffledBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         """Number of batches."""
-        return -(-self.count // self.batch_size)
+        return -(-len(self.owners) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         """The batches of this epoch."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.count, generator=generator)
-        yield from (batch.tolist() for batch in order.split(self.batch_size))
+        random = np.random.default_rng((self.seed, self.epoch))
+        order = random.permutation(len(self.owners))
+        order = order[np.argsort(self.owners[order], kind="stable")]  # an owner's in random order
+        _, first, counts = np.unique(self.owners, return_index=True, return_counts=True)
+        place = np.arange(len(order)) - np.repeat(first, counts)  # among the owner's own
+        group = np.cumsum(place % self.together == 0) - 1
+        order = order[np.argsort(random.permutation(group[-1] + 1)[group], kind="stable")]
+        for start in range(0, len(order), self.batch_size):
+            yield order[start : start + self.batch_size].tolist()
 
 
 class CaptionDataModule(pl.LightningDataModule):
@@ -144,20 +152,27 @@ class CaptionDataModule(pl.LightningDataModule):
         val: Captions to watch.
         batch_size: Captions a batch.
         seed: Decides the order of the training captions.
+        together: Training captions of an image that stand side by side, at most.
     """
 
     def __init__(
-        self, train: TokenizedCaptions, val: TokenizedCaptions, batch_size: int, seed: int
+        self,
+        train: TokenizedCaptions,
+        val: TokenizedCaptions,
+        batch_size: int,
+        seed: int,
+        together: int = 1,
     ) -> None:
         super().__init__()
         self.train = train
         self.val = val
         self.batch_size = batch_size
         self.seed = seed
+        self.together = together
 
     def train_dataloader(self) -> DataLoader:
         """Every caption once an epoch, in random order."""
-        batches = ShuffledBatches(len(self.train), self.batch_size, self.seed)
+        batches = ShuffledBatches(self.train.owners, self.batch_size, self.seed, self.together)
         return DataLoader(self.train, sampler=batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader:

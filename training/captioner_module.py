@@ -80,8 +80,8 @@ class CaptionerModule(pl.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Negative log-likelihood per token."""
         images, owners, labels = batch
-        features = self.features(images)[owners]  # [B, D]
-        loss = self.captioner(features, labels, self.settings.word_dropout, self.prior)
+        features, dropout = self.features(images), self.settings.word_dropout
+        loss = self.captioner(features, labels, dropout, self.prior, owners)
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
@@ -89,7 +89,7 @@ class CaptionerModule(pl.LightningModule):
         """The same loss on the validation captions."""
         images, owners, labels = batch
         tokens = int((labels != IGNORED).sum())
-        loss = self.captioner(self.features(images)[owners], labels)
+        loss = self.captioner(self.features(images), labels, owners=owners)
         self.log("val_loss", loss, prog_bar=True, batch_size=tokens)
 
     def on_validation_epoch_end(self) -> None:

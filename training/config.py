@@ -165,6 +165,8 @@ class Train:
 
     `features` are read while CLIP is frozen (see `TrainClip`).
     `tuning` of GPT-2 is `full`, `frozen`, or `lora` with the settings of that name.
+    `captions_together` captions of an image stand side by side in a batch, and its prefix is read
+    once for them: faster with a long prefix, but a batch has fewer images.
     `word_dropout` is the share of the words read that are blanked (see `ClipCap.forward`).
     `pair_prior` names words, such as colours, that what is behind them shall not be known by, nor
     they by it (see `training.pair_prior`).
@@ -185,6 +187,7 @@ class Train:
     normalize_feature: bool
     epochs: int
     batch_size: int
+    captions_together: int
     learning_rate: float
     weight_decay: float
     warmup_ratio: float

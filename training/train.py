@@ -83,6 +83,7 @@ def train(config: Config) -> None:
         ),
         settings.batch_size,
         settings.seed,
+        settings.captions_together,
     )
     references = {image_id: dataset.captions[image_id] for image_id in data.val.image_ids}
 

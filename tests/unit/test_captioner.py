@@ -81,6 +81,27 @@ def test_an_ignored_word_is_neither_read_nor_learned(captioner: ClipCap):
     torch.testing.assert_close(captioner(features, labels), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("tokens", [4, 1])
+def test_a_prefix_read_once_for_several_captions_is_the_same(captioner: ClipCap, tokens: int):
+    features = features_of(captioner)[:2]
+    owners = torch.tensor([1, 0, 1])
+    labels = torch.tensor([[5, 6, 0, IGNORED], [7, IGNORED, 8, 0], [9, 0, IGNORED, IGNORED]])
+    labels = labels[:, :tokens]
+    gradients = []
+    for loss in (
+        captioner(features[owners], labels),
+        captioner(features, labels, owners=owners),
+    ):
+        captioner.zero_grad()
+        loss.backward()
+        gradients.append([loss.detach(), *(p.grad for p in captioner.parameters())])
+    for one_each, once in zip(*gradients, strict=True):
+        if one_each is None:
+            assert once is None
+        else:
+            torch.testing.assert_close(once, one_each, atol=1e-5, rtol=1e-4)
+
+
 def test_a_prior_gets_the_logits_of_the_labels_and_its_answer_is_the_loss(captioner: ClipCap):
     labels = torch.tensor([[5, 6, 0], [7, 0, IGNORED]])
     seen: list[torch.Tensor] = []
