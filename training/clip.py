@@ -19,13 +19,10 @@ import shlex
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 from transformers import (
     AutoTokenizer,
     CLIPConfig,
@@ -38,13 +35,14 @@ from model.hugging_face import load_clip, read_preprocessing, write_preprocessin
 from model.image import Preprocessing
 from model.refusal import Refusal
 from model.whole_folder import whole_folder
+from training.captioned_pixels import CaptionedPixels, caption_tokens
 from training.command import arguments, command
 from training.config import Clip, load_config
-from training.contrastive_module import Batch, ContrastiveModule
+from training.contrastive_module import ContrastiveModule
 from training.dataset import CaptionDataset
 from training.pair_prior import PairPrior, attribute_tokens
 from training.pixels import cached_pixels
-from training.regions import RegionHead, RegionIndex, Regions
+from training.regions import RegionHead, RegionIndex
 from training.resuming import check_resumable
 from training.tokenizer import END, START, train_tokenizer
 from training.tuning import check_clip, merged
@@ -53,27 +51,6 @@ from training.tuning import check_clip, merged
 CHECKPOINT_EVERY = 200
 #: Pictures of a data set are the user's own; this only stops a broken header.
 MAX_PIXELS = 200_000_000
-
-
-class CaptionedPixels(torch.utils.data.Dataset):
-    """Batches (see `contrastive_module.Batch`) by a list of rows."""
-
-    def __init__(self, pixels: np.ndarray, texts: Tensor, regions: Regions | None) -> None:
-        self.pixels = pixels
-        self.texts = texts
-        self.regions = regions
-
-    def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self.texts)
-
-    def __getitem__(self, rows: list[int]) -> Batch:
-        """The pictures of these rows, all their captions and all their boxes."""
-        order = sorted(rows)
-        regions = self.regions
-        if regions is not None:
-            regions = Regions(*(part[order] for part in regions))
-        return torch.from_numpy(self.pixels[order]), self.texts[order], regions
 
 
 def _from_scratch(
@@ -121,20 +98,6 @@ def _from_scratch(
     return clip, tokenizer, Preprocessing(size=sizes.image_size, mean=half, std=half)
 
 
-def _tokens(
-    dataset: CaptionDataset, split: str, tokenizer: PreTrainedTokenizerBase, length: int
-) -> Tensor:
-    """Token ids [N, C, L] of a split; pictures with fewer captions repeat theirs."""
-    per_image = max(len(dataset.captions[i]) for i in dataset.ids(split))
-    texts = []
-    for image_id in dataset.ids(split):
-        own = dataset.captions[image_id]
-        texts.extend(own[k % len(own)] for k in range(per_image))
-    ids = tokenizer(texts, padding="max_length", truncation=True, max_length=length)["input_ids"]
-    table = torch.tensor(ids, dtype=torch.int16 if len(tokenizer) < 32768 else torch.int32)
-    return table.view(-1, per_image, length)
-
-
 def main() -> None:
     """Train, keep the last checkpoint for resuming, and write the model with its provenance."""
     parser = arguments(__doc__)
@@ -159,25 +122,23 @@ def main() -> None:
 
     index = RegionIndex(dataset) if settings.region_weight > 0 else None
 
-    texts = {s: _tokens(dataset, s, tokenizer, length) for s in ("train", "val", "test")}
-
-    def loader(split: str) -> DataLoader:
-        boxes = index.split(dataset.ids(split), preprocessing) if index else None
+    rows = {}
+    for split in ("train", "val", "test"):
         files = [dataset.files[i] for i in dataset.ids(split)]
-        pixels = cached_pixels(files, preprocessing, out / "cache", MAX_PIXELS, workers=2)
-        rows = CaptionedPixels(pixels, texts[split].long(), boxes)
-        training = split == "train"
-        order = RandomSampler(rows) if training else SequentialSampler(rows)
-        size = min(settings.batch_size, len(rows))
-        batches = BatchSampler(order, size, drop_last=training)
-        return DataLoader(rows, sampler=batches, batch_size=None)
-
-    loaders = {split: loader(split) for split in texts}
+        rows[split] = CaptionedPixels(
+            cached_pixels(files, preprocessing, out / "cache", MAX_PIXELS, workers=2),
+            caption_tokens(dataset, split, tokenizer, length),
+            index.split(dataset.ids(split), preprocessing) if index else None,
+        )
+    loaders = {
+        split: own.loader(settings.batch_size, shuffled=split == "train")
+        for split, own in rows.items()
+    }
     steps = len(loaders["train"]) * settings.epochs
     end = tokenizer.eos_token_id
     named = _tokens_of(index.attributes if index else [], tokenizer)
     head = _head(clip, index)
-    prior = _prior(settings, texts["train"], tokenizer)
+    prior = _prior(settings, rows["train"].texts, tokenizer)
     module = ContrastiveModule(clip, settings, preprocessing, end, steps, head, named, prior)
     if settings.compile:
         clip.vision_model.compile()
@@ -237,6 +198,11 @@ def _check(settings: Clip) -> None:
         raise Refusal(
             f"clip.recolour is {settings.recolour}, but only the region loss learns from "
             "recoloured pictures; set clip.region_weight above 0 too"
+        )
+    if settings.captioner.pair_prior and settings.caption_weight <= 0:
+        raise Refusal(
+            "clip.captioner.pair_prior names words, but clip.caption_weight is "
+            f"{settings.caption_weight}; set it above 0, or clip.captioner.pair_prior=[]"
         )
 
 

@@ -133,6 +133,7 @@ def test_boxes_are_learned_where_they_are_wanted(run: Run):
         (["clip.tuning=lora"], r"clip.tuning is lora but clip.base is null: .* must learn"),
         (["clip.tuning=frozen"], r"clip.tuning is 'frozen'; it must be full or lora"),
         (["clip.recolour=0.2"], r"set clip.region_weight above 0 too"),
+        (["clip.captioner.pair_prior=[red]", "clip.caption_weight=0"], r"caption_weight is 0.0"),
     ],
 )
 def test_settings_that_teach_nothing_are_refused(run: Run, settings: list[str], message: str):
