@@ -42,7 +42,7 @@ def resident(process: int) -> dict[str, float]:
 
 def train(folder: Path, batches: int) -> None:
     """Do it; says on stdout when a stage has ended, and what it took until then."""
-    settings = load_config().train
+    settings = load_config(["train.mapper={kind: mlp, prefix_length: 10}"]).train
     torch.set_num_threads(1)
     _done("start")
     dataset = CaptionDataset.load(folder / "data")
@@ -54,7 +54,15 @@ def train(folder: Path, batches: int) -> None:
     end = tokenizer.token_to_id(END)
     features = FeatureFile(folder / "features")
     captions = [
-        TokenizedCaptions(dataset, split, features, tokenizer, end, settings.max_tokens)
+        TokenizedCaptions(
+            dataset,
+            split,
+            features.features,
+            features.rows(dataset.ids(split)),
+            tokenizer,
+            end,
+            settings.max_tokens,
+        )
         for split in ("train", "val")
     ]
     _done("tokenise")
@@ -75,7 +83,7 @@ def train(folder: Path, batches: int) -> None:
         normalize_feature=False,
         end_token_id=end,
     )
-    module = CaptionerModule(ClipCap(config), settings, batches, torch.empty(0), lambda _: 0.0)
+    module = CaptionerModule(ClipCap(config), settings, batches, lambda: (), lambda _: 0.0)
     trainer = pl.Trainer(
         accelerator="cpu",
         max_steps=batches,
@@ -85,7 +93,10 @@ def train(folder: Path, batches: int) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, CaptionDataModule(*captions, settings.batch_size, settings.seed))
+    data = CaptionDataModule(
+        *captions, settings.batch_size, settings.seed, settings.captions_together
+    )
+    trainer.fit(module, data)
     _done("train")
 
 

@@ -127,12 +127,12 @@ def test_every_fault_is_named_or_left_out(
     members, words = FAULTS[kind]
     pack(tmp_path / "shards" / "0.tar", captioned("good", "a house"))
     pack(tmp_path / "shards" / "1.tar", members)
-    with pytest.raises(Refusal, match=rf"1 faults in 2 shards; .*skip:\n  .*1.tar: {words}"):
+    with pytest.raises(Refusal, match=rf"1 fault in 2 shards; .*skip:\n  .*1.tar: {words}"):
         make(tmp_path, ALL_TRAIN)
     assert not (tmp_path / "made").exists()
     data = make(tmp_path, ALL_TRAIN, "webdataset.on_broken=skip")
     assert data.captions[1] == ["a house"]
-    assert "left out for 1 faults" in capsys.readouterr().err
+    assert "left out for 1 fault:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("keep", [512 * 4 + 10, 512 * 5 + 100, 512 * 6, 512 * 7 + 3, 512 * 8])

@@ -20,7 +20,7 @@ from rich.progress import track
 from model.refusal import Refusal
 from training.dataset import Picture, Place, check_target, write_index, writing_dataset
 from training.decoding import undecodable
-from training.sources.faults import listed
+from training.sources.faults import counted, listed
 from training.sources.settings import WebDataset
 from training.sources.splits import check_shares, drawn_split
 from training.sources.tar_samples import read_samples
@@ -45,7 +45,7 @@ def prepare(settings: WebDataset) -> None:
         counts = write_index(folder, f"{len(tars)} tar shards", pictures, tars)
         if faults and settings.on_broken == "stop":
             raise Refusal(
-                f"{len(faults)} faults in {len(tars)} shards; mend them, or leave out what they "
+                f"{counted(faults)} in {len(tars)} shards; mend them, or leave out what they "
                 f"name with webdataset.on_broken=skip:{listed(faults)}"
             )
         shares = dataclasses.asdict(settings.fractions)
@@ -57,7 +57,7 @@ def prepare(settings: WebDataset) -> None:
                 f"webdataset.fractions{listed(faults)}"
             )
     if faults:
-        print(f"left out for {len(faults)} faults:{listed(faults)}", file=sys.stderr)
+        print(f"left out for {counted(faults)}:{listed(faults)}", file=sys.stderr)
     print(f"{settings.out}: {counts}")
 
 
