@@ -16,15 +16,9 @@ from safetensors import SafetensorError, safe_open
 from transformers import CLIPVisionModelWithProjection
 
 from model.encoder import ClipEncoder, ImageEncoder, ResNetEncoder, SiglipEncoder
-from model.hugging_face import (
-    find,
-    load_clip,
-    load_siglip,
-    model_type,
-    read_preprocessing,
-    unknown,
-)
+from model.hugging_face import find, load_clip, load_siglip, model_type, unknown
 from model.image import Preprocessing
+from model.preprocessor_config import read_preprocessing
 from model.refusal import Refusal
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"

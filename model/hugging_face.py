@@ -28,7 +28,6 @@ from transformers import (
 )
 from transformers.utils.hub import cached_file
 
-from model.image import Preprocessing
 from model.refusal import Refusal
 from model.tokenizer import load_tokenizer
 
@@ -231,66 +230,3 @@ def _not_found(name: str, error: Exception, option: str | None) -> str:
             f"another machine, and give that folder{f' with {option}' if option else ''}."
         )
     return f"{reason} {advice}"
-
-
-def read_preprocessing(name: str) -> Preprocessing:
-    """What a CLIP or SigLIP was trained with, from its `preprocessor_config.json`."""
-    try:
-        local = only_local(name)
-        file = str(cached_file(name, "preprocessor_config.json", local_files_only=local))
-        fields: dict[str, Any] = json.loads(Path(file).read_text())
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise Refusal(f"no preprocessor_config.json at {name!r}: {reason}") from error
-    except ValueError as error:
-        raise Refusal(f"preprocessor_config.json of {name!r} is not JSON: {error}") from None
-    resamples = {2: "bilinear", 3: "bicubic"}
-    resample = fields.get("resample", 3)
-    if resample not in resamples:
-        raise Refusal(f"{file}: resample is {resample}; it must be 2 (bilinear) or 3 (bicubic)")
-    # SigLIP squeezes the picture into the square; its processor knows no crop and says nothing.
-    squeezed = str(fields.get("image_processor_type", "")).startswith("Siglip")
-    crop = fields.get("do_center_crop", not squeezed)
-    try:
-        resized = _side(fields["size"], file)
-        side = _side(fields["crop_size"], file) if crop and "crop_size" in fields else resized
-        mean, std = tuple(fields["image_mean"]), tuple(fields["image_std"])
-    except KeyError as error:
-        raise Refusal(f"{file} lacks {error}") from None
-    if side != resized:
-        raise Refusal(
-            f"{file} resizes to {resized} and crops to {side}; here the two must be equal"
-        )
-    return Preprocessing(size=side, mean=mean, std=std, resample=resamples[resample], crop=crop)
-
-
-def _side(size: int | dict[str, int], file: str) -> int:
-    """The side of a square in any of Hugging Face's spellings."""
-    if isinstance(size, int):
-        return size
-    if "shortest_edge" in size:
-        return size["shortest_edge"]
-    height, width = size["height"], size["width"]
-    if height != width:
-        raise Refusal(f"{file} asks for {height} x {width}; it must be a square")
-    return height
-
-
-def write_preprocessing(preprocessing: Preprocessing, folder: Path) -> None:
-    """Write `preprocessor_config.json` so that Hugging Face reads the same preprocessing."""
-    side = preprocessing.size
-    fields = {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": side} if preprocessing.crop else {"height": side, "width": side},
-        "resample": {"bilinear": 2, "bicubic": 3}[preprocessing.resample],
-        "do_center_crop": preprocessing.crop,
-        "crop_size": {"height": side, "width": side},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(preprocessing.mean),
-        "image_std": list(preprocessing.std),
-        "do_convert_rgb": True,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(fields, indent=2) + "\n")

@@ -18,9 +18,9 @@ from model.artifact import Artifact
 from model.checkpoint import Checkpoint
 from model.completion import complete
 from model.encoder_folder import load_encoder
-from model.hugging_face import write_preprocessing
 from model.image import Preprocessing
 from model.options import GenerationOptions
+from model.preprocessor_config import write_preprocessing
 from model.published import FULL_STOP, read_published
 from model.refusal import Refusal
 from model.torchscript import unexported

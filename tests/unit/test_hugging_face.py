@@ -14,16 +14,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoImageProcessor, CLIPModel, CLIPVisionModelWithProjection
-
-from model.hugging_face import (
-    load_clip,
-    load_gpt2_tokenizer,
-    only_local,
-    read_preprocessing,
-    write_preprocessing,
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPVisionModelWithProjection,
 )
+
+from model.hugging_face import load_clip, load_gpt2_tokenizer, only_local
 from model.image import Preprocessing, to_pixels
+from model.preprocessor_config import read_preprocessing, write_preprocessing
 from model.refusal import Refusal
 from training.scenes import draw_scene, sample_scene
 from training.tokenizer import train_tokenizer
@@ -106,6 +107,17 @@ def test_a_preprocessing_that_is_not_ours_is_refused(
     write_fields(folder, **changes)
     with pytest.raises(Refusal, match=words):
         read_preprocessing(str(folder))
+
+
+def test_a_processor_that_was_saved_whole_is_understood(folder: Path):
+    write_preprocessing(KINDS[1], folder)
+    image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    whole = CLIPProcessor(image_processor, AutoTokenizer.from_pretrained(folder))
+    (folder / "preprocessor_config.json").unlink()
+    whole.save_pretrained(folder)
+    assert (folder / "processor_config.json").exists()
+    assert not (folder / "preprocessor_config.json").exists()
+    assert read_preprocessing(str(folder)) == KINDS[1]
 
 
 @pytest.mark.parametrize("content", [None, "{"])
