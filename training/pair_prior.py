@@ -11,13 +11,13 @@ word of the pair as the group, or a product of experts whose biased expert is dr
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from model.captioner import IGNORED
-from model.refusal import Refusal
 
 #: Pairs that chance would bring less often than this say nothing, in captions.
 EXPECTED = 5
@@ -31,23 +31,26 @@ def attribute_tokens(
 ) -> list[int]:
     """The tokens that are one of these words, at the beginning of a caption or inside it.
 
+    A word of several tokens is left out, and said so: in a vocabulary learned from the captions it
+    is too rare for its pairs to say anything.
+
     Args:
         words: Such as colours.
         encode: Text to token ids, without tokens for its beginning and end.
-        setting: What names the words, for the refusal.
-
-    Raises:
-        Refusal: A word is more than one token.
+        setting: What names the words, for the note.
     """
-    tokens = set()
+    tokens, left_out = set(), []
     for word in words:
         spellings = [encode(word), encode(f" {word}")]
-        if len(spellings[1]) != 1:
-            raise Refusal(
-                f"{setting} has {word!r}, which is {len(spellings[1])} tokens of this vocabulary; "
-                "name words that are one token, or leave it out"
-            )
         tokens.update(ids[0] for ids in spellings if len(ids) == 1)
+        if len(spellings[1]) != 1:
+            left_out.append(word)
+    if left_out:
+        print(
+            f"note: {setting} goes without {', '.join(left_out)}, several tokens each in this "
+            "vocabulary",
+            file=sys.stderr,
+        )
     return sorted(tokens)
 
 

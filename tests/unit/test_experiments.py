@@ -59,8 +59,10 @@ def test_it_trains(
     monkeypatch: pytest.MonkeyPatch,
 ):
     clip, gpt2 = bases
-    own = [] if name == "scenes" else [f"train.gpt2.base={gpt2}"]
-    config = load_config([f"experiment={name}", f"features.clip={clip}", *own, "train.epochs=1"])
+    own = [f"features.clip={clip}", f"train.gpt2.base={gpt2}"]
+    if name == "scenes":  # is small itself
+        own = [f"features.clip={Path(load_config().features.clip).resolve()}"]
+    config = load_config([f"experiment={name}", *own, "train.epochs=1"])
     monkeypatch.chdir(tmp_path)
     Path(config.train.data).parent.mkdir()
     Path(config.train.data).symlink_to(tiny_scenes)

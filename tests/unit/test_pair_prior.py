@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from model.captioner import IGNORED
-from model.refusal import Refusal
 from training.pair_prior import LIMIT, PairPrior, attribute_tokens
 
 #: Words: end, "a", three colours, three things. No third colour of the third thing.
@@ -42,8 +41,15 @@ def test_words_that_chance_seldom_joins_say_nothing() -> None:
     assert not prior_of(repeats=1).table.any()
 
 
-def test_a_word_that_is_several_tokens_is_refused() -> None:
+def test_a_word_that_is_several_tokens_is_left_out_and_named(capsys: pytest.CaptureFixture[str]):
     pieces = {"red": [2], " red": [2], "teal": [3, 4], " teal": [3, 4]}
     assert attribute_tokens(["red"], pieces.__getitem__, "x") == [2]
-    with pytest.raises(Refusal, match=r"x has 'teal', which is 2 tokens"):
-        attribute_tokens(["red", "teal"], pieces.__getitem__, "x")
+    assert not capsys.readouterr().err
+    assert attribute_tokens(["red", "teal"], pieces.__getitem__, "x") == [2]
+    assert "note: x goes without teal, several tokens" in capsys.readouterr().err
+
+
+def test_without_attributes_nothing_is_added() -> None:
+    logits = torch.randn(2, 8)
+    prior = PairPrior(torch.tensor([A, 2, 5, END]), [], 8)
+    assert torch.equal(prior(logits, torch.tensor([[A, 2]])), logits)
