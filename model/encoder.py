@@ -11,6 +11,7 @@ Axes: B batch, D width of the pooled feature, P patches, W width of a patch, S i
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ RESNET_STRIDE = 32
 RESNET_HEAD_WIDTH = 64
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(nn.Module, abc.ABC):
     """What an encoder is asked; the classes below answer.
 
     Args:
@@ -57,13 +58,13 @@ class ImageEncoder(nn.Module):
         self.image_size = image_size
         self.shapes = {"pooled": (pooled_width,), "patches": (grid * grid, patch_width)}
 
+    @abc.abstractmethod
     def pooled(self, pixels: Tensor) -> Tensor:
         """Features [B, D] of normalised pixels, float32 [B, 3, S, S]."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def patches(self, pixels: Tensor) -> Tensor:
         """Patches [B, P, W], row by row, of normalised pixels, float32 [B, 3, S, S]."""
-        raise NotImplementedError
 
     def encode(self, pixels: Tensor, kind: str) -> Tensor:
         """Features [B, *shape] of normalised pixels [B, 3, S, S], where shape is `shape(kind)`."""

@@ -21,6 +21,8 @@ from model.captioner import IGNORED
 
 #: Pairs that chance would bring less often than this say nothing, in captions.
 EXPECTED = 5
+#: Tokens whose pairs are counted at a time, so that many captions take no more memory than few.
+AT_ONCE = 1_000_000
 #: The information of a pair that never occurs, in nats, with the sign turned: so much that the
 #: weights have nothing left to learn from its absence.
 LIMIT = 30.0
@@ -69,9 +71,13 @@ class PairPrior(nn.Module):
         names = torch.tensor(sorted(set(attributes)), dtype=torch.long)
         place = torch.full((vocabulary,), -1)
         place[names] = torch.arange(len(names))
-        first = (place[captions[:-1].long()] >= 0).nonzero()[:, 0]
-        pairs = place[captions[first].long()] * vocabulary + captions[first + 1].long()
-        counts = pairs.bincount(minlength=len(names) * vocabulary).view(-1, vocabulary).double()
+        counts = torch.zeros(len(names) * vocabulary, dtype=torch.double)
+        for start in range(0, len(captions), AT_ONCE):
+            part = captions[start : start + AT_ONCE + 1].long()
+            attribute = place[part[:-1]]
+            pairs = (attribute * vocabulary + part[1:])[attribute >= 0]
+            counts += pairs.bincount(minlength=len(counts))
+        counts = counts.view(-1, vocabulary)
         chance = counts.sum(1, keepdim=True) * counts.sum(0) / counts.sum().clamp(min=1)
         information = (counts / chance.clamp(min=1e-9)).log().clamp(min=-LIMIT)
         table = torch.where(chance >= EXPECTED, information, 0.0).float()

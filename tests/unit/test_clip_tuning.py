@@ -24,6 +24,7 @@ from model.image import load_image, to_pixels
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.torchscript import unexported
+from tests.interruption import power_cut
 from tests.models import PREPROCESSING, small_config
 from training.caption_data import Batch
 from training.captioner_module import CaptionerModule
@@ -215,19 +216,10 @@ def test_the_checkpoint_holds_the_tuned_clip_and_the_statistics_of_its_features(
 def test_resumed_it_ends_where_an_uninterrupted_run_does(
     whole: tuple[Config, list[dict[int, str]]], variant: Variant, monkeypatch: pytest.MonkeyPatch
 ):
-    step = CaptionerModule.training_step
     scores = iter((1.0, 2.0))
     monkeypatch.setattr("training.train.cider", lambda *_: next(scores))
-
-    def failing(module: CaptionerModule, batch: Batch, index: int) -> Tensor:
-        if module.global_step == 7:  # 5 steps an epoch
-            raise RuntimeError("power cut")
-        return step(module, batch, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(CaptionerModule, "training_step", failing)
-        with pytest.raises(RuntimeError, match="power cut"):
-            train(variant("cut"))
+    with power_cut(monkeypatch, at=7):  # 5 steps an epoch
+        train(variant("cut"))
     resumed = variant("cut", resume=True)
     other = dataclasses.replace(resumed, train=tuned(resumed.train, "full"))
     with pytest.raises(Refusal, match=r"last.ckpt is of a run with other .*; set them as they"):

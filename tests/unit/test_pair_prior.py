@@ -37,6 +37,12 @@ def test_adds_the_information_of_the_pair_on_both_of_its_sides() -> None:
     assert all(not part.any() for part in untouched)
 
 
+def test_captions_counted_in_parts_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = prior_of().table
+    monkeypatch.setattr("training.pair_prior.AT_ONCE", 7)  # parts end inside pairs, too
+    assert torch.equal(prior_of().table, whole)
+
+
 def test_words_that_chance_seldom_joins_say_nothing() -> None:
     assert not prior_of(repeats=1).table.any()
 

@@ -21,8 +21,8 @@ from model.config import MapperConfig
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.torchscript import unexported
+from tests.interruption import power_cut
 from tests.models import save_clip, save_gpt2, small_config
-from training.caption_data import Batch
 from training.captioner_module import CaptionerModule
 from training.config import Config
 from training.dataset import CaptionDataset
@@ -121,17 +121,8 @@ def test_an_interrupted_run_resumed_ends_where_an_uninterrupted_one_does(
     whole = variant("whole")
     train(whole)
     cut = variant("cut")
-    step = CaptionerModule.training_step
-
-    def failing(module: CaptionerModule, batch: Batch, index: int) -> Tensor:
-        if module.global_step == after:
-            raise RuntimeError("power cut")
-        return step(module, batch, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(CaptionerModule, "training_step", failing)
-        with pytest.raises(RuntimeError, match="power cut"):
-            train(cut)
+    with power_cut(monkeypatch, at=after):
+        train(cut)
     assert not Path(cut.train.out).exists()
     torch.rand(7)  # whatever happened in between
     train(variant("cut", resume=True))

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
 from model.refusal import Refusal
+from tests.interruption import power_cut
 from tests.models import save_gpt2, small_config
 from training.caption_data import Batch
 from training.captioner_module import CaptionerModule
@@ -135,17 +135,8 @@ def test_lora_resumed_ends_where_an_uninterrupted_run_does(
 ):
     whole, cut = variant("whole", tuning="lora"), variant("cut", tuning="lora")
     train(whole)
-    step = CaptionerModule.training_step
-
-    def failing(module: CaptionerModule, batch: Batch, index: int) -> Tensor:
-        if module.global_step == 7:  # 5 steps an epoch
-            raise RuntimeError("power cut")
-        return step(module, batch, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(CaptionerModule, "training_step", failing)
-        with pytest.raises(RuntimeError, match="power cut"):
-            train(cut)
+    with power_cut(monkeypatch, at=7):  # 5 steps an epoch
+        train(cut)
     train(variant("cut", tuning="lora", resume=True))
     expected, found = (Checkpoint.load(c.train.out).captioner.state_dict() for c in (whole, cut))
     assert all(torch.equal(value, found[name]) for name, value in expected.items())

@@ -36,16 +36,13 @@ class Shares:
 
 
 @dataclasses.dataclass
-class Folder:
-    """Pictures of one's own with their captions.
+class OwnPictures:
+    """What every source of one's own pictures has.
 
-    `captions` is a file in `path`, null for the one called captions.csv, .jsonl or .json.
-    `fractions` and `seed` split the pictures unless that file does. `on_broken` is `stop` or
-    `skip`; pictures over `max_pixels` are broken; `workers` processes decode.
+    `fractions` and `seed` split the pictures. `on_broken` is `stop` or `skip`; pictures over
+    `max_pixels` are broken; `workers` processes decode.
     """
 
-    path: str | None
-    captions: str | None
     out: str
     seed: int
     fractions: Shares
@@ -55,20 +52,25 @@ class Folder:
 
 
 @dataclasses.dataclass
-class WebDataset:
+class Folder(OwnPictures):
+    """Pictures of one's own with their captions.
+
+    `captions` is a file in `path`, null for the one called captions.csv, .jsonl or .json; it may
+    split the pictures itself.
+    """
+
+    path: str | None
+    captions: str | None
+
+
+@dataclasses.dataclass
+class WebDataset(OwnPictures):
     """Tar files with pictures and captions, which stay where they are.
 
-    `shards` is a folder of .tar files, or their names: shards/{00000..00009}.tar. `fractions` and
-    `seed` split the pictures. The others are as in `Folder`.
+    `shards` is a folder of .tar files, or their names: shards/{00000..00009}.tar.
     """
 
     shards: str | None
-    out: str
-    seed: int
-    fractions: Shares
-    on_broken: str
-    max_pixels: int
-    workers: int
 
 
 @dataclasses.dataclass
