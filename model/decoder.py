@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.output_layer import OutputLayer
+
 
 class Cache:
     """Keys and values of all layers, preallocated for a whole caption.
@@ -37,7 +39,10 @@ class Cache:
 
 
 class Block(nn.Module):
-    """One layer of GPT-2: attention and feed-forward, each behind a layer norm."""
+    """One layer of GPT-2: attention and feed-forward, each behind a layer norm.
+
+    Queries come out of `c_attn` already divided by the square root of their width.
+    """
 
     def __init__(self, width: int, heads: int, inner: int, epsilon: float) -> None:
         super().__init__()
@@ -93,6 +98,7 @@ class Decoder(nn.Module):
         self.wpe = nn.Embedding(positions, width)
         self.blocks = nn.ModuleList(Block(width, heads, inner, epsilon) for _ in range(layers))
         self.ln_f = nn.LayerNorm(width, eps=epsilon)
+        self.output = OutputLayer(self.wte.weight)
 
     def prefill(self, prefix: Tensor, slots: int) -> tuple[Tensor, Cache]:
         """Read the prefix.
@@ -102,7 +108,7 @@ class Decoder(nn.Module):
             slots: S, room for the prefix and everything that follows.
 
         Returns:
-            Logits [B, 1, V] of the first token, and the cache.
+            Hidden state [B, 1, E] that `output` chooses the first token from, and the cache.
         """
         batch, length, width = prefix.shape
         hidden = prefix + self.wpe.weight[:length]
@@ -117,29 +123,27 @@ class Decoder(nn.Module):
             all_values[:, :, :length] = value
             keys.append(all_keys)
             values.append(all_values)
-            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)
             hidden = block.finish(hidden, mixed)
-        return self._logits(hidden[:, -1:]), Cache(keys, values, length)
+        return self.ln_f(hidden[:, -1:]), Cache(keys, values, length)
 
-    def step(self, tokens: Tensor, position: int, cache: Cache, visible: Tensor | None) -> Tensor:
+    def step(self, tokens: Tensor, position: int, cache: Cache, mask: Tensor | None) -> Tensor:
         """Read one token per beam.
 
         Args:
             tokens: [B, N] ids of the tokens chosen last.
             position: Their place in the sequence, the prefix counted.
             cache: Gets N more slots.
-            visible: [B, N, used + N] bool, the slots that each beam descends from, its own new
-                one included; None if every beam sees all (one beam).
+            mask: [B, N, used + N], zero at the slots that each beam descends from, its own new
+                one included, and minus infinity at the others; None if every beam sees all (one
+                beam).
 
         Returns:
-            Logits [B, N, V] of the next tokens.
+            Hidden states [B, N, E] that `output` chooses the next tokens from.
         """
         start = cache.used
         end = start + tokens.shape[1]
         cache.used = end
-        mask: Tensor | None = None
-        if visible is not None:
-            mask = visible.unsqueeze(1)  # [B, 1, N, end]
         hidden = self.wte(tokens) + self.wpe.weight[position]  # [B, N, E]
         for layer, block in enumerate(self.blocks):
             query, key, value = block.project(hidden)
@@ -147,12 +151,10 @@ class Decoder(nn.Module):
             all_values = cache.values[layer]
             all_keys[:, :, start:end] = key
             all_values[:, :, start:end] = value
-            mixed = F.scaled_dot_product_attention(
-                query, all_keys[:, :, :end], all_values[:, :, :end], attn_mask=mask
-            )
+            # Few queries and short keys: the plain products are faster than a fused kernel.
+            seen = torch.matmul(query, all_keys[:, :, :end].transpose(2, 3))  # [B, H, N, end]
+            if mask is not None:
+                seen += mask.unsqueeze(1)
+            mixed = torch.matmul(seen.softmax(-1), all_values[:, :, :end])
             hidden = block.finish(hidden, mixed)
-        return self._logits(hidden)
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        """Logits [..., V]; the output layer is the token embedding."""
-        return F.linear(self.ln_f(hidden), self.wte.weight)
+        return self.ln_f(hidden)

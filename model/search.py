@@ -74,21 +74,18 @@ class Search(nn.Module):
         lengths = torch.zeros([batch], dtype=torch.int64, device=prefix.device)
         log_probs = torch.zeros([batch], dtype=torch.float32, device=prefix.device)
         done = torch.zeros([batch], dtype=torch.bool, device=prefix.device)
-        logits, cache = self.decoder.prefill(prefix, start + max_tokens)
+        hidden, cache = self.decoder.prefill(prefix, start + max_tokens)
         for count in range(max_tokens):
-            now = logits[:, 0].float()  # [B, V]
-            total = now.logsumexp(-1)
-            if count < min_tokens:
-                now[:, self.end_token_id] = float("-inf")
-            best, token = now.max(-1)
-            log_probs += torch.where(done, 0.0, best - total)
+            best, token = self.decoder.output(hidden[:, 0], 1, self._barred(count, min_tokens))  # [B, 1]
+            best, token = best[:, 0], token[:, 0]
+            log_probs += torch.where(done, 0.0, best)
             lengths += torch.where(done, 0, 1)
             token = torch.where(done, self.end_token_id, token)
             rows[:, count] = token
             done = done | (token == self.end_token_id)
             if bool(done.all()) or count + 1 == max_tokens:
                 break
-            logits = self.decoder.step(token.unsqueeze(1), start + count, cache, None)
+            hidden = self.decoder.step(token.unsqueeze(1), start + count, cache, None)
         rows = rows[:, : int(lengths.max())]
         return rows.unsqueeze(1), lengths.unsqueeze(1), log_probs.unsqueeze(1)
 
@@ -115,17 +112,18 @@ class Search(nn.Module):
         filled = torch.zeros([batch, num_beams], dtype=torch.bool, device=device)
         open_ = torch.ones([batch, 1], dtype=torch.bool, device=device)  # may still improve
 
-        logits, cache = self.decoder.prefill(prefix, start + num_beams * max_tokens)
-        visible = torch.ones([batch, num_beams, start], dtype=torch.bool, device=device)
-        own = torch.eye(num_beams, dtype=torch.bool, device=device).expand(batch, -1, -1)
+        hidden, cache = self.decoder.prefill(prefix, start + num_beams * max_tokens)
+        # What each beam sees of the cache: zero where it descends from, minus infinity elsewhere.
+        mask = torch.zeros([batch, num_beams, start], device=device)
+        own = torch.full([num_beams, num_beams], float("-inf"), device=device)
+        own = own.fill_diagonal_(0.0).expand(batch, -1, -1)
         for count in range(max_tokens):
             # Candidates: the best of each beam, then the best of those.
-            now = logits.float()  # [B, n, V]; n is 1 for the first token, N after
-            total = now.logsumexp(-1, keepdim=True)
-            if count < min_tokens:
-                now[:, :, self.end_token_id] = float("-inf")
-            best, token = now.topk(wide, dim=-1)  # [B, n, 2N]
-            candidates = (best - total + scores.unsqueeze(-1)).flatten(1)  # [B, n * 2N]
+            # n beams: 1 for the first token, N after.
+            best, token = self.decoder.output(
+                hidden, wide, self._barred(count, min_tokens)
+            )  # [B, n, 2N]
+            candidates = (best + scores.unsqueeze(-1)).flatten(1)  # [B, n * 2N]
             candidates, index = candidates.topk(wide, dim=1)  # [B, 2N]
             parent = index.div(wide, rounding_mode="floor")
             token = token.flatten(1).gather(1, index)
@@ -160,10 +158,14 @@ class Search(nn.Module):
             token = token.gather(1, chosen)
             running = sequences.gather(1, chosen.unsqueeze(-1).expand(-1, -1, max_tokens))
             parent = parent.gather(1, chosen)
-            ancestry = visible.gather(1, parent.unsqueeze(-1).expand(-1, -1, visible.shape[2]))
-            visible = torch.cat([ancestry, own], dim=2)
-            logits = self.decoder.step(token, start + count, cache, visible)
+            ancestry = mask.gather(1, parent.unsqueeze(-1).expand(-1, -1, mask.shape[2]))
+            mask = torch.cat([ancestry, own], dim=2)
+            hidden = self.decoder.step(token, start + count, cache, mask)
         return finished, lengths, sums
+
+    def _barred(self, count: int, min_tokens: int) -> int:
+        """The token that may not come now, or -1."""
+        return self.end_token_id if count < min_tokens else -1
 
     def _can_improve(
         self, going: Tensor, rank: Tensor, filled: Tensor, length: int, length_penalty: float

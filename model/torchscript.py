@@ -9,6 +9,7 @@ Axes: B batch, D CLIP width, E GPT-2 width, K prefix length, S image side, P ima
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shutil
@@ -27,15 +28,24 @@ from model.captioner import ClipCap
 from model.checkpoint import Checkpoint, weights_sha256
 from model.decoder import Decoder
 from model.encoder import ImageEncoder
+from model.linear import NarrowEmbedding, pack_linears
 from model.options import LIMITS
+from model.output_layer import NarrowOutputLayer
 from model.refusal import Refusal
 from model.search import Search
 from model.whole_folder import whole_folder
 
 
-def build_search(captioner: ClipCap) -> Search:
+def build_search(captioner: ClipCap, precision: str = "fp32") -> Search:
     """The search over a copy of the captioner's GPT-2; runs eagerly, or scripted when exported."""
-    return Search(build_decoder(captioner.gpt2), captioner.config.end_token_id).eval()
+    decoder = build_decoder(captioner.gpt2)
+    if precision != "fp32":
+        pack_linears(decoder.output, "int8")
+        rows = decoder.wte.weight.detach().bfloat16()
+        decoder.output = NarrowOutputLayer(decoder.output.head, rows)
+        decoder.wte = NarrowEmbedding(rows)
+    pack_linears(decoder, precision)
+    return Search(decoder, captioner.config.end_token_id).eval()
 
 
 def build_decoder(gpt2: GPT2LMHeadModel) -> Decoder:
@@ -64,6 +74,7 @@ def build_decoder(gpt2: GPT2LMHeadModel) -> Decoder:
         epsilon=config.layer_norm_epsilon,
     )
     source = gpt2.transformer.state_dict()
+    scale = (config.n_embd // config.n_head) ** -0.5
     names = {
         "ln_1": "ln_1",
         "attn.c_attn": "c_attn",
@@ -79,6 +90,10 @@ def build_decoder(gpt2: GPT2LMHeadModel) -> Decoder:
             # Hugging Face stores linear layers of GPT-2 as [in, out].
             weights[f"blocks.{layer}.{ours}.weight"] = weight.t() if weight.ndim == 2 else weight
             weights[f"blocks.{layer}.{ours}.bias"] = source[f"h.{layer}.{theirs}.bias"]
+        for part in ("weight", "bias"):
+            queries, others = weights[f"blocks.{layer}.c_attn.{part}"].tensor_split([config.n_embd])
+            weights[f"blocks.{layer}.c_attn.{part}"] = torch.cat([queries * scale, others])
+    weights["output.head.weight"] = weights["wte.weight"]
     decoder.load_state_dict(weights)
     return decoder.eval()
 
@@ -153,14 +168,18 @@ class _Captioner(nn.Module):
         )
 
 
-def unexported(checkpoint: Checkpoint) -> Artifact:
+def unexported(checkpoint: Checkpoint, precision: str = "fp32") -> Artifact:
     """The captioner as it will be exported, run eagerly: for evaluation, and as a reference."""
-    return Artifact(_assemble(checkpoint), _describe(checkpoint), checkpoint.tokenizer)
+    module, info = _assemble(checkpoint, precision), _describe(checkpoint, precision)
+    return Artifact(module, info, checkpoint.tokenizer)
 
 
 @torch.inference_mode()
 def export_torchscript(
-    checkpoint_folder: str | Path, out: str | Path, evaluation: dict[str, Any] | None = None
+    checkpoint_folder: str | Path,
+    out: str | Path,
+    evaluation: dict[str, Any] | None = None,
+    precision: str = "fp32",
 ) -> None:
     """Write an artifact folder aside, then put it in place of an older one.
 
@@ -170,6 +189,7 @@ def export_torchscript(
         checkpoint_folder: A captioner's checkpoint.
         out: Folder for captioner.pt, captioner.json and tokenizer.json.
         evaluation: Figures of this checkpoint's evaluation, kept in captioner.json.
+        precision: One of `model.linear.PRECISIONS`.
 
     Raises:
         Refusal: The checkpoint is not usable, or was published without its encoder.
@@ -179,7 +199,7 @@ def export_torchscript(
     clip = checkpoint.captioner.clip
     if clip is None:
         raise Refusal(f"{checkpoint_folder} has no CLIP encoder; a server needs one")
-    module, side = _assemble(checkpoint), config.preprocessing.size
+    module, side = _assemble(checkpoint, precision), config.preprocessing.size
     features = torch.zeros(2, *clip.shape(config.mapper.feature_kind))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -195,7 +215,7 @@ def export_torchscript(
         with (partial / "captioner.pt").open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         info = {
-            **_describe(checkpoint),
+            **_describe(checkpoint, precision),
             "sha256": digest,
             "weights_sha256": weights_sha256(checkpoint_folder),
             "evaluation": evaluation,
@@ -205,20 +225,25 @@ def export_torchscript(
         (partial / "captioner.json").write_text(json.dumps(info, indent=2) + "\n")
 
 
-def _assemble(checkpoint: Checkpoint) -> _Captioner:
+def _assemble(checkpoint: Checkpoint, precision: str) -> _Captioner:
     """Encoder, mapper and search in one module, not yet traced or scripted."""
     captioner, config = checkpoint.captioner, checkpoint.captioner.config
-    encoder, search = _Encoder(captioner.clip, config.mapper.feature_kind), build_search(captioner)
-    return _Captioner(encoder, captioner.mapper, search, config.normalize_feature).eval()
+    encoder = _Encoder(copy.deepcopy(captioner.clip), config.mapper.feature_kind)
+    mapper = copy.deepcopy(captioner.mapper)
+    if captioner.clip is not None and captioner.clip.linears_are_called:
+        pack_linears(encoder, precision)
+    pack_linears(mapper, precision)
+    search = build_search(captioner, precision)
+    return _Captioner(encoder, mapper, search, config.normalize_feature).eval()
 
 
-def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
+def _describe(checkpoint: Checkpoint, precision: str) -> dict[str, Any]:
     """The part of captioner.json that the checkpoint alone decides."""
     captioner, config = checkpoint.captioner, checkpoint.captioner.config
     room = captioner.gpt2.config.n_positions - config.mapper.prefix_length
     return {
         "format": FORMAT,
-        "precision": "fp32",
+        "precision": precision,
         "preprocessing": config.preprocessing.to_dict(),
         "feature_width": config.feature_width,
         "prefix_length": config.mapper.prefix_length,

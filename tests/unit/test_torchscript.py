@@ -149,7 +149,9 @@ def test_the_decoder_reads_a_prefix_as_gpt2_does():
     config = GPT2Config(**{**small_config().gpt2, "n_inner": 24, "layer_norm_epsilon": 1e-3})
     gpt2 = GPT2LMHeadModel(config).eval()
     prefix = torch.randn(2, 5, 16)
-    logits, cache = build_decoder(gpt2).prefill(prefix, 12)
+    decoder = build_decoder(gpt2)
+    hidden, cache = decoder.prefill(prefix, 12)
+    logits = decoder.output.head(hidden)
     expected = gpt2(inputs_embeds=prefix).logits[:, -1:]
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
     assert cache.used == 5
