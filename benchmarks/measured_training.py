@@ -31,12 +31,12 @@ STAGES = ("start", "load", "tokenizer", "tokenise", "train")
 
 
 def resident(process: int) -> dict[str, float]:
-    """Resident memory of a process in MB: anonymous, and pages of files."""
+    """Resident memory of a process in MB: anonymous (files in memory, tmpfs, too), and file pages."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     return {
-        name: round(int(fields[field].split()[0]) * 1024 / 1e6, 1)
-        for name, field in (("anonymous_mb", "RssAnon"), ("file_mb", "RssFile"))
+        name: round(sum(int(fields[field].split()[0]) for field in own) * 1024 / 1e6, 1)
+        for name, own in (("anonymous_mb", ("RssAnon", "RssShmem")), ("file_mb", ("RssFile",)))
     }
 
 
