@@ -171,7 +171,10 @@ def write(folder: Path, batches: int, runs: list[dict[str, Any]]) -> None:
 
 def table(runs: list[dict[str, Any]]) -> Table:
     """The runs for the terminal."""
-    shown = Table(title="Resident memory in MB: anonymous at the end of each stage, file pages and all in training", title_justify="left")
+    title = (
+        "Resident MB: anonymous at the end of each stage; its peak; file pages and all in training"
+    )
+    shown = Table(title=title, title_justify="left")
     for name in ("captions", "rows", "own bytes", *STAGES, "peak", "file pages", "all", "tokenise"):
         shown.add_column(name, justify="right")
     for run in runs:

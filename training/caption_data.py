@@ -62,7 +62,7 @@ class TokenizedCaptions(Dataset[Batch]):
     ) -> None:
         ids = dataset.ids(split)
         self.images = images
-        self.image_ids = [i for i, row in zip(ids, rows, strict=True) if row >= 0]
+        self.image_ids = array("q", (i for i, row in zip(ids, rows, strict=True) if row >= 0))
         if not self.image_ids:
             raise Refusal(f"no image of split {split!r} has a feature; encode the data set again")
         self.image_rows = rows = rows[rows >= 0]

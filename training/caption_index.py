@@ -188,10 +188,10 @@ def read_coco(file: Path) -> tuple[PictureFiles, Captions, str]:
         raise Refusal(f"{file} is not COCO captions: missing or unknown {error}") from None
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise Refusal(f"{file} is not COCO captions: {error}") from None
-    images, owners = IdIndex(reader.image_ids), np.array(reader.owners, np.int64)
+    images, owners = IdIndex(reader.image_ids), np.asarray(reader.owners, np.int64)
     if (twice := images.repeated()) is not None:
         raise Refusal(f"{file} names image {twice} more than once")
-    places = np.array(reader.places, np.int64).reshape(-1, 3)
+    places = np.asarray(reader.places, np.int64).reshape(-1, 3)
     if len(places) and not places[:, 0].max() < len(tars):
         raise Refusal(f"{file} has {len(tars)} tars, but an image in number {places[:, 0].max()}")
     unknown = owners[images.places(owners) < 0]

@@ -41,7 +41,7 @@ def test_captions_and_files_are_found_by_image_id(tmp_path: Path):
         3: tmp_path / "images" / "sub" / "b.png",
     }
     assert data.captions == {7: ["a boat"], 3: ["a house", "a small house"]}
-    assert data.ids("train") == [7, 3]
+    assert list(data.ids("train")) == [7, 3]
 
 
 @pytest.mark.parametrize("split", ["test", "dev"])
