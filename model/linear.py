@@ -139,18 +139,6 @@ class Int8Linear(nn.Module):
         return torch.addcmul(self.bias, y, scale)
 
 
-class NarrowEmbedding(nn.Module):
-    """Rows of a bfloat16 table [V, E]."""
-
-    def __init__(self, rows: Tensor) -> None:
-        super().__init__()
-        self.rows = nn.Buffer(rows)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """Map ids [...] to float32 [..., E]."""
-        return self.rows[ids].float()
-
-
 def _bias(linear: nn.Linear) -> Tensor:
     """The layer's bias [out]; zeros if it has none."""
     return torch.zeros(linear.out_features) if linear.bias is None else linear.bias.detach()

@@ -163,6 +163,19 @@ class Search(nn.Module):
             hidden = self.decoder.step(token, start + count, cache, mask)
         return finished, lengths, sums
 
+    @torch.jit.export
+    def weigh(self, prefix: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probabilities [B, T] of given tokens [B, T] behind prefixes [B, K, E], in nats."""
+        start, count = prefix.shape[1], tokens.shape[1]
+        hidden, cache = self.decoder.prefill(prefix, start + count)
+        log_probs: list[Tensor] = []
+        for place in range(count):
+            token = tokens[:, place : place + 1]
+            log_probs.append(self.decoder.output.weigh(hidden, token.unsqueeze(-1))[:, 0])
+            if place + 1 < count:
+                hidden = self.decoder.step(token, start + place, cache, None)
+        return torch.cat(log_probs, dim=1)
+
     def _barred(self, count: int, min_tokens: int) -> int:
         """The token that may not come now, or -1."""
         return self.end_token_id if count < min_tokens else -1
