@@ -76,7 +76,9 @@ class Search(nn.Module):
         done = torch.zeros([batch], dtype=torch.bool, device=prefix.device)
         hidden, cache = self.decoder.prefill(prefix, start + max_tokens)
         for count in range(max_tokens):
-            best, token = self.decoder.output(hidden[:, 0], 1, self._barred(count, min_tokens))  # [B, 1]
+            best, token = self.decoder.output(
+                hidden[:, 0], 1, self._barred(count, min_tokens)
+            )  # [B, 1]
             best, token = best[:, 0], token[:, 0]
             log_probs += torch.where(done, 0.0, best)
             lengths += torch.where(done, 0, 1)

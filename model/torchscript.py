@@ -41,7 +41,8 @@ def build_search(captioner: ClipCap, precision: str = "fp32") -> Search:
     decoder = build_decoder(captioner.gpt2)
     if precision != "fp32":
         pack_linears(decoder.output, "int8")
-        decoder.output = NarrowOutputLayer(decoder.output.head, decoder.wte)
+        narrow = NarrowOutputLayer(decoder.output.head, decoder.wte)
+        decoder.output = narrow  # type: ignore[assignment]
     pack_linears(decoder, precision)
     return Search(decoder, captioner.config.end_token_id).eval()
 

@@ -35,6 +35,7 @@ from training.config import Evaluate, load_config
 from training.dataset import CaptionDataset
 from training.decoding import decode_files
 from training.model_card import write_card
+from training.precision_gate import Gate, gates, lines
 from training.report import Section, Shown, draw_chart, figures_table, write_page
 from training.scene_accuracy import SceneAccuracy
 from training.scenes.scene import Scene
@@ -62,7 +63,7 @@ def evaluate(settings: Evaluate) -> dict[str, dict[str, float]]:
     truth = _truth(dataset)
     sections: dict[str, Section] = {}
     notes: list[str] = []
-    lines: list[str] = []
+    rows: list[str] = []
     for split in splits:
         captions = caption_split(artifact, dataset, split, settings)
         generated = {image_id: caption.text for image_id, caption in captions.items()}
@@ -95,8 +96,12 @@ def evaluate(settings: Evaluate) -> dict[str, dict[str, float]]:
                 "confidence": round(caption.confidence, 4),
                 "CIDEr": round(scores.cider[i], 4),
             }
-            lines.append(json.dumps(line))
-    _write(settings, sections, notes, lines)
+            rows.append(json.dumps(line))
+    extra: dict[str, Any] = {}
+    if settings.gate_images:
+        found = precision_gates(checkpoint, dataset, splits[0], settings)
+        extra = {"precisions": {name: gate.to_dict() for name, gate in found.items()}}
+    _write(settings, sections, notes, rows, extra)
     figures_by_split = {split: dict(section.figures) for split, section in sections.items()}
     print(f"card: {write_card(Path(settings.checkpoint), checkpoint, dataset, figures_by_split)}")
     return figures_by_split
@@ -131,6 +136,22 @@ def caption_split(
     return captions
 
 
+def precision_gates(
+    checkpoint: Checkpoint, dataset: CaptionDataset, split: str, settings: Evaluate
+) -> dict[str, Gate]:
+    """What each precision changes of the captions of a split's first pictures; printed too."""
+    ids = dataset.ids(split)[: settings.gate_images]
+    files = [dataset.files[i] for i in ids]
+    convert = partial(to_pixels, preprocessing=checkpoint.captioner.config.preprocessing)
+    decoded = decode_files(files, convert, settings.max_pixels, settings.workers)
+    pixels = dict(zip(ids, (p for p in decoded if not isinstance(p, str)), strict=True))
+    references = {i: dataset.captions[i] for i in ids}
+    found = gates(checkpoint, pixels, references, settings.batch_size)
+    for line in lines(found, len(ids)):
+        print(line)
+    return found
+
+
 def _truth(dataset: CaptionDataset) -> dict[int, Scene]:
     """Ground truth of scenes; empty for other data sets."""
     file = dataset.root / "truth.json"
@@ -140,7 +161,11 @@ def _truth(dataset: CaptionDataset) -> dict[int, Scene]:
 
 
 def _write(
-    settings: Evaluate, sections: dict[str, Section], notes: list[str], lines: list[str]
+    settings: Evaluate,
+    sections: dict[str, Section],
+    notes: list[str],
+    rows: list[str],
+    extra: dict[str, Any],
 ) -> None:
     """Everything that is looked at later."""
     out = Path(settings.out)
@@ -151,8 +176,8 @@ def _write(
         for split, own in figures.items()
     }
     identity = {"weights_sha256": weights_sha256(settings.checkpoint)}
-    (out / "metrics.json").write_text(json.dumps({**rounded, **identity}, indent=2) + "\n")
-    (out / "captions.jsonl").write_text("\n".join(lines) + "\n")
+    (out / "metrics.json").write_text(json.dumps({**rounded, **extra, **identity}, indent=2) + "\n")
+    (out / "captions.jsonl").write_text("\n".join(rows) + "\n")
     write_page(out / "captions.html", "Captions", sections, notes, settings.page_images)
     draw_chart(out / "scores.png", figures)
     console = Console()
