@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from rich.progress import track
 
 from model.artifact import Artifact, Caption
 from model.checkpoint import Checkpoint, weights_sha256
-from model.image import to_pixels
+from model.image import Preprocessing, to_pixels
 from model.refusal import Refusal
 from model.torchscript import unexported
 from training.command import arguments, command
@@ -40,6 +41,7 @@ from training.report import Section, Shown, draw_chart, figures_table, write_pag
 from training.scene_accuracy import SceneAccuracy
 from training.scenes.scene import Scene
 from training.scoring import score
+from training.tar_picture import PictureFile
 
 
 def evaluate(settings: Evaluate) -> dict[str, dict[str, float]]:
@@ -113,8 +115,7 @@ def caption_split(
     """The best caption of every picture of a split, by the captioner's own defaults."""
     ids = dataset.ids(split)
     files = [dataset.files[i] for i in ids]
-    convert = partial(to_pixels, preprocessing=artifact.preprocessing)
-    decoded = decode_files(files, convert, settings.max_pixels, settings.workers)
+    decoded = _pixels(artifact.preprocessing, files, settings)
     captions: dict[int, Caption] = {}
     waiting: list[tuple[int, torch.Tensor]] = []
 
@@ -142,14 +143,22 @@ def precision_gates(
     """What each precision changes of the captions of a split's first pictures; printed too."""
     ids = dataset.ids(split)[: settings.gate_images]
     files = [dataset.files[i] for i in ids]
-    convert = partial(to_pixels, preprocessing=checkpoint.captioner.config.preprocessing)
-    decoded = decode_files(files, convert, settings.max_pixels, settings.workers)
+    decoded = _pixels(checkpoint.captioner.config.preprocessing, files, settings)
     pixels = dict(zip(ids, (p for p in decoded if not isinstance(p, str)), strict=True))
     references = {i: dataset.captions[i] for i in ids}
     found = gates(checkpoint, pixels, references, settings.batch_size)
     for line in lines(found, len(ids)):
         print(line)
     return found
+
+
+def _pixels(
+    preprocessing: Preprocessing, files: Sequence[PictureFile], settings: Evaluate
+) -> Iterator[torch.Tensor | str]:
+    """Pixels [3, S, S] of each file, or why it cannot be read."""
+    convert = partial(to_pixels, preprocessing=preprocessing)
+    workers, side = settings.workers, preprocessing.size
+    return decode_files(files, convert, settings.max_pixels, workers, side)
 
 
 def _truth(dataset: CaptionDataset) -> dict[int, Scene]:
