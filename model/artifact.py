@@ -121,6 +121,9 @@ class Artifact:
             # costs seconds and gains nothing on matrix products.
             torch.jit.set_fusion_strategy([("DYNAMIC", 0)])
             module = torch.jit.load(str(folder / "captioner.pt"), map_location="cpu").eval()
+        for layer in module.modules():
+            if hasattr(layer, "pack"):
+                layer.pack()
         return cls(module, info, load_tokenizer(folder / "tokenizer.json"))
 
     @torch.inference_mode()

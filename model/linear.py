@@ -10,8 +10,10 @@ its own blocks, and faster again from narrower ones. Three precisions:
            row (as LLM.int8(), arXiv 2208.07339, section 2, without its outliers): a row's result
            does not depend on which other rows are in the batch
 
-A packed layout belongs to one processor, so the file holds the plain weights of its precision, and
-loading it packs them, one layer after another. TorchScript compiles this file as it is.
+A packed layout belongs to one processor, so the file holds the plain weights of its precision.
+Whoever loads it packs one layer after another (`pack`), so that memory never holds all weights
+twice; a layer that was forgotten packs itself when it is first used. TorchScript compiles this file
+as it is.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ class PackedLinear(nn.Module):
         self.weight = linear.weight.detach().to(dtype)
         self.bias = _bias(linear).to(dtype)
         self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+        self.ready = True
 
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, bool]:
@@ -48,14 +51,24 @@ class PackedLinear(nn.Module):
 
     @torch.jit.export
     def __setstate__(self, state: tuple[Tensor, Tensor, bool]) -> None:
-        """Pack the weights [out, in] and let them go."""
-        self.weight = torch.empty([0])
+        """Take them from the file, not packed yet."""
+        self.weight = state[0]
         self.bias = state[1]
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(state[0])
+        self.packed = torch.empty([0])
+        self.ready = False
         self.training = state[2]
+
+    @torch.jit.export
+    def pack(self) -> None:
+        """Pack the weights and let the plain ones go: from now on the layer cannot be saved."""
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+        self.weight = torch.empty([0])
+        self.ready = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float32 [..., in] to float32 [..., out]."""
+        if not self.ready:
+            self.pack()
         return torch.ops.mkldnn._linear_pointwise(
             x.to(self.bias.dtype), self.packed, self.bias, "none", [], ""
         ).to(x.dtype)
@@ -75,6 +88,7 @@ class Int8Linear(nn.Module):
         self.zeros = torch.zeros([self.weight.shape[0]], dtype=torch.int32)
         self.middle = torch.tensor(128.5)
         self.packed = torch.ops.onednn.qlinear_prepack(self.weight, None)
+        self.ready = True
 
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, Tensor, bool]:
@@ -83,17 +97,27 @@ class Int8Linear(nn.Module):
 
     @torch.jit.export
     def __setstate__(self, state: tuple[Tensor, Tensor, Tensor, bool]) -> None:
-        """Pack the weights [out, in] and let them go."""
-        self.weight = torch.empty([0], dtype=torch.int8)
+        """Take them from the file, not packed yet."""
+        self.weight = state[0]
         self.scale = state[1]
         self.bias = state[2]
         self.zeros = torch.zeros([state[0].shape[0]], dtype=torch.int32)
         self.middle = torch.tensor(128.5)
-        self.packed = torch.ops.onednn.qlinear_prepack(state[0], None)
+        self.packed = torch.empty([0])
+        self.ready = False
         self.training = state[3]
+
+    @torch.jit.export
+    def pack(self) -> None:
+        """Pack the weights and let the plain ones go: from now on the layer cannot be saved."""
+        self.packed = torch.ops.onednn.qlinear_prepack(self.weight, None)
+        self.weight = torch.empty([0], dtype=torch.int8)
+        self.ready = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float32 [..., in] to float32 [..., out]."""
+        if not self.ready:
+            self.pack()
         scale = x.abs().amax(-1, keepdim=True).clamp_(min=1e-20).div_(127.0)  # [..., 1]
         # Unsigned with 128 in the middle, which is what processors multiply by signed weights;
         # cutting the fraction off behind adding a half rounds.

@@ -32,11 +32,14 @@ def test_a_packed_layer_is_the_layer_before_and_after_its_file(precision: str, b
     file = io.BytesIO()
     torch.jit.save(torch.jit.script(packed), file)
     loaded = torch.jit.load(io.BytesIO(file.getvalue()))
+    before = torch.jit.load(io.BytesIO(file.getvalue()))
+    getattr(before, "0").pack()
     x = torch.randn(3, 7, 96) * torch.logspace(-3, 3, 7)[:, None]  # rows of very different size
     expected = plain(x)
     error = (packed(x) - expected).norm(dim=-1) / expected.norm(dim=-1)
     assert error.max() < ERROR[precision]
     assert torch.equal(loaded(x), packed(x))
+    assert torch.equal(before(x), packed(x))
     alone = torch.stack([packed(row) for row in x.flatten(0, 1)])
     torch.testing.assert_close(alone, packed(x).flatten(0, 1), rtol=1e-6, atol=1e-6)
     zeros = packed(torch.zeros(2, 96))
