@@ -2,12 +2,13 @@
 
 `python -m benchmarks.measured_training FOLDER` does with FOLDER/data and FOLDER/features what
 `training.train` does: load the captions, learn a tokenizer from them, tokenise, train some
-batches. After each it prints a line of JSON.
+batches. After each it prints a line of JSON, of what is held then.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import time
@@ -31,12 +32,12 @@ STAGES = ("start", "load", "tokenizer", "tokenise", "train")
 
 
 def resident(process: int) -> dict[str, float]:
-    """Resident memory of a process in MB: anonymous, and pages of files."""
+    """Resident memory of a process in MB: anonymous (a tmpfs is that too), and pages of files."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     return {
-        name: round(int(fields[field].split()[0]) * 1024 / 1e6, 1)
-        for name, field in (("anonymous_mb", "RssAnon"), ("file_mb", "RssFile"))
+        name: round(sum(int(fields[field].split()[0]) for field in own) * 1024 / 1e6, 1)
+        for name, own in (("anonymous_mb", ("RssAnon", "RssShmem")), ("file_mb", ("RssFile",)))
     }
 
 
@@ -101,6 +102,8 @@ def train(folder: Path, batches: int) -> None:
 
 
 def _done(stage: str) -> None:
+    # What is free but kept by the allocator, some 50 MB more or less from run to run, goes first.
+    ctypes.CDLL(None).malloc_trim(0)
     spent = {"cpu_seconds": round(time.process_time(), 1)}
     print(json.dumps({"stage": stage, **spent, **resident(os.getpid())}), flush=True)
 

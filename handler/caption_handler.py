@@ -131,11 +131,12 @@ class CaptionHandler:
         except Refusal as refusal:
             return Failure.of(refusal)
         pixels = []
+        side = self.artifact.preprocessing.size
         for place, picture in enumerate(request.pictures):
             if time.monotonic() > self.deadline:
                 return too_late()
             try:
-                image = load_image(picture, self.settings.max_pixels)
+                image = load_image(picture, self.settings.max_pixels, side)
             except ImageRefusal as refusal:
                 return Failure.of(refusal, place if len(request.pictures) > 1 else None)
             pixels.append(to_pixels(image, self.artifact.preprocessing))

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from model.image import Preprocessing
+from model.linear import why_not
 from model.options import BadOption, GenerationOptions
 from model.refusal import Refusal
 from model.tokenizer import load_tokenizer
@@ -31,6 +32,7 @@ FORMAT = 1
 #: What a server reads from it.
 _NEEDED = {
     "sha256",
+    "precision",
     "preprocessing",
     "generation",
     "max_tokens",
@@ -100,6 +102,11 @@ class Artifact:
             raise Refusal(
                 f"{folder / 'captioner.json'} lacks {', '.join(missing)}; "
                 "export the captioner again"
+            )
+        if reason := why_not(info["precision"]):
+            raise Refusal(
+                f"{folder / 'captioner.pt'} was exported in {info['precision']}: {reason}; export "
+                "it with export.precision=fp32, or on a machine like this one"
             )
         with (folder / "captioner.pt").open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

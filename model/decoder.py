@@ -98,7 +98,7 @@ class Decoder(nn.Module):
         self.wpe = nn.Embedding(positions, width)
         self.blocks = nn.ModuleList(Block(width, heads, inner, epsilon) for _ in range(layers))
         self.ln_f = nn.LayerNorm(width, eps=epsilon)
-        self.output = OutputLayer(self.wte.weight)
+        self.output = OutputLayer(self.wte)
 
     def prefill(self, prefix: Tensor, slots: int) -> tuple[Tensor, Cache]:
         """Read the prefix.

@@ -27,6 +27,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 FORMAT_NAMES = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 #: Pixels a picture may have unless the caller says otherwise: 50 million, a large phone camera.
 MAX_PIXELS = 50_000_000
+#: A JPEG is decoded at this many times the size that is looked at, or more: the resizing that
+#: follows then decides how it looks, as it does from the full size.
+DRAFT_MARGIN = 3
 #: Beyond this ratio of long to short side the crop is taken first: see `to_square`.
 ORDINARY_ASPECT = 8
 
@@ -163,7 +166,9 @@ class Preprocessing:
         return {**dataclasses.asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
 
-def load_image(data: bytes | bytearray, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def load_image(
+    data: bytes | bytearray, max_pixels: int = MAX_PIXELS, side: int | None = None
+) -> Image.Image:
     """Decode a picture file to 8-bit RGB, the right way up.
 
     Transparency is laid over white; of an animation or a multi-page file the first picture is
@@ -172,6 +177,9 @@ def load_image(data: bytes | bytearray, max_pixels: int = MAX_PIXELS) -> Image.I
     Args:
         data: The bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file.
         max_pixels: Width x height allowed; read from the header, before anything is decoded.
+        side: What the shorter side will be resized to, if that is known. A JPEG much larger is
+            then decoded at a half, a quarter or an eighth of its size, which JPEG allows without
+            computing the rest; never below `DRAFT_MARGIN` times the side.
 
     Returns:
         A picture of mode RGB.
@@ -186,6 +194,8 @@ def load_image(data: bytes | bytearray, max_pixels: int = MAX_PIXELS) -> Image.I
             # Pillow warns of odd metadata and of sizes that the limit below judges anyway.
             warnings.simplefilter("ignore")
             with _open(data, max_pixels) as image:
+                if side is not None:
+                    image.draft(None, (DRAFT_MARGIN * side, DRAFT_MARGIN * side))
                 image.load()
                 return _to_rgb(_upright(image))
     except ImageRefusal:

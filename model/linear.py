@@ -2,7 +2,7 @@
 
 A decode step multiplies 40 rows or fewer by every weight of GPT-2, so it costs what reading and
 multiplying those weights costs. oneDNN multiplies twice as fast from weights that are laid out in
-its own blocks, and faster again from narrower ones. Three precisions, each a class:
+its own blocks, and faster again from narrower ones. Three precisions:
 
     fp32   weights and products as trained
     bf16   weights and inputs rounded to bfloat16, sums in float32
@@ -21,29 +21,34 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from model.refusal import Refusal
+
 #: From exact to narrow.
 PRECISIONS = ("fp32", "bf16", "int8")
 
 
 class PackedLinear(nn.Module):
-    """y = x W' + b in float32.
+    """y = x W' + b in the type of its weights; sums are float32.
 
     Args:
-        linear: The trained layer; its weights are shared, not copied.
+        linear: The trained layer; weights that keep their type are shared, not copied.
+        dtype: float32 or bfloat16.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight = linear.weight.detach()
-        self.bias = _bias(linear)
+        self.weight = linear.weight.detach().to(dtype)
+        self.bias = _bias(linear).to(dtype)
         self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
 
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, bool]:
+        """What the file holds: plain weights."""
         return self.weight, self.bias, self.training
 
     @torch.jit.export
     def __setstate__(self, state: tuple[Tensor, Tensor, bool]) -> None:
+        """Pack the weights [out, in] and let them go."""
         self.weight = torch.empty([0])
         self.bias = state[1]
         self.packed = torch.ops.mkldnn._reorder_linear_weight(state[0])
@@ -51,39 +56,9 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float32 [..., in] to float32 [..., out]."""
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
-
-
-class Bf16Linear(nn.Module):
-    """The same with weights, inputs and results in bfloat16; sums are float32.
-
-    Args:
-        linear: The trained layer.
-    """
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.weight = linear.weight.detach().bfloat16()
-        self.bias = _bias(linear).bfloat16()
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
-
-    @torch.jit.export
-    def __getstate__(self) -> tuple[Tensor, Tensor, bool]:
-        return self.weight, self.bias, self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: tuple[Tensor, Tensor, bool]) -> None:
-        self.weight = torch.empty([0])
-        self.bias = state[1]
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(state[0])
-        self.training = state[2]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map float32 [..., in] to float32 [..., out]."""
-        x = x.to(torch.bfloat16)
         return torch.ops.mkldnn._linear_pointwise(
-            x, self.packed, self.bias, "none", [], ""
-        ).float()
+            x.to(self.bias.dtype), self.packed, self.bias, "none", [], ""
+        ).to(x.dtype)
 
 
 class Int8Linear(nn.Module):
@@ -103,10 +78,12 @@ class Int8Linear(nn.Module):
 
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, Tensor, bool]:
+        """What the file holds: plain 8-bit weights, their scales, and the bias."""
         return self.weight, self.scale, self.bias, self.training
 
     @torch.jit.export
     def __setstate__(self, state: tuple[Tensor, Tensor, Tensor, bool]) -> None:
+        """Pack the weights [out, in] and let them go."""
         self.weight = torch.empty([0], dtype=torch.int8)
         self.scale = state[1]
         self.bias = state[2]
@@ -139,16 +116,10 @@ class Int8Linear(nn.Module):
         return torch.addcmul(self.bias, y, scale)
 
 
-class NarrowEmbedding(nn.Module):
-    """Rows of a bfloat16 table [V, E]."""
-
-    def __init__(self, rows: Tensor) -> None:
-        super().__init__()
-        self.rows = nn.Buffer(rows)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """Map ids [...] to float32 [..., E]."""
-        return self.rows[ids].float()
+def _packed(linear: nn.Linear, precision: str) -> nn.Module:
+    if precision == "int8":
+        return Int8Linear(linear)
+    return PackedLinear(linear, torch.bfloat16 if precision == "bf16" else torch.float32)
 
 
 def _bias(linear: nn.Linear) -> Tensor:
@@ -162,17 +133,42 @@ def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
 
+def why_not(precision: str) -> str:
+    """Why this processor is not to run a precision; empty if it may.
+
+    oneDNN 3 computes 8-bit products without AVX-512 in a reference loop a thousand times slower.
+    """
+    if precision == "fp32":
+        return ""
+    if (
+        torch.backends.cpu.get_cpu_capability() != "AVX512"
+        or not torch.backends.mkldnn.is_available()
+    ):
+        return f"{precision} needs a processor with AVX-512"
+    if precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "bf16 is not supported by this processor"
+    return ""
+
+
 def pack_linears(module: nn.Module, precision: str) -> None:
     """Replace, in place and all the way down, every plain `nn.Linear` by one of this precision.
 
     Subclasses of it are left alone: attention layers of torch reach into theirs for the weights.
+
+    Raises:
+        Refusal: A precision that there is not, or that this processor has not.
     """
-    packed = {"fp32": PackedLinear, "bf16": Bf16Linear, "int8": Int8Linear}[precision]
+    if precision not in PRECISIONS:
+        raise Refusal(f"precision is {precision!r}; it must be {', '.join(PRECISIONS)}")
+    if reason := why_not(precision):
+        raise Refusal(f"{reason}; export with export.precision=fp32")
+    if not torch.backends.mkldnn.is_available():
+        return  # plain layers compute the same
     for name, child in module.named_children():
         if type(child) is nn.Linear:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
                 # Compiled at once: a trace cannot look into these operators' arguments.
-                setattr(module, name, torch.jit.script(packed(child)))
+                setattr(module, name, torch.jit.script(_packed(child, precision)))
         else:
             pack_linears(child, precision)

@@ -13,13 +13,13 @@ class OutputLayer(nn.Module):
     """Logits from the token embedding, and the likeliest of them.
 
     Args:
-        embedding: The token embedding [V, E], which is the output layer's weight too.
+        embedding: The token embedding, whose weight [V, E] is the output layer's too.
     """
 
-    def __init__(self, embedding: Tensor) -> None:
+    def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
-        self.head = nn.Linear(embedding.shape[1], embedding.shape[0], bias=False)
-        self.head.weight = nn.Parameter(embedding, requires_grad=False)
+        self.head = nn.Linear(embedding.embedding_dim, embedding.num_embeddings, bias=False)
+        self.head.weight = embedding.weight
 
     def forward(self, hidden: Tensor, count: int, barred: int) -> tuple[Tensor, Tensor]:
         """The likeliest tokens after each hidden state.
@@ -38,38 +38,54 @@ class OutputLayer(nn.Module):
             scores.select(-1, barred).fill_(float("-inf"))
         return largest(scores, count)
 
+    def weigh(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """Log-probabilities [..., n] of tokens [..., n] after hidden states [..., E]."""
+        return self.head(hidden).log_softmax(-1).gather(-1, ids)
+
 
 class NarrowOutputLayer(nn.Module):
-    """The same from 8-bit weights, with the choice itself made from bfloat16 ones.
+    """The same through an 8-bit layer, with the choice itself made from the embedding as trained.
 
     The 8-bit logits only say which tokens are worth weighing, and what all the others together
     weigh; those worth it are weighed again with their rows of the embedding.
 
     Args:
-        head: `nn.Linear` from E to V of the narrow precision.
-        rows: The token embedding, bfloat16 [V, E].
+        head: Packed linear layer from E to V.
+        embedding: The token embedding [V, E].
     """
 
-    def __init__(self, head: nn.Module, rows: Tensor) -> None:
+    def __init__(self, head: nn.Module, embedding: nn.Embedding) -> None:
         super().__init__()
         self.head = head
-        self.rows = nn.Buffer(rows)
+        self.embedding = embedding
 
     def forward(self, hidden: Tensor, count: int, barred: int) -> tuple[Tensor, Tensor]:
         """The likeliest tokens after each hidden state; see `OutputLayer.forward`."""
-        spare = 16  # weighed beyond those asked for, as rough logits may be in the wrong order
+        ids, logits, total = self._weighed(hidden, count)
+        scores = logits - total
+        if barred >= 0:
+            scores = scores.masked_fill(ids == barred, float("-inf"))
+        best, index = scores.topk(count, dim=-1)
+        return best, ids.gather(-1, index)
+
+    def weigh(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """Log-probabilities [..., n] of tokens [..., n] after hidden states [..., E]."""
+        return self._logits(hidden, ids) - self._weighed(hidden, 1)[2]
+
+    def _weighed(self, hidden: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens worth weighing [..., n], their logits, and the log of all weights [..., 1]."""
+        spare = 16  # beyond those asked for, as 8-bit logits may put them in the wrong order
         rough = self.head(hidden)  # [..., V]
         scores = rough.log_softmax(-1)
-        total = rough[..., :1] - scores[..., :1]  # log of the sum of all weights
+        total = rough[..., :1] - scores[..., :1]
         best, ids = largest(scores, min(count + spare, scores.shape[-1]))
-        rows = self.rows[ids].float()  # [..., count + spare, E]
-        weighed = torch.matmul(rows, hidden.unsqueeze(-1)).squeeze(-1) - total
+        logits = self._logits(hidden, ids)
         others = (1.0 - best.exp().sum(-1, keepdim=True)).clamp(min=0.0)
-        weighed = weighed - torch.log(others + weighed.exp().sum(-1, keepdim=True))
-        if barred >= 0:
-            weighed = weighed.masked_fill(ids == barred, float("-inf"))
-        best, index = weighed.topk(count, dim=-1)
-        return best, ids.gather(-1, index)
+        mended = others + (logits - total).exp().sum(-1, keepdim=True)
+        return ids, logits, total + mended.log()
+
+    def _logits(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        return torch.matmul(self.embedding(ids), hidden.unsqueeze(-1)).squeeze(-1)
 
 
 def largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

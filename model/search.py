@@ -76,7 +76,9 @@ class Search(nn.Module):
         done = torch.zeros([batch], dtype=torch.bool, device=prefix.device)
         hidden, cache = self.decoder.prefill(prefix, start + max_tokens)
         for count in range(max_tokens):
-            best, token = self.decoder.output(hidden[:, 0], 1, self._barred(count, min_tokens))  # [B, 1]
+            best, token = self.decoder.output(
+                hidden[:, 0], 1, self._barred(count, min_tokens)
+            )  # [B, 1]
             best, token = best[:, 0], token[:, 0]
             log_probs += torch.where(done, 0.0, best)
             lengths += torch.where(done, 0, 1)
@@ -162,6 +164,19 @@ class Search(nn.Module):
             mask = torch.cat([ancestry, own], dim=2)
             hidden = self.decoder.step(token, start + count, cache, mask)
         return finished, lengths, sums
+
+    @torch.jit.export
+    def weigh(self, prefix: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probabilities [B, T] of given tokens [B, T] behind prefixes [B, K, E], in nats."""
+        start, count = prefix.shape[1], tokens.shape[1]
+        hidden, cache = self.decoder.prefill(prefix, start + count)
+        log_probs: list[Tensor] = []
+        for place in range(count):
+            token = tokens[:, place : place + 1]
+            log_probs.append(self.decoder.output.weigh(hidden, token.unsqueeze(-1))[:, 0])
+            if place + 1 < count:
+                hidden = self.decoder.step(token, start + place, cache, None)
+        return torch.cat(log_probs, dim=1)
 
     def _barred(self, count: int, min_tokens: int) -> int:
         """The token that may not come now, or -1."""

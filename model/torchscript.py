@@ -28,7 +28,7 @@ from model.captioner import ClipCap
 from model.checkpoint import Checkpoint, weights_sha256
 from model.decoder import Decoder
 from model.encoder import ImageEncoder
-from model.linear import NarrowEmbedding, pack_linears
+from model.linear import pack_linears
 from model.options import LIMITS
 from model.output_layer import NarrowOutputLayer
 from model.refusal import Refusal
@@ -41,9 +41,8 @@ def build_search(captioner: ClipCap, precision: str = "fp32") -> Search:
     decoder = build_decoder(captioner.gpt2)
     if precision != "fp32":
         pack_linears(decoder.output, "int8")
-        rows = decoder.wte.weight.detach().bfloat16()
-        decoder.output = NarrowOutputLayer(decoder.output.head, rows)
-        decoder.wte = NarrowEmbedding(rows)
+        narrow = NarrowOutputLayer(decoder.output.head, decoder.wte)
+        decoder.output = narrow  # type: ignore[assignment]
     pack_linears(decoder, precision)
     return Search(decoder, captioner.config.end_token_id).eval()
 
@@ -152,6 +151,11 @@ class _Captioner(nn.Module):
             min_tokens,
             length_penalty,
         )
+
+    @torch.jit.export
+    def weigh(self, features: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probabilities [B, T] of given tokens [B, T], each after those before it, in nats."""
+        return self.search.weigh(self.prefix(features), tokens)
 
     def forward(
         self,

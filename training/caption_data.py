@@ -1,7 +1,8 @@
 """Captions and images as Lightning feeds them to the captioner.
 
-All captions are tokenised once into one flat array: memory grows by their tokens (2 bytes each
-for a vocabulary below 65,536), not by Python objects. Batches are padded to their own longest
+All captions are tokenised once into one flat array, 2 bytes a token for a vocabulary below 65,536,
+in a file aside that is mapped into memory. What a machine must have for each caption is 12 bytes:
+where it begins, whose it is, and its turn in this epoch. Batches are padded to their own longest
 caption only, and hold each of their images once. The captions of all images are mixed: batches of
 few images with all their captions would save a CLIP that learns some work, but everything learns
 more slowly from them.
@@ -10,6 +11,8 @@ more slowly from them.
 from __future__ import annotations
 
 import itertools
+import tempfile
+from array import array
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -30,7 +33,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 PART = 128
 
 #: Images whose captions are tokenised together: Python objects of so many exist at a time.
-AT_ONCE = 2048
+AT_ONCE = 256
 
 
 class TokenizedCaptions(Dataset[Batch]):
@@ -59,29 +62,30 @@ class TokenizedCaptions(Dataset[Batch]):
     ) -> None:
         ids = dataset.ids(split)
         self.images = images
-        self.image_ids = [i for i, row in zip(ids, rows, strict=True) if row >= 0]
+        self.image_ids = array("q", (i for i, row in zip(ids, rows, strict=True) if row >= 0))
         if not self.image_ids:
             raise Refusal(f"no image of split {split!r} has a feature; encode the data set again")
-        self.image_rows = rows[rows >= 0]
+        self.image_rows = rows = rows[rows >= 0]
         small = tokenizer.get_vocab_size() <= np.iinfo(np.uint16).max
-        pieces: list[np.ndarray] = []
-        lengths: list[np.ndarray] = []
+        starts = array("q", [0])
         counts: list[int] = []  # captions of each image
-        for start in range(0, len(self.image_ids), AT_ONCE):
-            own = [dataset.captions[i] for i in self.image_ids[start : start + AT_ONCE]]
-            counts += map(len, own)
-            texts = list(itertools.chain.from_iterable(own))
-            found = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-            ids = [[*encoding.ids[: max_tokens - 1], end_token_id] for encoding in found]
-            tokens = itertools.chain.from_iterable(ids)
-            pieces.append(np.fromiter(tokens, np.uint16 if small else np.int32))
-            lengths.append(np.fromiter(map(len, ids), np.int64))
-        if not sum(counts):
-            raise Refusal(f"split {split!r} of {dataset.root} has images but no captions")
-        self.tokens = np.concatenate(pieces)
-        self.starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+        with tempfile.TemporaryFile() as file:
+            for start in range(0, len(self.image_ids), AT_ONCE):
+                own = [dataset.captions[i] for i in self.image_ids[start : start + AT_ONCE]]
+                counts += map(len, own)
+                texts = list(itertools.chain.from_iterable(own))
+                tokens, before = array("H" if small else "i"), starts[-1]
+                for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
+                    tokens.extend(encoding.ids[: max_tokens - 1])
+                    tokens.append(end_token_id)
+                    starts.append(before + len(tokens))
+                tokens.tofile(file)
+            if not sum(counts):
+                raise Refusal(f"split {split!r} of {dataset.root} has images but no captions")
+            self.tokens = np.memmap(file, np.uint16 if small else np.int32, "r+")
+        self.starts = np.array(starts, np.min_scalar_type(starts[-1]))
         #: Row of every caption's image.
-        self.owners = np.repeat(self.image_rows, counts)
+        self.owners = np.repeat(rows.astype(np.min_scalar_type(len(images))), counts)
 
     def __len__(self) -> int:
         """Number of captions."""
@@ -133,6 +137,12 @@ class ShuffledBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """The batches of this epoch."""
+        order = self._order()
+        for start in range(0, len(order), self.batch_size):
+            yield order[start : start + self.batch_size].tolist()
+
+    def _order(self) -> np.ndarray:
+        """Of this epoch; a method, so that the tables on the way to it end before the batches."""
         random = np.random.default_rng((self.seed, self.epoch))
         order = random.permutation(len(self.owners))
         order = order[np.argsort(self.owners[order], kind="stable")]  # an owner's in random order
@@ -140,8 +150,7 @@ class ShuffledBatches(Sampler[list[int]]):
         place = np.arange(len(order)) - np.repeat(first, counts)  # among the owner's own
         group = np.cumsum(place % self.together == 0) - 1
         order = order[np.argsort(random.permutation(group[-1] + 1)[group], kind="stable")]
-        for start in range(0, len(order), self.batch_size):
-            yield order[start : start + self.batch_size].tolist()
+        return order.astype(np.min_scalar_type(len(order)))
 
 
 class CaptionDataModule(pl.LightningDataModule):

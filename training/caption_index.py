@@ -1,15 +1,15 @@
-"""The captions and file names of a data set, in memory as flat arrays.
+"""The captions and file names of a data set; memory holds where each stands, not the texts.
 
 Python needs some 200 bytes for a caption of 50 as an entry of a dict of lists of text, and a
-kilobyte while JSON is parsed. Here texts stand one behind the other in one buffer of UTF-8, and
-each is made a `str` when it is asked for; the parser hands over each object as soon as it is read.
+kilobyte while JSON is parsed. Here the parser hands over each object as soon as it is read, texts
+stand one behind the other as UTF-8 in a file aside, and each is made a `str` when it is asked for.
 """
 
 from __future__ import annotations
 
-import json
-import mmap
 import os
+import tempfile
+import weakref
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,31 +19,30 @@ import numpy as np
 
 from model.refusal import Refusal
 from training.id_index import IdIndex
+from training.json_members import members
 from training.tar_picture import PictureFile, TarPicture
-
-#: What stands in the lists `images` and `annotations` for what was taken out of them.
-_IMAGE, _CAPTION = object(), object()
 
 
 class Texts:
-    """Texts by number, kept as bytes."""
+    """Texts by number, in a file without a name in the folder for temporary files (TMPDIR)."""
 
     def __init__(self) -> None:
-        self._bytes = bytearray()
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 -- it lives as long as this
+        weakref.finalize(self, self._file.close)
         self._ends = array("q", [0])
 
     def append(self, text: str) -> None:
         """Add one; half of a surrogate pair is refused by Python."""
-        self._bytes += text.encode()
-        self._ends.append(len(self._bytes))
+        self._ends.append(self._ends[-1] + self._file.write(text.encode()))
 
-    def __len__(self) -> int:
-        """Number of texts."""
-        return len(self._ends) - 1
+    def flush(self) -> None:
+        """After the last one, before any is asked for."""
+        self._file.flush()
 
     def __getitem__(self, number: int) -> str:
         """One text."""
-        return self._bytes[self._ends[number] : self._ends[number + 1]].decode()
+        start, end = self._ends[number], self._ends[number + 1]
+        return os.pread(self._file.fileno(), end - start, start).decode()
 
 
 class PictureFiles(Mapping[int, PictureFile]):
@@ -105,7 +104,7 @@ class Captions(Mapping[int, list[str]]):
         self._images = images
         self._texts = texts
         places = images.places(owners)
-        self._order = np.argsort(places, kind="stable")
+        self._order = np.argsort(places, kind="stable").astype(np.min_scalar_type(len(places)))
         self._first = np.searchsorted(places[self._order], np.arange(len(images.ids) + 1))
 
     def __getitem__(self, image_id: int) -> list[str]:
@@ -131,37 +130,26 @@ def _place(images: IdIndex, image_id: int) -> int:
 
 
 class _Reader:
-    """Takes images and captions out of COCO captions while they are parsed."""
+    """Takes images and captions out of COCO captions while they are read."""
 
     def __init__(self) -> None:
         self.image_ids, self.names = array("q"), Texts()
         self.owners, self.captions = array("q"), Texts()
         self.places = array("q")
 
-    def take(self, fields: dict[str, Any]) -> Any:
-        """Called with each object of the JSON; what it gives back stands there instead."""
-        if "image_id" in fields and "caption" in fields:
-            self.owners.append(fields["image_id"])
-            if not isinstance(fields["caption"], str):
-                raise ValueError(f"image {fields['image_id']} has a caption that is no text")
-            self.captions.append(fields["caption"])
-            return _CAPTION
-        if "id" in fields and "file_name" in fields:
-            self.image_ids.append(fields["id"])
-            self.names.append(fields["file_name"])
-            inside = "tar" in fields
-            self.places.extend([fields[n] if inside else -1 for n in ("tar", "offset", "size")])
-            return _IMAGE
-        return fields
+    def image(self, fields: dict[str, Any]) -> None:
+        """Take an entry of `images`."""
+        self.image_ids.append(fields["id"])
+        self.names.append(fields["file_name"])
+        inside = "tar" in fields
+        self.places.extend([fields[n] if inside else -1 for n in ("tar", "offset", "size")])
 
-
-def _text(file: Path) -> str:
-    """A file as text; its bytes are mapped, so that they do not take memory a second time."""
-    with file.open("rb") as opened:
-        if not os.fstat(opened.fileno()).st_size:
-            return ""
-        with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return str(content, "utf-8")
+    def caption(self, fields: dict[str, Any]) -> None:
+        """Take an entry of `annotations`."""
+        self.owners.append(fields["image_id"])
+        if not isinstance(fields["caption"], str):
+            raise ValueError(f"image {fields['image_id']} has a caption that is no text")
+        self.captions.append(fields["caption"])
 
 
 def read_coco(file: Path) -> tuple[PictureFiles, Captions, str]:
@@ -175,29 +163,35 @@ def read_coco(file: Path) -> tuple[PictureFiles, Captions, str]:
         FileNotFoundError: It is not there.
     """
     reader = _Reader()
+    missing, description = {"images", "annotations"}, ""
+    tars: list[tuple[Path, int]] = []
     try:
-        coco = json.loads(_text(file), object_hook=reader.take)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(f"{file} is not JSON: {error}") from None
-    except (ValueError, TypeError, AttributeError, OverflowError, KeyError) as error:
-        raise Refusal(f"{file} is not COCO captions: {error}") from None
-    try:
-        for name, taken, needed in (
-            ("images", _IMAGE, ("id", "file_name")),
-            ("annotations", _CAPTION, ("image_id", "caption")),
-        ):
-            for item in coco[name]:
-                if item is not taken:
-                    raise KeyError(next(key for key in needed if key not in item))
-        info = coco.get("info")
-        description = str(info.get("description") or "") if isinstance(info, dict) else ""
-        tars = [(Path(tar["file"]), int(tar["size"])) for tar in coco.get("tars", ())]
-    except (KeyError, TypeError, StopIteration) as error:
+        for name, value in members(file):
+            missing.discard(name)
+            if name == "images":
+                for image in value:
+                    reader.image(image)
+            elif name == "annotations":
+                for annotation in value:
+                    reader.caption(annotation)
+            elif name == "tars":
+                tars = [(Path(tar["file"]), int(tar["size"])) for tar in value]
+            elif name == "info" and isinstance(value, dict):
+                description = str(value.get("description") or "")
+        if missing:
+            raise KeyError(max(missing))
+        reader.names.flush()
+        reader.captions.flush()
+    except Refusal:
+        raise
+    except KeyError as error:
         raise Refusal(f"{file} is not COCO captions: missing or unknown {error}") from None
-    images, owners = IdIndex(reader.image_ids), np.array(reader.owners, np.int64)
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise Refusal(f"{file} is not COCO captions: {error}") from None
+    images, owners = IdIndex(reader.image_ids), np.asarray(reader.owners, np.int64)
     if (twice := images.repeated()) is not None:
         raise Refusal(f"{file} names image {twice} more than once")
-    places = np.array(reader.places, np.int64).reshape(-1, 3)
+    places = np.asarray(reader.places, np.int64).reshape(-1, 3)
     if len(places) and not places[:, 0].max() < len(tars):
         raise Refusal(f"{file} has {len(tars)} tars, but an image in number {places[:, 0].max()}")
     unknown = owners[images.places(owners) < 0]

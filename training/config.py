@@ -212,7 +212,11 @@ class Generation:
 
 @dataclasses.dataclass
 class Evaluate:
-    """Scores on `splits`, and `page_images` pictures of each on the page."""
+    """Scores on `splits`, and `page_images` pictures of each on the page.
+
+    `gate_images` pictures of the first split are captioned in every precision (see
+    `training.precision_gate`); 0 leaves that out.
+    """
 
     checkpoint: str
     data: str
@@ -222,15 +226,20 @@ class Evaluate:
     workers: int
     max_pixels: int
     page_images: int
+    gate_images: int
 
 
 @dataclasses.dataclass
 class Export:
-    """Checkpoint folder in, artifact folder out; figures of `metrics` travel with it."""
+    """Checkpoint folder in, artifact folder out; figures of `metrics` travel with it.
+
+    `precision` is `fp32`, `bf16`, `int8`, or `auto` for the fastest that passes its gate.
+    """
 
     checkpoint: str
     metrics: str
     out: str
+    precision: str
 
 
 @dataclasses.dataclass

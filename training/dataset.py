@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,7 @@ class CaptionDataset:
     root: Path
     files: PictureFiles
     captions: Captions
-    splits: dict[str, list[int]]
+    splits: dict[str, array[int]]
     description: str = ""
 
     @classmethod
@@ -67,9 +68,10 @@ class CaptionDataset:
                     f"{root / 'split.json'}: split {name!r} names {len(unknown)} images that "
                     f"captions.json lacks, first {unknown[0]}"
                 )
-        return cls(root, files, captions, splits, description)
+        flat = {name: array("q", ids) for name, ids in splits.items()}
+        return cls(root, files, captions, flat, description)
 
-    def ids(self, split: str) -> list[int]:
+    def ids(self, split: str) -> array[int]:
         """Image ids of a split; a missing or empty one is refused by name."""
         if not self.splits.get(split):
             known = ", ".join(f"{name} ({len(ids)})" for name, ids in self.splits.items())

@@ -49,10 +49,12 @@ class _Pictures(Dataset[Decoded]):
         files: Sequence[PictureFile],
         convert: Callable[[Image.Image], Tensor],
         max_pixels: int,
+        side: int | None,
     ) -> None:
         self.files = files
         self.convert = convert
         self.max_pixels = max_pixels
+        self.side = side
 
     def __len__(self) -> int:
         return len(self.files)
@@ -60,7 +62,7 @@ class _Pictures(Dataset[Decoded]):
     def __getitem__(self, number: int) -> Decoded:
         file = self.files[number]
         try:
-            return self.convert(load_image(file.read_bytes(), self.max_pixels))
+            return self.convert(load_image(file.read_bytes(), self.max_pixels, self.side))
         except (Refusal, OSError) as error:
             return f"{file}: {error}"
 
@@ -70,6 +72,7 @@ def decode_files(
     convert: Callable[[Image.Image], Tensor],
     max_pixels: int,
     workers: int,
+    side: int | None = None,
 ) -> Iterator[Decoded]:
     """Decode pictures ahead of whoever asks for them.
 
@@ -78,11 +81,12 @@ def decode_files(
         convert: Makes a tensor of a decoded picture, in the worker.
         max_pixels: Larger pictures are refused.
         workers: Processes; 0 decodes in this one.
+        side: What `convert` will resize the shorter side to (see `load_image`).
 
     Returns:
         For each file in order its tensor, or why it cannot be read.
     """
-    pictures = _Pictures(files, convert, max_pixels)
+    pictures = _Pictures(files, convert, max_pixels, side)
     for chunk in DataLoader(pictures, batch_size=CHUNK, num_workers=workers, collate_fn=list):
         yield from chunk
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from rich.progress import track
 
 from model.artifact import Artifact, Caption
 from model.checkpoint import Checkpoint, weights_sha256
-from model.image import to_pixels
+from model.image import Preprocessing, to_pixels
 from model.refusal import Refusal
 from model.torchscript import unexported
 from training.command import arguments, command
@@ -35,10 +36,12 @@ from training.config import Evaluate, load_config
 from training.dataset import CaptionDataset
 from training.decoding import decode_files
 from training.model_card import write_card
+from training.precision_gate import Gate, gates, lines
 from training.report import Section, Shown, draw_chart, figures_table, write_page
 from training.scene_accuracy import SceneAccuracy
 from training.scenes.scene import Scene
 from training.scoring import score
+from training.tar_picture import PictureFile
 
 
 def evaluate(settings: Evaluate) -> dict[str, dict[str, float]]:
@@ -62,7 +65,7 @@ def evaluate(settings: Evaluate) -> dict[str, dict[str, float]]:
     truth = _truth(dataset)
     sections: dict[str, Section] = {}
     notes: list[str] = []
-    lines: list[str] = []
+    rows: list[str] = []
     for split in splits:
         captions = caption_split(artifact, dataset, split, settings)
         generated = {image_id: caption.text for image_id, caption in captions.items()}
@@ -95,8 +98,12 @@ def evaluate(settings: Evaluate) -> dict[str, dict[str, float]]:
                 "confidence": round(caption.confidence, 4),
                 "CIDEr": round(scores.cider[i], 4),
             }
-            lines.append(json.dumps(line))
-    _write(settings, sections, notes, lines)
+            rows.append(json.dumps(line))
+    extra: dict[str, Any] = {}
+    if settings.gate_images:
+        found = precision_gates(checkpoint, dataset, splits[0], settings)
+        extra = {"precisions": {name: gate.to_dict() for name, gate in found.items()}}
+    _write(settings, sections, notes, rows, extra)
     figures_by_split = {split: dict(section.figures) for split, section in sections.items()}
     print(f"card: {write_card(Path(settings.checkpoint), checkpoint, dataset, figures_by_split)}")
     return figures_by_split
@@ -108,8 +115,7 @@ def caption_split(
     """The best caption of every picture of a split, by the captioner's own defaults."""
     ids = dataset.ids(split)
     files = [dataset.files[i] for i in ids]
-    convert = partial(to_pixels, preprocessing=artifact.preprocessing)
-    decoded = decode_files(files, convert, settings.max_pixels, settings.workers)
+    decoded = _pixels(artifact.preprocessing, files, settings)
     captions: dict[int, Caption] = {}
     waiting: list[tuple[int, torch.Tensor]] = []
 
@@ -131,6 +137,30 @@ def caption_split(
     return captions
 
 
+def precision_gates(
+    checkpoint: Checkpoint, dataset: CaptionDataset, split: str, settings: Evaluate
+) -> dict[str, Gate]:
+    """What each precision changes of the captions of a split's first pictures; printed too."""
+    ids = dataset.ids(split)[: settings.gate_images]
+    files = [dataset.files[i] for i in ids]
+    decoded = _pixels(checkpoint.captioner.config.preprocessing, files, settings)
+    pixels = dict(zip(ids, (p for p in decoded if not isinstance(p, str)), strict=True))
+    references = {i: dataset.captions[i] for i in ids}
+    found = gates(checkpoint, pixels, references, settings.batch_size)
+    for line in lines(found, len(ids)):
+        print(line)
+    return found
+
+
+def _pixels(
+    preprocessing: Preprocessing, files: Sequence[PictureFile], settings: Evaluate
+) -> Iterator[torch.Tensor | str]:
+    """Pixels [3, S, S] of each file, or why it cannot be read."""
+    convert = partial(to_pixels, preprocessing=preprocessing)
+    workers, side = settings.workers, preprocessing.size
+    return decode_files(files, convert, settings.max_pixels, workers, side)
+
+
 def _truth(dataset: CaptionDataset) -> dict[int, Scene]:
     """Ground truth of scenes; empty for other data sets."""
     file = dataset.root / "truth.json"
@@ -140,7 +170,11 @@ def _truth(dataset: CaptionDataset) -> dict[int, Scene]:
 
 
 def _write(
-    settings: Evaluate, sections: dict[str, Section], notes: list[str], lines: list[str]
+    settings: Evaluate,
+    sections: dict[str, Section],
+    notes: list[str],
+    rows: list[str],
+    extra: dict[str, Any],
 ) -> None:
     """Everything that is looked at later."""
     out = Path(settings.out)
@@ -151,8 +185,8 @@ def _write(
         for split, own in figures.items()
     }
     identity = {"weights_sha256": weights_sha256(settings.checkpoint)}
-    (out / "metrics.json").write_text(json.dumps({**rounded, **identity}, indent=2) + "\n")
-    (out / "captions.jsonl").write_text("\n".join(lines) + "\n")
+    (out / "metrics.json").write_text(json.dumps({**rounded, **extra, **identity}, indent=2) + "\n")
+    (out / "captions.jsonl").write_text("\n".join(rows) + "\n")
     write_page(out / "captions.html", "Captions", sections, notes, settings.page_images)
     draw_chart(out / "scores.png", figures)
     console = Console()

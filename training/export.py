@@ -11,6 +11,7 @@ import dataclasses
 import json
 import random
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,24 @@ from torch import Tensor
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint, weights_sha256
 from model.image import to_pixels
+from model.linear import PRECISIONS, why_not
 from model.options import GenerationOptions
 from model.refusal import Refusal
-from model.torchscript import export_torchscript
+from model.torchscript import export_torchscript, unexported
 from model.whole_folder import whole_folder
 from training.command import arguments, command
 from training.config import Export, load_config
+from training.precision_gate import CIDER_CHANGE, SAME
 from training.scenes import draw_scene, sample_scene
 
 #: Pictures that both sides caption.
 SAMPLES = 8
 #: Largest difference of a feature's elements, relative to the largest element above 1.
 FEATURE_TOLERANCE = 1e-4
+#: Change of a caption's log-probability by a narrower precision, nats a token.
+LIKELIHOOD_TOLERANCE = 0.02
+#: How many times as fast as float32 a narrower precision must be to be chosen by `auto`.
+WORTH = 1.2
 
 
 def export(settings: Export) -> Artifact:
@@ -41,16 +48,52 @@ def export(settings: Export) -> Artifact:
     Raises:
         Refusal: The exported file does not say what the checkpoint says.
     """
+    figures = _evaluation(settings)
+    precision = choose_precision(settings.precision, figures)
     with whole_folder(settings.out) as trial:
-        export_torchscript(settings.checkpoint, trial, _evaluation(settings))
+        export_torchscript(settings.checkpoint, trial, figures, precision)
         artifact = Artifact.load(trial)
         compare(Checkpoint.load(settings.checkpoint), artifact)
     return artifact
 
 
+def choose_precision(wanted: str, figures: Mapping[str, Any] | None) -> str:
+    """The precision to export in.
+
+    `auto` takes the fastest that passed its gate when these weights were evaluated (see
+    `training.precision_gate`), by the times measured there; float32 unless another gains.
+
+    Args:
+        wanted: `auto` or a precision.
+        figures: The evaluation of these weights, or None.
+
+    Raises:
+        Refusal: A precision that there is not, that did not pass, or that this processor has not.
+    """
+    if wanted not in ("auto", *PRECISIONS):
+        raise Refusal(f"export.precision is {wanted!r}; it must be auto, {', '.join(PRECISIONS)}")
+    measured = (figures or {}).get("precisions", {})
+    if wanted == "auto":
+        passed = {k: v for k, v in measured.items() if v["passes"] and not why_not(k)}
+        fastest = min(passed, key=lambda name: passed[name]["seconds"], default="fp32")
+        gain = passed[fastest]["seconds"] * WORTH <= passed["fp32"]["seconds"] if passed else False
+        return fastest if gain else "fp32"
+    if wanted in measured and not measured[wanted]["passes"]:
+        own = measured[wanted]
+        raise Refusal(
+            f"export.precision={wanted} did not pass its gate: {own['same']:.1%} of the captions "
+            f"stay the same (at least {SAME:.0%}), CIDEr changes by {own['cider_change']:+.2%} (at "
+            f"most {CIDER_CHANGE:.0%}); use export.precision=auto"
+        )
+    return wanted
+
+
 @torch.inference_mode()
 def compare(checkpoint: Checkpoint, artifact: Artifact) -> None:
     """Refuse an artifact that differs from its checkpoint in features, greedy or beam tokens.
+
+    One in a narrower precision must say the same alone as in a batch, and find what the checkpoint
+    says about as likely.
 
     Args:
         checkpoint: Where it came from: encoder and GPT-2 run as Hugging Face's modules.
@@ -60,25 +103,52 @@ def compare(checkpoint: Checkpoint, artifact: Artifact) -> None:
     pixels = sample_pixels(artifact)
     expected = captioner.encode(pixels)
     features = artifact.encode(pixels)
+    exact = artifact.info["precision"] == "fp32"
     error = (features - expected).abs().max().item() / max(1.0, expected.abs().max().item())
-    if not error <= FEATURE_TOLERANCE:
+    if exact and not error <= FEATURE_TOLERANCE:
         raise Refusal(
             f"the exported encoder differs by {error:.1e} from the checkpoint's; "
             f"the limit is {FEATURE_TOLERANCE:.0e}; this export cannot be used"
         )
+    if not exact:
+        _compare_likelihood(checkpoint, artifact, expected, features)
     for num_beams in (1, checkpoint.generation.num_beams):
         options = dataclasses.replace(checkpoint.generation, num_beams=num_beams, num_captions=1)
-        reference = hugging_face_tokens(checkpoint, expected, options)
         together = exported_tokens(artifact, features, options)
+        reference = hugging_face_tokens(checkpoint, expected, options) if exact else together
+        said_by = "Hugging Face's generate" if exact else "those in a batch"
         alone = [exported_tokens(artifact, row[None], options)[0] for row in features]
         for name, got in (("in a batch", together), ("alone", alone)):
             wrong = [i for i in range(SAMPLES) if got[i] != reference[i]]
             if wrong:
                 raise Refusal(
                     f"with {num_beams} beams, {len(wrong)} of {SAMPLES} sample pictures captioned "
-                    f"{name} differ from Hugging Face's generate: first {got[wrong[0]]}, expected "
+                    f"{name} differ from {said_by}: first {got[wrong[0]]}, expected "
                     f"{reference[wrong[0]]}; this export cannot be used"
                 )
+
+
+def _compare_likelihood(
+    checkpoint: Checkpoint, artifact: Artifact, expected: Tensor, features: Tensor
+) -> None:
+    """Refuse an artifact that finds the checkpoint's greedy captions less or more likely."""
+    options = dataclasses.replace(checkpoint.generation, num_beams=1, num_captions=1)
+    exact = unexported(checkpoint)
+    worst = 0.0
+    for ids, feature, other in zip(
+        hugging_face_tokens(checkpoint, expected, options), expected, features, strict=True
+    ):
+        tokens = torch.tensor([ids])
+        change = artifact.module.weigh(other[None], tokens) - exact.module.weigh(
+            feature[None], tokens
+        )
+        worst = max(worst, abs(change.mean().item()))
+    if not worst <= LIKELIHOOD_TOLERANCE:
+        raise Refusal(
+            f"in {artifact.info['precision']} the log-probability of a caption changes by "
+            f"{worst:.3f} nats a token; the limit is {LIKELIHOOD_TOLERANCE}; export with "
+            "export.precision=fp32"
+        )
 
 
 def sample_pixels(artifact: Artifact) -> Tensor:
@@ -161,9 +231,15 @@ def main() -> None:
         )
     ]
     size = (Path(settings.out) / "captioner.pt").stat().st_size / 1e6
+    precision = artifact.info["precision"]
+    held = (
+        f"the same tokens as Hugging Face on {SAMPLES} pictures, greedy and beam"
+        if precision == "fp32"
+        else f"captions of {SAMPLES} pictures within {LIKELIHOOD_TOLERANCE} nats a token of fp32"
+    )
     print(
-        f"{settings.out}: {size:.1f} MB in {time.monotonic() - begin:.1f} s; the same tokens as "
-        f"Hugging Face on {SAMPLES} pictures, greedy and beam; a sample: {rows[0]!r}"
+        f"{settings.out}: {precision}, {size:.1f} MB in {time.monotonic() - begin:.1f} s; {held}; "
+        f"a sample: {rows[0]!r}"
     )
 
 

@@ -103,7 +103,8 @@ def encode_dataset(settings: Features) -> int:
         wanted = np.concatenate([ids[:0], *(shards[number] for number in missing)])
         convert = partial(to_pixels, preprocessing=encoder.preprocessing)
         files = Chosen(dataset.files, wanted)
-        decoded = decode_files(files, convert, settings.max_pixels, settings.workers)
+        workers, side = settings.workers, encoder.preprocessing.size
+        decoded = decode_files(files, convert, settings.max_pixels, workers, side)
         with _progress(len(ids), len(ids) - len(wanted)) as count:
             named = zip(map(int, wanted), map(count, decoded), strict=True)
             for number in missing:

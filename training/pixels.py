@@ -53,9 +53,8 @@ def cached_pixels(
         aside = target.with_suffix(".partial")
         side = preprocessing.size
         rows = open_memmap(aside, mode="w+", dtype=np.uint8, shape=(len(files), 3, side, side))
-        decoded = decode_files(
-            files, partial(_bytes, preprocessing=preprocessing), max_pixels, workers
-        )
+        convert = partial(_bytes, preprocessing=preprocessing)
+        decoded = decode_files(files, convert, max_pixels, workers, side)
         for row, pixels in enumerate(track(decoded, "decoding", len(files))):
             if isinstance(pixels, str):
                 raise Refusal(f"{pixels}; mend or remove it")

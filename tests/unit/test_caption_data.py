@@ -118,7 +118,7 @@ def test_images_left_out_of_the_features_are_left_out_here(
     dataset: CaptionDataset, tokenizer: Tokenizer
 ):
     captions = tokenized(dataset, tokenizer, [4, 9])
-    assert captions.image_ids == [9, 4]
+    assert list(captions.image_ids) == [9, 4]
     assert len(captions) == 5
     features, owners, _ = captions[list(range(5))]
     assert features[owners, 0].tolist() == [9, 9, 9, 4, 4]
@@ -136,8 +136,20 @@ def test_a_split_without_captions_is_refused(dataset: CaptionDataset, tokenizer:
         TokenizedCaptions(dataset, "none", file.features, file.rows([11]), tokenizer, 0, 40)
 
 
-def test_tokens_take_two_bytes_each(dataset: CaptionDataset, tokenizer: Tokenizer):
-    assert tokenized(dataset, tokenizer, [4, 6, 9]).tokens.dtype == np.uint16
+def test_tokens_take_two_bytes_each_on_the_disk(dataset: CaptionDataset, tokenizer: Tokenizer):
+    captions = tokenized(dataset, tokenizer, [4, 6, 9])
+    assert captions.tokens.dtype == np.uint16
+    assert isinstance(captions.tokens, np.memmap)
+
+
+def test_tokens_are_the_same_however_many_are_made_at_a_time(
+    dataset: CaptionDataset, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+):
+    whole = tokenized(dataset, tokenizer, [4, 6, 9])
+    monkeypatch.setattr("training.caption_data.AT_ONCE", 1)
+    by_image = tokenized(dataset, tokenizer, [4, 6, 9])
+    for name in ("tokens", "starts", "owners"):
+        assert np.array_equal(getattr(by_image, name), getattr(whole, name)), name
 
 
 def test_training_visits_every_caption_once_and_validation_in_order(

@@ -29,7 +29,11 @@ def reports(tiny_run: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_metrics_hold_scores_and_scene_accuracy_of_each_split(reports: Path, tiny_run: Config):
     metrics = json.loads((reports / "metrics.json").read_text())
-    assert set(metrics) == {"test", "compositional", "weights_sha256"}
+    assert set(metrics) == {"test", "compositional", "weights_sha256", "precisions"}
+    exact = metrics["precisions"]["fp32"]
+    assert exact["same"] == 1
+    assert exact["cider_change"] == 0
+    assert exact["passes"]
     assert metrics["weights_sha256"] == weights_sha256(tiny_run.evaluate.checkpoint)
     for split in ("test", "compositional"):
         names = {f"BLEU_{n}" for n in (1, 2, 3, 4)} | {"METEOR", "ROUGE_L", "CIDEr", "human_CIDEr"}

@@ -12,11 +12,19 @@ import torch
 
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint, weights_sha256
+from model.linear import why_not
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.torchscript import unexported
 from training.config import Export
-from training.export import compare, export, exported_tokens, hugging_face_tokens, sample_pixels
+from training.export import (
+    choose_precision,
+    compare,
+    export,
+    exported_tokens,
+    hugging_face_tokens,
+    sample_pixels,
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +34,8 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
 
 @pytest.fixture
 def settings(tiny_checkpoint: Path, tmp_path: Path) -> Export:
-    return Export(str(tiny_checkpoint), str(tmp_path / "metrics.json"), str(tmp_path / "out" / "a"))
+    out = tmp_path / "out" / "a"
+    return Export(str(tiny_checkpoint), str(tmp_path / "metrics.json"), str(out), "auto")
 
 
 def test_a_faithful_artifact_passes(checkpoint: Checkpoint, tiny_artifact: Path):
@@ -36,21 +45,21 @@ def test_a_faithful_artifact_passes(checkpoint: Checkpoint, tiny_artifact: Path)
 @pytest.mark.parametrize(
     ("part", "words"),
     [
-        ("encoder", "the exported encoder differs by .* the limit is 1e-04"),
+        ("clip", "the exported encoder differs by .* the limit is 1e-04"),
         ("mapper", "with 1 beams, .* of 8 sample pictures captioned in a batch differ"),
-        ("search", "with 1 beams, .* of 8 sample pictures captioned in a batch differ"),
+        ("gpt2", "with 1 beams, .* of 8 sample pictures captioned in a batch differ"),
     ],
 )
 def test_an_artifact_that_was_tampered_with_is_refused(
     checkpoint: Checkpoint, part: str, words: str
 ):
-    artifact = unexported(copy.deepcopy(checkpoint))
+    other = copy.deepcopy(checkpoint)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in getattr(artifact.module, part).parameters():
+        for parameter in getattr(other.captioner, part).parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator))
     with pytest.raises(Refusal, match=words):
-        compare(checkpoint, artifact)
+        compare(checkpoint, unexported(other))
 
 
 @torch.inference_mode()
@@ -106,3 +115,27 @@ def test_a_checkpoint_that_is_missing_is_refused(settings: Export, tmp_path: Pat
     ):
         export(gone)
     assert not Path(settings.out).exists()
+
+
+def test_the_fastest_precision_that_passed_is_chosen():
+    passed = {"fp32": {"seconds": 1.0, "passes": True}, "bf16": {"seconds": 0.5, "passes": True}}
+    failed = {"int8": {"seconds": 0.2, "passes": False, "same": 0.9, "cider_change": 0.0}}
+    available = "fp32" if why_not("bf16") else "bf16"
+    assert choose_precision("auto", {"precisions": passed | failed}) == available
+    level = {**passed, "bf16": {"seconds": 0.95, "passes": True}}
+    assert choose_precision("auto", {"precisions": level}) == "fp32"
+    assert choose_precision("auto", None) == choose_precision("auto", {}) == "fp32"
+    with pytest.raises(Refusal, match=r"int8 did not pass its gate: 90.0% of the captions"):
+        choose_precision("int8", {"precisions": failed})
+    with pytest.raises(Refusal, match=r"'fp8'; it must be auto, fp32, bf16, int8"):
+        choose_precision("fp8", None)
+
+
+@pytest.mark.skipif(bool(why_not("bf16")), reason=why_not("bf16"))
+def test_a_narrow_artifact_that_finds_captions_less_likely_is_refused(checkpoint: Checkpoint):
+    compare(checkpoint, unexported(checkpoint, "bf16"))
+    other = copy.deepcopy(checkpoint)
+    with torch.no_grad():
+        other.captioner.gpt2.transformer.wte.weight.mul_(1.5)
+    with pytest.raises(Refusal, match=r"in bf16 the log-probability .* the limit is 0.02"):
+        compare(checkpoint, unexported(other, "bf16"))

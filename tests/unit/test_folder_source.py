@@ -114,12 +114,12 @@ def test_json_lines_and_coco_captions_are_sources_too(mine: Path):
     (mine / "other.json").write_text(json.dumps(coco))
     data = make(mine, "folder.captions=other.json")
     assert data.captions == {70 + n: [f"boat {n}"] for n in range(4)}
-    assert data.splits == {"train": [70, 72], "val": [71, 73]}
+    assert {n: list(ids) for n, ids in data.splits.items()} == {"train": [70, 72], "val": [71, 73]}
     lines = [{"image": "0.png", "captions": ["a", "b"], "split": "val"}]
     (mine / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
     data = make(mine)
     assert data.captions == {1: ["a", "b"]}
-    assert data.splits == {"val": [1]}
+    assert {n: list(ids) for n, ids in data.splits.items()} == {"val": [1]}
 
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from model.image import FORMATS, ImageRefusal, Preprocessing, load_image, to_pixels
 from model.refusal import Refusal
 from tests.pictures import BLUE, RED, encoded, picture
+from training.scenes import draw_scene, sample_scene
 
 CLIP = Preprocessing(
     size=224,
@@ -295,3 +297,21 @@ def test_preprocessing_survives_json():
 def test_preprocessing_that_cannot_be_is_refused(wrong: dict[str, Any]):
     with pytest.raises(Refusal):
         Preprocessing.from_dict({**CLIP.to_dict(), **wrong})
+
+
+@pytest.mark.parametrize("size", [(1800, 1400), (1400, 2100)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_large_jpeg_decoded_smaller_looks_the_same(size: tuple[int, int], mode: str):
+    """The difference stays well below that between two good filters."""
+    drawn = draw_scene(sample_scene(random.Random(3), "test"), *size)
+    grain = Image.effect_noise(size, 25).convert("RGB")
+    data = encoded(Image.blend(drawn, grain, 0.25).convert(mode), "JPEG", quality=90)
+    whole, small = load_image(data), load_image(data, side=CLIP.size)
+    assert min(small.size) >= 3 * CLIP.size
+    assert min(small.size) < min(whole.size)
+    plain = Preprocessing(CLIP.size, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
+    expected = to_pixels(whole, plain)
+    noise = (to_pixels(whole, dataclasses.replace(plain, resample="lanczos")) - expected).abs()
+    change = (to_pixels(small, plain) - expected).abs()
+    assert change.mean() < noise.mean()
+    assert change.max() < noise.max()

@@ -170,7 +170,7 @@ def test_the_score_is_of_the_validation_pictures_own_captions(
     ((generated, references),) = seen
     data = CaptionDataset.load(config.train.data)
     assert references == {i: data.captions[i] for i in data.ids("val")}
-    assert list(generated) == data.ids("val")
+    assert list(generated) == list(data.ids("val"))
     artifact = unexported(Checkpoint.load(config.train.out))
     file = FeatureFile(config.train.features)
     features = torch.from_numpy(file.features[file.rows(data.ids("val"))])

@@ -1,0 +1,87 @@
+"""Packed linear layers against plain ones, and the choice of the likeliest tokens."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from model.linear import PRECISIONS, pack_linears, why_not
+from model.output_layer import NarrowOutputLayer, OutputLayer, largest
+from model.refusal import Refusal
+
+HERE = [precision for precision in PRECISIONS if not why_not(precision)]
+#: Relative error of a layer, in the Euclidean norm: 24, 8 and 7 bits, weights and inputs.
+ERROR = {"fp32": 1e-6, "bf16": 5e-3, "int8": 2e-2}
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("precision", HERE)
+@torch.inference_mode()
+def test_a_packed_layer_is_the_layer_before_and_after_its_file(precision: str, bias: bool):
+    plain = nn.Sequential(nn.Linear(96, 50, bias=bias))
+    packed = nn.Sequential(*plain)
+    pack_linears(packed, precision)
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(packed), file)
+    loaded = torch.jit.load(io.BytesIO(file.getvalue()))
+    x = torch.randn(3, 7, 96) * torch.logspace(-3, 3, 7)[:, None]  # rows of very different size
+    expected = plain(x)
+    error = (packed(x) - expected).norm(dim=-1) / expected.norm(dim=-1)
+    assert error.max() < ERROR[precision]
+    assert torch.equal(loaded(x), packed(x))
+    alone = torch.stack([packed(row) for row in x.flatten(0, 1)])
+    torch.testing.assert_close(alone, packed(x).flatten(0, 1), rtol=1e-6, atol=1e-6)
+    zeros = packed(torch.zeros(2, 96))
+    assert torch.allclose(zeros, plain(torch.zeros(2, 96)), rtol=1e-2)
+
+
+@torch.inference_mode()
+def test_attention_of_torch_keeps_its_own_layers():
+    attention = nn.MultiheadAttention(8, 2)
+    pack_linears(attention, "fp32")
+    attention(torch.ones(1, 1, 8), torch.ones(1, 1, 8), torch.ones(1, 1, 8))
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(Refusal, match="precision is 'fp8'; it must be fp32, bf16, int8"):
+        pack_linears(nn.Linear(2, 2), "fp8")
+
+
+@pytest.mark.parametrize("vocabulary", [20, 4096, 4099, 50257])
+@pytest.mark.parametrize("count", [1, 10, 16])
+def test_the_largest_are_those_that_topk_finds(vocabulary: int, count: int):
+    scores = torch.randn(2, 3, vocabulary)
+    scores[0, 0, -5:] += 10  # in the part that is no whole block
+    scores[1, :, 100:164] += 5  # all of them in two blocks
+    best, ids = largest(scores, count)
+    expected = scores.topk(count)
+    assert torch.equal(best, expected[0])
+    assert torch.equal(ids, expected[1])
+
+
+@pytest.mark.skipif("int8" not in HERE, reason=why_not("int8"))
+@pytest.mark.parametrize("barred", [-1, 7])
+@torch.inference_mode()
+def test_the_narrow_output_layer_chooses_as_the_wide_one(barred: int):
+    embedding = nn.Embedding(5000, 64)
+    wide = OutputLayer(embedding)
+    packed = OutputLayer(embedding)
+    pack_linears(packed, "int8")
+    narrow = NarrowOutputLayer(packed.head, embedding)
+    hidden = torch.randn(6, 5, 64)
+    hidden[0] = embedding.weight[7]  # token 7 is the likeliest there
+    expected, ids = wide(hidden, 10, barred)
+    scores, own = narrow(hidden, 10, barred)
+    assert torch.equal(own, ids)
+    torch.testing.assert_close(scores, expected, rtol=0, atol=5e-3)
+    assert barred not in own.flatten().tolist()
+    weights: Tensor = narrow.weigh(hidden, ids)
+    torch.testing.assert_close(weights, wide.weigh(hidden, ids), rtol=0, atol=5e-3)

@@ -1,0 +1,114 @@
+"""The quality gate of a precision: what narrower weights may change of a captioner.
+
+A narrower precision is faster, and is worth it only where nobody notices. Its greedy captions of
+test pictures are held against those in float32, from the pixels on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from model.artifact import Artifact
+from model.checkpoint import Checkpoint
+from model.linear import PRECISIONS, why_not
+from model.torchscript import unexported
+from training.scoring import cider
+
+#: Share of the captions that must stay the same, token for token.
+SAME = 0.98
+#: Relative change of CIDEr, up or down, at most.
+CIDER_CHANGE = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """What one precision did to the captions of some pictures.
+
+    Attributes:
+        same: Share of the captions that are the same as in float32, token for token.
+        cider: Their CIDEr.
+        cider_change: That CIDEr relative to float32's, less 1.
+        seconds: Time a picture took, encoding and greedy search, on this machine.
+    """
+
+    same: float
+    cider: float
+    cider_change: float
+    seconds: float
+
+    @property
+    def passes(self) -> bool:
+        """Whether this precision may be served."""
+        return self.same >= SAME and abs(self.cider_change) <= CIDER_CHANGE
+
+    def to_dict(self) -> dict[str, float | bool]:
+        """As `metrics.json` holds it."""
+        rounded = {k: round(v, 5) for k, v in dataclasses.asdict(self).items()}
+        return {**rounded, "passes": self.passes}
+
+
+@torch.inference_mode()
+def gates(
+    checkpoint: Checkpoint,
+    pixels: Mapping[int, Tensor],
+    references: Mapping[int, Sequence[str]],
+    batch_size: int,
+) -> dict[str, Gate]:
+    """Caption the same pictures in every precision that this processor has.
+
+    Args:
+        checkpoint: The captioner.
+        pixels: Image id -> [3, S, S].
+        references: Image id -> captions by people.
+        batch_size: Pictures at a time.
+
+    Returns:
+        Precision -> what it changed; `fp32` first, which changes nothing.
+    """
+    ids = list(pixels)
+    known = {i: references[i] for i in ids}
+    found: dict[str, Gate] = {}
+    first: list[list[int]] = []
+    for precision in PRECISIONS:
+        if why_not(precision):
+            continue
+        artifact = unexported(checkpoint, precision)
+        begin = time.perf_counter()
+        tokens: list[list[int]] = []
+        for start in range(0, len(ids), batch_size):
+            batch = torch.stack([pixels[i] for i in ids[start : start + batch_size]])
+            tokens += _greedy(artifact, artifact.encode(batch))
+        seconds = (time.perf_counter() - begin) / len(ids)
+        first = first or tokens
+        score = cider({i: artifact.text(line) for i, line in zip(ids, tokens, strict=True)}, known)
+        same = sum(a == b for a, b in zip(tokens, first, strict=True)) / len(ids)
+        exact = found["fp32"].cider if found else score
+        change = score / exact - 1 if exact else 0.0
+        found[precision] = Gate(same, score, change, seconds)
+    return found
+
+
+def lines(found: Mapping[str, Gate], pictures: int) -> list[str]:
+    """The gates as lines to print."""
+    return [
+        f"precision {name}: {gate.same:.1%} of {pictures} greedy captions as in fp32 (at least "
+        f"{SAME:.0%}), CIDEr {gate.cider:.3f}, {gate.cider_change:+.2%} (at most "
+        f"{CIDER_CHANGE:.0%}), {gate.seconds * 1e3:.1f} ms a picture: "
+        f"{'passes' if gate.passes else 'does not pass'}"
+        for name, gate in found.items()
+    ]
+
+
+def _greedy(artifact: Artifact, features: Tensor) -> list[list[int]]:
+    options = artifact.defaults
+    tokens, lengths, _ = artifact.module.caption(
+        features, 1, 1, options.max_tokens, options.min_tokens, options.length_penalty
+    )
+    return [
+        ids[0][: length[0]] for ids, length in zip(tokens.tolist(), lengths.tolist(), strict=True)
+    ]
