@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from model.mapper import MLPMapper, TransformerMapper
 from benchmarks.original import Original
+from model.mapper import MLPMapper, TransformerMapper
 
 CASES, LIMIT, BEAMS, STOP = 24, 16, 5, 13
 #: How much larger the stop token is written than others, so that captions end at all.
