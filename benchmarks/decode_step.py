@@ -140,6 +140,7 @@ def openvino_steps(gpt2: GPT2LMHeadModel, threads: int) -> tuple[Steps, list[str
             "INFERENCE_PRECISION_HINT": hint,
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # it would pin the thread that torch calls from
         }
         request = core.compile_model(converted, "CPU", settings).create_infer_request()
         for place, array in enumerate(arrays):

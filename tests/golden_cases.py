@@ -3,8 +3,9 @@
     python -m tests.golden_cases tests/golden
 
 `NAME_weights.pt` has the layout of the published files, `NAME_cases.json` and
-`NAME_cases.safetensors` hold the answers of `benchmarks.original`; `python -m benchmarks.golden` reads
-them. Run it only to change the cases: what is committed is what later versions must reproduce.
+`NAME_cases.safetensors` hold the answers of `benchmarks.original`; `python -m benchmarks.golden`
+reads them. Run it only to change the cases: what is committed is what later versions must
+reproduce.
 """
 
 from __future__ import annotations
