@@ -26,10 +26,10 @@ VOCABULARY = 50257
 END = "<|endoftext|>"
 
 
-def real_size_tokenizer() -> Tokenizer:
-    """A byte-level BPE of GPT-2's size: 256 bytes, 50,000 pairs of them, and the end token."""
+def byte_pair_tokenizer(vocabulary: int = VOCABULARY) -> Tokenizer:
+    """A byte-level BPE: 256 bytes, pairs of them (of GPT-2's size 50,000), and the end token."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pairs = list(itertools.islice(itertools.product(letters, letters), VOCABULARY - 257))
+    pairs = list(itertools.islice(itertools.product(letters, letters), vocabulary - 257))
     words = [*letters, *(a + b for a, b in pairs)]
     tokenizer = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=pairs))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -40,19 +40,25 @@ def real_size_tokenizer() -> Tokenizer:
 
 def real_size_checkpoint(seed: int = 0) -> Checkpoint:
     """The published sizes (paper, section 4), weights random by seed."""
+    # The defaults are ViT-B/32's and GPT-2 124M's.
+    return random_checkpoint(CLIPVisionConfig(projection_dim=512), GPT2Config(), seed)
+
+
+def random_checkpoint(clip: CLIPVisionConfig, gpt2: GPT2Config, seed: int = 0) -> Checkpoint:
+    """A captioner of these two sizes, with an MLP mapper and a prefix of 10."""
     torch.manual_seed(seed)
-    end = VOCABULARY - 1
+    end = gpt2.vocab_size - 1
     config = CaptionerConfig(
-        clip=CLIPVisionConfig(projection_dim=512).to_dict(),  # the defaults are ViT-B/32's
-        gpt2=GPT2Config(bos_token_id=end, eos_token_id=end).to_dict(),  # and GPT-2 124M's
+        clip=clip.to_dict(),
+        gpt2={**gpt2.to_dict(), "bos_token_id": end, "eos_token_id": end},
         mapper=MapperConfig(kind="mlp", prefix_length=10),
-        preprocessing=Preprocessing(size=224, mean=CLIP_MEAN, std=CLIP_STD),
-        feature_width=512,
+        preprocessing=Preprocessing(size=clip.image_size, mean=CLIP_MEAN, std=CLIP_STD),
+        feature_width=clip.projection_dim,
         normalize_feature=False,
         end_token_id=end,
     )
     generation = GenerationOptions(num_beams=5, max_tokens=20)
-    return Checkpoint(ClipCap(config).eval(), real_size_tokenizer(), generation)
+    return Checkpoint(ClipCap(config).eval(), byte_pair_tokenizer(gpt2.vocab_size), generation)
 
 
 def main() -> None:

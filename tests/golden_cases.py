@@ -3,8 +3,9 @@
     python -m tests.golden_cases tests/golden
 
 `NAME_weights.pt` has the layout of the published files, `NAME_cases.json` and
-`NAME_cases.safetensors` hold the answers of `tests.original`; `python -m benchmarks.golden` reads
-them. Run it only to change the cases: what is committed is what later versions must reproduce.
+`NAME_cases.safetensors` hold the answers of `benchmarks.original`; `python -m benchmarks.golden`
+reads them. Run it only to change the cases: what is committed is what later versions must
+reproduce.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from benchmarks.original import Original
 from model.mapper import MLPMapper, TransformerMapper
-from tests.original import Original
 
 CASES, LIMIT, BEAMS, STOP = 24, 16, 5, 13
 #: How much larger the stop token is written than others, so that captions end at all.
@@ -76,7 +77,7 @@ def _scatter(module: nn.Module, spread: float) -> None:
 @torch.inference_mode()
 def answers(weights: Path, normalize: bool, features: Tensor) -> tuple[dict[str, Any], Tensor]:
     """What the original says to features [N, D]: the cases, and first logits [N, V]."""
-    original = Original(weights, normalize, STOP)
+    original = Original.read(weights, normalize, STOP)
     prefixes = [original.prefix(feature) for feature in features]
     beams = [original.beam(prefix, BEAMS, LIMIT) for prefix in prefixes]
     cases = {

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks import golden
-from tests.original import Original
+from benchmarks.original import Original
 
 OWN = Path(__file__).resolve().parents[1] / "golden"
 FOLDERS = [OWN, *map(Path, filter(None, [os.environ.get("CLIPCAP_GOLDEN")]))]
@@ -29,7 +29,7 @@ def test_the_original_algorithm_gives_the_answers_written_down(weights: Path):
     name = weights.name.removesuffix("_weights.pt")
     cases = json.loads((weights.parent / f"{name}_cases.json").read_text())
     tensors = load_file(weights.parent / f"{name}_cases.safetensors")
-    original = Original(weights, cases["clip_normalize"], cases["stop_token_id"])
+    original = Original.read(weights, cases["clip_normalize"], cases["stop_token_id"])
     prefixes = [original.prefix(feature) for feature in tensors["features"]]
     logits = torch.stack([original.logits(prefix, [[]])[0] for prefix in prefixes])
     torch.testing.assert_close(logits, tensors["first_step_logits"], atol=1e-4, rtol=0)

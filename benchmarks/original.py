@@ -21,16 +21,15 @@ MAPPER_HEADS, GPT2_HEAD_WIDTH = 8, 64
 
 
 class Original:
-    """A captioner read from a published weights file.
+    """A captioner made of published weights.
 
     Args:
-        file: A flat state dict with `gpt.*` and `clip_project.*`.
+        weights: A flat state dict with `gpt.*` and `clip_project.*`; shared, not copied.
         normalize: Whether features are divided by their norm.
         stop: The token that ends a caption and belongs to it.
     """
 
-    def __init__(self, file: Path, normalize: bool, stop: int) -> None:
-        weights = torch.load(file, map_location="cpu", weights_only=True)
+    def __init__(self, weights: dict[str, Tensor], normalize: bool, stop: int) -> None:
         self.normalize = normalize
         self.stop = stop
         self.mapper = {
@@ -51,9 +50,14 @@ class Original:
             eos_token_id=stop,
         )
         self.gpt2 = GPT2LMHeadModel(config).eval()
-        report = self.gpt2.load_state_dict(own, strict=False)
+        report = self.gpt2.load_state_dict(own, strict=False, assign=True)
         assert not report.missing_keys
         assert all(name.endswith((".attn.bias", ".masked_bias")) for name in report.unexpected_keys)
+
+    @classmethod
+    def read(cls, file: Path, normalize: bool, stop: int) -> Original:
+        """The captioner of a published weights file."""
+        return cls(torch.load(file, map_location="cpu", weights_only=True), normalize, stop)
 
     def prefix(self, feature: Tensor) -> Tensor:
         """Prefix [K, E] of a feature [D]."""
@@ -108,8 +112,10 @@ class Original:
             grown = [beam for beam in kept if self.stop in beam[1]]
             going = [beam for beam in kept if self.stop not in beam[1]]
             steps = self.logits(prefix, [tokens for _, tokens in going]).softmax(-1).log()
-            for (total, tokens), each in zip(going, steps.tolist(), strict=True):
-                grown += [(total + step, [*tokens, i]) for i, step in enumerate(each)]
+            # No more than `beams` are kept, so no more of any one beam.
+            best, ids = (each.tolist() for each in steps.topk(beams))
+            for (total, tokens), values, words in zip(going, best, ids, strict=True):
+                grown += [(total + v, [*tokens, w]) for v, w in zip(values, words, strict=True)]
             grown.sort(key=lambda each: each[0] / len(each[1]), reverse=True)
             kept = grown[:beams]
             if all(self.stop in tokens for _, tokens in kept):

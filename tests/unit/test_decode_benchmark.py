@@ -1,0 +1,34 @@
+"""The decoding benchmark measures everyone, compares tokens, and fills the page."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import decode
+from benchmarks.tables import BEGIN, END, between_marks, tables
+
+
+def test_a_tiny_captioner_is_measured_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    words = ["--quick", "--rounds", "1", "--only", "ours,hf,original,blip,int8"]
+    monkeypatch.setattr(sys, "argv", ["benchmarks.decode", *words, "--out", str(tmp_path)])
+    decode.main()
+    results = json.loads((tmp_path / "decode.json").read_text())
+    assert all(results["same_tokens"].values())
+    assert all(off < 0.02 for off in results["nats_off"].values())
+    assert {entry["task"] for entry in results["measured"]} == {"caption", "encode", "step"}
+    assert (tmp_path / "decode.png").stat().st_size > 10_000
+    page = between_marks(f"a\n{BEGIN}\nold\n{END}\nb", tables(results))
+    assert "old" not in page
+    assert "| original fp32 | 1 | 5 beams |" in page
+
+
+def test_every_caption_has_the_tokens_asked_for():
+    with torch.inference_mode():
+        for one in decode.contestants(decode.checkpoint(True).captioner, {}, decode.GROUPS, True):
+            captions = one(decode.pictures(2, one.side), 3, 7)
+            assert [len(caption) for caption in captions] == [7, 7], one.name
