@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -38,13 +40,21 @@ def real_size_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def real_size_checkpoint(seed: int = 0) -> Checkpoint:
-    """The published sizes (paper, section 4), weights random by seed."""
+def real_size_checkpoint(
+    seed: int = 0, *, clip: Mapping[str, Any] | None = None, gpt2: Mapping[str, Any] | None = None
+) -> Checkpoint:
+    """The published sizes (paper, section 4), weights random by seed.
+
+    Args:
+        seed: Of the weights.
+        clip: Fields of `CLIPVisionConfig` that shall differ, for something small in its place.
+        gpt2: Fields of `GPT2Config` that shall differ.
+    """
     torch.manual_seed(seed)
     end = VOCABULARY - 1
     config = CaptionerConfig(
-        clip=CLIPVisionConfig(projection_dim=512).to_dict(),  # the defaults are ViT-B/32's
-        gpt2=GPT2Config(bos_token_id=end, eos_token_id=end).to_dict(),  # and GPT-2 124M's
+        clip=CLIPVisionConfig(projection_dim=512, **clip or {}).to_dict(),  # ViT-B/32's
+        gpt2=GPT2Config(bos_token_id=end, eos_token_id=end, **gpt2 or {}).to_dict(),  # GPT-2 124M's
         mapper=MapperConfig(kind="mlp", prefix_length=10),
         preprocessing=Preprocessing(size=224, mean=CLIP_MEAN, std=CLIP_STD),
         feature_width=512,
