@@ -25,6 +25,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class Benchmark:
         self.files = draw_pictures(work, USUAL, 4 if quick else 16)
         self.pictures = [file.read_bytes() for file in self.files]
         self.shipped = Values.shipped()
-        self.rounds = 1 if quick else 3
+        self.rounds = 1 if quick else 4
         self.precisions = (precision,) if quick else PRECISIONS
 
     def memory(self) -> list[dict[str, Any]]:
@@ -141,11 +142,11 @@ class Benchmark:
         return rows
 
     def speed(self) -> dict[str, Any]:
-        """Rounds of in-process, REST and gRPC in turn: what the machine does beside hits all."""
+        """Rounds of handler, doors and model, there and back: what else runs here hits all."""
         batch = self.shipped.batch
         files = list(itertools.islice(itertools.cycle(self.files), batch))
-        rates: dict[str, list[float]] = {"handler": [], "model": [], "REST": [], "gRPC": []}
-        alone: dict[str, list[float]] = {"handler": [], "model": [], "REST": [], "gRPC": []}
+        rates: dict[str, list[float]] = {"handler": [], "REST": [], "gRPC": [], "model": []}
+        alone: dict[str, list[float]] = {name: [] for name in rates}
         unpacked = self.work / "in-process"
         unpacked.mkdir()
         with (
@@ -153,36 +154,27 @@ class Benchmark:
             InProcess(self.archive, self.shipped, unpacked) as inside,
         ):
             doors = {"REST": server.rest, "gRPC": server.grpc}
-            once = statistics.mean(inside.seconds("handler", files, 3)[1:])
+            whole: dict[str, Sequence[Path] | int] = {"handler": files, "model": batch}
+            single: dict[str, Sequence[Path] | int] = {"handler": files[:1], "model": 1}
+            for name in whole:
+                inside.seconds(name, single[name], 2)
+                once = min(inside.seconds(name, whole[name], 2))
             times = 2 if self.quick else max(2, round(5.0 / once))
-            inside.seconds("model", batch, 2)
-            inside.seconds("handler", files[:1], 2)
-            inside.seconds("model", 1, 2)
-            for _ in range(self.rounds):
-                rates["handler"].append(
-                    batch * times / sum(inside.seconds("handler", files, times))
-                )
-                rates["model"].append(batch * times / sum(inside.seconds("model", batch, times)))
-                for door, address in doors.items():
-                    rates[door].append(
-                        saturated(
-                            address,
-                            self.pictures,
-                            2 * batch * self.shipped.workers,
-                            2 * batch,
-                            times * batch,
-                        )
-                    )
-                count = 2 if self.quick else 8
-                alone["handler"] += inside.seconds("handler", files[:1], count)
-                alone["model"] += inside.seconds("model", 1, count)
-                for door, address in doors.items():
-                    alone[door] += one_client(address, self.pictures, count)
+            for turn in range(self.rounds):
+                for name in list(rates)[:: -1 if turn % 2 else 1]:
+                    if name in doors:
+                        door = doors[name]
+                        rate = self._capacity(door, self.shipped, times * once)
+                        alone[name] += one_client(door, self.pictures, 2 if self.quick else 6)
+                    else:
+                        rate = times * batch / sum(inside.seconds(name, whole[name], times))
+                        alone[name] += inside.seconds(name, single[name], 2 if self.quick else 6)
+                    rates[name].append(rate)
             decode = {
                 f"{width} x {height}": {
                     "decode_ms": _ms(inside.seconds("decode", pictures[:1], 8)),
                     "handler_ms": round(
-                        1000 * min(inside.seconds("handler", pictures, self.rounds)) / batch, 1
+                        1000 * min(inside.seconds("handler", pictures, 2)) / batch, 1
                     ),
                 }
                 for (width, height), pictures in (
@@ -194,6 +186,11 @@ class Benchmark:
             "batch": batch,
             "images_per_second": {
                 name: round(statistics.median(each), 2) for name, each in rates.items()
+            },
+            # Of one round each, as the machine's own speed changes from one to the next.
+            "share": {
+                name: round(statistics.median(map(truediv, each, rates["handler"])), 3)
+                for name, each in rates.items()
             },
             "rounds": {name: [round(rate, 2) for rate in each] for name, each in rates.items()},
             "alone_ms": {name: _ms(each) for name, each in alone.items()},
@@ -220,11 +217,9 @@ class Benchmark:
             }
 
     def _capacity(self, address: str, values: Values, seconds: float) -> float:
-        """Images a second, counted for about as many seconds."""
-        clients, burst = 2 * values.batch * values.workers, values.batch * values.workers
-        rough = saturated(address, self.pictures, clients, 2 * burst, burst)
-        bursts = max(1, round(rough * seconds / burst))
-        return saturated(address, self.pictures, clients, 2 * burst, bursts * burst)
+        """Images a second with batches always full."""
+        burst = values.batch * values.workers
+        return saturated(address, self.pictures, burst + values.batch, burst, seconds)
 
 
 def _ms(seconds: Sequence[float]) -> float:

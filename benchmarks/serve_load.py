@@ -23,17 +23,18 @@ from client import CaptionClient, CaptionError
 
 
 def saturated(
-    address: str, pictures: Sequence[bytes], clients: int, skipped: int, counted: int
+    address: str, pictures: Sequence[bytes], clients: int, burst: int, seconds: float
 ) -> float:
     """Images a second of a server that always has more to do.
 
     Args:
         address: `http://...` or `grpc://...`.
         pictures: Sent in turn.
-        clients: Requests under way at any time: twice what its workers take at once fills every
-            batch.
-        skipped: Answers before the count begins.
-        counted: Answers counted; a multiple of the batch, since they come in bursts of one.
+        clients: Requests under way at any time: one batch more than all workers take at once
+            keeps every batch full.
+        burst: Answers that come at about the same time. The first burst is not counted, and of
+            the others whole ones only.
+        seconds: How long to go on, for one burst at least.
 
     Raises:
         CaptionError: A request was not answered with a caption.
@@ -50,13 +51,15 @@ def saturated(
                 enough.set()
                 raise
             times.append(time.perf_counter())
-            if len(times) > skipped + counted:
+            if len(times) > 2 * burst and times[-1] - times[burst - 1] > seconds:
                 enough.set()
 
     with CaptionClient(address, retries=0) as client, ThreadPoolExecutor(clients) as pool:
         for each in [pool.submit(ask) for _ in range(clients)]:
             each.result()
-    return counted / (times[skipped + counted - 1] - times[skipped - 1])
+    intime = sum(moment <= times[burst - 1] + seconds for moment in times)
+    counted = max(1, intime // burst - 1) * burst
+    return counted / (times[burst + counted - 1] - times[burst - 1])
 
 
 def one_client(address: str, pictures: Sequence[bytes], count: int) -> list[float]:

@@ -28,7 +28,7 @@ from deploy.torchserve import TorchServe, derived_config, on_free_ports
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.torchscript import export_torchscript
-from training.archive import ROOT, archive
+from training.archive import PACKED, ROOT, archive
 
 #: Forced: how long random captions are shall not decide how long they take.
 CAPTIONS = GenerationOptions(num_beams=5, max_tokens=20, min_tokens=20)
@@ -63,7 +63,7 @@ class Values:
 
 
 def make_archive(folder: Path, precision: str, tiny: bool) -> Path:
-    """Export and pack a captioner with random weights, unless the folder holds it already.
+    """Export and pack a captioner with random weights, unless the folder holds one of this code.
 
     Args:
         folder: Where archives are kept.
@@ -71,7 +71,8 @@ def make_archive(folder: Path, precision: str, tiny: bool) -> Path:
         tiny: A captioner of a few megabytes instead of one of real size.
     """
     out = folder / f"{'tiny' if tiny else 'real'}-{precision}" / "clipcap.mar"
-    if out.is_file():
+    code = [file for room in PACKED for file in (ROOT / room).iterdir() if file.is_file()]
+    if out.is_file() and out.stat().st_mtime > max(file.stat().st_mtime for file in code):
         return out
     layers = {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64}
     small: dict[str, Any] = {
@@ -128,10 +129,6 @@ def serving(archive: Path, values: Values) -> Iterator[tuple[TorchServe, dict[st
         begin = time.monotonic()
         server.start()
         try:
-            while len(server.workers()) < values.workers:
-                if time.monotonic() - begin > 300:
-                    raise Refusal(f"{values.workers} workers were not ready within 300 s")
-                time.sleep(0.05)
             took = {"ready_seconds": round(time.monotonic() - begin, 2)}
             memory = [resident(worker) for worker in server.workers()]
             took |= dict(zip(("resident_mb", "peak_mb"), max(memory), strict=True))

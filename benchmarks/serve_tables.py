@@ -79,7 +79,7 @@ def _speed(measured: dict[str, Any], shipped: dict[str, int]) -> Iterator[Table]
         (
             name,
             f"{rates[key]:.2f}",
-            f"{rates[key] / rates['handler']:.1%}",
+            f"{measured['share'][key]:.0%}",
             f"{alone[key]:.0f} ms",
             f"{alone[key] - alone['handler']:+.0f} ms",
         )
@@ -90,7 +90,8 @@ def _speed(measured: dict[str, Any], shipped: dict[str, int]) -> Iterator[Table]
         f"TorchServe beside the model, batches of {measured['batch']}",
         ("what", "images/s", "of the handler", "one picture", "over the handler"),
         rows,
-        "Images a second with batches always full; one picture: the median of a client that asks "
+        "Images a second with batches always full, the median of several rounds; their share of "
+        "the handler's in the same round. One picture: the median of a client that asks "
         f"alone, of which up to {shipped['delay']} ms are `maxBatchDelay`.",
     )
     pictures = tuple(

@@ -96,7 +96,13 @@ def holiday(tiny_scenes: Path, tmp_path: Path) -> CaptionDataset:
 
 def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
     names = [page.name for page in PAGES]
-    assert names == ["coco.md", "fine-tune-clip.md", "published-weights.md", "your-pictures.md"]
+    assert names == [
+        "coco.md",
+        "fine-tune-clip.md",
+        "published-weights.md",
+        "serving-speed.md",
+        "your-pictures.md",
+    ]
     readme = (ROOT / "README.md").read_text()
     assert all(f"(docs/{name})" in readme for name in names)
 
