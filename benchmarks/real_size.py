@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -38,10 +40,20 @@ def byte_pair_tokenizer(vocabulary: int = VOCABULARY) -> Tokenizer:
     return tokenizer
 
 
-def real_size_checkpoint(seed: int = 0) -> Checkpoint:
-    """The published sizes (paper, section 4), weights random by seed."""
+def real_size_checkpoint(
+    seed: int = 0, *, clip: Mapping[str, Any] | None = None, gpt2: Mapping[str, Any] | None = None
+) -> Checkpoint:
+    """The published sizes (paper, section 4), weights random by seed.
+
+    Args:
+        seed: Of the weights.
+        clip: Fields of `CLIPVisionConfig` that shall differ, for something small in its place.
+        gpt2: Fields of `GPT2Config` that shall differ.
+    """
     # The defaults are ViT-B/32's and GPT-2 124M's.
-    return random_checkpoint(CLIPVisionConfig(projection_dim=512), GPT2Config(), seed)
+    return random_checkpoint(
+        CLIPVisionConfig(projection_dim=512, **clip or {}), GPT2Config(**gpt2 or {}), seed
+    )
 
 
 def random_checkpoint(clip: CLIPVisionConfig, gpt2: GPT2Config, seed: int = 0) -> Checkpoint:

@@ -49,9 +49,9 @@ def start(checkpoint: Path | None, config: Path, sample: Path | None) -> None:
         _run("exporting", "-m", "training.export", "--checkpoint", checkpoint, "--out", built)
         _run("archiving", "-m", "training.archive", "--artifact", built, "--out", CUSTOM_ARCHIVE)
     begin = time.monotonic()
-    print("starting TorchServe and waiting for a worker ...", flush=True)
+    print("starting TorchServe and waiting for its workers ...", flush=True)
     server.start()
-    print(f"a worker is ready after {time.monotonic() - begin:.1f} s (logs: {server.logs})\n")
+    print(f"they are ready after {time.monotonic() - begin:.1f} s (logs: {server.logs})\n")
     _caption_sample(server, sample or _sample_picture())
 
 

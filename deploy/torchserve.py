@@ -106,7 +106,7 @@ class TorchServe:
                 )
 
     def start(self, timeout: float = 300.0) -> None:
-        """Start the server and wait until a worker is ready.
+        """Start the server and wait until its workers are ready.
 
         Args:
             timeout: Seconds to wait.
@@ -177,7 +177,7 @@ class TorchServe:
             workers = self.describe()["workers"]
         except (urllib.error.URLError, ConnectionError, json.JSONDecodeError):
             return []
-        return [worker["pid"] for worker in workers if worker["status"] == "READY"]
+        return sorted(worker["pid"] for worker in workers if worker["status"] == "READY")
 
     @property
     def _state(self) -> Path:
@@ -231,15 +231,15 @@ class TorchServe:
         }
 
     def _wait(self, process: psutil.Process, deadline: float) -> None:
-        """Return once a worker is ready: `/ping` would say yes long before."""
-        while not self.workers():
+        """Return once all workers are ready: `/ping` would say yes long before."""
+        while not (ready := self.workers()) or len(ready) < self.describe()["minWorkers"]:
             if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
                 raise ServeError(f"TorchServe ended by itself: {self._last_words()}")
             reason = self._worker_failure()
             if reason:
                 raise ServeError(f"the worker cannot start: {reason}")
             if time.monotonic() > deadline:
-                raise ServeError(f"no worker became ready in time: {self._last_words()}")
+                raise ServeError(f"{len(ready)} workers were ready in time: {self._last_words()}")
             time.sleep(0.1)
 
     def _worker_failure(self) -> str | None:

@@ -165,7 +165,7 @@ LIMITS = {
         ({"wrong_replies": 1}, "1 wrong replies; the limit is 0"),
         ({"p95_ms": 301}, "301 p95 ms; the limit is 300"),
         ({"requests_per_second": 4.5}, "4.5 requests per second; at least 5 are wanted"),
-        ({"worker_survived": False}, "the worker was restarted"),
+        ({"worker_survived": False}, "a worker was restarted"),
     ],
 )
 def test_the_load_test_is_judged_by_its_limits(change: dict[str, Any], problem: str | None):

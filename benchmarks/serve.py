@@ -1,0 +1,285 @@
+"""What serving costs beside the captioner itself, and which settings of TorchServe are best.
+
+`python -m benchmarks.serve` packs a captioner of real size with random weights (ViT-B/32, GPT-2
+124M; `benchmarks.real_size`), which writes captions of exactly 20 tokens with 5 beams. It serves it
+as `make serve` does, loads it, prints tables, and writes `benchmarks/results/serve.json` and
+`serve.png`. Five parts, each of which `--only` measures anew alone:
+
+    memory  a worker's memory and the time to READY, for each precision
+    grid    images a second by workers, threads and batch size
+    delay   how long a request waits for others: latency of one client, and at half the capacity
+    speed   REST and gRPC against the same handler and the bare model called in a process
+    load    latency and throughput as requests come at random, from a quarter to 1.5 of capacity
+
+Clients, server and model share this machine's cores. `--write-docs` measures nothing, and writes
+`docs/serving-speed.md` from the file of results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from operator import truediv
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.readme import processor
+from benchmarks.serve_load import arriving, one_client, saturated
+from benchmarks.serve_setup import (
+    CAPTIONS,
+    LARGE,
+    USUAL,
+    InProcess,
+    Values,
+    draw_pictures,
+    make_archive,
+    resident,
+    serving,
+    weights_mb,
+)
+from benchmarks.serve_tables import RESULTS, draw, tables, write_docs
+from client import CaptionError
+from deploy.torchserve import ServeError
+from model.linear import PRECISIONS
+from model.refusal import Refusal
+from training.command import command
+
+BATCHES = (1, 4, 8, 16)
+DELAYS = (0, 5, 20, 50)
+#: Parts of the capacity that are offered.
+LOADS = (0.25, 0.5, 0.7, 0.9, 1.5)
+#: Requests that TorchServe lets wait (`job_queue_size` of config.properties).
+QUEUE = 64
+
+
+class Benchmark:
+    """The parts, each a method that returns what goes into the results under its name.
+
+    Args:
+        folder: Where archives are kept.
+        work: An empty folder.
+        precision: What all parts but `memory` serve.
+        quick: A tiny captioner and few requests: to try the command, not to measure.
+    """
+
+    def __init__(self, folder: Path, work: Path, precision: str, quick: bool) -> None:
+        self.folder, self.work, self.quick = folder, work, quick
+        self.archive = make_archive(folder, precision, quick)
+        self.files = draw_pictures(work, USUAL, 4 if quick else 16)
+        self.pictures = [file.read_bytes() for file in self.files]
+        self.shipped = Values.shipped()
+        self.rounds = 1 if quick else 4
+        self.precisions = (precision,) if quick else PRECISIONS
+
+    def memory(self) -> list[dict[str, Any]]:
+        """One start for each precision."""
+        rows = []
+        for precision in self.precisions:
+            archive = make_archive(self.folder, precision, self.quick)
+            with serving(archive, self.shipped) as (server, took):
+                rate = self._capacity(server.rest, self.shipped, 1 if self.quick else 4.0)
+                rows.append(
+                    {
+                        "precision": precision,
+                        "weights_mb": weights_mb(archive),
+                        **took,
+                        "serving_mb": max(resident(each)[0] for each in server.workers()),
+                        "images_per_second": round(rate, 2),
+                    }
+                )
+        return rows
+
+    def grid(self) -> list[dict[str, Any]]:
+        """Capacity by workers x threads and batch size."""
+        cores = len(os.sched_getaffinity(0))
+        shapes = sorted({(1, cores), (cores, 1)})
+        batches = (2,) if self.quick else BATCHES
+        rows = []
+        for (workers, threads), batch in itertools.product(shapes, batches):
+            values = Values(workers, threads, batch, self.shipped.delay)
+            with serving(self.archive, values) as (server, took):
+                rate = self._capacity(server.rest, values, 1 if self.quick else 6.0)
+                rows.append(
+                    {
+                        "workers": workers,
+                        "threads": threads,
+                        "batch": batch,
+                        "images_per_second": round(rate, 2),
+                        **took,
+                    }
+                )
+        return rows
+
+    def delay(self) -> list[dict[str, Any]]:
+        """Latency by `maxBatchDelay`, alone and at half of the capacity."""
+        rows = []
+        capacity = 0.0
+        for delay in (0,) if self.quick else DELAYS:
+            values = Values(self.shipped.workers, self.shipped.threads, self.shipped.batch, delay)
+            with serving(self.archive, values) as (server, _):
+                capacity = capacity or self._capacity(server.rest, values, 6.0)
+                alone = one_client(server.rest, self.pictures, 3 if self.quick else 10)
+                half = arriving(
+                    server.rest, self.pictures, capacity / 2, 1 if self.quick else 15, seed=1
+                )
+                rows.append(
+                    {
+                        "delay_ms": delay,
+                        "alone_p50_ms": _ms(alone),
+                        "half_p50_ms": half["p50_ms"],
+                        "half_p99_ms": half["p99_ms"],
+                        "half_failed": half["sent"] - half["captioned"],
+                    }
+                )
+        return rows
+
+    def speed(self) -> dict[str, Any]:
+        """Rounds of handler, doors and model, there and back: what else runs here hits all."""
+        batch = self.shipped.batch
+        files = list(itertools.islice(itertools.cycle(self.files), batch))
+        rates: dict[str, list[float]] = {"handler": [], "REST": [], "gRPC": [], "model": []}
+        alone: dict[str, list[float]] = {name: [] for name in rates}
+        unpacked = self.work / "in-process"
+        unpacked.mkdir()
+        with (
+            serving(self.archive, self.shipped) as (server, _),
+            InProcess(self.archive, self.shipped, unpacked) as inside,
+        ):
+            doors = {"REST": server.rest, "gRPC": server.grpc}
+            whole: dict[str, Sequence[Path] | int] = {"handler": files, "model": batch}
+            single: dict[str, Sequence[Path] | int] = {"handler": files[:1], "model": 1}
+            for name in whole:
+                inside.seconds(name, single[name], 2)
+                once = min(inside.seconds(name, whole[name], 2))
+            times = 2 if self.quick else max(2, round(5.0 / once))
+            for turn in range(self.rounds):
+                for name in list(rates)[:: -1 if turn % 2 else 1]:
+                    if name in doors:
+                        door = doors[name]
+                        rate = self._capacity(door, self.shipped, times * once)
+                        alone[name] += one_client(door, self.pictures, 2 if self.quick else 6)
+                    else:
+                        rate = times * batch / sum(inside.seconds(name, whole[name], times))
+                        alone[name] += inside.seconds(name, single[name], 2 if self.quick else 6)
+                    rates[name].append(rate)
+            decode = {
+                f"{width} x {height}": {
+                    "decode_ms": _ms(inside.seconds("decode", pictures[:1], 8)),
+                    "handler_ms": round(
+                        1000 * min(inside.seconds("handler", pictures, 2)) / batch, 1
+                    ),
+                }
+                for (width, height), pictures in (
+                    (USUAL, files),
+                    (LARGE, draw_pictures(self.work, LARGE, 1) * batch),
+                )
+            }
+        return {
+            "batch": batch,
+            "images_per_second": {
+                name: round(statistics.median(each), 2) for name, each in rates.items()
+            },
+            # Of one round each, as the machine's own speed changes from one to the next.
+            "share": {
+                name: round(statistics.median(map(truediv, each, rates["handler"])), 3)
+                for name, each in rates.items()
+            },
+            "rounds": {name: [round(rate, 2) for rate in each] for name, each in rates.items()},
+            "alone_ms": {name: _ms(each) for name, each in alone.items()},
+            "decode": decode,
+        }
+
+    def load(self) -> dict[str, Any]:
+        """Open-loop loads, the lightest first; then whether the same workers still answer."""
+        rows = []
+        with serving(self.archive, self.shipped) as (server, _):
+            workers = server.workers()
+            capacity = self._capacity(server.rest, self.shipped, 1 if self.quick else 8.0)
+            for share in (0.5, 1.5) if self.quick else LOADS:
+                # Beyond the capacity it takes a while until as many wait as may.
+                filling = QUEUE / ((share - 1) * capacity) if share > 1 else 0.0
+                seconds = 1.0 if self.quick else 20.0 + filling
+                row = arriving(server.rest, self.pictures, share * capacity, seconds, seed=1)
+                rows.append({"share": share, **row})
+            one_client(server.rest, self.pictures, 1)
+            return {
+                "capacity": round(capacity, 2),
+                "workers_survived": server.workers() == workers,
+                "loads": rows,
+            }
+
+    def _capacity(self, address: str, values: Values, seconds: float) -> float:
+        """Images a second with batches always full."""
+        burst = values.batch * values.workers
+        return saturated(address, self.pictures, burst + values.batch, burst, seconds)
+
+
+def _ms(seconds: Sequence[float]) -> float:
+    return round(statistics.median(seconds) * 1000, 1)
+
+
+def main() -> None:
+    """Measure the parts asked for; write results, picture and tables."""
+    parts: dict[str, Callable[[Benchmark], Any]] = {
+        "memory": Benchmark.memory,
+        "grid": Benchmark.grid,
+        "delay": Benchmark.delay,
+        "speed": Benchmark.speed,
+        "load": Benchmark.load,
+    }
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="int8", help="what is served")
+    parser.add_argument("--only", choices=parts, nargs="+", help="parts to measure; others stay")
+    parser.add_argument("--quick", action="store_true", help="a tiny captioner, few requests")
+    parser.add_argument("--archives", type=Path, help="folder that keeps the archives made")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--write-docs", action="store_true", help="only docs/serving-speed.md")
+    options = parser.parse_args()
+    file = options.out / "serve.json"
+    if options.write_docs:
+        write_docs(json.loads(file.read_text()))
+        return
+    if options.quick and options.out == RESULTS:
+        raise Refusal("--quick measures nothing worth keeping; give it another folder with --out")
+    if options.only and file.is_file():
+        results = json.loads(file.read_text())
+    else:
+        results = {"command": "python -m benchmarks.serve", "parts": {}}
+    results |= {
+        "machine": f"{os.cpu_count()} cores, {processor()}",
+        "precision": options.precision,
+        "captions": CAPTIONS.to_dict(),
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="clipcap-serve-") as temporary:
+        kept = options.archives or Path(temporary, "archives")
+        kept.mkdir(parents=True, exist_ok=True)
+        benchmark = Benchmark(kept, Path(temporary), options.precision, options.quick)
+        try:
+            for name in options.only or parts:
+                measured = parts[name](benchmark)
+                values = vars(benchmark.shipped)
+                date = datetime.date.today().isoformat()
+                results["parts"][name] = {"date": date, "shipped": values, "measured": measured}
+                file.write_text(json.dumps(results, indent=2) + "\n")
+        except (ServeError, CaptionError) as error:
+            raise Refusal(str(error)) from error
+    if "load" in results["parts"]:
+        draw(options.out / "serve.png", results)
+    console = Console(width=110)
+    for table in tables(results):
+        console.print(table.rich())
+
+
+if __name__ == "__main__":
+    command(main)

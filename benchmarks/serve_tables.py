@@ -1,0 +1,247 @@
+"""Tables and the picture of `benchmarks.serve`, all from its file of results.
+
+`tables(results)` gives them to whoever writes a page; `write_docs` writes `docs/serving-speed.md`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.table import Table as RichTable
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "serving-speed.md"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """One part's figures as text.
+
+    Attributes:
+        part: Which part of the results it shows.
+        title: What it shows, in words.
+        columns: Names.
+        rows: A cell for each column.
+        note: A sentence on how to read it, or empty.
+    """
+
+    part: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    def rich(self) -> RichTable:
+        """For a terminal."""
+        shown = RichTable(title=self.title, title_justify="left", caption=self.note or None)
+        for place, name in enumerate(self.columns):
+            shown.add_column(name, justify="right" if place else "left")
+        for row in self.rows:
+            shown.add_row(*row)
+        return shown
+
+    def markdown(self) -> str:
+        """For a page."""
+        rule = ["---", *["---:"] * (len(self.columns) - 1)]
+        lines = [f"| {' | '.join(row)} |" for row in (self.columns, rule, *self.rows)]
+        return "\n".join([*lines, *(["", self.note] if self.note else [])])
+
+
+def tables(results: dict[str, Any]) -> Iterator[Table]:
+    """A table for each part that was measured."""
+    makers: dict[str, Callable[[Any, dict[str, int]], Iterator[Table]]] = {
+        "speed": _speed,
+        "load": _load,
+        "grid": _grid,
+        "delay": _delay,
+        "memory": _memory,
+    }
+    for name, make in makers.items():
+        if name in results["parts"]:
+            part = results["parts"][name]
+            yield from make(part["measured"], part["shipped"])
+
+
+def _speed(measured: dict[str, Any], shipped: dict[str, int]) -> Iterator[Table]:
+    rates, alone = measured["images_per_second"], measured["alone_ms"]
+    names = {
+        "model": "the model alone, pixels to captions",
+        "handler": "the handler in a process, JPEG to JSON",
+        "REST": "TorchServe over REST",
+        "gRPC": "TorchServe over gRPC",
+    }
+    rows = tuple(
+        (
+            name,
+            f"{rates[key]:.2f}",
+            f"{measured['share'][key]:.0%}",
+            f"{alone[key]:.0f} ms",
+            f"{alone[key] - alone['handler']:+.0f} ms",
+        )
+        for key, name in names.items()
+    )
+    yield Table(
+        "speed",
+        f"TorchServe beside the model, batches of {measured['batch']}",
+        ("what", "images/s", "of the handler", "one picture", "over the handler"),
+        rows,
+        "Images a second with batches always full, the median of several rounds; their share of "
+        "the handler's in the same round. One picture: the median of a client that asks "
+        f"alone, of which up to {shipped['delay']} ms are `maxBatchDelay`.",
+    )
+    pictures = tuple(
+        (
+            size,
+            f"{each['decode_ms']:.0f} ms",
+            f"{each['handler_ms']:.0f} ms",
+        )
+        for size, each in measured["decode"].items()
+    )
+    columns = ("JPEG", "decoding alone", "a picture of a batch")
+    yield Table("speed", "What decoding a picture takes", columns, pictures)
+
+
+def _load(measured: dict[str, Any], _: dict[str, int]) -> Iterator[Table]:
+    rows = tuple(
+        (
+            f"{row['share']:.0%}",
+            f"{row['offered_per_second']:.1f}/s",
+            f"{row['images_per_second']:.1f}/s",
+            f"{row['p50_ms']:.0f} ms",
+            f"{row['p99_ms']:.0f} ms",
+            f"{row['sent']}",
+            f"{row['overloaded']}",
+            f"{row['failed']}",
+        )
+        for row in measured["loads"]
+    )
+    columns = ("of capacity", "offered", "captioned", "p50", "p99", "requests", "503", "failed")
+    survived = "the same" if measured["workers_survived"] else "NOT the same"
+    note = (
+        f"Requests come at random (Poisson); capacity is {measured['capacity']:.1f} images/s. "
+        f"After the last, {survived} workers answered."
+    )
+    yield Table("load", "Latency and throughput under load, over REST", columns, rows, note)
+
+
+def _grid(measured: list[dict[str, Any]], shipped: dict[str, int]) -> Iterator[Table]:
+    best = max(row["images_per_second"] for row in measured)
+    rows = tuple(
+        (
+            f"{row['workers']} x {row['threads']}" + _mark(row, shipped),
+            str(row["batch"]),
+            f"{row['images_per_second']:.2f}",
+            f"{row['images_per_second'] / best:.0%}",
+            f"{row['workers'] * row['resident_mb']:.0f} MB",
+            f"{row['ready_seconds']:.1f} s",
+        )
+        for row in measured
+    )
+    columns = ("workers x threads", "batchSize", "images/s", "of the best", "memory", "READY")
+    yield Table("grid", "Workers, threads and batch size", columns, rows, "*: what is shipped.")
+
+
+def _mark(row: dict[str, Any], shipped: dict[str, int]) -> str:
+    return " *" if all(row[key] == shipped[key] for key in ("workers", "threads", "batch")) else ""
+
+
+def _delay(measured: list[dict[str, Any]], shipped: dict[str, int]) -> Iterator[Table]:
+    rows = tuple(
+        (
+            f"{row['delay_ms']} ms" + (" *" if row["delay_ms"] == shipped["delay"] else ""),
+            f"{row['alone_p50_ms']:.0f} ms",
+            f"{row['half_p50_ms']:.0f} ms",
+            f"{row['half_p99_ms']:.0f} ms",
+        )
+        for row in measured
+    )
+    columns = ("maxBatchDelay", "one client", "p50 at half load", "p99 at half load")
+    yield Table(
+        "delay", "How long a request waits for others", columns, rows, "*: what is shipped."
+    )
+
+
+def _memory(measured: list[dict[str, Any]], _: dict[str, int]) -> Iterator[Table]:
+    rows = tuple(
+        (
+            row["precision"],
+            f"{row['weights_mb']:.0f} MB",
+            f"{row['resident_mb']:.0f} MB",
+            f"{row['resident_mb'] - row['weights_mb']:+.0f} MB",
+            f"{row['peak_mb']:.0f} MB",
+            f"{row['peak_mb'] / row['resident_mb']:.2f}",
+            f"{row['serving_mb']:.0f} MB",
+            f"{row['ready_seconds']:.1f} s",
+            f"{row['images_per_second']:.2f}",
+        )
+        for row in measured
+    )
+    memory = ("worker", "over", "peak", "peak / worker", "serving")
+    columns = ("precision", "weights", *memory, "READY after", "images/s")
+    note = "worker and peak: at READY; serving: after full batches."
+    yield Table("memory", "A worker's memory, and its start", columns, rows, note)
+
+
+def draw(file: Path, results: dict[str, Any]) -> None:
+    """Latency against offered load, with what was refused."""
+    measured = results["parts"]["load"]["measured"]
+    loads = measured["loads"]
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained", dpi=130)
+    axes = figure.subplots()
+    offered = [100 * row["share"] for row in loads]
+    axes.axvline(100, color="#bbbbbb", linewidth=1)
+    for label, colour, name in (("p99", "#d98e4a", "p99_ms"), ("median", "#1f6f78", "p50_ms")):
+        seconds = [row[name] / 1000 for row in loads]
+        axes.plot(offered, seconds, color=colour, marker="o", markersize=4, label=label)
+    for row in loads:
+        if row["overloaded"]:
+            text = f"{row['overloaded'] / row['sent']:.0%} answered 503"
+            place = (100 * row["share"], row["p99_ms"] / 1000)
+            axes.annotate(text, place, (-6, 8), textcoords="offset points", ha="right", fontsize=9)
+    axes.set(yscale="log", xlabel=f"offered load, % of {measured['capacity']:.1f} images/s")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_title("Seconds from when a request was due to its caption", loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    figure.savefig(file, facecolor="white")
+
+
+def write_docs(results: dict[str, Any]) -> None:
+    """Write `docs/serving-speed.md`."""
+    captions = results["captions"]
+    lines = [
+        "# How fast it serves",
+        "",
+        "<!-- written by: python -m benchmarks.serve --write-docs -->",
+        "",
+        f"A captioner of real size (ViT-B/32, GPT-2 124M) with random weights in "
+        f"{results['precision']}, {captions['max_tokens']} tokens a caption, "
+        f"{captions['num_beams']} beams, JPEGs of 640 x 480. Clients, server and model share one "
+        f"machine: {results['machine']}. `{results['command']}` measures and keeps the figures in "
+        "`benchmarks/results/serve.json`.",
+    ]
+    for table in tables(results):
+        date = results["parts"][table.part]["date"]
+        lines += [
+            "",
+            f"## {table.title}",
+            "",
+            table.markdown(),
+            "",
+            f"`--only {table.part}`, {date}",
+        ]
+        if table.part == "load":
+            lines += ["", "![Latency against load](../benchmarks/results/serve.png)"]
+        if table.part == "memory":
+            lines += [
+                "",
+                "Workers share no weights: `torch.jit.load` reads the file into memory of its own "
+                "process, and the linear layers are then laid out anew for the processor. So two "
+                "workers need twice the memory of one.",
+            ]
+    PAGE.write_text("\n".join(lines) + "\n")
