@@ -166,7 +166,7 @@ class InProcess:
     Args:
         archive: The archive that it loads.
         values: Its `threads` count; batches are as large as asked.
-        folder: An empty folder to unpack into.
+        folder: A folder to make and unpack into.
     """
 
     def __init__(self, archive: Path, values: Values, folder: Path) -> None:

@@ -63,15 +63,14 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
     }
     for name, make in makers.items():
         if name in results["parts"]:
-            part = results["parts"][name]
-            yield from make(part["measured"], part["shipped"])
+            yield from make(results["parts"][name]["measured"], results["shipped"])
 
 
 def _speed(measured: dict[str, Any], shipped: dict[str, int]) -> Iterator[Table]:
     rates, alone = measured["images_per_second"], measured["alone_ms"]
     names = {
         "model": "the model alone, pixels to captions",
-        "handler": "the handler in a process, JPEG to JSON",
+        "handler": "the handler without TorchServe, JPEG to JSON",
         "REST": "TorchServe over REST",
         "gRPC": "TorchServe over gRPC",
     }
@@ -90,7 +89,8 @@ def _speed(measured: dict[str, Any], shipped: dict[str, int]) -> Iterator[Table]
         f"TorchServe beside the model, batches of {measured['batch']}",
         ("what", "images/s", "of the handler", "one picture", "over the handler"),
         rows,
-        "Images a second with batches always full, the median of several rounds; their share of "
+        "Images a second with batches always full (without TorchServe in as many processes as it "
+        "has workers), the median of several rounds; their share of "
         "the handler's in the same round. One picture: the median of a client that asks "
         f"alone, of which up to {shipped['delay']} ms are `maxBatchDelay`.",
     )
@@ -211,6 +211,13 @@ def draw(file: Path, results: dict[str, Any]) -> None:
     figure.savefig(file, facecolor="white")
 
 
+def _values(results: dict[str, Any]) -> str:
+    """The values of `model-config.yaml` that are shipped."""
+    names = {"workers": "minWorkers", "threads": "threads", "batch": "batchSize"}
+    names["delay"] = "maxBatchDelay"
+    return ", ".join(f"`{name}: {results['shipped'][key]}`" for key, name in names.items())
+
+
 def write_docs(results: dict[str, Any]) -> None:
     """Write `docs/serving-speed.md`."""
     captions = results["captions"]
@@ -221,8 +228,9 @@ def write_docs(results: dict[str, Any]) -> None:
         "",
         f"A captioner of real size (ViT-B/32, GPT-2 124M) with random weights in "
         f"{results['precision']}, {captions['max_tokens']} tokens a caption, "
-        f"{captions['num_beams']} beams, JPEGs of 640 x 480. Clients, server and model share one "
-        f"machine: {results['machine']}. `{results['command']}` measures and keeps the figures in "
+        f"{captions['num_beams']} beams, JPEGs of 640 x 480. Served with "
+        f"{_values(results)}. Clients, server and model share one machine: "
+        f" {results['machine']}. `{results['command']}` measures and keeps the figures in "
         "`benchmarks/results/serve.json`.",
     ]
     for table in tables(results):
