@@ -10,9 +10,7 @@ import dataclasses
 import logging
 import os
 import time
-import warnings
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +45,6 @@ class CaptionHandler:
         try:
             self.settings = caption_settings.read(context.model_yaml_config or {})
             torch.set_num_threads(self.settings.threads)
-            self.decoders = ThreadPoolExecutor(self.settings.threads)
             _check_origin(folder)
             self.artifact = Artifact.load(folder)
             self._warm_up()
@@ -66,16 +63,13 @@ class CaptionHandler:
     def preprocess(
         self, rows: Sequence[Mapping[str, Any]], context: Context
     ) -> list[Prepared | Failure | None]:
-        """Read each request and decode its pictures, some at a time; None is a describe call."""
+        """Read each request and decode its pictures; None stands for a describe call."""
         begin = time.monotonic()
         self.deadline = begin + self.settings.deadline_seconds
-        headers = [context.get_all_request_header(index) for index in range(len(rows))]
-        # Pillow decodes without Python's lock: the pictures of a batch share out the cores that
-        # the model has to itself afterwards. Threads undo each other's `catch_warnings` in any
-        # order; the one around them all puts things right.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            prepared = list(self.decoders.map(self._prepare, rows, headers))
+        prepared = [
+            self._prepare(row, context.get_all_request_header(index))
+            for index, row in enumerate(rows)
+        ]
         self._emit(context, "clipcap_decode_seconds", time.monotonic() - begin)
         return prepared
 

@@ -100,7 +100,6 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
         "coco.md",
         "fine-tune-clip.md",
         "published-weights.md",
-        "serving-speed.md",
         "speed.md",
         "your-pictures.md",
     ]
@@ -174,6 +173,7 @@ def test_coco(run: Run, tiny_scenes: Path):
         assert Checkpoint.load(f"models/{name}").captioner.config.mapper.kind == kind
         figures = json.loads(Path(f"reports/{name}/metrics.json").read_text())
         assert set(figures) == {"test", "weights_sha256"}
+        assert set(figures) == {"test", "weights_sha256", "precisions"}
 
 
 def put_archives(folder: Path, scenes: CaptionDataset) -> None:
