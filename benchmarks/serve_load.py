@@ -44,15 +44,14 @@ def saturated(
     times: list[float] = []
 
     def ask() -> None:
-        while not enough.is_set():
-            try:
+        try:
+            while not enough.is_set():
                 client.caption(next(order))
-            except BaseException:
-                enough.set()
-                raise
-            times.append(time.perf_counter())
-            if len(times) > 2 * burst and times[-1] - times[burst - 1] > seconds:
-                enough.set()
+                times.append(time.perf_counter())
+                if len(times) > 2 * burst and times[-1] - times[burst - 1] > seconds:
+                    break
+        finally:
+            enough.set()  # one that is done, or failed, ends the others
 
     with CaptionClient(address, retries=0) as client, ThreadPoolExecutor(clients) as pool:
         for each in [pool.submit(ask) for _ in range(clients)]:

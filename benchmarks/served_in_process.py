@@ -11,6 +11,7 @@ only makes pixels. The answer is a line of JSON: the seconds that each time took
 from __future__ import annotations
 
 import json
+import runpy
 import sys
 import time
 from collections.abc import Callable
@@ -18,23 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
-from ts.model_loader import TsModelLoader
 
 from model.image import load_image, to_pixels
 
-
-def load(folder: Path) -> Any:
-    """The archive's service, as `ts.model_service_worker` makes it."""
-    manifest = json.loads((folder / "MAR-INF" / "MANIFEST.json").read_text())["model"]
-    metrics = MetricsCacheYamlImpl(str(folder / "handler" / "metrics.yaml"))
-    metrics.initialize_cache()
-    metrics.model_name = manifest["modelName"]
-    service = TsModelLoader().load(
-        manifest["modelName"], str(folder), manifest["handler"], batch_size=1, metrics_cache=metrics
-    )
-    service.set_cl_socket(None)
-    return service
+TRY_ARCHIVE = Path(__file__).parents[1] / "training" / "try_archive.py"
 
 
 def timed(work: Callable[[], object], times: int) -> list[float]:
@@ -85,7 +73,8 @@ def main(folder: Path) -> None:
     """Answer until stdin ends."""
     replies = sys.stdout
     sys.stdout = sys.stderr  # the handler's logs and metrics are no answers
-    service = load(folder)
+    # By its path: what is imported by name here is the archive's own code.
+    service = runpy.run_path(str(TRY_ARCHIVE))["load"](folder)
     for line in sys.stdin:
         print(json.dumps(answer(service, *json.loads(line))), file=replies, flush=True)
 

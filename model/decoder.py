@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.linear import GeluLinear
 from model.output_layer import OutputLayer
 
 
@@ -51,7 +52,7 @@ class Block(nn.Module):
         self.c_attn = nn.Linear(width, 3 * width)
         self.attn_proj = nn.Linear(width, width)
         self.ln_2 = nn.LayerNorm(width, eps=epsilon)
-        self.c_fc = nn.Linear(width, inner)
+        self.c_fc = GeluLinear(width, inner)
         self.mlp_proj = nn.Linear(inner, width)
 
     def project(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,8 +67,7 @@ class Block(nn.Module):
     def finish(self, hidden: Tensor, mixed: Tensor) -> Tensor:
         """What follows attention: hidden states [B, N, E] from its output [B, H, N, E/H]."""
         hidden = hidden + self.attn_proj(mixed.transpose(1, 2).reshape(hidden.shape))
-        inner = F.gelu(self.c_fc(self.ln_2(hidden)), approximate="tanh")
-        return hidden + self.mlp_proj(inner)
+        return hidden + self.mlp_proj(self.c_fc(self.ln_2(hidden)))
 
 
 class Decoder(nn.Module):

@@ -22,6 +22,7 @@ import warnings
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from model.refusal import Refusal
 
@@ -29,8 +30,21 @@ from model.refusal import Refusal
 PRECISIONS = ("fp32", "bf16", "int8")
 
 
+class GeluLinear(nn.Linear):
+    """A linear layer and the GELU behind it, in GPT-2's approximation by tanh.
+
+    One module, so that the multiplication can apply it to its sums before it rounds them.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map [..., in] to [..., out]."""
+        return F.gelu(F.linear(input, self.weight, self.bias), approximate="tanh")
+
+
 class PackedLinear(nn.Module):
-    """y = x W' + b in the type of its weights; sums are float32.
+    """y = x W' + b, and GELU of it for a `GeluLinear`, in the type of its weights.
+
+    Sums are float32, and GELU is applied to them.
 
     Args:
         linear: The trained layer; weights that keep their type are shared, not copied.
@@ -41,22 +55,24 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.weight = linear.weight.detach().to(dtype)
         self.bias = _bias(linear).to(dtype)
+        self.gelu = isinstance(linear, GeluLinear)
         self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
         self.ready = True
 
     @torch.jit.export
-    def __getstate__(self) -> tuple[Tensor, Tensor, bool]:
+    def __getstate__(self) -> tuple[Tensor, Tensor, bool, bool]:
         """What the file holds: plain weights."""
-        return self.weight, self.bias, self.training
+        return self.weight, self.bias, self.gelu, self.training
 
     @torch.jit.export
-    def __setstate__(self, state: tuple[Tensor, Tensor, bool]) -> None:
+    def __setstate__(self, state: tuple[Tensor, Tensor, bool, bool]) -> None:
         """Take them from the file, not packed yet."""
         self.weight = state[0]
         self.bias = state[1]
+        self.gelu = state[2]
         self.packed = torch.empty([0])
         self.ready = False
-        self.training = state[2]
+        self.training = state[3]
 
     @torch.jit.export
     def pack(self) -> None:
@@ -69,8 +85,9 @@ class PackedLinear(nn.Module):
         """Map float32 [..., in] to float32 [..., out]."""
         if not self.ready:
             self.pack()
+        after = "gelu" if self.gelu else "none"
         return torch.ops.mkldnn._linear_pointwise(
-            x.to(self.bias.dtype), self.packed, self.bias, "none", [], ""
+            x.to(self.bias.dtype), self.packed, self.bias, after, [], "tanh"
         ).to(x.dtype)
 
 
@@ -84,28 +101,28 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.weight, self.scale = int8_rows(linear.weight.detach())
-        self.bias = _bias(linear)
+        self.bias = torch.empty(0) if linear.bias is None else linear.bias.detach()
+        self.gelu = isinstance(linear, GeluLinear)
         self.zeros = torch.zeros([self.weight.shape[0]], dtype=torch.int32)
-        self.middle = torch.tensor(128.5)
         self.packed = torch.ops.onednn.qlinear_prepack(self.weight, None)
         self.ready = True
 
     @torch.jit.export
-    def __getstate__(self) -> tuple[Tensor, Tensor, Tensor, bool]:
+    def __getstate__(self) -> tuple[Tensor, Tensor, Tensor, bool, bool]:
         """What the file holds: plain 8-bit weights, their scales, and the bias."""
-        return self.weight, self.scale, self.bias, self.training
+        return self.weight, self.scale, self.bias, self.gelu, self.training
 
     @torch.jit.export
-    def __setstate__(self, state: tuple[Tensor, Tensor, Tensor, bool]) -> None:
+    def __setstate__(self, state: tuple[Tensor, Tensor, Tensor, bool, bool]) -> None:
         """Take them from the file, not packed yet."""
         self.weight = state[0]
         self.scale = state[1]
         self.bias = state[2]
+        self.gelu = state[3]
         self.zeros = torch.zeros([state[0].shape[0]], dtype=torch.int32)
-        self.middle = torch.tensor(128.5)
         self.packed = torch.empty([0])
         self.ready = False
-        self.training = state[3]
+        self.training = state[4]
 
     @torch.jit.export
     def pack(self) -> None:
@@ -115,13 +132,17 @@ class Int8Linear(nn.Module):
         self.ready = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map float32 [..., in] to float32 [..., out]."""
+        """Map float32 [..., in] to float32 [..., out].
+
+        Of several ways to write each line, these are those that torch vectorises: it does not
+        vectorise conversion of floats to bytes, nor addcmul that broadcasts.
+        """
         if not self.ready:
             self.pack()
         scale = x.abs().amax(-1, keepdim=True).clamp_(min=1e-20).div_(127.0)  # [..., 1]
-        # Unsigned with 128 in the middle, which is what processors multiply by signed weights;
-        # cutting the fraction off behind adding a half rounds.
-        rounded = torch.addcmul(self.middle, x, scale.reciprocal()).to(torch.uint8)
+        # Processors multiply unsigned inputs by signed weights, so zero is at 128; cutting the
+        # fraction off behind adding a half rounds.
+        rounded = (x * scale.reciprocal()).add_(128.5).to(torch.int16).to(torch.uint8)
         y = torch.ops.onednn.qlinear_pointwise(
             rounded,
             1.0,
@@ -136,8 +157,13 @@ class Int8Linear(nn.Module):
             "none",
             [],
             "",
-        )
-        return torch.addcmul(self.bias, y, scale)
+        ).mul_(scale)
+        if self.bias.numel() > 0:
+            y.add_(self.bias)
+        if self.gelu:  # x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)), which is the same
+            gate = (y * y).mul_(0.07135481627).add_(1.59576912161).mul_(y).sigmoid_()
+            y.mul_(gate)
+        return y
 
 
 def _packed(linear: nn.Linear, precision: str) -> nn.Module:
@@ -175,9 +201,9 @@ def why_not(precision: str) -> str:
 
 
 def pack_linears(module: nn.Module, precision: str) -> None:
-    """Replace, in place and all the way down, every plain `nn.Linear` by one of this precision.
+    """Replace, in place and all the way down, `nn.Linear` and `GeluLinear` by this precision's.
 
-    Subclasses of it are left alone: attention layers of torch reach into theirs for the weights.
+    Other subclasses are left alone: attention layers of torch reach into theirs for the weights.
 
     Raises:
         Refusal: A precision that there is not, or that this processor has not.
@@ -189,7 +215,7 @@ def pack_linears(module: nn.Module, precision: str) -> None:
     if not torch.backends.mkldnn.is_available():
         return  # plain layers compute the same
     for name, child in module.named_children():
-        if type(child) is nn.Linear:
+        if isinstance(child, nn.Linear) and type(child) in (nn.Linear, GeluLinear):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
                 # Compiled at once: a trace cannot look into these operators' arguments.

@@ -236,7 +236,8 @@ def _assemble(checkpoint: Checkpoint, precision: str) -> _Captioner:
     mapper = copy.deepcopy(captioner.mapper)
     if captioner.clip is not None and captioner.clip.linears_are_called:
         pack_linears(encoder, precision)
-    pack_linears(mapper, precision)
+    # Once an image, and every step reads what it wrote: exact at next to no cost.
+    pack_linears(mapper, "fp32")
     search = build_search(captioner, precision)
     return _Captioner(encoder, mapper, search, config.normalize_feature).eval()
 

@@ -10,14 +10,15 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from ts.model_loader import TsModelLoader
 
 
-def main(folder: Path) -> str:
-    """The reply to one picture, as a worker would send it."""
+def load(folder: Path) -> Any:
+    """The archive's service, as `ts.model_service_worker` makes it."""
     manifest = json.loads((folder / "MAR-INF" / "MANIFEST.json").read_text())["model"]
     metrics = MetricsCacheYamlImpl(str(folder / "handler" / "metrics.yaml"))
     metrics.initialize_cache()
@@ -26,6 +27,12 @@ def main(folder: Path) -> str:
         manifest["modelName"], str(folder), manifest["handler"], batch_size=1, metrics_cache=metrics
     )
     service.set_cl_socket(None)
+    return service
+
+
+def main(folder: Path) -> str:
+    """The reply to one picture, as a worker would send it."""
+    service = load(folder)
     picture = io.BytesIO()
     Image.new("RGB", (320, 240), "grey").save(picture, "JPEG")
     field = {"name": "body", "contentType": "image/jpeg", "value": bytearray(picture.getvalue())}

@@ -131,6 +131,7 @@ def test_the_fastest_precision_that_passed_is_chosen():
         choose_precision("fp8", None)
 
 
+# Where the processor has no bf16 products the precision is refused, so nothing is to be compared.
 @pytest.mark.skipif(bool(why_not("bf16")), reason=why_not("bf16"))
 def test_a_narrow_artifact_that_finds_captions_less_likely_is_refused(checkpoint: Checkpoint):
     compare(checkpoint, unexported(checkpoint, "bf16"))

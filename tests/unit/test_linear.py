@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.linear import PRECISIONS, pack_linears, why_not
+from model.linear import PRECISIONS, GeluLinear, pack_linears, why_not
 from model.output_layer import NarrowOutputLayer, OutputLayer, largest
 from model.refusal import Refusal
 
@@ -23,10 +23,13 @@ def _seed():
 
 
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("layer", [nn.Linear, GeluLinear])
 @pytest.mark.parametrize("precision", HERE)
 @torch.inference_mode()
-def test_a_packed_layer_is_the_layer_before_and_after_its_file(precision: str, bias: bool):
-    plain = nn.Sequential(nn.Linear(96, 50, bias=bias))
+def test_a_packed_layer_is_the_layer_before_and_after_its_file(
+    precision: str, layer: type[nn.Linear], bias: bool
+):
+    plain = nn.Sequential(layer(96, 50, bias=bias))
     packed = nn.Sequential(*plain)
     pack_linears(packed, precision)
     file = io.BytesIO()
@@ -70,6 +73,7 @@ def test_the_largest_are_those_that_topk_finds(vocabulary: int, count: int):
     assert torch.equal(ids, expected[1])
 
 
+# Where 8-bit products are slow the precision is refused, so no such layer can be made.
 @pytest.mark.skipif("int8" not in HERE, reason=why_not("int8"))
 @pytest.mark.parametrize("barred", [-1, 7])
 @torch.inference_mode()
