@@ -1,16 +1,18 @@
 """Who captions pictures in `benchmarks.decode`: the original, Hugging Face, BLIP, and the artifact.
 
 All but BLIP are one captioner of random weights, so that what they write can be compared; every
-one goes from pixels to tokens and writes exactly as many tokens as it is asked for.
+one goes from pixels to tokens and writes exactly as many tokens as it is asked for. `contestants`
+says how to make each of them, for the process that it then has for itself.
 
 Axes: B batch, T tokens.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,6 +34,13 @@ from model.torchscript import export_torchscript
 
 #: What `--only` chooses from.
 GROUPS = ("ours", "hf", "original", "blip", "openvino", "int8")
+#: (batch, beams) that are measured of each group.
+CASES = {
+    "original": ((1, 1), (1, 5)),
+    "hf": ((1, 5), (8, 5)),
+    "blip": ((1, 5), (4, 5)),
+    "ours": ((1, 1), (8, 1), (1, 5), (8, 5)),
+}
 #: No token: a caption that may end at none.
 NEVER_ENDS = -1
 
@@ -45,14 +54,14 @@ class Contestant:
         encode: Pixels [B, 3, S, S] to features.
         caption: Features, beams and tokens to token ids, a list of T for each picture.
         side: S of its pictures.
-        cases: (batch, beams) that are measured.
+        weigh: Pixels and captions [B, T] to log-probabilities of the tokens; of ours only.
     """
 
     name: str
     encode: Callable[[Tensor], Tensor]
     caption: Callable[[Tensor, int, int], list[list[int]]]
     side: int
-    cases: tuple[tuple[int, int], ...]
+    weigh: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __call__(self, pixels: Tensor, beams: int, tokens: int) -> list[list[int]]:
         """Pixels to token ids."""
@@ -69,32 +78,45 @@ def checkpoint(quick: bool) -> Checkpoint:
     return random_checkpoint(clip, gpt2)
 
 
-def artifacts(captioner: Checkpoint, folder: Path) -> dict[str, Artifact]:
-    """Precision -> the captioner as a server loads it."""
+def write_contestants(captioner: Checkpoint, folder: Path, precisions: Sequence[str]) -> None:
+    """The captioner in a folder: as a checkpoint, and as the artifact of each precision."""
     captioner.save(folder / "checkpoint")
-    found = {}
-    for precision in PRECISIONS:
+    for precision in precisions:
         export_torchscript(folder / "checkpoint", folder / precision, None, precision)
-        found[precision] = Artifact.load(folder / precision)
-    return found
 
 
-def ours(artifact: Artifact) -> Contestant:
+@functools.cache
+def captioner_of(folder: Path, dtype: torch.dtype = torch.float32) -> ClipCap:
+    """The checkpoint in one precision throughout; one object however often it is asked for."""
+    return Checkpoint.load(folder / "checkpoint").captioner.to(dtype).eval()
+
+
+@functools.cache
+def artifact_of(folder: Path, precision: str) -> Artifact:
+    """The captioner as a server loads it."""
+    return Artifact.load(folder / precision)
+
+
+@functools.cache
+def ours(folder: Path, precision: str) -> Contestant:
     """The exported artifact."""
+    artifact = artifact_of(folder, precision)
 
     def caption(features: Tensor, beams: int, tokens: int) -> list[list[int]]:
         ids, _, _ = artifact.module.caption(features, beams, 1, tokens, tokens, 1.0)
         return ids[:, 0].tolist()
 
-    name = f"ours {artifact.info['precision']}"
-    cases = ((1, 1), (8, 1), (1, 5), (8, 5))
-    return Contestant(name, artifact.encode, caption, artifact.preprocessing.size, cases)
+    def weigh(pixels: Tensor, captions: Tensor) -> Tensor:
+        return artifact.module.weigh(artifact.encode(pixels), captions)
+
+    side = artifact.preprocessing.size
+    return Contestant(f"ours {precision}", artifact.encode, caption, side, weigh)
 
 
-def hugging_face(captioner: ClipCap, dtype: torch.dtype) -> Contestant:
+@functools.cache
+def hugging_face(folder: Path, dtype: torch.dtype) -> Contestant:
     """`generate(inputs_embeds=prefix)` of the same captioner in one precision throughout."""
-    if dtype != torch.float32:
-        captioner = copy.deepcopy(captioner).to(dtype)
+    captioner = captioner_of(folder, dtype)
     end = captioner.config.end_token_id
 
     def encode(pixels: Tensor) -> Tensor:
@@ -114,13 +136,14 @@ def hugging_face(captioner: ClipCap, dtype: torch.dtype) -> Contestant:
         )
         return ids.tolist()
 
-    name = f"Hugging Face {short(dtype)}"
     side = captioner.config.preprocessing.size
-    return Contestant(name, encode, caption, side, ((1, 5), (8, 5)))
+    return Contestant(f"Hugging Face {short(dtype)}", encode, caption, side)
 
 
-def original(captioner: ClipCap) -> Contestant:
+@functools.cache
+def original(folder: Path) -> Contestant:
     """ClipCap's own inference, one picture after the other."""
+    captioner = captioner_of(folder)
     weights = {f"gpt.{name}": value for name, value in captioner.gpt2.state_dict().items()}
     weights |= {f"clip_project.{n}": value for n, value in captioner.mapper.state_dict().items()}
     algorithm = Original(weights, captioner.config.normalize_feature, NEVER_ENDS)
@@ -132,11 +155,12 @@ def original(captioner: ClipCap) -> Contestant:
         return [algorithm.beam(prefix, beams, tokens)[0] for prefix in prefixes]
 
     side = captioner.config.preprocessing.size
-    return Contestant("original fp32", captioner.encode, caption, side, ((1, 1), (1, 5)))
+    return Contestant("original fp32", captioner.encode, caption, side)
 
 
-def blips(quick: bool) -> list[Contestant]:
-    """BLIP of base size (arXiv 2201.12086) with random weights, in fp32 and bf16."""
+@functools.cache
+def blip(quick: bool, dtype: torch.dtype) -> Contestant:
+    """BLIP of base size (arXiv 2201.12086) with random weights; it encodes within `generate`."""
     sizes = {"hidden_size": 768, "intermediate_size": 3072}
     sizes |= {"num_hidden_layers": 12, "num_attention_heads": 12}
     side, patch = 384, 16
@@ -149,13 +173,7 @@ def blips(quick: bool) -> list[Contestant]:
         text_config={**sizes, "encoder_hidden_size": sizes["hidden_size"]},
         vision_config={**sizes, "image_size": side, "patch_size": patch},
     )
-    model = BlipForConditionalGeneration(config).eval()
-    return [_blip(model, torch.float32), _blip(copy.deepcopy(model), torch.bfloat16)]
-
-
-def _blip(model: BlipForConditionalGeneration, dtype: torch.dtype) -> Contestant:
-    """One of them; its encoder runs within `generate`."""
-    model = model.to(dtype)
+    model = BlipForConditionalGeneration(config).eval().to(dtype)
 
     def caption(pixels: Tensor, beams: int, tokens: int) -> list[list[int]]:
         ids = model.generate(
@@ -163,8 +181,7 @@ def _blip(model: BlipForConditionalGeneration, dtype: torch.dtype) -> Contestant
         )
         return ids[:, -tokens:].tolist()
 
-    side = model.config.vision_config.image_size
-    return Contestant(f"BLIP-base {short(dtype)}", lambda x: x, caption, side, ((1, 5), (4, 5)))
+    return Contestant(f"BLIP-base {short(dtype)}", lambda x: x, caption, side)
 
 
 def short(dtype: torch.dtype) -> str:
@@ -173,16 +190,14 @@ def short(dtype: torch.dtype) -> str:
 
 
 def contestants(
-    captioner: ClipCap, exported: dict[str, Artifact], groups: tuple[str, ...], quick: bool
-) -> list[Contestant]:
-    """Everyone of the groups who captions pictures."""
-    found: list[Contestant] = []
-    if "original" in groups:
-        found.append(original(captioner))
-    if "hf" in groups:
-        found += [hugging_face(captioner, dtype) for dtype in (torch.float32, torch.bfloat16)]
-    if "blip" in groups:
-        found += blips(quick)
-    if "ours" in groups:
-        found += [ours(artifact) for artifact in exported.values()]
-    return found
+    folder: Path, groups: Sequence[str], quick: bool
+) -> dict[str, dict[str, Callable[[], Contestant]]]:
+    """Group -> name -> what makes it, of what `write_contestants` left in the folder."""
+    precisions = (torch.float32, torch.bfloat16)
+    everyone: dict[str, dict[str, Callable[[], Contestant]]] = {
+        "original": {"original fp32": partial(original, folder)},
+        "hf": {f"Hugging Face {short(d)}": partial(hugging_face, folder, d) for d in precisions},
+        "blip": {f"BLIP-base {short(d)}": partial(blip, quick, d) for d in precisions},
+        "ours": {f"ours {name}": partial(ours, folder, name) for name in PRECISIONS},
+    }
+    return {group: makers for group, makers in everyone.items() if group in groups}

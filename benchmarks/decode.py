@@ -1,23 +1,26 @@
 """How fast captions are written, side by side: the original, Hugging Face, BLIP, and the artifact.
 
 `python -m benchmarks.decode` builds the captioner of real size (see `benchmarks.real_size`; random
-weights) once, and measures in one run, all contestants in turn, round after round: pictures to
-captions of exactly 20 tokens, the encoder alone, one decode step, and the matrix products of a step
-alone. It prints the medians with the targets, and writes `decode.json` and `decode.png` into
-`benchmarks/results`; `python -m benchmarks.tables` puts them on the page. `--scaling` measures the
-artifact against batch, beams, tokens and threads instead, into `scaling.json` and `scaling.png`.
+weights) once, and measures in one run, all contestants in turn, round after round, each in a
+process of its own: pictures to captions of exactly 20 tokens, the encoder alone, one decode step,
+and the matrix products of a step alone. It prints the medians with the targets, and writes
+`decode.json` and `decode.png` into `benchmarks/results`; `python -m benchmarks.tables` puts them on
+the page. `--scaling` measures the artifact against batch, beams, tokens and threads instead, into
+`scaling.json` and `scaling.png`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
+import functools
 import json
 import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +28,20 @@ import torch
 import transformers
 from rich.console import Console
 
-from benchmarks.contestants import GROUPS, Contestant, artifacts, checkpoint, contestants
+from benchmarks.contestants import (
+    CASES,
+    GROUPS,
+    Contestant,
+    checkpoint,
+    contestants,
+    write_contestants,
+)
 from benchmarks.decode_report import draw, table
-from benchmarks.decode_step import ROWS, steps
+from benchmarks.decode_step import ROWS, Step, steps
+from benchmarks.own_process import OwnProcess
 from benchmarks.readme import ROOT, processor
 from benchmarks.scaling import draw_scaling, scaling
-from model.artifact import Artifact
-from model.captioner import ClipCap
+from model.linear import PRECISIONS
 from model.refusal import Refusal
 from training.command import command
 
@@ -44,12 +54,12 @@ MULTIPLYING = ("fma", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16
 
 
 def in_turn(
-    calls: dict[tuple[Any, ...], Callable[[], Any]], rounds: int
+    calls: dict[tuple[Any, ...], Callable[[], tuple[float, Any]]], rounds: int
 ) -> tuple[dict[tuple[Any, ...], list[float]], dict[tuple[Any, ...], Any]]:
     """Seconds of each call in each round, and what each gave; one round before is not counted.
 
-    What a quick call finds is what the others left of the caches and of the memory it had, which
-    no server that captions all day would meet: it is called once more, right before it counts.
+    What a quick call finds is what the others left of the processor's caches, which no server that
+    captions all day would meet: it is called once more, right before it counts.
     """
     seconds: dict[tuple[Any, ...], list[float]] = {key: [] for key in calls}
     given, took = {}, {}
@@ -57,30 +67,116 @@ def in_turn(
         for key, call in calls.items():
             if number and took[key] < QUICK_SECONDS:
                 call()
-            since = time.perf_counter()
-            given[key] = call()
-            took[key] = time.perf_counter() - since
+            took[key], given[key] = call()
             if number:
                 seconds[key].append(took[key])
     return seconds, given
 
 
+def measure(folder: Path, groups: tuple[str, ...], rounds: int, quick: bool) -> dict[str, Any]:
+    """Everything that `decode.json` holds of this run."""
+    captioners = contestants(folder, groups, quick)
+    alone, missing = steps(folder, groups)
+    makers: dict[str, list[Callable[[], Any]]] = {}
+    for name, make in (pair for each in (*captioners.values(), alone) for pair in each.items()):
+        makers.setdefault(home(name), []).append(make)
+    threads = torch.get_num_threads()
+    with contextlib.ExitStack() as stack:
+        homes = {}
+        for name, made in makers.items():
+            homes[name] = OwnProcess(threads, made)
+            stack.callback(homes[name].close)
+        for each in homes.values():
+            each.wait()
+        seconds, given = captioning(homes, captioners, rounds)
+        off = nats_off(homes, captioners, given) if "ours" in groups else {}
+        # A step takes milliseconds: of some in a row the first finds the caches filled by others.
+        row = 1 if quick else 8
+        calls = {
+            ("step", name, ROWS, 0): partial(homes[home(name)].timed, partial(repeated, make, row))
+            for name, make in alone.items()
+        }
+        in_steps, _ = in_turn(calls, rounds if quick else max(rounds, 5))
+    seconds |= {key: [value / row for value in values] for key, values in in_steps.items()}
+    same = {
+        f"batch {batch}": given["caption", "ours fp32", batch, 5]
+        == given["caption", "Hugging Face fp32", batch, 5]
+        for batch in (1, 8)
+        if {"ours", "hf"} <= set(groups)
+    }
+    measured = entries(seconds)
+    return {"measured": measured, "same_tokens": same, "nats_off": off, "missing": missing}
+
+
+def home(name: str) -> str:
+    """Whose process something runs in: the products of a precision with the artifact of it."""
+    return name.replace("products", "ours")
+
+
 def captioning(
-    everyone: list[Contestant], rounds: int
-) -> tuple[list[dict[str, Any]], dict[tuple[Any, ...], Any]]:
-    """Pictures to captions, and the encoder alone; (name, batch, beams) -> tokens written."""
-    calls: dict[tuple[Any, ...], Callable[[], Any]] = {}
-    for one in everyone:
-        for batch, beams in one.cases:
-            x = pictures(batch, one.side)
-            calls["caption", one.name, batch, beams] = lambda o=one, x=x, n=beams: o(x, n, TOKENS)
-            if not one.name.startswith(("BLIP", "original")):
-                calls["encode", one.name, batch, 0] = lambda o=one, x=x: o.encode(x)
-    seconds, given = in_turn(calls, rounds)
-    tokens = {key[1:]: value for key, value in given.items() if key[0] == "caption"}
-    return entries(seconds), tokens
+    homes: dict[str, OwnProcess],
+    captioners: dict[str, dict[str, Callable[[], Contestant]]],
+    rounds: int,
+) -> tuple[dict[tuple[Any, ...], list[float]], dict[tuple[Any, ...], Any]]:
+    """Pictures to captions, and the encoder alone, as `in_turn` gives them."""
+    calls: dict[tuple[Any, ...], Callable[[], tuple[float, Any]]] = {}
+    for group, makers in captioners.items():
+        for name, make in makers.items():
+            timed = homes[home(name)].timed
+            for batch, beams in CASES[group]:
+                calls["caption", name, batch, beams] = partial(
+                    timed, partial(captions, make, batch, beams)
+                )
+                if group in ("hf", "ours"):
+                    calls["encode", name, batch, 0] = partial(timed, partial(encode, make, batch))
+    return in_turn(calls, rounds)
 
 
+def captions(make: Callable[[], Contestant], batch: int, beams: int) -> list[list[int]]:
+    """Token ids for pictures."""
+    one = make()
+    return one(pictures(batch, one.side), beams, TOKENS)
+
+
+def encode(make: Callable[[], Contestant], batch: int) -> None:
+    """The encoder alone; features stay where they are made."""
+    one = make()
+    one.encode(pictures(batch, one.side))
+
+
+def repeated(make: Callable[[], Step], times: int) -> None:
+    """A step, so many times."""
+    for _ in range(times):
+        make()()
+
+
+def weighed(make: Callable[[], Contestant], captions: torch.Tensor) -> torch.Tensor:
+    """Mean log-probability of the tokens of captions [B, T], [B], for features of its own."""
+    one = make()
+    assert one.weigh is not None
+    found = one.weigh(pictures(len(captions), one.side), captions)  # [B, T] or [B]
+    return found.view(len(captions), -1).sum(1) / captions.shape[1]
+
+
+def nats_off(
+    homes: dict[str, OwnProcess],
+    captioners: dict[str, dict[str, Callable[[], Contestant]]],
+    given: dict[tuple[Any, ...], Any],
+) -> dict[str, float]:
+    """Precision -> how far its log-probability of the fp32 captions is off, in nats per token.
+
+    Of the picture it is furthest off for.
+    """
+    written = torch.tensor(given["caption", "ours fp32", 8, 5])
+    means = {
+        name.removeprefix("ours "): homes[name].timed(partial(weighed, make, written))[1]
+        for name, make in captioners["ours"].items()
+    }
+    exact = means.pop("fp32")
+    return {precision: float((mean - exact).abs().max()) for precision, mean in means.items()}
+
+
+@functools.cache
 def pictures(batch: int, side: int) -> torch.Tensor:
     """Pixels [B, 3, S, S]; a larger batch begins with the pictures of a smaller one."""
     generator = torch.Generator().manual_seed(1)
@@ -97,67 +193,6 @@ def entries(seconds: dict[tuple[Any, ...], list[float]]) -> list[dict[str, Any]]
         }
         for key, values in seconds.items()
     ]
-
-
-@torch.inference_mode()
-def off_by(
-    exported: dict[str, Artifact], pixels: torch.Tensor, captions: list[list[int]]
-) -> dict[str, float]:
-    """Precision -> how far its log-probability of the fp32 captions is off, in nats per token.
-
-    Of the picture it is furthest off for; each weighs its own features of the pixels.
-    """
-    tokens = torch.tensor(captions)
-    means = {}
-    for precision, artifact in exported.items():
-        weighed = artifact.module.weigh(artifact.encode(pixels), tokens)  # [B, T] or [B]
-        means[precision] = weighed.view(len(tokens), -1).sum(1) / tokens.shape[1]
-    return {
-        precision: float((mean - means["fp32"]).abs().max())
-        for precision, mean in means.items()
-        if precision != "fp32"
-    }
-
-
-@torch.inference_mode()
-def measure(
-    captioner: ClipCap,
-    exported: dict[str, Artifact],
-    groups: tuple[str, ...],
-    rounds: int,
-    quick: bool,
-) -> dict[str, Any]:
-    """Everything that `decode.json` holds of this run."""
-    everyone = contestants(captioner, exported, groups, quick)
-    measured, tokens = captioning(everyone, rounds)
-    same, off = {}, {}
-    if "ours" in groups:
-        mine = tokens["ours fp32", 8, 5]
-        off = off_by(exported, pictures(8, captioner.config.preprocessing.size), mine)
-        if "hf" in groups:
-            same = {
-                f"batch {batch}": tokens["ours fp32", batch, 5]
-                == tokens["Hugging Face fp32", batch, 5]
-                for batch in (1, 8)
-            }
-    del everyone
-    calls, missing = steps(captioner.gpt2, exported, groups, torch.get_num_threads())
-    # A step takes milliseconds: of some in a row the first finds the caches filled by others.
-    row = 1 if quick else 8
-    keyed = {("step", name, ROWS, 0): repeated(call, row) for name, call in calls.items()}
-    seconds, _ = in_turn(keyed, rounds if quick else max(rounds, 5))
-    measured += entries({key: [v / row for v in values] for key, values in seconds.items()})
-    return {"measured": measured, "same_tokens": same, "nats_off": off, "missing": missing}
-
-
-def repeated(call: Callable[[], Any], times: int) -> Callable[[], None]:
-    """The call, so many times."""
-
-    def run() -> None:
-        for _ in range(times):
-            call()
-
-    return run
 
 
 def machine() -> dict[str, Any]:
@@ -193,19 +228,17 @@ def main() -> None:
     out = options.out or (ROOT / "build" / "decode" if options.quick else RESULTS)
     warnings.simplefilter("ignore")  # TorchScript's end, quantize_dynamic's end
     transformers.logging.set_verbosity_error()
-    captioner = checkpoint(options.quick)
-    exported = {}
-    if "ours" in groups or options.scaling:
-        with tempfile.TemporaryDirectory() as folder:
-            exported = artifacts(captioner, Path(folder))
     name = "scaling" if options.scaling else "decode"
     head = {"command": f"python -m benchmarks.decode{' --scaling' * options.scaling}", **machine()}
-    if options.scaling:
-        results = {**head, **scaling(exported, options.rounds, options.quick)}
-    else:
-        rounds = options.rounds
-        found = measure(captioner.captioner, exported, groups, rounds, options.quick)
-        results = {**head, "tokens": TOKENS, **found}
+    rounds, quick = options.rounds, options.quick
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        ours = "ours" in groups or options.scaling
+        write_contestants(checkpoint(quick), folder, PRECISIONS if ours else ())
+        if options.scaling:
+            results = {**head, **scaling(folder, rounds, quick)}
+        else:
+            results = {**head, "tokens": TOKENS, **measure(folder, groups, rounds, quick)}
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
     if options.scaling:

@@ -10,9 +10,11 @@ Axes: R rows, H heads, W width of a head, P positions, V vocabulary.
 
 from __future__ import annotations
 
-import copy
+import functools
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,16 +23,21 @@ from torch.nn import functional as F
 from transformers import GPT2LMHeadModel
 from transformers.cache_utils import DynamicCache
 
-from benchmarks.contestants import short
-from model.artifact import Artifact
+from benchmarks.contestants import artifact_of, captioner_of, short
+from model.decoder import Cache
+from model.linear import PRECISIONS
 
 IMAGES, BEAMS, POSITIONS, CHOICES = 8, 5, 20, 10
 ROWS = IMAGES * BEAMS
-Steps = dict[str, Callable[[], Any]]
+#: One step.
+Step = Callable[[], Any]
 
 
-def our_step(artifact: Artifact) -> Callable[[], Any]:
+@functools.cache
+def our_step(folder: Path, precision: str) -> Step:
     """A step of the exported decoder, with the slots of 5 beams that it then has."""
+    artifact = artifact_of(folder, precision)
+    torch.jit.script(Cache)  # a class that Python can hold once it has compiled it
     decoder = artifact.module.search.decoder
     length, width = artifact.info["prefix_length"], decoder.wpe.weight.shape[1]
     steps = POSITIONS - length
@@ -50,11 +57,14 @@ def our_step(artifact: Artifact) -> Callable[[], Any]:
     return step
 
 
-def hugging_face_step(gpt2: GPT2LMHeadModel) -> Callable[[], Any]:
-    """A step of Hugging Face's GPT-2 behind its own cache."""
+@functools.cache
+def hugging_face_step(folder: Path, dtype: torch.dtype, quantised: bool = False) -> Step:
+    """A step of Hugging Face's GPT-2 behind its own cache; with its layers as torch's int8."""
+    gpt2 = captioner_of(folder, dtype).gpt2
+    if quantised:
+        gpt2 = torch_int8(gpt2)
     config = gpt2.config
     width = config.n_embd // config.n_head
-    dtype = gpt2.transformer.wte.weight.dtype
     cache = DynamicCache()
     for layer in range(config.n_layer):
         past = torch.randn(2, ROWS, config.n_head, POSITIONS, width, dtype=dtype)
@@ -70,8 +80,7 @@ def hugging_face_step(gpt2: GPT2LMHeadModel) -> Callable[[], Any]:
 
 
 def torch_int8(gpt2: GPT2LMHeadModel) -> GPT2LMHeadModel:
-    """Hugging Face's GPT-2 with every linear layer quantised dynamically by torch."""
-    gpt2 = copy.deepcopy(gpt2)
+    """Hugging Face's GPT-2, changed so that torch quantises every linear layer dynamically."""
     for block in gpt2.transformer.h:
         for module in (block.attn, block.mlp):
             for name in ("c_attn", "c_proj", "c_fc"):
@@ -113,51 +122,40 @@ class CachedStep(nn.Module):
         return best, ids, torch.stack(new)
 
 
-def openvino_steps(gpt2: GPT2LMHeadModel, threads: int) -> tuple[Steps, list[str]]:
-    """OpenVINO's step in its precisions, and a line for each that cannot be had."""
-    if importlib.util.find_spec("openvino") is None:
-        return {}, ["OpenVINO is left out: pip install -e '.[benchmarks]'"]
+@functools.cache
+def openvino_step(folder: Path, precision: str) -> Step:
+    """OpenVINO's step; int8 is that of the weights."""
     import openvino as ov
 
+    gpt2 = captioner_of(folder).gpt2
     config = gpt2.config
     shape = (config.n_layer, ROWS, config.n_head, POSITIONS, config.n_embd // config.n_head)
     inputs = (torch.randint(config.vocab_size, (ROWS,)), torch.randn(shape), torch.randn(shape))
     arrays = [each.numpy() for each in inputs]
-    core, steps, missing = ov.Core(), {}, []
-    for precision in ("fp32", "bf16", "int8"):
-        converted = ov.convert_model(CachedStep(gpt2).eval(), example_input=inputs)
-        converted.reshape(dict(enumerate(map(list, (each.shape for each in arrays)))))
-        if precision == "int8":
-            if importlib.util.find_spec("nncf") is None:
-                missing.append("OpenVINO int8 is left out: pip install -e '.[benchmarks]' (nncf)")
-                continue
-            import nncf
+    converted = ov.convert_model(CachedStep(gpt2).eval(), example_input=inputs)
+    converted.reshape(dict(enumerate(map(list, (each.shape for each in arrays)))))
+    if precision == "int8":
+        import nncf
 
-            nncf.set_log_level("ERROR")
-            converted = nncf.compress_weights(converted, mode=nncf.CompressWeightsMode.INT8_SYM)
-        hint = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}[precision]
-        settings = {
-            "INFERENCE_PRECISION_HINT": hint,
-            "INFERENCE_NUM_THREADS": threads,
-            "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,  # it would pin the thread that torch calls from
-        }
-        request = core.compile_model(converted, "CPU", settings).create_infer_request()
-        for place, array in enumerate(arrays):
-            request.set_input_tensor(place, ov.Tensor(array, shared_memory=True))
-        steps[f"OpenVINO {precision}"] = request.infer
-    return steps, missing
+        nncf.set_log_level("ERROR")
+        converted = nncf.compress_weights(converted, mode=nncf.CompressWeightsMode.INT8_SYM)
+    settings = {
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16", "int8": "f32"}[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # it would pin the thread that torch calls from
+    }
+    request = ov.Core().compile_model(converted, "CPU", settings).create_infer_request()
+    for place, array in enumerate(arrays):
+        request.set_input_tensor(place, ov.Tensor(array, shared_memory=True))
+    return request.infer
 
 
-def products(gpt2: GPT2LMHeadModel, precision: str, head: str) -> Callable[[], None]:
-    """All matrix products of a step and nothing else, each in its precision.
-
-    Args:
-        gpt2: Gives the sizes.
-        precision: Of the layers.
-        head: Of the output layer.
-    """
-    config = gpt2.config
+@functools.cache
+def products(folder: Path, precision: str) -> Step:
+    """All matrix products of a step and nothing else, each in its precision."""
+    config = captioner_of(folder).gpt2.config
+    head = "fp32" if precision == "fp32" else "int8"  # as ours has its output layer
     width, inner = config.n_embd, config.n_inner or 4 * config.n_embd
     layer = [(width, 3 * width), (width, width), (width, inner), (inner, width)]
     calls = [_product(*sizes, precision) for sizes in layer * config.n_layer]
@@ -186,24 +184,23 @@ def _product(inputs: int, outputs: int, precision: str) -> Callable[[], Tensor]:
     return lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
 
 
-def steps(
-    gpt2: GPT2LMHeadModel, exported: dict[str, Artifact], groups: tuple[str, ...], threads: int
-) -> tuple[Steps, list[str]]:
-    """Every step of the groups, and a line for each that cannot be had."""
-    found: Steps = {}
+def steps(folder: Path, groups: Sequence[str]) -> tuple[dict[str, Callable[[], Step]], list[str]]:
+    """Name -> what makes its step, of the groups; and a line for each that cannot be had."""
+    found: dict[str, Callable[[], Step]] = {}
     missing: list[str] = []
     if "ours" in groups:
-        for precision, artifact in exported.items():
-            found[f"ours {precision}"] = our_step(artifact)
-            head = "fp32" if precision == "fp32" else "int8"
-            found[f"products {precision}"] = products(gpt2, precision, head)
+        for precision in PRECISIONS:
+            found[f"ours {precision}"] = partial(our_step, folder, precision)
+            found[f"products {precision}"] = partial(products, folder, precision)
     if "hf" in groups:
         for dtype in (torch.float32, torch.bfloat16):
-            model = gpt2 if dtype == torch.float32 else copy.deepcopy(gpt2).to(dtype)
-            found[f"Hugging Face {short(dtype)}"] = hugging_face_step(model)
+            found[f"Hugging Face {short(dtype)}"] = partial(hugging_face_step, folder, dtype)
     if "int8" in groups:
-        found["torch dynamic int8"] = hugging_face_step(torch_int8(gpt2))
+        found["torch dynamic int8"] = partial(hugging_face_step, folder, torch.float32, True)
     if "openvino" in groups:
-        theirs, missing = openvino_steps(gpt2, threads)
-        found |= theirs
+        for precision, package in (("fp32", "openvino"), ("bf16", "openvino"), ("int8", "nncf")):
+            if importlib.util.find_spec(package) is None:
+                missing.append(f"OpenVINO {precision} is left out: pip install -e '.[benchmarks]'")
+            else:
+                found[f"OpenVINO {precision}"] = partial(openvino_step, folder, precision)
     return found, missing

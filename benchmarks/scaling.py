@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.contestants import ours
-from model.artifact import Artifact
+from model.linear import PRECISIONS
 
 #: What is varied, its sizes, and (batch, beams, tokens) otherwise.
 SWEEPS: dict[str, tuple[tuple[int, ...], tuple[int, int, int]]] = {
@@ -29,9 +29,9 @@ COLOURS = {"fp32": "#444444", "bf16": "#d98e4a", "int8": "#1f6f78"}
 
 
 @torch.inference_mode()
-def scaling(exported: dict[str, Artifact], rounds: int, quick: bool) -> dict[str, Any]:
+def scaling(folder: Path, rounds: int, quick: bool) -> dict[str, Any]:
     """Sweep -> precision -> seconds of each size, and the cliffs found."""
-    everyone = {precision: ours(artifact) for precision, artifact in exported.items()}
+    everyone = {precision: ours(folder, precision) for precision in PRECISIONS}
     side = next(iter(everyone.values())).side
     pixels = torch.randn(32, 3, side, side)
     threads = torch.get_num_threads()
@@ -59,6 +59,12 @@ def scaling(exported: dict[str, Artifact], rounds: int, quick: bool) -> dict[str
             },
         }
     return {"sweeps": found, "cliffs": cliffs(found)}
+
+
+def usual_of(sweep: str) -> str:
+    """What does not vary in a sweep, in words."""
+    names = ("pictures", "beams", "tokens")
+    return ", ".join(f"{n} {name}" for n, name in zip(SWEEPS[sweep][1], names, strict=True) if n)
 
 
 def cliffs(sweeps: dict[str, Any]) -> list[str]:

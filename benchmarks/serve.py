@@ -11,7 +11,7 @@ as `make serve` does, loads it, prints tables, and writes `benchmarks/results/se
     speed   REST and gRPC against the same handler and the bare model, in processes of their own
     load    latency and throughput as requests come at random, from a quarter to 1.5 of capacity
 
-Clients, server and model share this machine's cores. `--write-docs` measures nothing, and writes
+Clients, server and model share this machine's cores. `python -m benchmarks.tables` writes
 `docs/serving-speed.md` from the file of results.
 """
 
@@ -33,7 +33,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.readme import processor
+from benchmarks.readme import ROOT, processor
 from benchmarks.serve_load import arriving, one_client, saturated
 from benchmarks.serve_setup import (
     CAPTIONS,
@@ -47,13 +47,14 @@ from benchmarks.serve_setup import (
     serving,
     weights_mb,
 )
-from benchmarks.serve_tables import RESULTS, draw, tables, write_docs
+from benchmarks.serve_tables import draw, tables
 from client import CaptionError
 from deploy.torchserve import ServeError
 from model.linear import PRECISIONS
 from model.refusal import Refusal
 from training.command import command
 
+RESULTS = ROOT / "benchmarks" / "results"
 BATCHES = (1, 4, 8, 16)
 DELAYS = (0, 5, 20, 50)
 #: Parts of the capacity that are offered.
@@ -251,12 +252,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tiny captioner, few requests")
     parser.add_argument("--archives", type=Path, help="folder that keeps the archives made")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--write-docs", action="store_true", help="only docs/serving-speed.md")
     options = parser.parse_args()
     file = options.out / "serve.json"
-    if options.write_docs:
-        write_docs(json.loads(file.read_text()))
-        return
     if options.quick and options.out == RESULTS:
         raise Refusal("--quick measures nothing worth keeping; give it another folder with --out")
     if options.only and file.is_file():

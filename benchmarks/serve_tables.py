@@ -1,6 +1,7 @@
 """Tables and the picture of `benchmarks.serve`, all from its file of results.
 
-`tables(results)` gives them to whoever writes a page; `write_docs` writes `docs/serving-speed.md`.
+`tables(results)` gives them one by one, `page(results)` is `docs/serving-speed.md`, which
+`benchmarks.tables` writes.
 """
 
 from __future__ import annotations
@@ -12,10 +13,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from rich.table import Table as RichTable
-
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
-PAGE = ROOT / "docs" / "serving-speed.md"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,19 +215,19 @@ def _values(results: dict[str, Any]) -> str:
     return ", ".join(f"`{name}: {results['shipped'][key]}`" for key, name in names.items())
 
 
-def write_docs(results: dict[str, Any]) -> None:
-    """Write `docs/serving-speed.md`."""
+def page(results: dict[str, Any]) -> str:
+    """All of `docs/serving-speed.md`."""
     captions = results["captions"]
     lines = [
         "# How fast it serves",
         "",
-        "<!-- written by: python -m benchmarks.serve --write-docs -->",
+        "<!-- written by: python -m benchmarks.tables -->",
         "",
         f"A captioner of real size (ViT-B/32, GPT-2 124M) with random weights in "
         f"{results['precision']}, {captions['max_tokens']} tokens a caption, "
         f"{captions['num_beams']} beams, JPEGs of 640 x 480. Served with "
         f"{_values(results)}. Clients, server and model share one machine: "
-        f" {results['machine']}. `{results['command']}` measures and keeps the figures in "
+        f"{results['machine']}. `{results['command']}` measures and keeps the figures in "
         "`benchmarks/results/serve.json`.",
     ]
     for table in tables(results):
@@ -252,4 +249,4 @@ def write_docs(results: dict[str, Any]) -> None:
                 "process, and the linear layers are then laid out anew for the processor. So two "
                 "workers need twice the memory of one.",
             ]
-    PAGE.write_text("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"

@@ -1,6 +1,7 @@
-"""Writes the tables of `docs/speed.md` from what `benchmarks.decode` measured last.
+"""Writes the figures of the pages on speed from what the benchmarks measured last.
 
-`python -m benchmarks.tables` reads `benchmarks/results/decode.json` and measures nothing.
+`python -m benchmarks.tables` measures nothing. It reads `benchmarks/results`: `decode.json` and
+`scaling.json` make the tables of `docs/speed.md`, `serve.json` makes `docs/serving-speed.md`.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ from typing import Any
 from benchmarks.decode import RESULTS
 from benchmarks.decode_report import TABLES, TARGET_COLUMNS, targets
 from benchmarks.readme import ROOT
+from benchmarks.scaling import CLIFF, usual_of
+from benchmarks.serve_tables import page as serving_page
+from model.linear import PRECISIONS
 from model.refusal import Refusal
 from training.command import command
 
 PAGE = ROOT / "docs" / "speed.md"
+SERVING_PAGE = ROOT / "docs" / "serving-speed.md"
 BEGIN, END = "<!-- figures: python -m benchmarks.tables -->", "<!-- /figures -->"
 
 
-def tables(results: dict[str, Any]) -> str:
+def tables(results: dict[str, Any], scaling: dict[str, Any] | None = None) -> str:
     """All that stands between the marks."""
     where = (
         f"Measured with `{results['command']}` on {results['processor']}, {results['threads']} "
@@ -32,11 +37,26 @@ def tables(results: dict[str, Any]) -> str:
         parts += [f"## {title}", markdown(columns, rows(results))]
     found = targets(results)
     parts += ["## Targets", markdown(TARGET_COLUMNS, [each.row() for each in found])]
-    missed = [each for each in found if not each.passed]
-    for what, got, wanted, _ in (each.row() for each in missed):
-        parts.append(f"Missed: {what} is {got}, and was to be {wanted}.")
     parts += results["missing"]
+    if scaling is not None:
+        parts += grown(scaling)
     return "\n\n".join(parts)
+
+
+def grown(scaling: dict[str, Any]) -> list[str]:
+    """How the artifact's time grows, a table for each of what it grows with."""
+    parts = ["## How time grows", "![Seconds against sizes](../benchmarks/results/scaling.png)"]
+    for sweep, values in scaling["sweeps"].items():
+        names = [name for name in PRECISIONS if name in values]
+        rows = [
+            (str(size), *(f"{1e3 * values[name][place]:.0f} ms" for name in names))
+            for place, size in enumerate(values["sizes"])
+        ]
+        parts += [f"{usual_of(sweep)}:", markdown((sweep, *names), rows)]
+    cliffs = "; ".join(scaling["cliffs"]) or "none"
+    parts.append(f"Sizes that cost over {CLIFF} times their share of the one before: {cliffs}.")
+    parts.append(f"`{scaling['command']}`, {scaling['threads']} threads, {scaling['date']}.")
+    return parts
 
 
 def markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -58,14 +78,17 @@ def between_marks(text: str, new: str) -> str:
 
 
 def main() -> None:
-    """Write the page."""
+    """Write the pages."""
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
-    file = RESULTS / "decode.json"
-    if not file.exists():
-        raise Refusal(f"{file} is missing; run python -m benchmarks.decode first")
-    PAGE.write_text(between_marks(PAGE.read_text(), tables(json.loads(file.read_text()))))
+    found = {file.stem: json.loads(file.read_text()) for file in RESULTS.glob("*.json")}
+    if "decode" not in found:
+        raise Refusal(f"{RESULTS}/decode.json is missing; run python -m benchmarks.decode first")
+    new = tables(found["decode"], found.get("scaling"))
+    PAGE.write_text(between_marks(PAGE.read_text(), new))
+    if "serve" in found:
+        SERVING_PAGE.write_text(serving_page(found["serve"]))
 
 
 if __name__ == "__main__":

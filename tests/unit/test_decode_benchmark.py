@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from benchmarks import decode
+from benchmarks.contestants import GROUPS, checkpoint, contestants, write_contestants
 from benchmarks.tables import BEGIN, END, between_marks, tables
+from model.linear import PRECISIONS
 
 
 def test_a_tiny_captioner_is_measured_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    words = ["--quick", "--rounds", "1", "--only", "ours,hf,original,blip,int8"]
+    words = ["--quick", "--rounds", "1", "--only", "ours,hf,original"]
     monkeypatch.setattr(sys, "argv", ["benchmarks.decode", *words, "--out", str(tmp_path)])
     decode.main()
     results = json.loads((tmp_path / "decode.json").read_text())
@@ -27,8 +29,11 @@ def test_a_tiny_captioner_is_measured_and_told(tmp_path: Path, monkeypatch: pyte
     assert "| original fp32 | 1 | 5 beams |" in page
 
 
-def test_every_caption_has_the_tokens_asked_for():
+def test_every_caption_has_the_tokens_asked_for(tmp_path: Path):
+    write_contestants(checkpoint(quick=True), tmp_path, PRECISIONS)
     with torch.inference_mode():
-        for one in decode.contestants(decode.checkpoint(True).captioner, {}, decode.GROUPS, True):
-            captions = one(decode.pictures(2, one.side), 3, 7)
-            assert [len(caption) for caption in captions] == [7, 7], one.name
+        for makers in contestants(tmp_path, GROUPS, quick=True).values():
+            for name, make in makers.items():
+                one = make()
+                captions = one(decode.pictures(2, one.side), 3, 7)
+                assert (one.name, [len(caption) for caption in captions]) == (name, [7, 7])
