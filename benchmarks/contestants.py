@@ -33,7 +33,7 @@ from model.linear import PRECISIONS
 from model.torchscript import export_torchscript
 
 #: What `--only` chooses from.
-GROUPS = ("ours", "hf", "original", "blip", "openvino", "int8")
+GROUPS = ("ours", "hf", "original", "blip", "openvino", "int8", "compile")
 #: (batch, beams) that are measured of each group.
 CASES = {
     "original": ((1, 1), (1, 5)),
@@ -102,6 +102,7 @@ def ours(folder: Path, precision: str) -> Contestant:
     """The exported artifact."""
     artifact = artifact_of(folder, precision)
 
+    @torch.inference_mode()
     def caption(features: Tensor, beams: int, tokens: int) -> list[list[int]]:
         ids, _, _ = artifact.module.caption(features, beams, 1, tokens, tokens, 1.0)
         return ids[:, 0].tolist()

@@ -1,4 +1,4 @@
-"""One decode step alone, for `benchmarks.decode`: ours, Hugging Face, torch's int8, OpenVINO.
+"""One decode step alone, for `benchmarks.decode`: ours, Hugging Face, torch's int8, and others.
 
 40 rows (8 pictures of 5 beams) that have read 20 positions read one token more: attention,
 log-softmax and the choice of the 10 likeliest tokens included. Reordering caches, which ours does
@@ -11,7 +11,6 @@ Axes: R rows, H heads, W width of a head, P positions, V vocabulary.
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,18 +18,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import GPT2LMHeadModel
 from transformers.cache_utils import DynamicCache
 
 from benchmarks.contestants import artifact_of, captioner_of, short
+from benchmarks.converted_step import (
+    BEAMS,
+    CHOICES,
+    IMAGES,
+    POSITIONS,
+    ROWS,
+    Step,
+    converted,
+)
 from model.decoder import Cache
 from model.linear import PRECISIONS
-
-IMAGES, BEAMS, POSITIONS, CHOICES = 8, 5, 20, 10
-ROWS = IMAGES * BEAMS
-#: One step.
-Step = Callable[[], Any]
 
 
 @functools.cache
@@ -50,6 +52,7 @@ def our_step(folder: Path, precision: str) -> Step:
     mask = mask.expand(IMAGES, -1, -1).contiguous()
     tokens = torch.randint(artifact.info["vocabulary"], (IMAGES, BEAMS))
 
+    @torch.inference_mode()
     def step() -> Any:
         cache.used = used
         return decoder.output(decoder.step(tokens, POSITIONS, cache, mask), CHOICES, -1)
@@ -91,66 +94,6 @@ def torch_int8(gpt2: GPT2LMHeadModel) -> GPT2LMHeadModel:
     return torch.ao.quantization.quantize_dynamic(gpt2, {nn.Linear}, dtype=torch.qint8)
 
 
-class CachedStep(nn.Module):
-    """A step as a function of tensors alone, for converters.
-
-    Gives back the new keys and values only: whoever keeps the cache is not charged for it.
-    """
-
-    def __init__(self, gpt2: GPT2LMHeadModel) -> None:
-        super().__init__()
-        self.gpt2 = gpt2.transformer
-        self.head = gpt2.lm_head
-        self.heads = gpt2.config.n_head
-
-    def forward(self, tokens: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, ...]:
-        """Tokens [R] behind keys and values [layers, R, H, P, W]: the likeliest, and new keys."""
-        hidden = self.gpt2.wte(tokens) + self.gpt2.wpe.weight[POSITIONS]
-        rows, width = hidden.shape
-        new = []
-        for layer, block in enumerate(self.gpt2.h):
-            packed = block.attn.c_attn(block.ln_1(hidden)).view(rows, 3, self.heads, 1, -1)
-            query, key, value = packed.unbind(1)
-            mixed = F.scaled_dot_product_attention(
-                query, torch.cat([keys[layer], key], 2), torch.cat([values[layer], value], 2)
-            )
-            hidden = hidden + block.attn.c_proj(mixed.reshape(rows, width))
-            hidden = hidden + block.mlp(block.ln_2(hidden))
-            new += [key, value]
-        scores = self.head(self.gpt2.ln_f(hidden)).log_softmax(-1)
-        best, ids = scores.topk(CHOICES)
-        return best, ids, torch.stack(new)
-
-
-@functools.cache
-def openvino_step(folder: Path, precision: str) -> Step:
-    """OpenVINO's step; int8 is that of the weights."""
-    import openvino as ov
-
-    gpt2 = captioner_of(folder).gpt2
-    config = gpt2.config
-    shape = (config.n_layer, ROWS, config.n_head, POSITIONS, config.n_embd // config.n_head)
-    inputs = (torch.randint(config.vocab_size, (ROWS,)), torch.randn(shape), torch.randn(shape))
-    arrays = [each.numpy() for each in inputs]
-    converted = ov.convert_model(CachedStep(gpt2).eval(), example_input=inputs)
-    converted.reshape(dict(enumerate(map(list, (each.shape for each in arrays)))))
-    if precision == "int8":
-        import nncf
-
-        nncf.set_log_level("ERROR")
-        converted = nncf.compress_weights(converted, mode=nncf.CompressWeightsMode.INT8_SYM)
-    settings = {
-        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16", "int8": "f32"}[precision],
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "PERFORMANCE_HINT": "LATENCY",
-        "ENABLE_CPU_PINNING": False,  # it would pin the thread that torch calls from
-    }
-    request = ov.Core().compile_model(converted, "CPU", settings).create_infer_request()
-    for place, array in enumerate(arrays):
-        request.set_input_tensor(place, ov.Tensor(array, shared_memory=True))
-    return request.infer
-
-
 @functools.cache
 def products(folder: Path, precision: str) -> Step:
     """All matrix products of a step and nothing else, each in its precision."""
@@ -187,7 +130,6 @@ def _product(inputs: int, outputs: int, precision: str) -> Callable[[], Tensor]:
 def steps(folder: Path, groups: Sequence[str]) -> tuple[dict[str, Callable[[], Step]], list[str]]:
     """Name -> what makes its step, of the groups; and a line for each that cannot be had."""
     found: dict[str, Callable[[], Step]] = {}
-    missing: list[str] = []
     if "ours" in groups:
         for precision in PRECISIONS:
             found[f"ours {precision}"] = partial(our_step, folder, precision)
@@ -197,10 +139,5 @@ def steps(folder: Path, groups: Sequence[str]) -> tuple[dict[str, Callable[[], S
             found[f"Hugging Face {short(dtype)}"] = partial(hugging_face_step, folder, dtype)
     if "int8" in groups:
         found["torch dynamic int8"] = partial(hugging_face_step, folder, torch.float32, True)
-    if "openvino" in groups:
-        for precision, package in (("fp32", "openvino"), ("bf16", "openvino"), ("int8", "nncf")):
-            if importlib.util.find_spec(package) is None:
-                missing.append(f"OpenVINO {precision} is left out: pip install -e '.[benchmarks]'")
-            else:
-                found[f"OpenVINO {precision}"] = partial(openvino_step, folder, precision)
-    return found, missing
+    others, missing = converted(groups, folder)
+    return found | others, missing

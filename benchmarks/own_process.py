@@ -48,7 +48,7 @@ class OwnProcess:
         return self._pool.submit(_timed, function).result()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _begin(threads: int, makers: Sequence[Callable[[], Any]]) -> None:
     warnings.simplefilter("ignore")  # TorchScript's end, quantize_dynamic's end
     transformers.logging.set_verbosity_error()
@@ -57,7 +57,7 @@ def _begin(threads: int, makers: Sequence[Callable[[], Any]]) -> None:
         make()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
     since = time.perf_counter()
     given = function()
