@@ -74,7 +74,8 @@ class Clip:
     is `full`, or `lora` with the settings of that name.
     `caption_weight` and `region_weight` 0 leave contrastive training alone; the region loss wants
     boxes in the data set. `shift` is the random shift in pixels. `recolour` is the share of a batch
-    whose boxes change colour at random; such pictures teach nothing about attributes.
+    whose things change colour at random (see `training.repainting`); such pictures teach nothing
+    about attributes.
     """
 
     base: str | None

@@ -24,7 +24,8 @@ from training.config import Clip
 from training.optimization import adamw
 from training.pair_prior import PairPrior
 from training.pixels import normalised
-from training.regions import NOTHING, RegionHead, Regions, recoloured
+from training.regions import NOTHING, RegionHead, Regions
+from training.repainting import repainted
 from training.retrieval import recall_at
 from training.tuning import CLIP, prepare
 
@@ -96,12 +97,13 @@ class ContrastiveModule(pl.LightningModule):
         """
         pixels, texts, regions = batch
         pixels, regions = self._shifted(pixels, regions)
-        pixels = self.normalised(pixels)
         changed = torch.zeros(len(pixels), dtype=torch.bool)
         if regions is not None and self.settings.recolour > 0:
             changed = torch.randperm(len(pixels)) < int(self.settings.recolour * len(pixels))
-            pixels[changed] = recoloured(pixels[changed], Regions(*(p[changed] for p in regions)))
-        features, patches = self.look(pixels)
+            pixels = pixels.float()
+            boxes = Regions(*(part[changed] for part in regions))
+            pixels[changed] = repainted(pixels[changed] / 255, boxes) * 255
+        features, patches = self.look(self.normalised(pixels))
         loss = self._contrastive(features[~changed], _one_of(texts[~changed]))
         self.log("contrastive", loss, prog_bar=True)
         if self.captioner is not None:

@@ -147,12 +147,29 @@ class RegionHead(nn.Module):
             patches: Vectors of the patches, row by row, [B, grid * grid, width].
             boxes: As in `Regions`, [B, K, 4].
         """
-        across = self._overlap(boxes[..., 0], boxes[..., 2])
-        down = self._overlap(boxes[..., 1], boxes[..., 3])
-        share = (down.unsqueeze(-1) * across.unsqueeze(-2)).flatten(2)
+        share = self._share(boxes)
         share = share / share.sum(-1, keepdim=True).clamp(min=1e-6)
         pooled = self.norm(share.to(patches.dtype) @ patches)
         return self.category(pooled), self.attribute(pooled)
+
+    def of_patches(self, patches: Tensor, regions: Regions) -> Tensor:
+        """Mean cross-entropy of the names that each patch alone gives to the boxes it lies in.
+
+        A captioner looks at single patches, and the names of a box must be readable from any.
+        """
+        share = self._share(regions.boxes) / self.cell**2
+        share = share * (share > 0.5)  # [B, K, P]: patches of which a box has more than half
+        normal = self.norm(patches)
+        total = patches.new_zeros(())
+        for layer, labels in (
+            (self.category, regions.categories),
+            (self.attribute, regions.attributes),
+        ):
+            known = share * (labels != NOTHING).unsqueeze(-1)
+            surprise = -layer(normal).float().log_softmax(-1).transpose(1, 2)  # [B, names, P]
+            wanted = labels.clamp(min=0).unsqueeze(-1).expand(share.shape)
+            total = total + (surprise.gather(1, wanted) * known).sum() / known.sum().clamp(min=1)
+        return total
 
     def of_picture(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the counts [B, C, MOST + 1], and of boxes as `forward` gives them.
@@ -190,7 +207,7 @@ class RegionHead(nn.Module):
             "picture_count": (counts, present.masked_fill(present == 0, NOTHING)),
             "picture_none": (counts, present.masked_fill(present > 0, NOTHING)),
         }
-        total, right = patches.new_zeros(()), {}
+        total, right = self.of_patches(patches, regions), {}
         for name, (logits, labels) in names.items():
             known = labels != NOTHING
             loss = F.cross_entropy(
@@ -204,45 +221,16 @@ class RegionHead(nn.Module):
             right[name] = hits.sum() / known.sum().clamp(min=1)
         return total, right
 
+    def _share(self, boxes: Tensor) -> Tensor:
+        """The area that boxes [B, K, 4] have of each patch, [B, K, P], of 1 for the picture."""
+        across = self._overlap(boxes[..., 0], boxes[..., 2])
+        down = self._overlap(boxes[..., 1], boxes[..., 3])
+        return (down.unsqueeze(-1) * across.unsqueeze(-2)).flatten(2)
+
     def _overlap(self, low: Tensor, high: Tensor) -> Tensor:
         """How much of each of the grid's cells lies between, [B, K, grid]."""
         upper = torch.minimum(high.unsqueeze(-1), self.edges + self.cell)
         return (upper - torch.maximum(low.unsqueeze(-1), self.edges)).clamp(min=0)
-
-
-def recoloured(pixels: Tensor, regions: Regions) -> Tensor:
-    """Pictures whose boxes have other colours, the boxes of one category the same ones.
-
-    Args:
-        pixels: Normalised, [B, 3, S, S].
-        regions: Their boxes.
-    """
-    batch, most = regions.categories.shape
-    same = regions.categories.unsqueeze(2) == regions.categories.unsqueeze(1)
-    first = same.int().argmax(2)  # [B, K]: the first box of the category
-    colours = random_colours(batch * most).view(batch, most, 3, 3)
-    colours = colours[torch.arange(batch)[:, None], first]
-    middles = (torch.arange(pixels.shape[-1]) + 0.5) / pixels.shape[-1]
-    left, top, right, bottom = regions.boxes.unsqueeze(-1).unbind(2)  # each [B, K, 1]
-    across, down = (middles >= left) & (middles < right), (middles >= top) & (middles < bottom)
-    down = down & (regions.categories != NOTHING).unsqueeze(-1)
-    painted = pixels
-    for k in range(most):
-        inside = (down[:, k, :, None] & across[:, k, None, :]).unsqueeze(1)  # [B, 1, S, S]
-        other = torch.einsum("bij,bjhw->bihw", colours[:, k], pixels)
-        painted = torch.where(inside, other.to(pixels.dtype), painted)
-    return painted
-
-
-def random_colours(count: int) -> Tensor:
-    """Matrices [count, 3, 3] for normalised RGB.
-
-    The channels change places, are inverted half of the time, and are mixed with their mean.
-    """
-    places = torch.rand(count, 3).argsort(1)
-    sign = torch.where(torch.rand(count, 1, 1) < 0.5, -1.0, 1.0)
-    grey = torch.rand(count, 1, 1)
-    return sign * ((1 - grey) * torch.eye(3)[places] + grey / 3)
 
 
 def _in_square(box: list[float], width: int, height: int, crop: bool) -> list[float]:

@@ -14,14 +14,7 @@ from torch.nn import functional as F
 from model.image import Preprocessing
 from model.refusal import Refusal
 from training.dataset import CaptionDataset
-from training.regions import (
-    NOTHING,
-    RegionHead,
-    RegionIndex,
-    Regions,
-    random_colours,
-    recoloured,
-)
+from training.regions import NOTHING, RegionHead, RegionIndex, Regions
 
 SQUARE = Preprocessing(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
@@ -119,28 +112,20 @@ def test_everything_that_boxes_say_can_be_learned():
     assert min(share for name, share in right.items() if name.startswith("picture")) > 0.9
 
 
-def test_boxes_of_one_category_get_the_same_other_colours():
+def test_single_patches_name_the_boxes_that_have_most_of_them():
     torch.manual_seed(0)
-    pixels = torch.rand(1, 3, 1, 1).expand(1, 3, 8, 8)
-    places = [[0.0, 0.0, 0.5, 0.5], [0.5, 0.0, 1.0, 0.5], [0.0, 0.5, 0.5, 1.0], [0, 0, 1, 1]]
-    labels = torch.tensor([[2, 1, 2, NOTHING]])
-    regions = Regions(torch.tensor([places]), labels, labels)
-    quarters = recoloured(pixels, regions)[0].unfold(1, 4, 4).unfold(2, 4, 4).flatten(3)
-    assert (quarters == quarters[..., :1]).all()
-    first, second, third, rest = quarters[..., 0].permute(1, 2, 0).reshape(4, 3)
-    assert torch.equal(first, third)
-    assert not torch.equal(first, second)
-    assert torch.equal(rest, pixels[0, :, 0, 0])
-    assert not torch.equal(first, rest)
-
-
-def test_red_becomes_every_bright_colour_and_grey_stays_grey():
-    torch.manual_seed(0)
-    colours = random_colours(400)
-    found = colours @ torch.tensor([1.0, -1.0, -1.0])
-    for wanted in ([1, -1, -1], [-1, 1, -1], [-1, -1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]):
-        assert (found - torch.tensor(wanted)).abs().amax(1).min() < 0.2
-    torch.testing.assert_close((colours @ torch.ones(3)).abs(), torch.ones(400, 3))
+    head = RegionHead(width=3, feature_width=5, grid=2, categories=3, attributes=2)
+    head.norm = torch.nn.Identity()
+    patches = torch.randn(1, 4, 3)
+    # All of the left column; 0.8 of the upper right patch, and too little of the lower right one.
+    boxes = torch.tensor([[[0.0, 0.0, 0.5, 1.0], [0.6, 0.0, 1.0, 0.7]]])
+    labels, unnamed = torch.tensor([[1, 2]]), torch.tensor([[1, NOTHING]])
+    log_names = head.category(patches).log_softmax(-1)[0]
+    log_attributes = head.attribute(patches).log_softmax(-1)[0]
+    names = -(log_names[0, 1] + log_names[2, 1] + 0.8 * log_names[1, 2]) / 2.8
+    attributes = -(log_attributes[0, 1] + log_attributes[2, 1]) / 2
+    loss = head.of_patches(patches, Regions(boxes, labels, unnamed))
+    torch.testing.assert_close(loss, names + attributes)
 
 
 @pytest.mark.parametrize(
