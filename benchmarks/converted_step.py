@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2LMHeadModel
 
-from benchmarks.contestants import captioner_of, short
+from benchmarks.contestants import short
+from model.checkpoint import Checkpoint
 
 #: 8 pictures of 5 beams, each behind so many positions, choose so many tokens.
 IMAGES, BEAMS, POSITIONS, CHOICES = 8, 5, 20, 10
@@ -89,7 +90,7 @@ def openvino_step(folder: Path, precision: str) -> Step:
 
 def _cached_step(folder: Path, dtype: torch.dtype) -> tuple[CachedStep, tuple[Tensor, ...]]:
     """A step in a precision, and what it takes."""
-    gpt2 = captioner_of(folder, dtype).gpt2
+    gpt2 = Checkpoint.load(folder / "checkpoint").captioner.gpt2.to(dtype)
     config = gpt2.config
     shape = (config.n_layer, ROWS, config.n_head, POSITIONS, config.n_embd // config.n_head)
     past = (torch.randn(shape, dtype=dtype), torch.randn(shape, dtype=dtype))

@@ -19,7 +19,7 @@ import json
 import statistics
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,21 +77,12 @@ def measure(folder: Path, groups: tuple[str, ...], rounds: int, quick: bool) -> 
     """Everything that `decode.json` holds of this run."""
     captioners = contestants(folder, groups, quick)
     alone, missing = steps(folder, groups)
-    makers: dict[str, list[Callable[[], Any]]] = {}
-    for name, make in (pair for each in (*captioners.values(), alone) for pair in each.items()):
-        makers.setdefault(home(name), []).append(make)
-    threads = torch.get_num_threads()
-    with contextlib.ExitStack() as stack:
-        homes = {}
-        for name, made in makers.items():
-            homes[name] = OwnProcess(threads, made)
-            stack.callback(homes[name].close)
-        for each in homes.values():
-            each.wait()
+    with processes([pair for each in captioners.values() for pair in each.items()]) as homes:
         seconds, given = captioning(homes, captioners, rounds)
         off = nats_off(homes, captioners, given) if "ours" in groups else {}
-        # A step takes milliseconds: of some in a row the first finds the caches filled by others.
-        row = 1 if quick else 8
+    # A step takes milliseconds: of some in a row the first finds the caches filled by others.
+    row = 1 if quick else 8
+    with processes(list(alone.items())) as homes:
         calls = {
             ("step", name, ROWS, 0): partial(homes[home(name)].timed, partial(repeated, make, row))
             for name, make in alone.items()
@@ -106,6 +97,37 @@ def measure(folder: Path, groups: tuple[str, ...], rounds: int, quick: bool) -> 
     }
     measured = entries(seconds)
     return {"measured": measured, "same_tokens": same, "nats_off": off, "missing": missing}
+
+
+@contextlib.contextmanager
+def processes(made: Sequence[tuple[str, Callable[[], Any]]]) -> Iterator[dict[str, OwnProcess]]:
+    """A process for each home, with all that is made there.
+
+    They begin one after the other: what making something takes for a while would not fit into the
+    memory several times.
+    """
+    makers: dict[str, list[Callable[[], Any]]] = {}
+    for name, make in made:
+        makers.setdefault(home(name), []).append(make)
+    with contextlib.ExitStack() as stack:
+        homes = {}
+        for name, each in makers.items():
+            homes[name] = OwnProcess(torch.get_num_threads(), each)
+            stack.callback(homes[name].close)
+            homes[name].wait()
+        yield homes
+
+
+def export(folder: Path, quick: bool, precisions: tuple[str, ...]) -> None:
+    """The contestants' files, by a process that gives its memory back."""
+    own = OwnProcess(torch.get_num_threads(), ())
+    own.timed(partial(written, folder, quick, precisions))
+    own.close()
+
+
+def written(folder: Path, quick: bool, precisions: tuple[str, ...]) -> None:
+    """What `export` has done elsewhere."""
+    write_contestants(checkpoint(quick), folder, precisions)
 
 
 def home(name: str) -> str:
@@ -234,7 +256,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         ours = "ours" in groups or options.scaling
-        write_contestants(checkpoint(quick), folder, PRECISIONS if ours else ())
+        export(folder, quick, PRECISIONS if ours else ())
         if options.scaling:
             results = {**head, **scaling(folder, rounds, quick)}
         else:

@@ -6,6 +6,9 @@ the quick ones pay for the slow.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import multiprocessing
 import time
 import warnings
@@ -29,7 +32,7 @@ class OwnProcess:
     def __init__(self, threads: int, makers: Sequence[Callable[[], Any]]) -> None:
         spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
         self._pool = ProcessPoolExecutor(1, spawn, _begin, (threads, makers))
-        self._begun = self._pool.submit(int)  # begins beside others
+        self._begun = self._pool.submit(int)
 
     def wait(self) -> None:
         """Until everything is made.
@@ -55,6 +58,9 @@ def _begin(threads: int, makers: Sequence[Callable[[], Any]]) -> None:
     torch.set_num_threads(threads)
     for make in makers:
         make()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # of glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # many processes share the memory
 
 
 @torch.no_grad()
