@@ -3,3 +3,7 @@
 Reading order: `config`, `mapper`, `captioner` (training's view), `decoder`, `search`, `artifact`
 (serving's view); then `checkpoint`, `torchscript` (the exporter), `published` (others' weights).
 """
+
+from model.torchvision_operators import declare_operators
+
+declare_operators()  # before anything imports transformers

@@ -155,7 +155,7 @@ class ResNetEncoder(ImageEncoder):
         config: `image_size`, `width`, `layers` (blocks of the four stages) and `embed_dim` (D).
 
     Raises:
-        Refusal: open_clip is not installed, or its torchvision does not fit torch.
+        Refusal: open_clip is not installed.
     """
 
     linears_are_called = False  # the attention pool computes with the weights of its own
@@ -163,11 +163,10 @@ class ResNetEncoder(ImageEncoder):
     def __init__(self, config: dict[str, Any]) -> None:
         try:
             from open_clip.modified_resnet import ModifiedResNet
-        except (ImportError, RuntimeError) as error:  # torchvision's, where torch is another build
+        except ImportError as error:
             reason = str(error).splitlines()[0]
             raise Refusal(
-                f"CLIP's ResNet needs open_clip, which cannot be imported ({reason}); install it, "
-                "with a torchvision of the same build as torch (CPU or CUDA): "
+                f"CLIP's ResNet needs open_clip, which cannot be imported ({reason}); install it: "
                 "pip install -e '.[openclip]'"
             ) from error
         width = config["width"] * 32  # of the last stage

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # Before torch is imported: threads that wait sleep, so that tests stay quick on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import model  # noqa: E402, F401 - goes before transformers: see `model.torchvision_operators`
+
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
