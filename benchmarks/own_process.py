@@ -6,8 +6,6 @@ the quick ones pay for the slow.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import multiprocessing
 import time
@@ -18,6 +16,8 @@ from typing import Any
 
 import torch
 import transformers
+
+from model.memory import give_back
 
 
 class OwnProcess:
@@ -59,8 +59,7 @@ def _begin(threads: int, makers: Sequence[Callable[[], Any]]) -> None:
     for make in makers:
         make()
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # of glibc
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # many processes share the memory
+    give_back()  # many processes share the memory
 
 
 @torch.no_grad()

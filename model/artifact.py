@@ -23,6 +23,7 @@ from torch import Tensor
 
 from model.image import Preprocessing
 from model.linear import why_not
+from model.memory import give_back, map_parameters
 from model.options import BadOption, GenerationOptions
 from model.refusal import Refusal
 from model.tokenizer import load_tokenizer
@@ -124,6 +125,8 @@ class Artifact:
         for layer in module.modules():
             if hasattr(layer, "pack"):
                 layer.pack()
+        map_parameters(module, folder / "captioner.pt")
+        give_back()
         return cls(module, info, load_tokenizer(folder / "tokenizer.json"))
 
     @torch.inference_mode()
