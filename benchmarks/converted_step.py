@@ -84,7 +84,8 @@ def openvino_step(folder: Path, precision: str) -> Step:
     }
     request = ov.Core().compile_model(converted, "CPU", settings).create_infer_request()
     for place, array in enumerate(arrays):
-        request.set_input_tensor(place, ov.Tensor(array, shared_memory=True))
+        # A copy, once: the request does not keep what it borrows alive.
+        request.set_input_tensor(place, ov.Tensor(array, shared_memory=False))
     return request.infer
 
 

@@ -47,7 +47,7 @@ def our_step(folder: Path, precision: str) -> Step:
     _, cache = decoder.prefill(torch.randn(IMAGES, length, width), length + BEAMS * (steps + 1))
     used = length + BEAMS * steps
     for part in (*cache.keys, *cache.values):
-        part[:, :, length:].normal_()
+        part.normal_()
     own = torch.full((BEAMS, BEAMS), float("-inf")).fill_diagonal_(0.0)
     mask = torch.cat([torch.zeros(BEAMS, length), own.repeat(1, steps + 1)], 1)
     mask = mask.expand(IMAGES, -1, -1).contiguous()

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.linear import GeluLinear
+from model.linear import AfterGelu, GeluLinear
 from model.output_layer import OutputLayer
 
 
@@ -28,7 +28,7 @@ class Cache:
     """Keys and values of all layers, preallocated for a whole caption.
 
     Attributes:
-        keys: Per layer [B, H, S, E/H].
+        keys: Per layer [B, H, E/H, S], as products of few queries read them fastest.
         values: Per layer [B, H, S, E/H].
         used: Slots filled so far.
     """
@@ -53,7 +53,7 @@ class Block(nn.Module):
         self.attn_proj = nn.Linear(width, width)
         self.ln_2 = nn.LayerNorm(width, eps=epsilon)
         self.c_fc = GeluLinear(width, inner)
-        self.mlp_proj = nn.Linear(inner, width)
+        self.mlp_proj = AfterGelu(inner, width)
 
     def project(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values [B, H, N, E/H] of hidden states [B, N, E]."""
@@ -66,8 +66,8 @@ class Block(nn.Module):
 
     def finish(self, hidden: Tensor, mixed: Tensor) -> Tensor:
         """What follows attention: hidden states [B, N, E] from its output [B, H, N, E/H]."""
-        hidden = hidden + self.attn_proj(mixed.transpose(1, 2).reshape(hidden.shape))
-        return hidden + self.mlp_proj(self.c_fc(self.ln_2(hidden)))
+        hidden = self.attn_proj(mixed.transpose(1, 2).reshape(hidden.shape)).add_(hidden)
+        return self.mlp_proj(self.c_fc(self.ln_2(hidden))).add_(hidden)
 
 
 class Decoder(nn.Module):
@@ -116,10 +116,10 @@ class Decoder(nn.Module):
         values: list[Tensor] = []
         for block in self.blocks:
             query, key, value = block.project(hidden)
-            room = [batch, query.shape[1], slots, query.shape[3]]
-            all_keys = torch.empty(room, dtype=key.dtype, device=key.device)
-            all_values = torch.empty(room, dtype=key.dtype, device=key.device)
-            all_keys[:, :, :length] = key
+            _, heads, _, size = key.shape
+            all_keys = key.new_empty([batch, heads, size, slots])
+            all_values = key.new_empty([batch, heads, slots, size])
+            all_keys[..., :length] = key.transpose(2, 3)
             all_values[:, :, :length] = value
             keys.append(all_keys)
             values.append(all_values)
@@ -149,10 +149,10 @@ class Decoder(nn.Module):
             query, key, value = block.project(hidden)
             all_keys = cache.keys[layer]
             all_values = cache.values[layer]
-            all_keys[:, :, start:end] = key
+            all_keys[..., start:end] = key.transpose(2, 3)
             all_values[:, :, start:end] = value
             # Few queries and short keys: the plain products are faster than a fused kernel.
-            seen = torch.matmul(query, all_keys[:, :, :end].transpose(2, 3))  # [B, H, N, end]
+            seen = torch.matmul(query, all_keys[..., :end])  # [B, H, N, end]
             if mask is not None:
                 seen += mask.unsqueeze(1)
             mixed = torch.matmul(seen.softmax(-1), all_values[:, :, :end])

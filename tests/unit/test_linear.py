@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.linear import PRECISIONS, GeluLinear, pack_linears, why_not
+from model.linear import PRECISIONS, AfterGelu, GeluLinear, pack_linears, why_not
 from model.output_layer import NarrowOutputLayer, OutputLayer, largest
 from model.refusal import Refusal
 
@@ -47,6 +47,23 @@ def test_a_packed_layer_is_the_layer_before_and_after_its_file(
     torch.testing.assert_close(alone, packed(x).flatten(0, 1), rtol=1e-6, atol=1e-6)
     zeros = packed(torch.zeros(2, 96))
     assert torch.allclose(zeros, plain(torch.zeros(2, 96)), rtol=1e-2)
+
+
+@pytest.mark.skipif("int8" not in HERE, reason=why_not("int8"))
+@torch.inference_mode()
+def test_what_comes_out_of_gelu_is_rounded_in_finer_steps():
+    plain = AfterGelu(3072, 50)
+    usual = nn.Sequential(nn.Linear(3072, 50))
+    usual[0].load_state_dict(plain.state_dict())
+    finer = nn.Sequential(plain)
+    x = nn.functional.gelu(3 * torch.randn(2, 9, 3072))
+    x[0, 0], x[0, 1] = -0.17, 0.0  # GELU's least value, and none at all
+    expected = plain(x)
+    pack_linears(usual, "int8")
+    pack_linears(finer, "int8")
+    error, before = ((each(x) - expected)[1].norm() for each in (finer, usual))
+    assert error < 0.8 * before
+    torch.testing.assert_close(finer(x)[0, :2], expected[0, :2], rtol=0, atol=2e-2)
 
 
 @torch.inference_mode()
