@@ -16,11 +16,10 @@ V vocabulary.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.linear import AfterGelu, GeluLinear
+from model.linear import InnerLinear
 from model.output_layer import OutputLayer
 
 
@@ -28,7 +27,7 @@ class Cache:
     """Keys and values of all layers, preallocated for a whole caption.
 
     Attributes:
-        keys: Per layer [B, H, E/H, S], as products of few queries read them fastest.
+        keys: Per layer [B, H, S, E/H].
         values: Per layer [B, H, S, E/H].
         used: Slots filled so far.
     """
@@ -49,11 +48,11 @@ class Block(nn.Module):
         super().__init__()
         self.heads = heads
         self.ln_1 = nn.LayerNorm(width, eps=epsilon)
-        self.c_attn = nn.Linear(width, 3 * width)
+        self.c_attn = InnerLinear(width, 3 * width)
         self.attn_proj = nn.Linear(width, width)
         self.ln_2 = nn.LayerNorm(width, eps=epsilon)
-        self.c_fc = GeluLinear(width, inner)
-        self.mlp_proj = AfterGelu(inner, width)
+        self.c_fc = InnerLinear(width, inner, "gelu_tanh")
+        self.mlp_proj = nn.Linear(inner, width)
 
     def project(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values [B, H, N, E/H] of hidden states [B, N, E]."""
@@ -116,10 +115,9 @@ class Decoder(nn.Module):
         values: list[Tensor] = []
         for block in self.blocks:
             query, key, value = block.project(hidden)
-            _, heads, _, size = key.shape
-            all_keys = key.new_empty([batch, heads, size, slots])
-            all_values = key.new_empty([batch, heads, slots, size])
-            all_keys[..., :length] = key.transpose(2, 3)
+            room = [batch, key.shape[1], slots, key.shape[3]]
+            all_keys, all_values = key.new_empty(room), key.new_empty(room)
+            all_keys[:, :, :length] = key
             all_values[:, :, :length] = value
             keys.append(all_keys)
             values.append(all_values)
@@ -145,16 +143,16 @@ class Decoder(nn.Module):
         end = start + tokens.shape[1]
         cache.used = end
         hidden = self.wte(tokens) + self.wpe.weight[position]  # [B, N, E]
+        if mask is not None:
+            mask = mask.unsqueeze(1).to(cache.keys[0].dtype)  # [B, 1, N, end]
         for layer, block in enumerate(self.blocks):
             query, key, value = block.project(hidden)
             all_keys = cache.keys[layer]
             all_values = cache.values[layer]
-            all_keys[..., start:end] = key.transpose(2, 3)
+            all_keys[:, :, start:end] = key
             all_values[:, :, start:end] = value
-            # Few queries and short keys: the plain products are faster than a fused kernel.
-            seen = torch.matmul(query, all_keys[..., :end])  # [B, H, N, end]
-            if mask is not None:
-                seen += mask.unsqueeze(1)
-            mixed = torch.matmul(seen.softmax(-1), all_values[:, :, :end])
+            mixed = F.scaled_dot_product_attention(
+                query, all_keys[:, :, :end], all_values[:, :, :end], mask, scale=1.0
+            )  # [B, H, N, E/H]
             hidden = block.finish(hidden, mixed)
         return self.ln_f(hidden)

@@ -45,9 +45,6 @@ class ImageEncoder(nn.Module, abc.ABC):
         patch_width: W, of the feature of one patch.
     """
 
-    #: Every `nn.Linear` of it is called, never asked for its weights, so another may stand there.
-    linears_are_called = True
-
     def __init__(
         self,
         config: dict[str, Any],
@@ -157,8 +154,6 @@ class ResNetEncoder(ImageEncoder):
     Raises:
         Refusal: open_clip is not installed.
     """
-
-    linears_are_called = False  # the attention pool computes with the weights of its own
 
     def __init__(self, config: dict[str, Any]) -> None:
         try:

@@ -6,7 +6,7 @@ its own blocks, and faster again from narrower ones. Three precisions:
 
     fp32   weights and products as trained
     bf16   weights and inputs rounded to bfloat16, sums in float32
-    int8   weights rounded to 8 bits, a scale for each output; inputs to 8 bits, a scale for each
+    int8   weights rounded to 8 bits, a scale for each output; inputs to 8 bits, a range for each
            row (as LLM.int8(), arXiv 2208.07339, section 2, without its outliers): a row's result
            does not depend on which other rows are in the batch
 
@@ -28,30 +28,46 @@ from model.refusal import Refusal
 
 #: From exact to narrow.
 PRECISIONS = ("fp32", "bf16", "int8")
+#: What an inner layer may apply to its sums.
+ACTIVATIONS = ("none", "gelu", "gelu_tanh", "swish")
 
 
-class GeluLinear(nn.Linear):
-    """A linear layer and the GELU behind it, in GPT-2's approximation by tanh.
+class InnerLinear(nn.Linear):
+    """A linear layer whose outputs go into attention or another linear layer, and nowhere else.
 
-    One module, so that the multiplication can apply it to its sums before it rounds them.
+    Packed, it may therefore give them in the type of its weights. It applies its activation itself,
+    so that the multiplication can do that to its sums before it rounds them.
+
+    Args:
+        inputs: Width of what it reads.
+        outputs: Width of what it gives.
+        activation: `none`, `gelu`, `gelu_tanh` (its approximation by tanh, GPT-2's) or `swish`.
     """
+
+    def __init__(self, inputs: int, outputs: int, activation: str = "none") -> None:
+        super().__init__(inputs, outputs)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation is {activation!r}; it must be {', '.join(ACTIVATIONS)}")
+        self.activation = activation
 
     def forward(self, input: Tensor) -> Tensor:
         """Map [..., in] to [..., out]."""
-        return F.gelu(F.linear(input, self.weight, self.bias), approximate="tanh")
+        return activated(F.linear(input, self.weight, self.bias), self.activation)
 
 
-class AfterGelu(nn.Linear):
-    """A linear layer whose inputs come out of GELU, so that hardly any is negative.
-
-    Rounded to 8 bits, its inputs have 223 steps for what is positive instead of 127.
-    """
+def activated(x: Tensor, activation: str) -> Tensor:
+    """The activation of each number of x."""
+    if activation == "swish":
+        return F.silu(x)
+    if activation == "none":
+        return x
+    return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
 
 
 class PackedLinear(nn.Module):
-    """y = x W' + b, and GELU of it for a `GeluLinear`, in the type of its weights.
+    """y = x W' + b, and the activation of an `InnerLinear`, in the type of its weights.
 
-    Sums are float32, and GELU is applied to them.
+    Sums are float32, and the activation is applied to them.
 
     Args:
         linear: The trained layer; weights that keep their type are shared, not copied.
@@ -62,24 +78,26 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.weight = linear.weight.detach().to(dtype)
         self.bias = _bias(linear).to(dtype)
-        self.gelu = isinstance(linear, GeluLinear)
+        self.inner = isinstance(linear, InnerLinear)
+        self.activation = _activation(linear)
         self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
         self.ready = True
 
     @torch.jit.export
-    def __getstate__(self) -> tuple[Tensor, Tensor, bool, bool]:
+    def __getstate__(self) -> tuple[Tensor, Tensor, bool, str, bool]:
         """What the file holds: plain weights."""
-        return self.weight, self.bias, self.gelu, self.training
+        return self.weight, self.bias, self.inner, self.activation, self.training
 
     @torch.jit.export
-    def __setstate__(self, state: tuple[Tensor, Tensor, bool, bool]) -> None:
+    def __setstate__(self, state: tuple[Tensor, Tensor, bool, str, bool]) -> None:
         """Take them from the file, not packed yet."""
         self.weight = state[0]
         self.bias = state[1]
-        self.gelu = state[2]
+        self.inner = state[2]
+        self.activation = state[3]
         self.packed = torch.empty([0])
         self.ready = False
-        self.training = state[3]
+        self.training = state[4]
 
     @torch.jit.export
     def pack(self) -> None:
@@ -89,20 +107,24 @@ class PackedLinear(nn.Module):
         self.ready = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map float32 [..., in] to float32 [..., out]."""
+        """Map [..., in] to [..., out], float32 unless this is an inner layer."""
         if not self.ready:
             self.pack()
-        after = "gelu" if self.gelu else "none"
-        return torch.ops.mkldnn._linear_pointwise(
-            x.to(self.bias.dtype), self.packed, self.bias, after, [], "tanh"
-        ).to(x.dtype)
+        name, how = self.activation, "none"
+        if name == "gelu_tanh":
+            name, how = "gelu", "tanh"
+        x = x.to(self.bias.dtype)
+        y = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, name, [], how)
+        return y if self.inner else y.to(torch.float32)
 
 
 class Int8Linear(nn.Module):
     """The same with 8-bit weights and inputs; products are summed exactly, then scaled.
 
-    GELU is the exact one here: its approximation by tanh is within 0.0005 of it, which is a tenth
-    of a step of the bytes that it is rounded to next, and takes twice the time.
+    Each row of inputs is rounded to 255 steps between its least m and its largest: x = s q + m with
+    whole q, so y = s (q W') + m (1 W') + b. GELU is the exact one here: its approximation by tanh
+    is within 0.0005 of it, which is a tenth of a step of the bytes that it is rounded to next, and
+    takes twice the time.
 
     Args:
         linear: The trained layer.
@@ -111,29 +133,32 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.weight, self.scale = int8_rows(linear.weight.detach())
-        self.bias = torch.empty(0) if linear.bias is None else linear.bias.detach()
-        self.gelu = isinstance(linear, GeluLinear)
-        self.zero = 32 if isinstance(linear, AfterGelu) else 128  # the byte that stands for 0
+        self.bias = _bias(linear)
+        self.activation = _activation(linear)
         self._lay_out()
 
     @torch.jit.export
-    def __getstate__(self) -> tuple[Tensor, Tensor, Tensor, bool, int, bool]:
+    def __getstate__(self) -> tuple[Tensor, Tensor, Tensor, str, bool]:
         """What the file holds: plain 8-bit weights, their scales, and the bias."""
-        return self.weight, self.scale, self.bias, self.gelu, self.zero, self.training
+        return self.weight, self.scale, self.bias, self.activation, self.training
 
     @torch.jit.export
-    def __setstate__(self, state: tuple[Tensor, Tensor, Tensor, bool, int, bool]) -> None:
+    def __setstate__(self, state: tuple[Tensor, Tensor, Tensor, str, bool]) -> None:
         """Take them from the file, not packed yet."""
         self.weight = state[0]
         self.scale = state[1]
         self.bias = state[2]
-        self.gelu = state[3]
-        self.zero = state[4]
+        self.activation = state[3]
         empty = torch.empty([0])
-        self.packed, self.step, self.zeros, self.ends = empty, empty, empty, empty
-        self.least = 0.0
+        self.packed, self.step, self.added, self.zeros, self.ends = (
+            empty,
+            empty,
+            empty,
+            empty,
+            empty,
+        )
         self.ready = False
-        self.training = state[5]
+        self.training = state[4]
 
     @torch.jit.export
     def pack(self) -> None:
@@ -143,13 +168,12 @@ class Int8Linear(nn.Module):
 
     @torch.jit.export
     def _lay_out(self) -> None:
-        above = 255 - self.zero  # the byte of a row's largest
         self.packed = torch.ops.onednn.qlinear_prepack(self.weight, None)
-        self.step = self.scale / above
+        self.step = self.scale / 255  # of rows from 0 to 1
+        ones = self.weight.sum(1, dtype=torch.int32) * self.scale  # 1 W'
+        self.added = torch.stack([ones, self.bias])  # [2, out]
         self.zeros = torch.zeros([self.scale.shape[0]], dtype=torch.int32)
-        self.ends = torch.tensor([[-self.zero / above, 1.0]])  # of a row whose largest is 1
-        # No row's largest counts as less. GELU's least value, -0.17, has to have a byte.
-        self.least = 1e-4 if self.zero == 128 else 0.1701 * above / self.zero
+        self.ends = torch.tensor([[0, 255]], dtype=torch.uint8)
         self.ready = True
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,18 +181,15 @@ class Int8Linear(nn.Module):
         if not self.ready:
             self.pack()
         width = x.shape[-1]
-        rows = x.reshape(-1, width)
-        largest = rows.abs() if self.zero == 128 else rows
-        largest = largest.amax(-1, keepdim=True).clamp_(min=self.least)  # [R, 1]
         # Meant for embedding tables, and the one operator that rounds rows in a single pass. Behind
-        # each row's bytes it puts 8 that say again what they stand for.
-        rounded = torch.ops.quantized.embedding_bag_byte_prepack_with_rowwise_min_max(
-            rows, largest * self.ends
-        )
+        # each row's bytes it puts 8 that say what they stand for.
+        rounded = torch.ops.quantized.embedding_bag_byte_prepack(x.reshape(-1, width))
+        ends = torch.cat([self.ends.expand(rounded.shape[0], 2), rounded[:, width:]], 1)
+        ends = torch.ops.quantized.embedding_bag_byte_unpack(ends)  # [R, 2], least and largest
         y = torch.ops.onednn.qlinear_pointwise(
             rounded[:, :width],
             1.0,
-            self.zero,
+            0,
             self.packed,
             self.step,
             self.zeros,
@@ -179,11 +200,10 @@ class Int8Linear(nn.Module):
             "none",
             [],
             "",
-        ).mul_(largest)
-        if self.bias.numel() > 0:
-            y.add_(self.bias)
-        if self.gelu:
-            y = F.gelu(y)
+        ).mul_(ends[:, 1:] - ends[:, :1])
+        ends[:, 1] = 1.0
+        y.addmm_(ends, self.added)
+        y = activated(y, "gelu" if self.activation == "gelu_tanh" else self.activation)
         return y.view(list(x.shape[:-1]) + [y.shape[1]])
 
 
@@ -196,6 +216,11 @@ def _packed(linear: nn.Linear, precision: str) -> nn.Module:
 def _bias(linear: nn.Linear) -> Tensor:
     """The layer's bias [out]; zeros if it has none."""
     return torch.zeros(linear.out_features) if linear.bias is None else linear.bias.detach()
+
+
+def _activation(linear: nn.Linear) -> str:
+    """What the layer applies to its sums."""
+    return linear.activation if isinstance(linear, InnerLinear) else "none"
 
 
 def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,7 +249,7 @@ def why_not(precision: str) -> str:
 def pack_linears(module: nn.Module, precision: str) -> None:
     """Replace linear layers by this precision's, in place and all the way down.
 
-    These are `nn.Linear`, `GeluLinear` and `AfterGelu`. Other subclasses are left alone: attention
+    These are `nn.Linear` and `InnerLinear`. Other subclasses are left alone: attention
     layers of torch reach into theirs for the weights.
 
     Raises:
@@ -237,7 +262,7 @@ def pack_linears(module: nn.Module, precision: str) -> None:
     if not torch.backends.mkldnn.is_available():
         return  # plain layers compute the same
     for name, child in module.named_children():
-        if isinstance(child, nn.Linear) and type(child) in (nn.Linear, GeluLinear, AfterGelu):
+        if isinstance(child, nn.Linear) and type(child) in (nn.Linear, InnerLinear):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
                 # Compiled at once: a trace cannot look into these operators' arguments.

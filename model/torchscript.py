@@ -27,12 +27,13 @@ from model.artifact import FORMAT, Artifact
 from model.captioner import ClipCap
 from model.checkpoint import Checkpoint, weights_sha256
 from model.decoder import Decoder
-from model.encoder import ImageEncoder
+from model.encoder import ClipEncoder, ImageEncoder, SiglipEncoder
 from model.linear import pack_linears
 from model.options import LIMITS
 from model.output_layer import NarrowOutputLayer
 from model.refusal import Refusal
 from model.search import Search
+from model.vision_transformer import VisionTransformer
 from model.whole_folder import whole_folder
 
 
@@ -98,16 +99,25 @@ def build_decoder(gpt2: GPT2LMHeadModel) -> Decoder:
 
 
 class _Encoder(nn.Module):
-    """The image encoder as a function of pixels alone (and nothing else of the captioner)."""
+    """An image encoder of another library as a function of pixels alone."""
 
-    def __init__(self, clip: ImageEncoder | None, kind: str) -> None:
+    def __init__(self, encoder: ImageEncoder | None, kind: str) -> None:
         super().__init__()
-        self.clip = clip
+        self.encoder = encoder
         self.kind = kind
 
     def forward(self, pixels: Tensor) -> Tensor:
-        assert self.clip is not None, "this captioner was loaded without its encoder"
-        return self.clip.encode(pixels, self.kind)
+        assert self.encoder is not None, "this captioner was loaded without its encoder"
+        return self.encoder.encode(pixels, self.kind)
+
+
+def build_vision(encoder: ImageEncoder | None, kind: str, precision: str = "fp32") -> nn.Module:
+    """What maps pixels to the encoder's features of a kind; the encoder itself stays as it is."""
+    if not isinstance(encoder, ClipEncoder | SiglipEncoder):
+        return _Encoder(copy.deepcopy(encoder), kind).eval()
+    vision = VisionTransformer(encoder, kind)
+    pack_linears(vision, precision)
+    return vision.eval()
 
 
 class _Captioner(nn.Module):
@@ -232,10 +242,8 @@ def export_torchscript(
 def _assemble(checkpoint: Checkpoint, precision: str) -> _Captioner:
     """Encoder, mapper and search in one module, not yet traced or scripted."""
     captioner, config = checkpoint.captioner, checkpoint.captioner.config
-    encoder = _Encoder(copy.deepcopy(captioner.clip), config.mapper.feature_kind)
+    encoder = build_vision(captioner.clip, config.mapper.feature_kind, precision)
     mapper = copy.deepcopy(captioner.mapper)
-    if captioner.clip is not None and captioner.clip.linears_are_called:
-        pack_linears(encoder, precision)
     # Once an image, and every step reads what it wrote: exact at next to no cost.
     pack_linears(mapper, "fp32")
     search = build_search(captioner, precision)
