@@ -24,7 +24,7 @@ import yaml
 from PIL import Image
 
 from benchmarks.real_size import real_size_checkpoint
-from deploy.torchserve import TorchServe, derived_config, on_free_ports
+from deploy.torchserve import WAITING, TorchServe, derived_config, on_free_ports
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.torchscript import export_torchscript
@@ -43,7 +43,7 @@ class Values:
     Attributes:
         workers: Processes.
         threads: Threads of torch in each.
-        batch: Requests that go through the model together at most.
+        batch: Requests that a worker takes at once at most.
         delay: Milliseconds that a request waits for others.
     """
 
@@ -107,8 +107,7 @@ def with_values(archive: Path, out: Path, values: Values) -> Path:
                 config = yaml.safe_load(content)
                 config |= {"minWorkers": values.workers, "maxWorkers": values.workers}
                 config |= {"batchSize": values.batch, "maxBatchDelay": values.delay}
-                passes = max(values.batch, config["handler"]["images_per_pass"])
-                config["handler"] |= {"threads": values.threads, "images_per_pass": passes}
+                config["handler"]["threads"] = values.threads
                 content = yaml.safe_dump(config).encode()
             target.writestr(entry, content)
     return out
@@ -179,7 +178,7 @@ class InProcess:
             [sys.executable, "-P", script, folder / "unpacked"],
             cwd=folder,
             env={
-                "OMP_WAIT_POLICY": "PASSIVE",
+                **WAITING,
                 **os.environ,
                 "PYTHONPATH": str(folder / "unpacked"),
             },

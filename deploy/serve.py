@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from client import CaptionClient, CaptionError
-from deploy.torchserve import CONFIG, ROOT, ServeError, TorchServe
+from deploy.torchserve import CONFIG, ROOT, WAITING, ServeError, TorchServe
 
 STATE = ROOT / "build" / "server"
 ARCHIVE = ROOT / "model_store" / "clipcap.mar"
@@ -85,7 +85,7 @@ def _run(what: str, *arguments: str | Path) -> None:
     print(f"{what} ...", flush=True)
     binaries = str(Path(sys.executable).parent)
     environment = {
-        "OMP_WAIT_POLICY": "PASSIVE",  # quick on a busy machine too: see TorchServe's environment
+        **WAITING,
         **os.environ,
         "PATH": os.pathsep.join([binaries, os.environ.get("PATH", "")]),
     }

@@ -10,6 +10,7 @@ import torch
 
 from handler.caption_reply import Failure
 from handler.caption_request import CaptionRequest
+from handler.lanes import Lanes
 from model.artifact import Artifact, Caption
 from model.options import GenerationOptions
 
@@ -42,6 +43,7 @@ def caption_batch(
     per_pass: int,
     deadline: float,
     spent: Spent,
+    lanes: Lanes,
 ) -> list[list[list[Caption]] | Failure]:
     """Caption every picture of every request.
 
@@ -51,6 +53,7 @@ def caption_batch(
         per_pass: Pictures in one pass through the model at most: what bounds its memory.
         deadline: On the clock `time.monotonic`; what is not captioned by then fails with 504.
         spent: Added to.
+        lanes: Where passes run.
 
     Returns:
         For each request the captions of its pictures, or why there are none.
@@ -60,19 +63,21 @@ def caption_batch(
         return []
     begin = time.monotonic()
     pixels = torch.cat([prepared.pixels for prepared in batch])  # [B, 3, S, S]
-    parts = [pixels[start : start + per_pass] for start in range(0, len(pixels), per_pass)]
-    features = torch.cat([artifact.encode(part) for part in parts])  # [B, D]
+    parts = [pixels[part] for part in lanes.parts(len(pixels), per_pass)]
+    features = torch.cat(lanes.map(artifact.encode, parts))  # [B, D]
     spent.encode += time.monotonic() - begin
     spent.pictures += len(options)
 
     begin = time.monotonic()
     captions: dict[int, list[Caption]] = {}
-    for choice, places in _same_options(options).items():
-        for start in range(0, len(places), per_pass):
-            part = places[start : start + per_pass]
-            if time.monotonic() < deadline:
-                found = artifact.caption(features[part], choice)
-                captions.update(zip(part, found, strict=True))
+
+    def search(places: list[int]) -> None:
+        if time.monotonic() < deadline:
+            found = artifact.caption(features[places], options[places[0]])
+            captions.update(zip(places, found, strict=True))
+
+    for places in _same_options(options).values():
+        lanes.map(search, [places[part] for part in lanes.parts(len(places), per_pass)])
     spent.generate += time.monotonic() - begin
 
     results: list[list[list[Caption]] | Failure] = []

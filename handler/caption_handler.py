@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import model
 from handler import caption_settings
 from handler.caption_batch import Prepared, Spent, caption_batch, too_late
 from handler.caption_reply import PHRASES, Failure, reply_body, to_json
+from handler.lanes import Lanes
 from handler.request_fields import is_describe, is_rest, parse_request
 from model.artifact import Artifact, Caption
 from model.image import FORMATS, ImageRefusal, load_image, to_pixels
@@ -44,7 +46,7 @@ class CaptionHandler:
         folder = Path(context.system_properties["model_dir"])
         try:
             self.settings = caption_settings.read(context.model_yaml_config or {})
-            torch.set_num_threads(self.settings.threads)
+            self.lanes = Lanes(self.settings.threads)
             _check_origin(folder)
             self.artifact = Artifact.load(folder)
             self._warm_up()
@@ -66,10 +68,9 @@ class CaptionHandler:
         """Read each request and decode its pictures; None stands for a describe call."""
         begin = time.monotonic()
         self.deadline = begin + self.settings.deadline_seconds
-        prepared = [
-            self._prepare(row, context.get_all_request_header(index))
-            for index, row in enumerate(rows)
-        ]
+        headers = [context.get_all_request_header(index) for index in range(len(rows))]
+        with warnings.catch_warnings():  # restores what decoders on several lanes each restore
+            prepared = self.lanes.map(self._prepare, list(zip(rows, headers, strict=True)))
         self._emit(context, "clipcap_decode_seconds", time.monotonic() - begin)
         return prepared
 
@@ -79,10 +80,14 @@ class CaptionHandler:
         """Caption the sound requests together; the others pass through."""
         spent = Spent()
         sound = [item for item in prepared if isinstance(item, Prepared)]
-        with torch.inference_mode():
-            captioned = caption_batch(
-                self.artifact, sound, self.settings.images_per_pass, self.deadline, spent
-            )
+        captioned = caption_batch(
+            self.artifact,
+            sound,
+            self.settings.images_per_pass,
+            self.deadline,
+            spent,
+            self.lanes,
+        )
         if spent.pictures:
             self._emit(context, "clipcap_encode_seconds", spent.encode)
             self._emit(context, "clipcap_generate_seconds", spent.generate)
@@ -118,8 +123,9 @@ class CaptionHandler:
         return replies
 
     def _prepare(
-        self, row: Mapping[str, Any], headers: Mapping[str, Any]
+        self, received: tuple[Mapping[str, Any], Mapping[str, Any]]
     ) -> Prepared | Failure | None:
+        row, headers = received
         if is_describe(row, headers):
             return None
         try:
@@ -146,10 +152,12 @@ class CaptionHandler:
         """Run the captioner as requests will, so that the first of them is not the slow one."""
         side = self.artifact.preprocessing.size
         short = dataclasses.replace(self.artifact.defaults, max_tokens=3, min_tokens=0)
-        with torch.inference_mode():
-            for _ in range(2):  # TorchScript observes one run and optimises in the next
-                features = self.artifact.encode(torch.zeros(1, 3, side, side))
-                self.artifact.caption(features, short)
+
+        def caption(pixels: torch.Tensor) -> None:
+            self.artifact.caption(self.artifact.encode(pixels), short)
+
+        for _ in range(2):  # TorchScript observes one run and optimises in the next
+            self.lanes.map(caption, [torch.zeros(1, 3, side, side)])
 
     def _description(self) -> dict[str, Any]:
         """What `GET /models/clipcap?customized=true` adds to TorchServe's own description."""

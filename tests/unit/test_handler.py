@@ -17,6 +17,7 @@ from handler.caption_batch import Prepared, Spent, caption_batch
 from handler.caption_handler import CaptionHandler
 from handler.caption_reply import Failure, to_json
 from handler.caption_request import CaptionRequest
+from handler.lanes import Lanes
 from model.artifact import Artifact
 from model.options import GenerationOptions
 from model.refusal import Refusal
@@ -135,12 +136,13 @@ def requests(artifact: Artifact) -> list[Prepared]:
     ]
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("per_pass", [1, 2, 8])
 def test_options_are_grouped_and_captions_find_their_way_back(
-    artifact: Artifact, requests: list[Prepared], per_pass: int
+    artifact: Artifact, requests: list[Prepared], per_pass: int, threads: int
 ):
-    spent = Spent()
-    results = caption_batch(artifact, requests, per_pass, time.monotonic() + 60, spent)
+    spent, lanes = Spent(), Lanes(threads)
+    results = caption_batch(artifact, requests, per_pass, time.monotonic() + 60, spent, lanes)
     for prepared, result in zip(requests, results, strict=True):
         assert not isinstance(result, Failure)
         for pixels, options, captions in zip(
@@ -159,13 +161,13 @@ def test_a_deadline_fails_whole_requests_only(
 ):
     clock = iter([0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 2.0])  # the second search starts too late
     monkeypatch.setattr("handler.caption_batch.time.monotonic", lambda: next(clock))
-    results = caption_batch(artifact, requests, 8, 1.0, Spent())
+    results = caption_batch(artifact, requests, 8, 1.0, Spent(), Lanes(1))
     kinds = [result.status if isinstance(result, Failure) else 200 for result in results]
     assert kinds == [200, 504, 504]
 
 
 def test_an_empty_batch_is_nothing_to_do(artifact: Artifact):
-    assert caption_batch(artifact, [], 8, time.monotonic() + 60, Spent()) == []
+    assert caption_batch(artifact, [], 8, time.monotonic() + 60, Spent(), Lanes(1)) == []
 
 
 def test_numbers_that_json_has_no_word_for_are_not_sent():
