@@ -47,8 +47,8 @@ class Lanes:
             count: How many.
             most: In one part at most. If they all fit in one, they are not cut.
         """
-        needed = -(-count // most)
-        lanes = max(1, min(self.threads, needed))
+        needed = max(1, -(-count // most))
+        lanes = min(self.threads, needed)
         number = -(-needed // lanes) * lanes
         ends = [count * place // number for place in range(number + 1)]
         return [slice(a, b) for a, b in zip(ends, ends[1:], strict=False) if a < b]
