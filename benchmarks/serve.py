@@ -40,6 +40,7 @@ from benchmarks.serve_setup import (
     LARGE,
     USUAL,
     InProcess,
+    Request,
     Values,
     draw_pictures,
     make_archive,
@@ -147,7 +148,8 @@ class Benchmark:
     def speed(self) -> dict[str, Any]:
         """Rounds of handler, doors and model, there and back: what else runs here hits all."""
         batch = self.shipped.batch
-        files = list(itertools.islice(itertools.cycle(self.files), batch))
+        files = itertools.islice(itertools.cycle(self.files), batch)
+        requests: list[Request] = [(file, {}) for file in files]
         rates: dict[str, list[float]] = {"handler": [], "REST": [], "gRPC": [], "model": []}
         alone: dict[str, list[float]] = {name: [] for name in rates}
         with contextlib.ExitStack() as stack:
@@ -158,8 +160,8 @@ class Benchmark:
             ]
             pool = stack.enter_context(ThreadPoolExecutor(len(inside)))
             doors = {"REST": server.rest, "gRPC": server.grpc}
-            whole: dict[str, Sequence[Path] | int] = {"handler": files, "model": batch}
-            single: dict[str, Sequence[Path] | int] = {"handler": files[:1], "model": 1}
+            whole: dict[str, Sequence[Request] | int] = {"handler": requests, "model": batch}
+            single: dict[str, Sequence[Request] | int] = {"handler": requests[:1], "model": 1}
 
             def together(name: str, times: int) -> float:
                 """Images a second of as many processes as there are workers, all at work."""
@@ -187,10 +189,17 @@ class Benchmark:
                     ),
                 }
                 for (width, height), pictures in (
-                    (USUAL, files),
-                    (LARGE, draw_pictures(self.work, LARGE, 1) * batch),
+                    (USUAL, requests),
+                    (LARGE, [(file, {}) for file in draw_pictures(self.work, LARGE, 1) * batch]),
                 )
             }
+            greedy = [(file, {"num_beams": "1"}) for file, _ in requests[: batch // 2]]
+            others = requests[batch // 2 :]
+            mixes = {"greedy": greedy, "beams": others, "together": greedy + others}
+            mixed: dict[str, list[float]] = {name: [] for name in mixes}
+            for _ in range(1 if self.quick else 5):
+                for name, mix in mixes.items():
+                    mixed[name] += inside[0].seconds("handler", mix, 1)
         return {
             "batch": batch,
             "images_per_second": {
@@ -204,6 +213,7 @@ class Benchmark:
             "rounds": {name: [round(rate, 2) for rate in each] for name, each in rates.items()},
             "alone_ms": {name: _ms(each) for name, each in alone.items()},
             "decode": decode,
+            "mixed_ms": {name: _ms(each) for name, each in mixed.items()},
         }
 
     def load(self) -> dict[str, Any]:

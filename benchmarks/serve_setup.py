@@ -32,6 +32,8 @@ from training.archive import PACKED, ROOT, archive
 
 #: Forced: how long random captions are shall not decide how long they take.
 CAPTIONS = GenerationOptions(num_beams=5, max_tokens=20, min_tokens=20)
+#: A picture's file, and the options that go with it.
+Request = tuple[Path, dict[str, str]]
 #: Sizes of pictures: what is usually sent, and what a phone takes.
 USUAL, LARGE = (640, 480), (4000, 3000)
 
@@ -198,18 +200,18 @@ class InProcess:
         self._process.wait()
         self._errors.close()
 
-    def seconds(self, kind: str, what: int | Sequence[Path], times: int) -> list[float]:
+    def seconds(self, kind: str, what: int | Sequence[Request], times: int) -> list[float]:
         """What each of several times took.
 
         Args:
             kind: `handler`, `model` or `decode`.
-            what: The files of a batch; for `model` how many pictures.
+            what: The requests of a batch; for `model` how many pictures.
             times: How often.
 
         Raises:
             Refusal: The process ended.
         """
-        asked = what if isinstance(what, int) else [str(file) for file in what]
+        asked = what if isinstance(what, int) else [(str(file), options) for file, options in what]
         assert self._process.stdin
         assert self._process.stdout
         with contextlib.suppress(BrokenPipeError):  # what it said last is told below

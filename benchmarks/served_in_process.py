@@ -3,9 +3,10 @@
     python -P benchmarks/served_in_process.py FOLDER        (with PYTHONPATH=FOLDER)
 
 FOLDER is an unpacked archive, loaded as a worker loads it. Each line on stdin is a question, a list
-of JSON: `["handler", [files], times]` hands those pictures over as one batch; `["model", count,
-times]` puts a batch of ready pixels through encoder and search alone; `["decode", [files], times]`
-only makes pixels. The answer is a line of JSON: the seconds that each time took.
+of JSON: `["handler", [[file, options], ...], times]` hands those requests over as one batch;
+`["model", count, times]` puts a batch of ready pixels through encoder and search alone; `["decode",
+[[file, options], ...], times]` only makes pixels. The answer is a line of JSON: the seconds that
+each time took.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def answer(service: Any, kind: str, what: Any, times: int) -> list[float]:
         side = artifact.preprocessing.size
         pixels = torch.zeros(what, 3, side, side)
         return timed(lambda: artifact.caption(artifact.encode(pixels), artifact.defaults), times)
-    pictures = [Path(file).read_bytes() for file in what]
+    pictures = [Path(file).read_bytes() for file, _ in what]
     if kind == "decode":
 
         def decode() -> None:
@@ -56,11 +57,15 @@ def answer(service: Any, kind: str, what: Any, times: int) -> list[float]:
             {
                 "requestId": str(place).encode(),
                 "parameters": [
-                    {"name": "data", "contentType": "image/jpeg", "value": bytearray(picture)}
+                    {"name": "data", "contentType": "image/jpeg", "value": bytearray(picture)},
+                    *(
+                        {"name": name, "contentType": "text/plain", "value": value.encode()}
+                        for name, value in options.items()
+                    ),
                 ],
                 "headers": [],
             }
-            for place, picture in enumerate(pictures)
+            for place, (picture, (_, options)) in enumerate(zip(pictures, what, strict=True))
         ]
         reply = bytes(service.predict(requests))
         # One that failed would be fast: every picture must have been captioned.

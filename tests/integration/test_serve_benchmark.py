@@ -34,6 +34,7 @@ def test_a_quick_run_measures_and_shows(tmp_path: Path, monkeypatch: pytest.Monk
     assert set(speed["share"]) == {"handler", "model", "REST", "gRPC"}
     assert speed["share"]["handler"] == 1
     assert set(speed["alone_ms"]) == {"handler", "model", "REST", "gRPC"}
+    assert set(speed["mixed_ms"]) == {"greedy", "beams", "together"}
     assert load["workers_survived"]
     assert [row["failed"] for row in load["loads"]] == [0, 0]
     assert (tmp_path / "serve.png").stat().st_size > 10_000
