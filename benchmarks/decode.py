@@ -16,7 +16,9 @@ import contextlib
 import datetime
 import functools
 import json
+import shlex
 import statistics
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -251,7 +253,10 @@ def main() -> None:
     warnings.simplefilter("ignore")  # TorchScript's end, quantize_dynamic's end
     transformers.logging.set_verbosity_error()
     name = "scaling" if options.scaling else "decode"
-    head = {"command": f"python -m benchmarks.decode{' --scaling' * options.scaling}", **machine()}
+    head = {
+        "command": shlex.join(["python", "-m", "benchmarks.decode", *sys.argv[1:]]),
+        **machine(),
+    }
     rounds, quick = options.rounds, options.quick
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -101,9 +101,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--precision", choices=PRECISIONS, default="int8", help="what is timed")
+    parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="what is timed")
     parser.add_argument("--checkpoint", default="models/clipcap", help="what is pruned")
-    parser.add_argument("--rounds", type=int, default=5, help="times that each is measured")
+    parser.add_argument("--rounds", type=int, default=3, help="times that each is measured")
     parser.add_argument("--quick", action="store_true", help="times of tiny captioners")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()

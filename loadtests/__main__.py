@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ import yaml
 from deploy.torchserve import ROOT, ServeError, TorchServe, derived_config, on_free_ports
 
 HERE = Path(__file__).parent
+#: Figures that may not be above their limit.
+CEILINGS = (
+    "wrong_replies",
+    "ties_percent",
+    "unanswered",
+    "median_ms",
+    "p95_ms",
+    "worker_growth_mb",
+)
 
 
 def run(archive: Path, limits: dict[str, Any], pictures: Path, out: Path) -> dict[str, Any]:
@@ -46,11 +56,16 @@ def run(archive: Path, limits: dict[str, Any], pictures: Path, out: Path) -> dic
         server = TorchServe(folder, archive.resolve(), config)
         server.start()
         try:
-            before = _resident(server)
+            before = server.workers()
+            settled: dict[int, int] = {}
+            # The first full batches take what all later ones use again.
+            look = threading.Timer(limits["seconds"] / 4, lambda: settled.update(_resident(server)))
+            look.start()
             statistics = _locust(server.rest, limits, pictures, out)
+            look.join()
             after = _resident(server)
-            same = before.keys() == after.keys()
-            growth = max(after[worker] - before[worker] for worker in before) if same else 0
+            same = before == list(after) and settled.keys() == after.keys()
+            growth = max(after[worker] - settled[worker] for worker in settled) if same else 0
         finally:
             server.stop()
     return {**statistics, "worker_survived": same, "worker_growth_mb": round(growth / 1e6, 1)}
@@ -65,7 +80,7 @@ def judge(figures: dict[str, Any], limits: dict[str, Any]) -> list[str]:
     """What the run got wrong, one line each; empty if it passed."""
     problems = [
         f"{figures[name]:g} {name.replace('_', ' ')}; the limit is {limits[f'max_{name}']:g}"
-        for name in ("wrong_replies", "unanswered", "median_ms", "p95_ms", "worker_growth_mb")
+        for name in CEILINGS
         if figures[name] > limits[f"max_{name}"]
     ]
     if figures["requests_per_second"] < limits["min_requests_per_second"]:

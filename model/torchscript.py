@@ -116,6 +116,7 @@ def build_vision(encoder: ImageEncoder | None, kind: str, precision: str = "fp32
     if not isinstance(encoder, ClipEncoder | SiglipEncoder):
         return _Encoder(copy.deepcopy(encoder), kind).eval()
     vision = VisionTransformer(encoder, kind)
+    pack_linears(vision.patches, "fp32")  # everything rests on them, and they cost next to nothing
     pack_linears(vision, precision)
     return vision.eval()
 

@@ -141,6 +141,7 @@ def test_a_port_in_use_stops_serving_before_the_pipeline_runs(
 
 FIGURES = {
     "wrong_replies": 0,
+    "ties_percent": 0.5,
     "unanswered": 0,
     "median_ms": 100,
     "p95_ms": 200,
@@ -150,6 +151,7 @@ FIGURES = {
 }
 LIMITS = {
     "max_wrong_replies": 0,
+    "max_ties_percent": 2,
     "max_unanswered": 0,
     "max_median_ms": 150,
     "max_p95_ms": 300,
@@ -163,6 +165,7 @@ LIMITS = {
     [
         ({}, None),
         ({"wrong_replies": 1}, "1 wrong replies; the limit is 0"),
+        ({"ties_percent": 2.5}, "2.5 ties percent; the limit is 2"),
         ({"p95_ms": 301}, "301 p95 ms; the limit is 300"),
         ({"requests_per_second": 4.5}, "4.5 requests per second; at least 5 are wanted"),
         ({"worker_survived": False}, "a worker was restarted"),
