@@ -1,7 +1,8 @@
 """The captioner itself: image -> pixels -> feature -> prefix -> caption.
 
-Reading order: `config`, `mapper`, `captioner` (training's view), `decoder`, `search`, `artifact`
-(serving's view); then `checkpoint`, `torchscript` (the exporter), `published` (others' weights).
+Reading order: `config`, `mapper`, `captioner` (training's view), `vision_transformer`, `decoder`,
+`search`, `artifact` (serving's view); then `checkpoint`, `torchscript` (the exporter), `published`
+(others' weights).
 """
 
 from model.torchvision_operators import declare_operators

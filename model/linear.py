@@ -10,6 +10,9 @@ its own blocks, and faster again from narrower ones. Three precisions:
            row (as LLM.int8(), arXiv 2208.07339, section 2, without its outliers): a row's result
            does not depend on which other rows are in the batch
 
+With AMX, oneDNN sums large batches in another order than small ones, which bf16 outputs show by one
+rounding step now and then.
+
 A packed layout belongs to one processor, so the file holds the plain weights of its precision.
 Whoever loads it packs one layer after another (`pack`), so that memory never holds all weights
 twice; a layer that was forgotten packs itself when it is first used. TorchScript compiles this file
