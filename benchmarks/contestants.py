@@ -29,7 +29,7 @@ from benchmarks.real_size import random_checkpoint, real_size_checkpoint
 from model.artifact import Artifact
 from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
-from model.linear import PRECISIONS
+from model.linear import available
 from model.torchscript import export_torchscript
 
 #: What `--only` chooses from.
@@ -199,6 +199,6 @@ def contestants(
         "original": {"original fp32": partial(original, folder)},
         "hf": {f"Hugging Face {short(d)}": partial(hugging_face, folder, d) for d in precisions},
         "blip": {f"BLIP-base {short(d)}": partial(blip, quick, d) for d in precisions},
-        "ours": {f"ours {name}": partial(ours, folder, name) for name in PRECISIONS},
+        "ours": {f"ours {name}": partial(ours, folder, name) for name in available()},
     }
     return {group: makers for group, makers in everyone.items() if group in groups}

@@ -4,16 +4,15 @@
 weights) once, and measures in one run, all contestants in turn, round after round, each in a
 process of its own: pictures to captions of exactly 20 tokens, the encoder alone, one decode step,
 and the matrix products of a step alone. It prints the medians with the targets, and writes
-`decode.json` and `decode.png` into `benchmarks/results`; `python -m benchmarks.tables` puts them on
-the page. `--scaling` measures the artifact against batch, beams, tokens and threads instead, into
-`scaling.json` and `scaling.png`.
+`decode.json` and `decode.png` into `benchmarks/results/KIND` of processor; `python -m
+benchmarks.tables` puts them on the page. `--scaling` measures the artifact against batch, beams,
+tokens and threads instead, into `scaling.json` and `scaling.png`.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import functools
 import json
 import shlex
@@ -40,19 +39,16 @@ from benchmarks.contestants import (
 )
 from benchmarks.decode_report import draw, table
 from benchmarks.decode_step import ROWS, Step, steps
+from benchmarks.machine import ROOT, machine, results_folder
 from benchmarks.own_process import OwnProcess
-from benchmarks.readme import ROOT, processor
 from benchmarks.scaling import draw_scaling, scaling
-from model.linear import PRECISIONS
+from model.linear import available
 from model.refusal import Refusal
 from training.command import command
 
-RESULTS = Path(__file__).resolve().parent / "results"
 TOKENS = 20
 #: A call that takes longer is its own warm-up.
 QUICK_SECONDS = 4.0
-#: Of the processor's flags, those that multiply matrices.
-MULTIPLYING = ("fma", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def in_turn(
@@ -219,20 +215,6 @@ def entries(seconds: dict[tuple[Any, ...], list[float]]) -> list[dict[str, Any]]
     ]
 
 
-def machine() -> dict[str, Any]:
-    """Where and when."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
-    return {
-        "processor": processor(),
-        "instructions": [name for name in MULTIPLYING if name in flags],
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "date": datetime.date.today().isoformat(),
-    }
-
-
 def main() -> None:
     """Measure; write table, JSON and picture."""
     parser = argparse.ArgumentParser(
@@ -249,7 +231,7 @@ def main() -> None:
         raise Refusal(f"--only knows no {', '.join(unknown)}; give some of {','.join(GROUPS)}")
     if options.rounds < 1:
         raise Refusal(f"--rounds is {options.rounds}; it must be 1 or more")
-    out = options.out or (ROOT / "build" / "decode" if options.quick else RESULTS)
+    out = options.out or (ROOT / "build" / "decode" if options.quick else results_folder())
     warnings.simplefilter("ignore")  # TorchScript's end, quantize_dynamic's end
     transformers.logging.set_verbosity_error()
     name = "scaling" if options.scaling else "decode"
@@ -261,7 +243,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         ours = "ours" in groups or options.scaling
-        export(folder, quick, PRECISIONS if ours else ())
+        export(folder, quick, available() if ours else ())
         if options.scaling:
             results = {**head, **scaling(folder, rounds, quick)}
         else:

@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from benchmarks.target import Target
 from model.linear import PRECISIONS
 
 COLOURS = {"ours": "#1f6f78", "Hugging": "#d98e4a", "BLIP-base": "#c9b890", "original": "#444444"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """A figure that was promised.
-
-    Attributes:
-        what: In words.
-        found: As measured.
-        wanted: At least so much, or at most.
-        at_most: Which of the two.
-    """
-
-    what: str
-    found: float
-    wanted: float
-    at_most: bool = False
-
-    @property
-    def passed(self) -> bool:
-        """Whether it is kept."""
-        return self.found <= self.wanted if self.at_most else self.found >= self.wanted
-
-    def row(self) -> tuple[str, str, str, str]:
-        """What, found, wanted, and pass or miss."""
-        sign = "at most" if self.at_most else "at least"
-        found = f"{self.found:.2g}" if self.found < 0.1 else f"{self.found:.2f}"
-        return self.what, found, f"{sign} {self.wanted:g}", "pass" if self.passed else "miss"
 
 
 def rates(results: dict[str, Any]) -> dict[tuple[str, str, int, int], float]:

@@ -3,7 +3,7 @@
 40 rows (8 pictures of 5 beams) that have read 20 positions read one token more: attention,
 log-softmax and the choice of the 10 likeliest tokens included. Reordering caches, which ours does
 not need, is not counted against the others. And the bound of it: the same matrix products alone,
-weights packed as oneDNN likes them best and the inputs already rounded.
+weights packed as the library likes them best and the inputs already rounded.
 
 Axes: R rows, H heads, W width of a head, P positions, V vocabulary.
 """
@@ -33,7 +33,7 @@ from benchmarks.converted_step import (
 )
 from model.checkpoint import Checkpoint
 from model.decoder import Cache
-from model.linear import PRECISIONS
+from model.linear import available
 
 
 @functools.cache
@@ -99,7 +99,7 @@ def torch_int8(gpt2: GPT2LMHeadModel) -> GPT2LMHeadModel:
 def products(folder: Path, precision: str) -> Step:
     """All matrix products of a step and nothing else, each in its precision."""
     config = Checkpoint.load(folder / "checkpoint").captioner.gpt2.config  # the rest is let go
-    head = "fp32" if precision == "fp32" else "int8"  # as ours has its output layer
+    head = "int8" if precision == "bf16" else precision  # as ours has its output layer
     width, inner = config.n_embd, config.n_inner or 4 * config.n_embd
     layer = [(width, 3 * width), (width, width), (width, inner), (inner, width)]
     calls = [_product(*sizes, precision) for sizes in layer * config.n_layer]
@@ -122,6 +122,9 @@ def _product(inputs: int, outputs: int, precision: str) -> Callable[[], Tensor]:
         more = (None, 1.0, 0, torch.float32, "none", [], "")
         multiply = torch.ops.onednn.qlinear_pointwise
         return lambda: multiply(rounded, 1.0, 128, packed, scales, zeros, *more)
+    if precision == "fp16":
+        half = torch.ops.quantized.linear_prepack_fp16(weight, None)
+        return lambda: torch.ops.quantized.linear_dynamic_fp16(x, half)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     x = x.to(dtype)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), ROWS)
@@ -132,7 +135,7 @@ def steps(folder: Path, groups: Sequence[str]) -> tuple[dict[str, Callable[[], S
     """Name -> what makes its step, of the groups; and a line for each that cannot be had."""
     found: dict[str, Callable[[], Step]] = {}
     if "ours" in groups:
-        for precision in PRECISIONS:
+        for precision in available():
             found[f"ours {precision}"] = partial(our_step, folder, precision)
             found[f"products {precision}"] = partial(products, folder, precision)
     if "hf" in groups:

@@ -31,8 +31,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.machine import RESULTS, processor
 from benchmarks.measured_training import STAGES, resident
-from benchmarks.readme import processor
 from model.image import Preprocessing
 from model.refusal import Refusal
 from training.command import command
@@ -40,7 +40,6 @@ from training.dataset import Picture, write_index, writing_dataset
 from training.feature_file import EncoderIdentity
 from training.feature_shards import writing_features
 
-RESULTS = Path(__file__).resolve().parent / "results"
 SIZES = (10_000, 100_000, 1_000_000)
 PER_PICTURE = 5
 WIDTH = 512

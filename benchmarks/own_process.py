@@ -30,8 +30,11 @@ class OwnProcess:
     """
 
     def __init__(self, threads: int, makers: Sequence[Callable[[], Any]]) -> None:
-        spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
-        self._pool = ProcessPoolExecutor(1, spawn, _begin, (threads, makers))
+        # A fork of this process would inherit torch's threads. The server that forks has imported
+        # everything once, and computed nothing.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["benchmarks.contestants"])
+        self._pool = ProcessPoolExecutor(1, context, _begin, (threads, makers))
         self._begun = self._pool.submit(int)
 
     def wait(self) -> None:

@@ -5,7 +5,7 @@ weights whose feed-forward layers lack 10, 25 or 50% of their neurons, or whose 
 fourth, 8 pictures to captions of 20 tokens with 5 beams, each in a process of its own and in turn.
 Quality: the trained captioner (`models/clipcap`) without the neurons that weigh least (the norm of
 what a neuron reads times the norm of what it writes), not trained on, captions pictures of the test
-split. Writes `benchmarks/results/pruning.json`.
+split. Writes `pruning.json` into `benchmarks/results/KIND` of processor.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from rich.table import Table
 from transformers import GPT2LMHeadModel
 
 from benchmarks.contestants import ours, write_contestants
-from benchmarks.decode import RESULTS, captions, in_turn, machine
+from benchmarks.decode import captions, in_turn
+from benchmarks.machine import machine, results_folder, served
 from benchmarks.own_process import OwnProcess
 from benchmarks.real_size import VOCABULARY, real_size_checkpoint
 from model.checkpoint import Checkpoint
@@ -101,11 +102,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="what is timed")
+    parser.add_argument("--precision", choices=PRECISIONS, default=served(), help="what is timed")
     parser.add_argument("--checkpoint", default="models/clipcap", help="what is pruned")
     parser.add_argument("--rounds", type=int, default=3, help="times that each is measured")
     parser.add_argument("--quick", action="store_true", help="times of tiny captioners")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--out", type=Path, default=results_folder(), help="folder of the results")
     options = parser.parse_args()
     scores = qualities(options.checkpoint)
     seconds = times(options.precision, options.rounds, options.quick)

@@ -12,7 +12,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import sys
 import textwrap
 from pathlib import Path
@@ -21,7 +20,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.machine import ROOT, processor
+
 RESULTS = ROOT / "benchmarks" / "results" / "scenes.json"
 BEGIN, END = "<!-- figures: python -m benchmarks.readme -->", "<!-- /figures -->"
 #: Pictures shown, and how many of the test split are passed over between two.
@@ -96,16 +96,6 @@ def _pair(test: dict[str, float], new: dict[str, float], name: str) -> tuple[str
 
 def _share(test: dict[str, float], new: dict[str, float], name: str) -> tuple[str, str]:
     return f"{test[name]:.1%}", f"{new[name]:.1%}"
-
-
-def processor() -> str:
-    """The processor's name as the system knows it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The artifact's time against batch, beams, tokens and threads, for `benchmarks.decode --scaling`.
+"""The artifact's time against all that it grows with, for `benchmarks.decode --scaling`.
 
 Nowhere may there be a cliff: one size more must not cost much more than its share.
 """
@@ -6,6 +6,7 @@ Nowhere may there be a cliff: one size more must not cost much more than its sha
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.contestants import ours
-from model.linear import PRECISIONS
+from benchmarks.contestants import artifact_of, ours
+from benchmarks.pictures import draw_pictures
+from model.image import load_image, to_pixels
+from model.linear import available
 
 #: What is varied, its sizes, and (batch, beams, tokens) otherwise.
 SWEEPS: dict[str, tuple[tuple[int, ...], tuple[int, int, int]]] = {
@@ -22,22 +25,25 @@ SWEEPS: dict[str, tuple[tuple[int, ...], tuple[int, int, int]]] = {
     "beams": ((1, 2, 3, 4, 5, 6, 7, 8), (4, 0, 20)),
     "tokens": ((5, 10, 20, 40, 60), (4, 5, 0)),
     "threads": ((1, 2), (8, 5, 20)),
+    "megapixels": ((1, 3, 12, 48), (1, 5, 20)),
 }
 #: A size may cost so much more than its share of the one before.
 CLIFF = 1.3
-COLOURS = {"fp32": "#444444", "bf16": "#d98e4a", "int8": "#1f6f78"}
+COLOURS = {"fp32": "#444444", "fp16": "#8a6fb0", "bf16": "#d98e4a", "int8": "#1f6f78"}
 
 
 @torch.inference_mode()
 def scaling(folder: Path, rounds: int, quick: bool) -> dict[str, Any]:
     """Sweep -> precision -> seconds of each size, and the cliffs found."""
-    everyone = {precision: ours(folder, precision) for precision in PRECISIONS}
+    everyone = {precision: ours(folder, precision) for precision in available()}
     side = next(iter(everyone.values())).side
     pixels = torch.randn(32, 3, side, side)
+    preprocessing = artifact_of(folder, next(iter(everyone))).preprocessing
     threads = torch.get_num_threads()
     found: dict[str, Any] = {}
     for sweep, (sizes, usual) in SWEEPS.items():
         sizes = sizes[:2] if quick else sizes
+        files = jpegs(sizes) if sweep == "megapixels" else {}
         seconds: dict[str, dict[int, list[float]]] = {
             name: {size: [] for size in sizes} for name in everyone
         }
@@ -47,7 +53,10 @@ def scaling(folder: Path, rounds: int, quick: bool) -> dict[str, Any]:
                 torch.set_num_threads(size if sweep == "threads" else threads)
                 for name, one in everyone.items():
                     since = time.perf_counter()
-                    one(pixels[:batch], beams, tokens)
+                    given = pixels[:batch]
+                    if size in files:
+                        given = to_pixels(load_image(files[size], side=side), preprocessing)[None]
+                    one(given, beams, tokens)
                     if number:
                         seconds[name][size].append(time.perf_counter() - since)
         torch.set_num_threads(threads)
@@ -59,6 +68,16 @@ def scaling(folder: Path, rounds: int, quick: bool) -> dict[str, Any]:
             },
         }
     return {"sweeps": found, "cliffs": cliffs(found)}
+
+
+def jpegs(sizes: tuple[int, ...]) -> dict[int, bytes]:
+    """Megapixels -> a JPEG file of so many, three wide and two high."""
+    with tempfile.TemporaryDirectory() as temporary:
+        widths = {size: round((size * 1e6 * 1.5) ** 0.5) for size in sizes}
+        return {
+            size: draw_pictures(Path(temporary), (width, width * 2 // 3), 1)[0].read_bytes()
+            for size, width in widths.items()
+        }
 
 
 def usual_of(sweep: str) -> str:

@@ -2,8 +2,8 @@
 
 `python -m benchmarks.serve` packs a captioner of real size with random weights (ViT-B/32, GPT-2
 124M; `benchmarks.real_size`), which writes captions of exactly 20 tokens with 5 beams. It serves it
-as `make serve` does, loads it, prints tables, and writes `benchmarks/results/serve.json` and
-`serve.png`. Five parts, each of which `--only` measures anew alone:
+as `make serve` does, loads it, prints tables, and writes `serve.json` and `serve.png` into
+`benchmarks/results/KIND` of processor. Five parts, each of which `--only` measures anew alone:
 
     memory  a worker's memory and the time to READY, for each precision
     grid    images a second by workers, threads and batch size
@@ -33,7 +33,8 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.readme import ROOT, processor
+from benchmarks.machine import processor, results_folder, served
+from benchmarks.pictures import draw_pictures
 from benchmarks.serve_load import arriving, one_client, saturated
 from benchmarks.serve_setup import (
     CAPTIONS,
@@ -42,7 +43,6 @@ from benchmarks.serve_setup import (
     InProcess,
     Request,
     Values,
-    draw_pictures,
     make_archive,
     resident,
     serving,
@@ -51,11 +51,10 @@ from benchmarks.serve_setup import (
 from benchmarks.serve_tables import draw, tables
 from client import CaptionError
 from deploy.torchserve import ServeError
-from model.linear import PRECISIONS
+from model.linear import PRECISIONS, available
 from model.refusal import Refusal
 from training.command import command
 
-RESULTS = ROOT / "benchmarks" / "results"
 BATCHES = (1, 4, 8, 16)
 DELAYS = (0, 5, 20, 50)
 #: Parts of the capacity that are offered.
@@ -81,7 +80,7 @@ class Benchmark:
         self.pictures = [file.read_bytes() for file in self.files]
         self.shipped = Values.shipped()
         self.rounds = 1 if quick else 4
-        self.precisions = (precision,) if quick else PRECISIONS
+        self.precisions = (precision,) if quick else available()
 
     def memory(self) -> list[dict[str, Any]]:
         """One start for each precision."""
@@ -257,15 +256,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    # The fastest that keeps the default captioner's captions (`python -m training.evaluate`).
-    parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="what is served")
+    parser.add_argument("--precision", choices=PRECISIONS, default=served(), help="what is served")
     parser.add_argument("--only", choices=parts, nargs="+", help="parts to measure; others stay")
     parser.add_argument("--quick", action="store_true", help="a tiny captioner, few requests")
     parser.add_argument("--archives", type=Path, help="folder that keeps the archives made")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--out", type=Path, default=results_folder(), help="folder of the results")
     options = parser.parse_args()
     file = options.out / "serve.json"
-    if options.quick and options.out == RESULTS:
+    if options.quick and options.out == results_folder():
         raise Refusal("--quick measures nothing worth keeping; give it another folder with --out")
     if options.only and file.is_file():
         results = json.loads(file.read_text())

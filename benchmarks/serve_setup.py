@@ -19,9 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from PIL import Image
 
 from benchmarks.real_size import real_size_checkpoint
 from deploy.torchserve import WAITING, TorchServe, derived_config, on_free_ports
@@ -144,21 +142,6 @@ def resident(process: int) -> tuple[float, float]:
     fields = dict(line.split(":", 1) for line in lines)
     now, peak = (int(fields[name].split()[0]) * 1024 / 1e6 for name in ("VmRSS", "VmHWM"))
     return round(now, 1), round(peak, 1)
-
-
-def draw_pictures(folder: Path, size: tuple[int, int], count: int) -> list[Path]:
-    """JPEG files of blurred colours with grain: about as many bytes as photos of their size."""
-    rng = np.random.default_rng(1)
-    files = []
-    for number in range(count):
-        colours = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
-        smooth = np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC))
-        grain = rng.integers(-9, 10, smooth.shape, dtype=np.int16)
-        picture = np.clip(smooth + grain, 0, 255).astype(np.uint8)
-        file = folder / f"{size[0]}x{size[1]}-{number}.jpg"
-        Image.fromarray(picture).save(file, quality=90)
-        files.append(file)
-    return files
 
 
 class InProcess:

@@ -1,18 +1,20 @@
 """Tables and the picture of `benchmarks.serve`, all from its file of results.
 
-`tables(results)` gives them one by one, `page(results)` is `docs/serving-speed.md`, which
+`tables(results)` gives them one by one; `page` is `docs/serving-speed.md`, which
 `benchmarks.tables` writes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from rich.table import Table as RichTable
+
+from benchmarks.target import Target, compared, markdown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +46,8 @@ class Table:
 
     def markdown(self) -> str:
         """For a page."""
-        rule = ["---", *["---:"] * (len(self.columns) - 1)]
-        lines = [f"| {' | '.join(row)} |" for row in (self.columns, rule, *self.rows)]
-        return "\n".join([*lines, *(["", self.note] if self.note else [])])
+        shown = markdown(self.columns, self.rows)
+        return f"{shown}\n\n{self.note}" if self.note else shown
 
 
 def tables(results: dict[str, Any]) -> Iterator[Table]:
@@ -229,39 +230,70 @@ def _values(results: dict[str, Any]) -> str:
     return ", ".join(f"`{name}: {results['shipped'][key]}`" for key, name in names.items())
 
 
-def page(results: dict[str, Any]) -> str:
-    """All of `docs/serving-speed.md`."""
-    captions = results["captions"]
+def targets(results: dict[str, Any]) -> list[Target]:
+    """What serving shall cost at most, of the parts that were measured."""
+    parts = {name: each["measured"] for name, each in results["parts"].items()}
+    found = []
+    if speed := parts.get("speed"):
+        rates, alone, mixed = (speed[key] for key in ("images_per_second", "alone_ms", "mixed_ms"))
+        found += [
+            Target(f"{door}: images/s, of the model's alone", rates[door] / rates["model"], 0.95)
+            for door in ("REST", "gRPC")
+        ]
+        allowed = 1.1 * alone["model"] + 10
+        found += [
+            Target(f"{door}, one client: of 1.1 x the model's time + 10 ms",
+                   alone[door] / allowed, 1, True)
+            for door in ("REST", "gRPC")
+        ]  # fmt: skip
+        parted = mixed["greedy"] + mixed["beams"]
+        found.append(Target("mixed options: of their parts", mixed["together"] / parted, 1, True))
+        usual, large = (each["handler_ms"] for each in speed["decode"].values())
+        found.append(
+            Target("12-megapixel JPEG: more of a picture's time", large / usual - 1, 0.05, True)
+        )
+    if load := parts.get("load"):
+        failed = sum(row["failed"] for row in load["loads"])
+        found.append(Target("failures from 25 to 150% of capacity", failed, 0, True))
+    for row in parts.get("memory", ()):
+        name = row["precision"]
+        over = row["resident_mb"] - row["weights_mb"]
+        found += [
+            Target(f"{name}: MB over the weights, at READY", over, 350, True),
+            Target(f"{name}: peak of loading / READY", row["peak_mb"] / row["resident_mb"],
+                   1.3, True),
+            Target(f"{name}: seconds to READY", row["ready_seconds"], 8, True),
+        ]  # fmt: skip
+    return found
+
+
+def page(measured: Mapping[str, Any]) -> str:
+    """All of `docs/serving-speed.md`, of kind of processor -> `serve.json`."""
+    compared_targets = compared({kind: targets(results) for kind, results in measured.items()})
     lines = [
         "# How fast it serves",
-        "",
         "<!-- written by: python -m benchmarks.tables -->",
-        "",
-        f"A captioner of real size (ViT-B/32, GPT-2 124M) with random weights in "
-        f"{results['precision']}, {captions['max_tokens']} tokens a caption, "
-        f"{captions['num_beams']} beams, JPEGs of 640 x 480. Served with "
-        f"{_values(results)}. Clients, server and model share one machine: "
-        f"{results['machine']}. `{results['command']}` measures and keeps the figures in "
-        "`benchmarks/results/serve.json`.",
+        "A captioner of real size (ViT-B/32, GPT-2 124M) with random weights, JPEGs of 640 x 480. "
+        "Clients, server and model share one machine. `python -m benchmarks.serve` measures, and "
+        "keeps the figures of each kind of processor in `benchmarks/results/KIND/serve.json`.",
+        "Two workers share the token embedding, which stays in the file of the unpacked "
+        "archive (mapped; 154 MB in float32), and nothing else: linear layers are laid out "
+        "anew for the processor, into memory of each worker's own. So the cores are shared "
+        "out within one worker instead (`handler/lanes.py`).",
+        "## Targets",
+        compared_targets,
     ]
-    for table in tables(results):
-        date = results["parts"][table.part]["date"]
+    for kind, results in measured.items():
+        captions = results["captions"]
         lines += [
-            "",
-            f"## {table.title}",
-            "",
-            table.markdown(),
-            "",
-            f"`--only {table.part}`, {date}",
+            f"## {kind}: {results['machine']}",
+            f"In {results['precision']}, {captions['max_tokens']} tokens a caption, "
+            f"{captions['num_beams']} beams, with {_values(results)}.",
         ]
-        if table.part == "load":
-            lines += ["", "![Latency against load](../benchmarks/results/serve.png)"]
-        if table.part == "memory":
-            lines += [
-                "",
-                "Two workers share the token embedding, which stays in the file of the unpacked "
-                "archive (mapped; 154 MB in float32), and nothing else: linear layers are laid out "
-                "anew for the processor, into memory of each worker's own. So the cores are shared "
-                "out within one worker instead (`handler/lanes.py`).",
-            ]
-    return "\n".join(lines) + "\n"
+        for table in tables(results):
+            date = results["parts"][table.part]["date"]
+            lines += [f"### {table.title}", table.markdown(), f"`--only {table.part}`, {date}"]
+            if table.part == "load":
+                picture = f"../benchmarks/results/{kind}/serve.png"
+                lines.append(f"![Latency against load]({picture})")
+    return "\n\n".join(lines) + "\n"

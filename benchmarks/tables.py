@@ -1,22 +1,22 @@
 """Writes the figures of the pages on speed from what the benchmarks measured last.
 
-`python -m benchmarks.tables` measures nothing. It reads `benchmarks/results`: `decode.json`,
-`scaling.json` and `pruning.json` make the tables of `docs/speed.md`, `serve.json` makes
-`docs/serving-speed.md`.
+`python -m benchmarks.tables` measures nothing. It reads `benchmarks/results`, a folder for each
+kind of processor: `decode.json`, `scaling.json` and `pruning.json` make the tables of
+`docs/speed.md`, `serve.json` makes `docs/serving-speed.md`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.decode import RESULTS
-from benchmarks.decode_report import TABLES, TARGET_COLUMNS, targets
-from benchmarks.readme import ROOT
+from benchmarks.decode_report import TABLES, targets
+from benchmarks.machine import KINDS, RESULTS, ROOT
 from benchmarks.scaling import CLIFF, usual_of
 from benchmarks.serve_tables import page as serving_page
+from benchmarks.target import compared, markdown
 from model.linear import PRECISIONS
 from model.refusal import Refusal
 from training.command import command
@@ -24,35 +24,45 @@ from training.command import command
 PAGE = ROOT / "docs" / "speed.md"
 SERVING_PAGE = ROOT / "docs" / "serving-speed.md"
 BEGIN, END = "<!-- figures: python -m benchmarks.tables -->", "<!-- /figures -->"
+#: Kind of processor -> name of a file of results -> what it holds.
+Results = Mapping[str, Mapping[str, Any]]
 
 
-def tables(
-    results: dict[str, Any],
-    scaling: dict[str, Any] | None = None,
-    pruning: dict[str, Any] | None = None,
-) -> str:
+def read_results() -> Results:
+    """What is kept of every kind of processor, the fastest first."""
+    known = [*KINDS, *sorted({each.name for each in RESULTS.iterdir() if each.is_dir()} - {*KINDS})]
+    found = {
+        kind: {file.stem: json.loads(file.read_text()) for file in (RESULTS / kind).glob("*.json")}
+        for kind in known
+    }
+    return {kind: files for kind, files in found.items() if files}
+
+
+def tables(measured: Results) -> str:
     """All that stands between the marks."""
-    where = (
-        f"Measured with `{results['command']}` on {results['processor']}, {results['threads']} "
-        f"threads ({', '.join(results['instructions'])}), torch {results['torch']}, transformers "
-        f"{results['transformers']}, {results['date']}: medians of contestants in turn."
-    )
-    parts = [where]
-    for title, columns, rows in TABLES:
-        parts += [f"## {title}", markdown(columns, rows(results))]
-    found = targets(results)
-    parts += ["## Targets", markdown(TARGET_COLUMNS, [each.row() for each in found])]
-    parts += results["missing"]
-    if scaling is not None:
-        parts += grown(scaling)
-    if pruning is not None:
-        parts += left_out(pruning)
+    parts = ["## Targets", compared({k: targets(each["decode"]) for k, each in measured.items()})]
+    for kind, files in measured.items():
+        results = files["decode"]
+        parts += [
+            f"## {kind}: {results['processor']}",
+            f"Measured with `{results['command']}`, {results['threads']} threads "
+            f"({', '.join(results['instructions'])}), torch {results['torch']}, transformers "
+            f"{results['transformers']}, {results['date']}: medians of contestants in turn.",
+        ]
+        for title, columns, rows in TABLES:
+            parts += [f"### {title}", markdown(columns, rows(results))]
+        parts += results["missing"]
+        if scaling := files.get("scaling"):
+            parts += grown(scaling, kind)
+        if pruning := files.get("pruning"):
+            parts += left_out(pruning)
     return "\n\n".join(parts)
 
 
-def grown(scaling: dict[str, Any]) -> list[str]:
+def grown(scaling: Mapping[str, Any], kind: str) -> list[str]:
     """How the artifact's time grows, a table for each of what it grows with."""
-    parts = ["## How time grows", "![Seconds against sizes](../benchmarks/results/scaling.png)"]
+    picture = f"../benchmarks/results/{kind}/scaling.png"
+    parts = ["### How time grows", f"![Seconds against sizes]({picture})"]
     for sweep, values in scaling["sweeps"].items():
         names = [name for name in PRECISIONS if name in values]
         rows = [
@@ -66,7 +76,7 @@ def grown(scaling: dict[str, Any]) -> list[str]:
     return parts
 
 
-def left_out(pruning: dict[str, Any]) -> list[str]:
+def left_out(pruning: Mapping[str, Any]) -> list[str]:
     """What leaving parts of GPT-2 out brings and costs."""
     seconds, scores = pruning["seconds"], pruning["CIDEr"]
     rows = [
@@ -85,14 +95,7 @@ def left_out(pruning: dict[str, Any]) -> list[str]:
         "CIDEr: the default captioner on the test split, without those of its feed-forward neurons "
         "that weigh least, and not trained on."
     )
-    return ["## Pruning", markdown(columns, rows), where]
-
-
-def markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table of Markdown."""
-    head = list(columns)
-    lines = [head, ["---"] * len(head), *map(list, rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return ["### Pruning", markdown(columns, rows), where]
 
 
 def between_marks(text: str, new: str) -> str:
@@ -111,13 +114,14 @@ def main() -> None:
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
-    found = {file.stem: json.loads(file.read_text()) for file in RESULTS.glob("*.json")}
-    if "decode" not in found:
-        raise Refusal(f"{RESULTS}/decode.json is missing; run python -m benchmarks.decode first")
-    new = tables(found["decode"], found.get("scaling"), found.get("pruning"))
-    PAGE.write_text(between_marks(PAGE.read_text(), new))
-    if "serve" in found:
-        SERVING_PAGE.write_text(serving_page(found["serve"]))
+    measured = read_results()
+    decoded = {kind: files for kind, files in measured.items() if "decode" in files}
+    if not decoded:
+        raise Refusal(f"{RESULTS}/*/decode.json is missing; run python -m benchmarks.decode first")
+    PAGE.write_text(between_marks(PAGE.read_text(), tables(decoded)))
+    served = {kind: files["serve"] for kind, files in measured.items() if "serve" in files}
+    if served:
+        SERVING_PAGE.write_text(serving_page(served))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Linear layers as serving runs them: weights packed for the processor once, when loaded.
 
 A decode step multiplies 40 rows or fewer by every weight of GPT-2, so it costs what reading and
-multiplying those weights costs. oneDNN multiplies twice as fast from weights that are laid out in
-its own blocks, and faster again from narrower ones. Three precisions:
+multiplying those weights costs. Libraries multiply twice as fast from weights that are laid out in
+their own blocks, and faster again from narrower ones. Four precisions:
 
     fp32   weights and products as trained
+    fp16   weights rounded to float16; inputs, products and sums in float32 (FBGEMM)
     bf16   weights and inputs rounded to bfloat16, sums in float32
     int8   weights rounded to 8 bits, a scale for each output; inputs to 8 bits, a range for each
            row (as LLM.int8(), arXiv 2208.07339, section 2, without its outliers): a row's result
@@ -30,7 +31,7 @@ from torch.nn import functional as F
 from model.refusal import Refusal
 
 #: From exact to narrow.
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 #: What an inner layer may apply to its sums.
 ACTIVATIONS = ("none", "gelu", "gelu_tanh", "swish")
 
@@ -119,6 +120,55 @@ class PackedLinear(nn.Module):
         x = x.to(self.bias.dtype)
         y = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, name, [], how)
         return y if self.inner else y.to(torch.float32)
+
+
+class Float16Linear(nn.Module):
+    """The same with weights in float16, which are widened as they are read: outputs are float32.
+
+    Needs nothing of a processor that AVX2 has not, and errs a hundred times less than bfloat16.
+    Weights beyond 65,504 become that.
+
+    Args:
+        linear: The trained layer.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        largest = torch.finfo(torch.float16).max
+        self.weight = linear.weight.detach().clamp(-largest, largest).to(torch.float16)
+        self.bias = _bias(linear)
+        self.activation = _activation(linear)
+        self.packed = torch.ops.quantized.linear_prepack_fp16(self.weight.float(), self.bias)
+        self.ready = True
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[Tensor, Tensor, str, bool]:
+        """What the file holds: plain weights."""
+        return self.weight, self.bias, self.activation, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[Tensor, Tensor, str, bool]) -> None:
+        """Take them from the file, not packed yet."""
+        self.weight = state[0]
+        self.bias = state[1]
+        self.activation = state[2]
+        self.packed = torch.ops.quantized.linear_prepack_fp16(torch.zeros([1, 1]), None)
+        self.ready = False
+        self.training = state[3]
+
+    @torch.jit.export
+    def pack(self) -> None:
+        """Pack the weights and let the plain ones go: from now on the layer cannot be saved."""
+        self.packed = torch.ops.quantized.linear_prepack_fp16(self.weight.float(), self.bias)
+        self.weight = torch.empty([0], dtype=torch.float16)
+        self.ready = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float32 [..., in] to float32 [..., out]."""
+        if not self.ready:
+            self.pack()
+        y = torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
+        return activated(y, self.activation)
 
 
 class Int8Linear(nn.Module):
@@ -213,6 +263,8 @@ class Int8Linear(nn.Module):
 def _packed(linear: nn.Linear, precision: str) -> nn.Module:
     if precision == "int8":
         return Int8Linear(linear)
+    if precision == "fp16":
+        return Float16Linear(linear)
     return PackedLinear(linear, torch.bfloat16 if precision == "bf16" else torch.float32)
 
 
@@ -239,6 +291,9 @@ def why_not(precision: str) -> str:
     """
     if precision == "fp32":
         return ""
+    if precision == "fp16":
+        fast = "fbgemm" in torch.backends.quantized.supported_engines
+        return "" if fast else "fp16 needs FBGEMM, which is for x86 processors with AVX2"
     if (
         torch.backends.cpu.get_cpu_capability() != "AVX512"
         or not torch.backends.mkldnn.is_available()
@@ -247,6 +302,11 @@ def why_not(precision: str) -> str:
     if precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return "bf16 is not supported by this processor"
     return ""
+
+
+def available() -> tuple[str, ...]:
+    """The precisions that this processor is to run, from exact to narrow."""
+    return tuple(precision for precision in PRECISIONS if not why_not(precision))
 
 
 def pack_linears(module: nn.Module, precision: str) -> None:

@@ -40,7 +40,7 @@ from model.whole_folder import whole_folder
 def build_search(captioner: ClipCap, precision: str = "fp32") -> Search:
     """The search over a copy of the captioner's GPT-2; runs eagerly, or scripted when exported."""
     decoder = build_decoder(captioner.gpt2)
-    if precision != "fp32":
+    if precision in ("bf16", "int8"):
         pack_linears(decoder.output, "int8")
         narrow = NarrowOutputLayer(decoder.output.head, decoder.wte)
         decoder.output = narrow  # type: ignore[assignment]
@@ -214,7 +214,9 @@ def export_torchscript(
     clip = checkpoint.captioner.clip
     if clip is None:
         raise Refusal(f"{checkpoint_folder} has no CLIP encoder; a server needs one")
-    module, side = _assemble(checkpoint, precision), config.preprocessing.size
+    # Whoever calls the file without `no_grad` shall not pay for gradients that nobody can use.
+    module = _assemble(checkpoint, precision).requires_grad_(False)
+    side = config.preprocessing.size
     features = torch.zeros(2, *clip.shape(config.mapper.feature_kind))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -12,7 +12,7 @@ import torch
 from benchmarks import decode
 from benchmarks.contestants import GROUPS, checkpoint, contestants, write_contestants
 from benchmarks.tables import BEGIN, END, between_marks, tables
-from model.linear import PRECISIONS
+from model.linear import available
 
 
 def test_a_tiny_captioner_is_measured_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -24,13 +24,13 @@ def test_a_tiny_captioner_is_measured_and_told(tmp_path: Path, monkeypatch: pyte
     assert all(off < 0.02 for off in results["nats_off"].values())
     assert {entry["task"] for entry in results["measured"]} == {"caption", "encode", "step"}
     assert (tmp_path / "decode.png").stat().st_size > 10_000
-    page = between_marks(f"a\n{BEGIN}\nold\n{END}\nb", tables(results))
+    page = between_marks(f"a\n{BEGIN}\nold\n{END}\nb", tables({"here": {"decode": results}}))
     assert "old" not in page
     assert "| original fp32 | 1 | 5 beams |" in page
 
 
 def test_every_caption_has_the_tokens_asked_for(tmp_path: Path):
-    write_contestants(checkpoint(quick=True), tmp_path, PRECISIONS)
+    write_contestants(checkpoint(quick=True), tmp_path, available())
     with torch.inference_mode():
         for makers in contestants(tmp_path, GROUPS, quick=True).values():
             for name, make in makers.items():

@@ -127,7 +127,7 @@ def test_the_fastest_precision_that_passed_is_chosen():
     assert choose_precision("auto", None) == choose_precision("auto", {}) == "fp32"
     with pytest.raises(Refusal, match=r"int8 did not pass its gate: 90.0% of the captions"):
         choose_precision("int8", {"precisions": failed})
-    with pytest.raises(Refusal, match=r"'fp8'; it must be auto, fp32, bf16, int8"):
+    with pytest.raises(Refusal, match=r"'fp8'; it must be auto, fp32, fp16, bf16, int8"):
         choose_precision("fp8", None)
 
 

@@ -1,0 +1,74 @@
+"""The machine that benchmarks run on, and where its figures are kept.
+
+Processors differ in what they multiply fast, and everything measured differs with it. So every kind
+of processor has a folder of results of its own, `benchmarks/results/KIND`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from model.linear import available
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+#: Of a processor's flags, those that multiply matrices, the newest last.
+MULTIPLYING = ("fma", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+#: Kinds of processors by the newest of these, the fastest first.
+KINDS = {"amx": "amx_bf16", "avx512-bf16": "avx512_bf16", "avx512": "avx512f", "avx2": "avx2"}
+#: From fast to slow: precisions that keep the default captioner's captions, by
+#: `python -m training.evaluate`.
+FAITHFUL = ("bf16", "fp16", "fp32")
+
+
+def processor() -> str:
+    """The processor's name as the system knows it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def instructions() -> list[str]:
+    """Those of `MULTIPLYING` that the processor has (Linux)."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    return [name for name in MULTIPLYING if name in flags]
+
+
+def kind() -> str:
+    """Which of `KINDS` the processor is; its architecture if none."""
+    known = instructions()
+    return next((kind for kind, flag in KINDS.items() if flag in known), platform.machine())
+
+
+def results_folder() -> Path:
+    """Where this machine's figures are kept."""
+    return RESULTS / kind()
+
+
+def machine() -> dict[str, Any]:
+    """Where and when, as files of results begin."""
+    return {
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "instructions": instructions(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def served() -> str:
+    """The precision that a captioner is best served in here."""
+    return next(precision for precision in FAITHFUL if precision in available())
