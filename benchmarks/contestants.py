@@ -24,6 +24,7 @@ from transformers import (
     GPT2Config,
 )
 
+from benchmarks.machine import dtypes
 from benchmarks.original import Original
 from benchmarks.real_size import random_checkpoint, real_size_checkpoint
 from model.artifact import Artifact
@@ -194,11 +195,10 @@ def contestants(
     folder: Path, groups: Sequence[str], quick: bool
 ) -> dict[str, dict[str, Callable[[], Contestant]]]:
     """Group -> name -> what makes it, of what `write_contestants` left in the folder."""
-    precisions = (torch.float32, torch.bfloat16)
     everyone: dict[str, dict[str, Callable[[], Contestant]]] = {
         "original": {"original fp32": partial(original, folder)},
-        "hf": {f"Hugging Face {short(d)}": partial(hugging_face, folder, d) for d in precisions},
-        "blip": {f"BLIP-base {short(d)}": partial(blip, quick, d) for d in precisions},
+        "hf": {f"Hugging Face {short(d)}": partial(hugging_face, folder, d) for d in dtypes()},
+        "blip": {f"BLIP-base {short(d)}": partial(blip, quick, d) for d in dtypes()},
         "ours": {f"ours {name}": partial(ours, folder, name) for name in available()},
     }
     return {group: makers for group, makers in everyone.items() if group in groups}

@@ -22,7 +22,9 @@ from torch.nn import functional as F
 from transformers import GPT2LMHeadModel
 
 from benchmarks.contestants import short
+from benchmarks.machine import dtypes
 from model.checkpoint import Checkpoint
+from model.linear import why_not
 
 #: 8 pictures of 5 beams, each behind so many positions, choose so many tokens.
 IMAGES, BEAMS, POSITIONS, CHOICES = 8, 5, 20, 10
@@ -128,11 +130,15 @@ def converted(
     found: dict[str, Callable[[], Step]] = {}
     missing: list[str] = []
     if "compile" in groups:
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in dtypes():
             found[f"torch.compile {short(dtype)}"] = partial(compiled_step, folder, dtype)
             found[f"AOTInductor {short(dtype)}"] = partial(ahead_of_time_step, folder, dtype)
+    if reason := why_not("bf16"):
+        missing.append(f"Others in bf16 are left out: {reason}")
     if "openvino" in groups:
         for precision, package in (("fp32", "openvino"), ("bf16", "openvino"), ("int8", "nncf")):
+            if precision == "bf16" and reason:
+                continue
             if importlib.util.find_spec(package) is None:
                 missing.append(f"OpenVINO {precision} is left out: pip install -e '.[benchmarks]'")
             else:

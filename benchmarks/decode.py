@@ -28,6 +28,7 @@ from typing import Any
 import torch
 import transformers
 from rich.console import Console
+from rich.progress import Progress
 
 from benchmarks.contestants import (
     CASES,
@@ -61,13 +62,17 @@ def in_turn(
     """
     seconds: dict[tuple[Any, ...], list[float]] = {key: [] for key in calls}
     given, took = {}, {}
-    for number in range(rounds + 1):
-        for key, call in calls.items():
-            if number and took[key] < QUICK_SECONDS:
-                call()
-            took[key], given[key] = call()
-            if number:
-                seconds[key].append(took[key])
+    with Progress(console=Console(stderr=True)) as bar:
+        shown = bar.add_task("", total=(rounds + 1) * len(calls))
+        for number in range(rounds + 1):
+            for key, call in calls.items():
+                bar.update(shown, description=f"round {number}: {' '.join(map(str, key))}")
+                if number and took[key] < QUICK_SECONDS:
+                    call()
+                took[key], given[key] = call()
+                if number:
+                    seconds[key].append(took[key])
+                bar.advance(shown)
     return seconds, given
 
 

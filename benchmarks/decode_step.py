@@ -31,6 +31,7 @@ from benchmarks.converted_step import (
     Step,
     converted,
 )
+from benchmarks.machine import dtypes
 from model.checkpoint import Checkpoint
 from model.decoder import Cache
 from model.linear import available
@@ -139,7 +140,7 @@ def steps(folder: Path, groups: Sequence[str]) -> tuple[dict[str, Callable[[], S
             found[f"ours {precision}"] = partial(our_step, folder, precision)
             found[f"products {precision}"] = partial(products, folder, precision)
     if "hf" in groups:
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in dtypes():
             found[f"Hugging Face {short(dtype)}"] = partial(hugging_face_step, folder, dtype)
     if "int8" in groups:
         found["torch dynamic int8"] = partial(hugging_face_step, folder, torch.float32, True)

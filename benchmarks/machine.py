@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import transformers
 
-from model.linear import available
+from model.linear import available, why_not
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -67,6 +67,14 @@ def machine() -> dict[str, Any]:
         "transformers": transformers.__version__,
         "date": datetime.date.today().isoformat(),
     }
+
+
+def dtypes() -> tuple[torch.dtype, ...]:
+    """What others are measured in: bfloat16 only where the processor multiplies it.
+
+    Elsewhere torch emulates it, many times slower than float32.
+    """
+    return (torch.float32,) if why_not("bf16") else (torch.float32, torch.bfloat16)
 
 
 def served() -> str:

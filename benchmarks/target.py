@@ -41,7 +41,7 @@ def compared(measured: Mapping[str, Iterable[Target]]) -> str:
         for target in targets:
             found.setdefault(target.what, {})[kind] = target
     rows = []
-    for what, by_kind in found.items():
+    for what, by_kind in sorted(found.items()):
         _, _, wanted, _ = next(iter(by_kind.values())).row()
         cells = []
         for kind in measured:

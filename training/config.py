@@ -234,7 +234,7 @@ class Evaluate:
 class Export:
     """Checkpoint folder in, artifact folder out; figures of `metrics` travel with it.
 
-    `precision` is `fp32`, `bf16`, `int8`, or `auto` for the fastest that passes its gate.
+    `precision` is `fp32`, `fp16`, `bf16`, `int8`, or `auto` for the fastest that passes its gate.
     """
 
     checkpoint: str

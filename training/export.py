@@ -241,6 +241,11 @@ def main() -> None:
         f"{settings.out}: {precision}, {size:.1f} MB in {time.monotonic() - begin:.1f} s; {held}; "
         f"a sample: {rows[0]!r}"
     )
+    if settings.precision == "auto" and "precisions" not in (artifact.info["evaluation"] or {}):
+        print(
+            "note: which narrower precision keeps these captions was not measured, so auto "
+            "exports the weights as trained; after python -m training.evaluate it takes the fastest"
+        )
 
 
 if __name__ == "__main__":
