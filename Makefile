@@ -17,8 +17,9 @@ help: ## List the targets
 
 install: $(INSTALLED) $(STUBS) ## Create .venv with everything in it (done once)
 
-serve: install ## Build what is missing, serve it, caption a sample (CHECKPOINT=DIR SAMPLE=FILE)
+serve: install ## Build what is missing, serve it, caption a sample (CHECKPOINT=DIR PRECISION=P SAMPLE=FILE)
 	@$(RUN) -m deploy.serve start $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) \
+		$(if $(PRECISION),--precision $(PRECISION)) \
 		$(if $(SAMPLE),--sample $(SAMPLE)) $(if $(CONFIG),--config $(CONFIG))
 
 stop: install ## End the server

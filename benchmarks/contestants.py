@@ -144,7 +144,7 @@ def hugging_face(folder: Path, dtype: torch.dtype) -> Contestant:
 
 @functools.cache
 def original(folder: Path) -> Contestant:
-    """ClipCap's own inference, one picture after the other."""
+    """ClipCap's inference as it was published, one picture after the other."""
     captioner = captioner_of(folder)
     weights = {f"gpt.{name}": value for name, value in captioner.gpt2.state_dict().items()}
     weights |= {f"clip_project.{n}": value for n, value in captioner.mapper.state_dict().items()}

@@ -15,9 +15,7 @@ import argparse
 import contextlib
 import functools
 import json
-import shlex
 import statistics
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -38,11 +36,12 @@ from benchmarks.contestants import (
     contestants,
     write_contestants,
 )
-from benchmarks.decode_report import draw, table
+from benchmarks.decode_report import draw, tables, targets
 from benchmarks.decode_step import ROWS, Step, steps
 from benchmarks.machine import ROOT, machine, results_folder
 from benchmarks.own_process import OwnProcess
 from benchmarks.scaling import draw_scaling, scaling
+from benchmarks.target import target_table
 from model.linear import available
 from model.refusal import Refusal
 from training.command import command
@@ -226,24 +225,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3, help="times that each is measured")
-    parser.add_argument("--only", default=",".join(GROUPS), help="some of the groups (default all)")
+    parser.add_argument("--only", help=f"some of {','.join(GROUPS)}")
     parser.add_argument("--quick", action="store_true", help="a tiny captioner, to try this")
     parser.add_argument("--scaling", action="store_true", help="against batch, beams, tokens, ...")
     parser.add_argument("--out", type=Path, help="folder of the results")
     options = parser.parse_args()
-    groups = tuple(options.only.split(","))
+    groups = tuple(options.only.split(",")) if options.only else GROUPS
     if unknown := sorted(set(groups) - set(GROUPS)):
         raise Refusal(f"--only knows no {', '.join(unknown)}; give some of {','.join(GROUPS)}")
+    if options.scaling and options.only:
+        raise Refusal("--scaling measures the artifact alone; leave --only out")
+    if options.only and not (options.quick or options.out):
+        raise Refusal("--only leaves contestants out; keep such results elsewhere, with --out DIR")
     if options.rounds < 1:
         raise Refusal(f"--rounds is {options.rounds}; it must be 1 or more")
     out = options.out or (ROOT / "build" / "decode" if options.quick else results_folder())
     warnings.simplefilter("ignore")  # TorchScript's end, quantize_dynamic's end
     transformers.logging.set_verbosity_error()
     name = "scaling" if options.scaling else "decode"
-    head = {
-        "command": shlex.join(["python", "-m", "benchmarks.decode", *sys.argv[1:]]),
-        **machine(),
-    }
+    head = machine("benchmarks.decode")
     rounds, quick = options.rounds, options.quick
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -259,7 +259,8 @@ def main() -> None:
         draw_scaling(out / "scaling.png", results)
         return
     draw(out / "decode.png", results)
-    Console(width=110).print(*table(results))
+    shown = [*tables(results), target_table(targets(results))]
+    Console(width=110).print(*(each.rich() for each in shown), *results["missing"])
 
 
 if __name__ == "__main__":

@@ -9,13 +9,15 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-from model.linear import available, why_not
+from model.linear import why_not
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -23,9 +25,6 @@ RESULTS = ROOT / "benchmarks" / "results"
 MULTIPLYING = ("fma", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 #: Kinds of processors by the newest of these, the fastest first.
 KINDS = {"amx": "amx_bf16", "avx512-bf16": "avx512_bf16", "avx512": "avx512f", "avx2": "avx2"}
-#: From fast to slow: precisions that keep the default captioner's captions, by
-#: `python -m training.evaluate`.
-FAITHFUL = ("bf16", "fp16", "fp32")
 
 
 def processor() -> str:
@@ -56,9 +55,10 @@ def results_folder() -> Path:
     return RESULTS / kind()
 
 
-def machine() -> dict[str, Any]:
-    """Where and when, as files of results begin."""
+def machine(module: str) -> dict[str, Any]:
+    """How, where and when something is measured, by the command line of a module."""
     return {
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "instructions": instructions(),
@@ -70,13 +70,20 @@ def machine() -> dict[str, Any]:
 
 
 def dtypes() -> tuple[torch.dtype, ...]:
-    """What others are measured in: bfloat16 only where the processor multiplies it.
+    """What others are measured in: bfloat16 only where torch computes it fast.
 
-    Elsewhere torch emulates it, many times slower than float32.
+    Elsewhere it takes many times as long as float32.
     """
-    return (torch.float32,) if why_not("bf16") else (torch.float32, torch.bfloat16)
+    return (torch.float32, torch.bfloat16) if _multiplies_bf16() else (torch.float32,)
 
 
 def served() -> str:
-    """The precision that a captioner is best served in here."""
-    return next(precision for precision in FAITHFUL if precision in available())
+    """The fastest precision that keeps the default captioner's captions (`training.evaluate`)."""
+    if _multiplies_bf16():
+        return "bf16"
+    return "fp32" if why_not("fp16") else "fp16"
+
+
+def _multiplies_bf16() -> bool:
+    # torch also takes bf16 where AVX-512 lacks its product, and takes long for it there.
+    return "avx512_bf16" in instructions() and not why_not("bf16")

@@ -1,14 +1,13 @@
 """What `benchmarks.memory` measures: a training run that says what it holds, stage by stage.
 
 `python -m benchmarks.measured_training FOLDER` does with FOLDER/data and FOLDER/features what
-`training.train` does: load the captions, learn a tokenizer from them, tokenise, train some
-batches. After each it prints a line of JSON, of what is held then.
+`training.train` does, but for the prior on pairs of words: load the captions, learn a tokenizer
+from them, tokenise, train some batches. After each it prints a line of JSON, of what is held then.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import time
@@ -19,13 +18,15 @@ import torch
 
 from model.captioner import ClipCap
 from model.config import CaptionerConfig, MapperConfig
+from model.memory import give_back
 from training.caption_data import CaptionDataModule, TokenizedCaptions
 from training.captioner_module import CaptionerModule
 from training.command import command
 from training.config import load_config
 from training.dataset import CaptionDataset
 from training.feature_file import FeatureFile
-from training.tokenizer import END, train_tokenizer
+from training.language_model import language_model
+from training.tokenizer import END
 
 #: In order; `start` is the process with its libraries alone.
 STAGES = ("start", "load", "tokenizer", "tokenise", "train")
@@ -48,9 +49,8 @@ def train(folder: Path, batches: int) -> None:
     _done("start")
     dataset = CaptionDataset.load(folder / "data")
     _done("load")
-    sizes = settings.gpt2
-    texts = (text for i in dataset.ids("train") for text in dataset.captions[i])
-    tokenizer = train_tokenizer(texts, sizes.vocabulary)
+    tokenizer, gpt2 = language_model(settings, dataset)
+    assert isinstance(gpt2, dict), "the settings train one from scratch"
     _done("tokenizer")
     end = tokenizer.token_to_id(END)
     features = FeatureFile(folder / "features")
@@ -69,15 +69,7 @@ def train(folder: Path, batches: int) -> None:
     _done("tokenise")
     config = CaptionerConfig(
         clip=None,
-        gpt2={
-            "vocab_size": tokenizer.get_vocab_size(),
-            "n_positions": 128,
-            "n_embd": sizes.width,
-            "n_layer": sizes.layers,
-            "n_head": sizes.heads,
-            "bos_token_id": end,
-            "eos_token_id": end,
-        },
+        gpt2=gpt2,
         mapper=MapperConfig(**vars(settings.mapper)),
         preprocessing=features.encoder.preprocessing,
         feature_width=features.encoder.shape[-1],
@@ -102,8 +94,7 @@ def train(folder: Path, batches: int) -> None:
 
 
 def _done(stage: str) -> None:
-    # What is free but kept by the allocator, some 50 MB more or less from run to run, goes first.
-    ctypes.CDLL(None).malloc_trim(0)
+    give_back()  # what is free but kept, some 50 MB more or less from run to run
     spent = {"cpu_seconds": round(time.process_time(), 1)}
     print(json.dumps({"stage": stage, **spent, **resident(os.getpid())}), flush=True)
 

@@ -13,9 +13,7 @@ nobody else wants the room. The peak of a stage is the highest of readings 5 ms 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
 import random
 import subprocess
 import sys
@@ -31,7 +29,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import RESULTS, processor
+from benchmarks.machine import RESULTS, machine
 from benchmarks.measured_training import STAGES, resident
 from model.image import Preprocessing
 from model.refusal import Refusal
@@ -156,9 +154,7 @@ def _peak(run: dict[str, Any]) -> float:
 def write(folder: Path, batches: int, runs: list[dict[str, Any]]) -> None:
     """The runs so far, with where and when, and their picture."""
     results = {
-        "command": "python -m benchmarks.memory",
-        "machine": f"{os.cpu_count()} cores, {processor()}",
-        "date": datetime.date.today().isoformat(),
+        **machine("benchmarks.memory"),
         "feature_width": WIDTH,
         "batches": batches,
         "runs": runs,

@@ -1,18 +1,16 @@
 """Writes what README shows: a picture with captions, and the table of measured figures.
 
 `python -m benchmarks.readme` reads what the pipeline (`reports/metrics.json`, `captions.jsonl`)
-and `make loadtest` (`reports/loadtest/summary.json`) measured last, keeps the figures with machine
-and date in `benchmarks/results/scenes.json`, and writes README's table and `docs/scenes.png` from
-them.
+and `make loadtest` (`reports/loadtest/summary.json`) measured last, on this machine and today.
+It keeps the figures in `benchmarks/results/scenes.json`, writes README's table and
+`docs/scenes.png` from them, and puts what the precisions' gates said into
+`benchmarks/results/KIND/gate.json` of this kind of processor, for `benchmarks.tables`.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-from benchmarks.machine import ROOT, processor
+from benchmarks.machine import ROOT, machine, results_folder
+from benchmarks.table import put_between_marks
+from training.command import command
 
 RESULTS = ROOT / "benchmarks" / "results" / "scenes.json"
 BEGIN, END = "<!-- figures: python -m benchmarks.readme -->", "<!-- /figures -->"
@@ -33,12 +33,17 @@ def measured() -> dict[str, Any]:
     metrics = json.loads((ROOT / "reports" / "metrics.json").read_text())
     load = json.loads((ROOT / "reports" / "loadtest" / "summary.json").read_text())
     return {
-        "machine": f"{os.cpu_count()} cores, {processor()}",
-        "date": datetime.date.today().isoformat(),
-        "splits": {name: own for name, own in metrics.items() if isinstance(own, dict)},
+        **machine("benchmarks.readme"),
+        "splits": {name: metrics[name] for name in ("test", "compositional")},
         "load": {**load["figures"], "users": load["limits"]["users"]},
         "archive_mb": round((ROOT / "model_store" / "clipcap.mar").stat().st_size / 1e6, 1),
     }
+
+
+def gate() -> dict[str, Any]:
+    """What the last evaluation said of each precision (see `training.precision_gate`)."""
+    metrics = json.loads((ROOT / "reports" / "metrics.json").read_text())
+    return {**machine("benchmarks.readme"), "precisions": metrics.get("precisions", {})}
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -64,8 +69,8 @@ def table(figures: dict[str, Any]) -> str:
         f"p95 {load['p95_ms']:.0f} ms, {load['wrong_replies']} wrong replies. "
         f"Archive: {figures['archive_mb']} MB.",
         "",
-        f"Measured with `make train && make loadtest` on {figures['machine']}, "
-        f"{figures['date']}; kept in `benchmarks/results/scenes.json`.",
+        f"Measured with `make train && make loadtest` on {figures['cores']} cores, "
+        f"{figures['processor']}, {figures['date']}; kept in `benchmarks/results/scenes.json`.",
     ]
     return "\n".join(lines)
 
@@ -106,14 +111,11 @@ def main() -> None:
     figures = measured()
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(figures, indent=2) + "\n")
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    if BEGIN not in text or END not in text:
-        sys.exit(f"error: README.md lacks the marks {BEGIN} and {END}")
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    readme.write_text(f"{before}{BEGIN}\n{table(figures)}\n{END}{after}")
+    results_folder().mkdir(parents=True, exist_ok=True)
+    (results_folder() / "gate.json").write_text(json.dumps(gate(), indent=1) + "\n")
+    put_between_marks(ROOT / "README.md", BEGIN, table(figures), END)
     draw_sample(ROOT / "docs" / "scenes.png")
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import itertools
 import json
 import os
@@ -33,11 +32,10 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.machine import processor, results_folder, served
+from benchmarks.machine import machine, results_folder, served
 from benchmarks.pictures import draw_pictures
 from benchmarks.serve_load import arriving, one_client, saturated
 from benchmarks.serve_setup import (
-    CAPTIONS,
     LARGE,
     USUAL,
     InProcess,
@@ -48,7 +46,8 @@ from benchmarks.serve_setup import (
     serving,
     weights_mb,
 )
-from benchmarks.serve_tables import draw, tables
+from benchmarks.serve_tables import draw, tables, targets
+from benchmarks.target import target_table
 from client import CaptionError
 from deploy.torchserve import ServeError
 from model.linear import PRECISIONS, available
@@ -265,34 +264,28 @@ def main() -> None:
     file = options.out / "serve.json"
     if options.quick and options.out == results_folder():
         raise Refusal("--quick measures nothing worth keeping; give it another folder with --out")
-    if options.only and file.is_file():
-        results = json.loads(file.read_text())
-    else:
-        results = {"command": "python -m benchmarks.serve", "parts": {}}
-    results |= {
-        "machine": f"{os.cpu_count()} cores, {processor()}",
-        "precision": options.precision,
-        "captions": CAPTIONS.to_dict(),
-    }
+    kept = options.only and file.is_file()
+    results: dict[str, Any] = json.loads(file.read_text()) if kept else {}
+    where = {**machine("benchmarks.serve"), "precision": options.precision}
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="clipcap-serve-") as temporary:
-        kept = options.archives or Path(temporary, "archives")
-        kept.mkdir(parents=True, exist_ok=True)
-        benchmark = Benchmark(kept, Path(temporary), options.precision, options.quick)
+        archives = options.archives or Path(temporary, "archives")
+        archives.mkdir(parents=True, exist_ok=True)
+        benchmark = Benchmark(archives, Path(temporary), options.precision, options.quick)
         try:
             for name in options.only or parts:
                 measured = parts[name](benchmark)
-                date = datetime.date.today().isoformat()
-                results["parts"][name] = {"date": date, "measured": measured}
-                results["shipped"] = vars(benchmark.shipped)
+                shipped = vars(benchmark.shipped)
+                results[name] = {**where, "shipped": shipped, "measured": measured}
                 file.write_text(json.dumps(results, indent=2) + "\n")
         except (ServeError, CaptionError) as error:
             raise Refusal(str(error)) from error
-    if "load" in results["parts"]:
+    if "load" in results:
         draw(options.out / "serve.png", results)
     console = Console(width=110)
-    for table in tables(results):
+    for _, table in tables(results):
         console.print(table.rich())
+    console.print(target_table(targets(results)).rich())
 
 
 if __name__ == "__main__":

@@ -6,52 +6,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.table import Table as RichTable
 
-from benchmarks.target import Target, compared, markdown
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """One part's figures as text.
-
-    Attributes:
-        part: Which part of the results it shows.
-        title: What it shows, in words.
-        columns: Names.
-        rows: A cell for each column.
-        note: A sentence on how to read it, or empty.
-    """
-
-    part: str
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-    def rich(self) -> RichTable:
-        """For a terminal."""
-        shown = RichTable(title=self.title, title_justify="left", caption=self.note or None)
-        for place, name in enumerate(self.columns):
-            shown.add_column(name, justify="right" if place else "left")
-        for row in self.rows:
-            shown.add_row(*row)
-        return shown
-
-    def markdown(self) -> str:
-        """For a page."""
-        shown = markdown(self.columns, self.rows)
-        return f"{shown}\n\n{self.note}" if self.note else shown
+from benchmarks.table import Table
+from benchmarks.target import Target, compared
 
 
-def tables(results: dict[str, Any]) -> Iterator[Table]:
-    """A table for each part that was measured."""
+def tables(results: dict[str, Any]) -> Iterator[tuple[str, Table]]:
+    """The tables of each part that was measured, with the part's name."""
     makers: dict[str, Callable[[Any, dict[str, int]], Iterator[Table]]] = {
         "speed": _speed,
         "load": _load,
@@ -60,8 +26,9 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
         "memory": _memory,
     }
     for name, make in makers.items():
-        if name in results["parts"]:
-            yield from make(results["parts"][name]["measured"], results["shipped"])
+        if name in results:
+            for table in make(results[name]["measured"], results[name]["shipped"]):
+                yield name, table
 
 
 def _speed(measured: dict[str, Any], shipped: dict[str, int]) -> Iterator[Table]:
@@ -83,7 +50,6 @@ def _speed(measured: dict[str, Any], shipped: dict[str, int]) -> Iterator[Table]
         for key, name in names.items()
     )
     yield Table(
-        "speed",
         f"TorchServe beside the model, batches of {measured['batch']}",
         ("what", "images/s", "of the handler", "one picture", "over the handler"),
         rows,
@@ -106,7 +72,7 @@ def _speed(measured: dict[str, Any], shipped: dict[str, int]) -> Iterator[Table]
         "stands behind the one before, so all are read whatever size is wanted, by one core. The "
         "pictures of a batch are decoded side by side."
     )
-    yield Table("speed", "What decoding a picture takes", columns, pictures, note)
+    yield Table("What decoding a picture takes", columns, pictures, note)
     mixed = measured["mixed_ms"]
     half, parts = measured["batch"] // 2, mixed["greedy"] + mixed["beams"]
     rows = (
@@ -115,7 +81,7 @@ def _speed(measured: dict[str, Any], shipped: dict[str, int]) -> Iterator[Table]
         ("all of them", f"{mixed['together']:.0f} ms", f"{mixed['together'] / parts:.0%}"),
     )
     columns = ("one batch of", "takes", "of its parts")
-    yield Table("speed", "A batch whose requests have different options", columns, rows)
+    yield Table("A batch whose requests have different options", columns, rows)
 
 
 def _load(measured: dict[str, Any], _: dict[str, int]) -> Iterator[Table]:
@@ -138,7 +104,7 @@ def _load(measured: dict[str, Any], _: dict[str, int]) -> Iterator[Table]:
         f"Requests come at random (Poisson); capacity is {measured['capacity']:.1f} images/s. "
         f"After the last, {survived} workers answered."
     )
-    yield Table("load", "Latency and throughput under load, over REST", columns, rows, note)
+    yield Table("Latency and throughput under load, over REST", columns, rows, note)
 
 
 def _grid(measured: list[dict[str, Any]], shipped: dict[str, int]) -> Iterator[Table]:
@@ -155,7 +121,7 @@ def _grid(measured: list[dict[str, Any]], shipped: dict[str, int]) -> Iterator[T
         for row in measured
     )
     columns = ("workers x threads", "batchSize", "images/s", "of the best", "memory", "READY")
-    yield Table("grid", "Workers, threads and batch size", columns, rows, "*: what is shipped.")
+    yield Table("Workers, threads and batch size", columns, rows, "*: what is shipped.")
 
 
 def _mark(row: dict[str, Any], shipped: dict[str, int]) -> str:
@@ -169,13 +135,18 @@ def _delay(measured: list[dict[str, Any]], shipped: dict[str, int]) -> Iterator[
             f"{row['alone_p50_ms']:.0f} ms",
             f"{row['half_p50_ms']:.0f} ms",
             f"{row['half_p99_ms']:.0f} ms",
+            f"{row['half_failed']}",
         )
         for row in measured
     )
-    columns = ("maxBatchDelay", "one client", "p50 at half load", "p99 at half load")
-    yield Table(
-        "delay", "How long a request waits for others", columns, rows, "*: what is shipped."
+    columns = (
+        "maxBatchDelay",
+        "one client",
+        "p50 at half load",
+        "p99 at half load",
+        "not captioned",
     )
+    yield Table("How long a request waits for others", columns, rows, "*: what is shipped.")
 
 
 def _memory(measured: list[dict[str, Any]], _: dict[str, int]) -> Iterator[Table]:
@@ -196,12 +167,12 @@ def _memory(measured: list[dict[str, Any]], _: dict[str, int]) -> Iterator[Table
     memory = ("worker", "over", "peak", "peak / worker", "serving")
     columns = ("precision", "weights", *memory, "READY after", "images/s")
     note = "worker and peak: at READY; serving: after full batches."
-    yield Table("memory", "A worker's memory, and its start", columns, rows, note)
+    yield Table("A worker's memory, and its start", columns, rows, note)
 
 
 def draw(file: Path, results: dict[str, Any]) -> None:
     """Latency against offered load, with what was refused."""
-    measured = results["parts"]["load"]["measured"]
+    measured = results["load"]["measured"]
     loads = measured["loads"]
     figure = Figure(figsize=(7.2, 4.2), layout="constrained", dpi=130)
     axes = figure.subplots()
@@ -223,16 +194,16 @@ def draw(file: Path, results: dict[str, Any]) -> None:
     figure.savefig(file, facecolor="white")
 
 
-def _values(results: dict[str, Any]) -> str:
+def _values(shipped: dict[str, int]) -> str:
     """The values of `model-config.yaml` that are shipped."""
     names = {"workers": "minWorkers", "threads": "threads", "batch": "batchSize"}
     names["delay"] = "maxBatchDelay"
-    return ", ".join(f"`{name}: {results['shipped'][key]}`" for key, name in names.items())
+    return ", ".join(f"`{name}: {shipped[key]}`" for key, name in names.items())
 
 
 def targets(results: dict[str, Any]) -> list[Target]:
     """What serving shall cost at most, of the parts that were measured."""
-    parts = {name: each["measured"] for name, each in results["parts"].items()}
+    parts = {name: each["measured"] for name, each in results.items()}
     found = []
     if speed := parts.get("speed"):
         rates, alone, mixed = (speed[key] for key in ("images_per_second", "alone_ms", "mixed_ms"))
@@ -269,31 +240,28 @@ def targets(results: dict[str, Any]) -> list[Target]:
 
 def page(measured: Mapping[str, Any]) -> str:
     """All of `docs/serving-speed.md`, of kind of processor -> `serve.json`."""
-    compared_targets = compared({kind: targets(results) for kind, results in measured.items()})
+    kept = compared({kind: targets(results) for kind, results in measured.items()})
     lines = [
         "# How fast it serves",
         "<!-- written by: python -m benchmarks.tables -->",
-        "A captioner of real size (ViT-B/32, GPT-2 124M) with random weights, JPEGs of 640 x 480. "
+        "A captioner of real size (ViT-B/32, GPT-2 124M) with random weights, 5 beams, 20 tokens a "
+        "caption, JPEGs of 640 x 480. "
         "Clients, server and model share one machine. `python -m benchmarks.serve` measures, and "
         "keeps the figures of each kind of processor in `benchmarks/results/KIND/serve.json`.",
         "Two workers share the token embedding, which stays in the file of the unpacked "
         "archive (mapped; 154 MB in float32), and nothing else: linear layers are laid out "
         "anew for the processor, into memory of each worker's own. So the cores are shared "
         "out within one worker instead (`handler/lanes.py`).",
-        "## Targets",
-        compared_targets,
+        f"## {kept.title}",
+        kept.markdown(),
     ]
     for kind, results in measured.items():
-        captions = results["captions"]
-        lines += [
-            f"## {kind}: {results['machine']}",
-            f"In {results['precision']}, {captions['max_tokens']} tokens a caption, "
-            f"{captions['num_beams']} beams, with {_values(results)}.",
-        ]
-        for table in tables(results):
-            date = results["parts"][table.part]["date"]
-            lines += [f"### {table.title}", table.markdown(), f"`--only {table.part}`, {date}"]
-            if table.part == "load":
-                picture = f"../benchmarks/results/{kind}/serve.png"
-                lines.append(f"![Latency against load]({picture})")
+        where = next(iter(results.values()))
+        lines.append(f"## {kind}: {where['cores']} cores, {where['processor']}")
+        for part, table in tables(results):
+            own = results[part]
+            how = f"`--only {part}`, {own['precision']}, {_values(own['shipped'])}, {own['date']}"
+            lines += [f"### {table.title}", table.markdown(), how]
+            if part == "load":
+                lines.append(f"![Latency against load](../benchmarks/results/{kind}/serve.png)")
     return "\n\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
 """Writes the figures of the pages on speed from what the benchmarks measured last.
 
 `python -m benchmarks.tables` measures nothing. It reads `benchmarks/results`, a folder for each
-kind of processor: `decode.json`, `scaling.json` and `pruning.json` make the tables of
+kind of processor: `decode.json`, `gate.json`, `scaling.json` and `pruning.json` make the tables of
 `docs/speed.md`, `serve.json` makes `docs/serving-speed.md`.
 """
 
@@ -12,11 +12,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.decode_report import TABLES, targets
+from benchmarks.decode_report import tables as decode_tables
+from benchmarks.decode_report import targets
 from benchmarks.machine import KINDS, RESULTS, ROOT
+from benchmarks.pruning import pruning_table
 from benchmarks.scaling import CLIFF, usual_of
 from benchmarks.serve_tables import page as serving_page
-from benchmarks.target import compared, markdown
+from benchmarks.table import Table, put_between_marks
+from benchmarks.target import compared
 from model.linear import PRECISIONS
 from model.refusal import Refusal
 from training.command import command
@@ -40,7 +43,8 @@ def read_results() -> Results:
 
 def tables(measured: Results) -> str:
     """All that stands between the marks."""
-    parts = ["## Targets", compared({k: targets(each["decode"]) for k, each in measured.items()})]
+    kept = compared({kind: targets(each["decode"]) for kind, each in measured.items()})
+    parts = [f"## {kept.title}", kept.markdown()]
     for kind, files in measured.items():
         results = files["decode"]
         parts += [
@@ -49,14 +53,38 @@ def tables(measured: Results) -> str:
             f"({', '.join(results['instructions'])}), torch {results['torch']}, transformers "
             f"{results['transformers']}, {results['date']}: medians of contestants in turn.",
         ]
-        for title, columns, rows in TABLES:
-            parts += [f"### {title}", markdown(columns, rows(results))]
+        parts += [section(each) for each in decode_tables(results)]
         parts += results["missing"]
+        parts.append(f"![Pictures a second](../benchmarks/results/{kind}/decode.png)")
+        if gate := files.get("gate"):
+            parts.append(section(gate_table(gate)))
         if scaling := files.get("scaling"):
             parts += grown(scaling, kind)
         if pruning := files.get("pruning"):
-            parts += left_out(pruning)
+            parts.append(section(pruning_table(pruning)))
     return "\n\n".join(parts)
+
+
+def section(table: Table) -> str:
+    """A table under its title."""
+    return f"### {table.title}\n\n{table.markdown()}"
+
+
+def gate_table(gate: Mapping[str, Any]) -> Table:
+    """What each precision keeps of the default captioner's captions."""
+    rows = [
+        (
+            name,
+            f"{own['same']:.1%}",
+            f"{own['cider_change']:+.2%}",
+            f"{1e3 * own['seconds']:.1f}",
+            "passes" if own["passes"] else "does not pass",
+        )
+        for name, own in gate["precisions"].items()
+    ]
+    columns = ("default captioner in", "captions as in fp32", "CIDEr", "ms a picture", "its gate")
+    note = f"`python -m training.evaluate`, kept by `python -m benchmarks.readme`, {gate['date']}."
+    return Table("What may be served", columns, rows, note)
 
 
 def grown(scaling: Mapping[str, Any], kind: str) -> list[str]:
@@ -69,44 +97,11 @@ def grown(scaling: Mapping[str, Any], kind: str) -> list[str]:
             (str(size), *(f"{1e3 * values[name][place]:.0f} ms" for name in names))
             for place, size in enumerate(values["sizes"])
         ]
-        parts += [f"{usual_of(sweep)}:", markdown((sweep, *names), rows)]
+        parts += [f"{usual_of(sweep)}:", Table(sweep, (sweep, *names), rows).markdown()]
     cliffs = "; ".join(scaling["cliffs"]) or "none"
     parts.append(f"Sizes that cost over {CLIFF} times their share of the one before: {cliffs}.")
     parts.append(f"`{scaling['command']}`, {scaling['threads']} threads, {scaling['date']}.")
     return parts
-
-
-def left_out(pruning: Mapping[str, Any]) -> list[str]:
-    """What leaving parts of GPT-2 out brings and costs."""
-    seconds, scores = pruning["seconds"], pruning["CIDEr"]
-    rows = [
-        (
-            what,
-            f"{1e3 * value:.0f}",
-            f"{value / seconds['nothing']:.0%}",
-            f"{scores[what]:.2f}" if what in scores else "",
-        )
-        for what, value in seconds.items()
-    ]
-    columns = ("left out of GPT-2", "ms", "of the time", "CIDEr")
-    where = (
-        f"`{pruning['command']}`, {pruning['threads']} threads, {pruning['date']}. Times: "
-        f"8 pictures, 5 beams, 20 tokens, {pruning['precision']}, real size, random weights. "
-        "CIDEr: the default captioner on the test split, without those of its feed-forward neurons "
-        "that weigh least, and not trained on."
-    )
-    return ["### Pruning", markdown(columns, rows), where]
-
-
-def between_marks(text: str, new: str) -> str:
-    """The page with this between its marks.
-
-    Raises:
-        Refusal: It has none.
-    """
-    if BEGIN not in text or END not in text:
-        raise Refusal(f"{PAGE} lacks the marks {BEGIN} and {END}; put them where the tables go")
-    return f"{text.partition(BEGIN)[0]}{BEGIN}\n{new}\n{END}{text.partition(END)[2]}"
 
 
 def main() -> None:
@@ -118,7 +113,7 @@ def main() -> None:
     decoded = {kind: files for kind, files in measured.items() if "decode" in files}
     if not decoded:
         raise Refusal(f"{RESULTS}/*/decode.json is missing; run python -m benchmarks.decode first")
-    PAGE.write_text(between_marks(PAGE.read_text(), tables(decoded)))
+    put_between_marks(PAGE, BEGIN, tables(decoded), END)
     served = {kind: files["serve"] for kind, files in measured.items() if "serve" in files}
     if served:
         SERVING_PAGE.write_text(serving_page(served))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+from benchmarks.table import Table
+
 
 @dataclasses.dataclass(frozen=True)
 class Target:
@@ -34,25 +36,23 @@ class Target:
         return self.what, found, f"{sign} {self.wanted:g}", "pass" if self.passed else "miss"
 
 
-def compared(measured: Mapping[str, Iterable[Target]]) -> str:
-    """A table of Markdown: each target, and what every kind of processor gave."""
+def target_table(targets: Iterable[Target]) -> Table:
+    """What one run gave."""
+    return Table("Targets", ("target", "measured", "wanted", ""), [each.row() for each in targets])
+
+
+def compared(measured: Mapping[str, Iterable[Target]]) -> Table:
+    """Each target, and what every kind of processor gave."""
     found: dict[str, dict[str, Target]] = {}
     for kind, targets in measured.items():
         for target in targets:
             found.setdefault(target.what, {})[kind] = target
     rows = []
-    for what, by_kind in sorted(found.items()):
+    for what, by_kind in sorted(found.items(), key=lambda pair: pair[0].lower()):
         _, _, wanted, _ = next(iter(by_kind.values())).row()
         cells = []
         for kind in measured:
             _, value, _, verdict = by_kind[kind].row() if kind in by_kind else ("",) * 4
             cells.append(f"{value} {verdict}".strip())
         rows.append((what, wanted, *cells))
-    return markdown(("target", "wanted", *measured), rows)
-
-
-def markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table of Markdown; all columns but the first hold figures."""
-    head = list(columns)
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *map(list, rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return Table("Targets", ("target", "wanted", *measured), rows)

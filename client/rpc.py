@@ -30,7 +30,11 @@ class GrpcTransport:
         self._model = model
         self._timeout = timeout
         self._channel = grpc.insecure_channel(
-            target, options=[("grpc.max_receive_message_length", MAX_REPLY)]
+            target,
+            options=[
+                ("grpc.max_receive_message_length", MAX_REPLY),
+                ("grpc.enable_http_proxy", 0),  # as over REST: the address is the server's own
+            ],
         )
         self._service = services.InferenceAPIsServiceStub(self._channel)
 

@@ -1,6 +1,6 @@
 """`make serve` and `make stop`: the captioner up on this machine, and down again.
 
-python -m deploy.serve start [--checkpoint DIR] [--config FILE] [--sample FILE]
+python -m deploy.serve start [--checkpoint DIR [--precision P]] [--config FILE] [--sample FILE]
 python -m deploy.serve status
 python -m deploy.serve stop
 """
@@ -25,19 +25,34 @@ CUSTOM_ARCHIVE = ROOT / "model_store" / "custom" / "clipcap.mar"
 SCENES = ROOT / "data" / "scenes"
 
 
-def start(checkpoint: Path | None, config: Path, sample: Path | None) -> None:
+def start(
+    checkpoint: Path | None, config: Path, sample: Path | None, precision: str | None = None
+) -> None:
     """Build what is not built yet, start TorchServe, and caption a sample over REST and gRPC.
 
     Args:
         checkpoint: Serve this captioner instead of the one that the pipeline trains.
         config: The `config.properties` to serve with.
         sample: The picture to caption.
+        precision: What the other captioner is exported in; by default `export.precision`.
 
     Raises:
         ServeError: Something is missing or a port is in use; the message says what to do.
     """
+    if precision is not None and checkpoint is None:
+        raise ServeError(
+            f"precision {precision} was given without a checkpoint; the pipeline's own captioner "
+            "takes export.precision of training/conf/config.yaml"
+        )
     server = TorchServe(STATE, ARCHIVE if checkpoint is None else CUSTOM_ARCHIVE, config)
     running = server.process()
+    if running is not None and checkpoint is not None:
+        raise ServeError(
+            f"{server.rest} serves already (process {running.pid}), perhaps another captioner; "
+            "end it first: make stop"
+        )
+    if sample is not None and not sample.is_file():
+        raise ServeError(f"{sample} does not exist; give another SAMPLE")
     if running is not None:
         print(f"already serving at {server.rest} (process {running.pid}); to end it: make stop")
         return
@@ -46,7 +61,8 @@ def start(checkpoint: Path | None, config: Path, sample: Path | None) -> None:
         _run("the pipeline (dvc repro; nothing is done twice)", "-m", "dvc", "repro")
     else:
         built = ROOT / "build" / "custom"
-        _run("exporting", "-m", "training.export", "--checkpoint", checkpoint, "--out", built)
+        export = ["-m", "training.export", "--checkpoint", checkpoint, "--out", built]
+        _run("exporting", *export, *([f"export.precision={precision}"] if precision else []))
         _run("archiving", "-m", "training.archive", "--artifact", built, "--out", CUSTOM_ARCHIVE)
     begin = time.monotonic()
     print("starting TorchServe and waiting for its workers ...", flush=True)
@@ -104,13 +120,14 @@ def main() -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("command", choices=("start", "status", "stop"))
     parser.add_argument("--checkpoint", type=Path, help="checkpoint folder of another captioner")
+    parser.add_argument("--precision", help="fp32, fp16, bf16, int8 or auto, for --checkpoint")
     parser.add_argument("--config", type=Path, default=CONFIG, help="another config.properties")
     parser.add_argument("--sample", type=Path, help="picture to caption once the server is up")
     given = parser.parse_args()
     server = TorchServe(STATE, ARCHIVE, given.config)
     try:
         if given.command == "start":
-            start(given.checkpoint, given.config, given.sample)
+            start(given.checkpoint, given.config, given.sample, given.precision)
         elif given.command == "stop":
             print("stopped" if server.stop() else "no server of this folder is running")
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import http.client
 import json
 import os
 import re
@@ -17,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +31,9 @@ CONFIG = ROOT / "config.properties"
 #: after every operator. Without end, which is libgomp's default, captions take ten times as long as
 #: soon as another program wants a core; not at all, half as long again when none does.
 WAITING = {"GOMP_SPINCOUNT": "5000"}
+#: The doors are on this machine, whatever proxy the environment names for others.
+_NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_PID_FILE = ".model_server.pid"
 _MAIN_CLASS = "org.pytorch.serve.ModelServer"
 _REST_DOORS = ("inference_address", "management_address", "metrics_address")
 _GRPC_DOORS = ("grpc_inference_port", "grpc_management_port")
@@ -130,7 +133,10 @@ class TorchServe:
         temporary = Path(tempfile.mkdtemp(prefix="clipcap-"))
         try:
             pid = self._launch(temporary)
-            process = psutil.Process(pid)
+            try:
+                process = psutil.Process(pid)
+            except psutil.NoSuchProcess:
+                raise ServeError(f"TorchServe ended by itself: {self._last_words()}") from None
             state = {
                 "pid": pid,
                 "created": process.create_time(),
@@ -139,7 +145,8 @@ class TorchServe:
             self._state.write_text(json.dumps(state))
             self._wait(process, time.monotonic() + timeout)
         except BaseException:  # whatever happens, Ctrl-C included: nothing is left running
-            self.stop()
+            if not self.stop():
+                self._end_launched(temporary)
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
@@ -171,24 +178,33 @@ class TorchServe:
             customized: Ask the handler too.
         """
         query = "?customized=true" if customized else ""
-        with urllib.request.urlopen(f"{self.management}/models/{self.model}{query}") as reply:
+        address = f"{self.management}/models/{self.model}{query}"
+        with _NO_PROXY.open(address, timeout=10) as reply:
             description: dict[str, Any] = json.load(reply)[0]
         return description
 
     def workers(self) -> list[int]:
         """Process ids of the workers that are ready; empty while nobody answers."""
+        return self._workers()[0]
+
+    def _workers(self) -> tuple[list[int], int]:
+        """Process ids of the workers that are ready, and how many there shall be."""
         try:
-            workers = self.describe()["workers"]
-        except (urllib.error.URLError, ConnectionError, json.JSONDecodeError):
-            return []
-        return sorted(worker["pid"] for worker in workers if worker["status"] == "READY")
+            description = self.describe()
+        except (OSError, http.client.HTTPException, json.JSONDecodeError):
+            return [], 1
+        ready = [each["pid"] for each in description["workers"] if each["status"] == "READY"]
+        return sorted(ready), max(1, description["minWorkers"])
 
     @property
     def _state(self) -> Path:
         return self.folder / "state.json"
 
     def _properties(self) -> dict[str, str]:
-        return read_properties(self.config)
+        properties = read_properties(self.config)
+        if missing := [name for name in (*_REST_DOORS, *_GRPC_DOORS) if name not in properties]:
+            raise ServeError(f"{self.config} lacks {', '.join(missing)}; see {CONFIG.name}")
+        return properties
 
     def _launch(self, temporary: Path) -> int:
         """Run the `torchserve` command and return the process id of the server it leaves."""
@@ -209,7 +225,7 @@ class TorchServe:
                 check=False,
             )
         try:
-            return int((temporary / ".model_server.pid").read_text())
+            return int((temporary / _PID_FILE).read_text())
         except (FileNotFoundError, ValueError):
             raise ServeError(
                 f"TorchServe did not start (status {done.returncode}): {self._last_words()}"
@@ -232,16 +248,26 @@ class TorchServe:
             "METRICS_LOCATION": str(self.logs),
         }
 
+    def _end_launched(self, temporary: Path) -> None:
+        """End a server that was launched into a folder, but is in no state yet."""
+        with contextlib.suppress(OSError, ValueError, psutil.Error):
+            psutil.Process(int((temporary / _PID_FILE).read_text())).kill()
+
     def _wait(self, process: psutil.Process, deadline: float) -> None:
         """Return once all workers are ready: `/ping` would say yes long before."""
-        while not (ready := self.workers()) or len(ready) < self.describe()["minWorkers"]:
-            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+        while True:
+            ready, wanted = self._workers()
+            if len(ready) >= wanted:
+                return
+            if not _runs(process):
                 raise ServeError(f"TorchServe ended by itself: {self._last_words()}")
             reason = self._worker_failure()
             if reason:
                 raise ServeError(f"the worker cannot start: {reason}")
             if time.monotonic() > deadline:
-                raise ServeError(f"{len(ready)} workers were ready in time: {self._last_words()}")
+                raise ServeError(
+                    f"{len(ready)} of {wanted} workers were ready in time: {self._last_words()}"
+                )
             time.sleep(0.1)
 
     def _worker_failure(self) -> str | None:
@@ -294,6 +320,13 @@ def on_free_ports() -> dict[str, str]:
         name: f"http://127.0.0.1:{port}" for name, port in zip(_REST_DOORS, ports, strict=False)
     }
     return changes | {name: str(port) for name, port in zip(_GRPC_DOORS, ports[3:], strict=True)}
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _is_free(port: int) -> bool:

@@ -63,8 +63,14 @@ def caption_batch(
         return []
     begin = time.monotonic()
     pixels = torch.cat([prepared.pixels for prepared in batch])  # [B, 3, S, S]
-    parts = [pixels[part] for part in lanes.parts(len(pixels), per_pass)]
-    features = torch.cat(lanes.map(artifact.encode, parts))  # [B, D]
+    features: dict[int, torch.Tensor] = {}  # place -> [D], or [P, D] of patches
+
+    def encode(part: slice) -> None:
+        if time.monotonic() < deadline:
+            found = artifact.encode(pixels[part])
+            features.update(zip(range(part.start, part.stop), found, strict=True))
+
+    lanes.map(encode, lanes.parts(len(pixels), per_pass))
     spent.encode += time.monotonic() - begin
     spent.pictures += len(options)
 
@@ -73,18 +79,20 @@ def caption_batch(
 
     def search(places: list[int]) -> None:
         if time.monotonic() < deadline:
-            found = artifact.caption(features[places], options[places[0]])
+            rows = torch.stack([features[place] for place in places])
+            found = artifact.caption(rows, options[places[0]])
             captions.update(zip(places, found, strict=True))
 
-    for places in _same_options(options).values():
+    for group in _same_options(options).values():
+        places = [place for place in group if place in features]
         lanes.map(search, [places[part] for part in lanes.parts(len(places), per_pass)])
     spent.generate += time.monotonic() - begin
 
     results: list[list[list[Caption]] | Failure] = []
-    place = 0
+    first = 0
     for prepared in batch:
-        places = list(range(place, place + len(prepared.request.pictures)))
-        place += len(places)
+        places = list(range(first, first + len(prepared.request.pictures)))
+        first += len(places)
         if all(at in captions for at in places):
             results.append([captions[at] for at in places])
         else:

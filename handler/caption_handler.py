@@ -50,8 +50,9 @@ class CaptionHandler:
             _check_origin(folder)
             self.artifact = Artifact.load(folder)
             self._warm_up()
-        except (Refusal, OSError, KeyError, TypeError) as error:
-            raise RuntimeError(f"this archive cannot be served: {error}") from error
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise RuntimeError(f"this archive cannot be served: {reason[:500]}") from error
         self.name = context.model_name
         self.version = str(context.manifest["model"]["modelVersion"])
         logger.info("captioner %s %s is ready, %s", self.name, self.version, self.settings)
@@ -125,7 +126,18 @@ class CaptionHandler:
     def _prepare(
         self, received: tuple[Mapping[str, Any], Mapping[str, Any]]
     ) -> Prepared | Failure | None:
-        row, headers = received
+        """Read one request; whatever it does to us, its neighbours do not notice."""
+        try:
+            return self._read(*received)
+        except Exception:
+            logger.exception("a request could not be read")
+            return Failure(
+                500, "internal", "this request met a fault of the server; the log has more"
+            )
+
+    def _read(
+        self, row: Mapping[str, Any], headers: Mapping[str, Any]
+    ) -> Prepared | Failure | None:
         if is_describe(row, headers):
             return None
         try:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from model.image import MAX_PIXELS
 from model.refusal import Refusal
+
+#: Where a container's share of the processor stands (Linux, cgroup 2).
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Settings:
 def read(config: Mapping[str, Any]) -> Settings:
     """Settings from the parsed `model-config.yaml`, TorchServe's own keys included.
 
-    Without `threads` the cores of this machine are shared out among `minWorkers`.
+    Without `threads` the cores that it may use are shared out among `minWorkers`.
 
     Raises:
         Refusal: An unknown key, or a value that is not a positive number.
@@ -53,5 +58,15 @@ def read(config: Mapping[str, Any]) -> Settings:
                 f"model-config.yaml: handler.{name} is {value!r}; it must be a {kind} above 0"
             )
     workers = max(1, int(config.get("minWorkers") or 1))
-    section.setdefault("threads", max(1, len(os.sched_getaffinity(0)) // workers))
+    section.setdefault("threads", max(1, cores() // workers))
     return Settings(**section)
+
+
+def cores(quota: Path = QUOTA) -> int:
+    """Cores that this process may use: of the machine, and of its container's share of them."""
+    found = len(os.sched_getaffinity(0))
+    if quota.is_file():
+        share, period = quota.read_text().split()  # microseconds of every so many
+        if share != "max":
+            found = min(found, math.ceil(int(share) / int(period)))
+    return found

@@ -20,6 +20,9 @@ from typing import Any
 from handler.caption_request import HOW_TO_SEND, CaptionRequest, Form, RequestRefusal
 from model.options import GenerationOptions
 
+#: Dimensions of a KServe tensor at most.
+DIMENSIONS = 5
+
 
 def parse_document(document: Any, options: GenerationOptions, max_pictures: int) -> CaptionRequest:
     """Read a parsed JSON document.
@@ -84,15 +87,19 @@ def _parse_v2(
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], Mapping):
         raise RequestRefusal("bad_request", '"inputs" must be a list of one tensor of pictures')
     tensor = inputs[0]
-    if tensor.get("datatype") != "BYTES":
-        raise RequestRefusal(
-            "bad_request",
-            f'"inputs[0].datatype" is {str(tensor.get("datatype"))[:20]!r}; it must be "BYTES"',
-        )
+    datatype = tensor.get("datatype")
+    if datatype != "BYTES":
+        shown = repr(datatype[:20]) if isinstance(datatype, str) else _kind(datatype)
+        raise RequestRefusal("bad_request", f'"inputs[0].datatype" is {shown}; it must be "BYTES"')
     data = list(_flat(tensor.get("data")))
     shape = tensor.get("shape")
     if not isinstance(shape, list) or not all(type(side) is int for side in shape):
         raise RequestRefusal("bad_request", '"inputs[0].shape" must be a list of whole numbers')
+    if len(shape) > DIMENSIONS:  # multiplying thousands of numbers would take minutes
+        raise RequestRefusal(
+            "bad_request",
+            f'"inputs[0].shape" has {len(shape)} dimensions; the limit is {DIMENSIONS}',
+        )
     if math.prod(shape) != len(data):
         raise RequestRefusal(
             "bad_request",
@@ -105,7 +112,7 @@ def _parse_v2(
 
 def _flat(data: Any, depth: int = 0) -> Iterator[Any]:
     """The elements of a tensor, which may be written flat or nested by its shape."""
-    if not isinstance(data, list) or depth > 4:
+    if not isinstance(data, list) or depth == DIMENSIONS:
         yield data
         return
     for item in data:

@@ -122,10 +122,10 @@ class Artifact:
             # costs seconds and gains nothing on matrix products.
             torch.jit.set_fusion_strategy([("DYNAMIC", 0)])
             module = torch.jit.load(str(folder / "captioner.pt"), map_location="cpu").eval()
+        map_parameters(module, folder / "captioner.pt")  # first: packing needs room
         for layer in module.modules():
             if hasattr(layer, "pack"):
                 layer.pack()
-        map_parameters(module, folder / "captioner.pt")
         give_back()
         return cls(module, info, load_tokenizer(folder / "tokenizer.json"))
 

@@ -7,6 +7,7 @@
     training_features.json   optional: statistics of the features it was trained on
     training.json            optional: what it was trained on, and how
     README.md                optional: model card, where the captioner comes from
+    evaluation.json          optional: figures of its last evaluation (`training.evaluate`)
 
 Loading is strict and needs no network.
 """
@@ -32,6 +33,8 @@ from model.whole_folder import whole_folder
 
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
+#: Figures of its last evaluation, in a checkpoint folder (see `training.evaluate`).
+EVALUATION = "evaluation.json"
 #: Our option names and Hugging Face's.
 _GENERATION_NAMES = {
     "num_beams": "num_beams",
@@ -67,7 +70,7 @@ class Checkpoint:
 
     def save(self, folder: str | Path) -> None:
         """Write the folder aside, then put it in place of an older one."""
-        with whole_folder(folder) as partial:
+        with whole_folder(folder, "config.json", WEIGHTS) as partial:
             self.captioner.config.save(partial / "config.json")
             weights = {
                 k: v.contiguous() for k, v in self.captioner.state_dict().items() if k != _TIED
@@ -121,6 +124,24 @@ class Checkpoint:
         training = _read_json(record) if record.exists() else None
         card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).exists() else None
         return cls(captioner.eval(), tokenizer, generation, statistics, card, training)
+
+
+def read_evaluation(folder: str | Path) -> dict[str, Any] | None:
+    """The figures of a checkpoint's last evaluation, if they are about these very weights.
+
+    Raises:
+        Refusal: The file is damaged.
+    """
+    file = Path(folder) / EVALUATION
+    if not file.exists():
+        return None
+    try:
+        figures = json.loads(file.read_text())
+    except ValueError as error:
+        raise Refusal(f"{file} is not JSON: {error}; evaluate again") from None
+    if not isinstance(figures, dict):
+        raise Refusal(f"{file} holds no evaluation; evaluate again")
+    return figures if figures.get("weights_sha256") == weights_sha256(folder) else None
 
 
 def weights_sha256(folder: str | Path) -> str:

@@ -30,6 +30,11 @@ MAX_PIXELS = 50_000_000
 #: A JPEG is decoded at this many times the size that is looked at, or more: the resizing that
 #: follows then decides how it looks, as it does from the full size.
 DRAFT_MARGIN = 3
+#: Times that a JPEG may go over its whole area, refining it (`progressive`); encoders take about
+#: ten. Every one costs as much as decoding the picture once, and a few bytes of the file.
+MAX_SCANS = 64
+#: Pixels of a TIFF's tile that are fine however small the picture or the limit is.
+SMALL_TILE = 1 << 20
 #: Beyond this ratio of long to short side the crop is taken first: see `to_square`.
 ORDINARY_ASPECT = 8
 
@@ -80,6 +85,10 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
+#: TIFF tags: where its strips and tiles begin, and a tile's width and height.
+_STRIP_OFFSETS, _TILE_OFFSETS, _TILE_SIDES = 273, 324, (322, 323)
+#: What begins a scan of a JPEG; within one, these bytes do not stand next to each other.
+_START_OF_SCAN = b"\xff\xda"
 
 # What Pillow's decoders raise for damaged files: each was met, or is named in Pillow's own lists.
 _DAMAGED = (
@@ -237,7 +246,32 @@ def _open(data: bytes | bytearray, max_pixels: int) -> Image.Image:
     if width * height > _limit(max_pixels):
         image.close()
         raise _too_large(f"{width} x {height} = {width * height}", _limit(max_pixels))
+    try:
+        _check_work(image, data, _limit(max_pixels))
+    except BaseException:
+        image.close()
+        raise
     return image
+
+
+def _check_work(image: Image.Image, data: bytes | bytearray, limit: int) -> None:
+    """Refuse what would take far more time or memory than the size of the picture says."""
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})  # of a TIFF
+    if image.format in ("JPEG", "MPO") or image.info.get("compression") in ("jpeg", "tiff_jpeg"):
+        # In a TIFF, each strip or tile is a JPEG of its own.
+        offsets = [tags.get(tag) for tag in (_STRIP_OFFSETS, _TILE_OFFSETS)]
+        allowed = MAX_SCANS * max(len(each) if isinstance(each, tuple) else 1 for each in offsets)
+        scans = data.count(_START_OF_SCAN)
+        if scans > allowed:
+            raise ImageRefusal(
+                "image_too_large",
+                f"the picture is a JPEG of {scans} scans; the limit is {allowed}; save it again",
+            )
+    width, height = (tags.get(tag, 0) for tag in _TILE_SIDES)
+    if not isinstance(width, int) or not isinstance(height, int):
+        raise _damaged(len(data))
+    if width * height > max(limit, SMALL_TILE):
+        raise _too_large(f"tiles of {width} x {height} = {width * height}", max(limit, SMALL_TILE))
 
 
 def _limit(max_pixels: int) -> int:

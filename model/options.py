@@ -35,9 +35,14 @@ class BadOption(Refusal):
     """A known option with a value it cannot take."""
 
     def __init__(self, name: str, value: object, limit: str) -> None:
-        # Python does not write out whole numbers of thousands of digits.
-        huge = isinstance(value, int) and abs(value) > 10**40
-        shown = "a number of over 40 digits" if huge else repr(str(value)[:40])
+        # Python does not write out whole numbers of thousands of digits, nor lists in lists without
+        # end.
+        if isinstance(value, int) and abs(value) > 10**40:
+            shown = "a number of over 40 digits"
+        elif isinstance(value, list | dict):
+            shown = "a list" if isinstance(value, list) else "an object"
+        else:
+            shown = repr(str(value)[:40])
         super().__init__(f"option {name} is {shown}; it must be {limit}")
         self.name = name
 

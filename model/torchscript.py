@@ -224,7 +224,7 @@ def export_torchscript(
         module.encoder = torch.jit.trace(module.encoder, torch.zeros(2, 3, side, side))
         module.mapper = torch.jit.trace(module.mapper, features)
         scripted = torch.jit.script(module)
-    with whole_folder(out) as partial:
+    with whole_folder(out, "captioner.json", "captioner.pt") as partial:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             scripted.save(str(partial / "captioner.pt"))
@@ -247,8 +247,8 @@ def _assemble(checkpoint: Checkpoint, precision: str) -> _Captioner:
     captioner, config = checkpoint.captioner, checkpoint.captioner.config
     encoder = build_vision(captioner.clip, config.mapper.feature_kind, precision)
     mapper = copy.deepcopy(captioner.mapper)
-    # Once an image, and every step reads what it wrote: exact at next to no cost.
-    pack_linears(mapper, "fp32")
+    # Once an image, and every step reads what it wrote: next to exact at next to no cost.
+    pack_linears(mapper, "fp16" if precision == "fp16" else "fp32")
     search = build_search(captioner, precision)
     return _Captioner(encoder, mapper, search, config.normalize_feature).eval()
 

@@ -7,15 +7,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from model.refusal import Refusal
+
 
 @contextmanager
-def whole_folder(target: str | Path) -> Iterator[Path]:
+def whole_folder(target: str | Path, *marks: str) -> Iterator[Path]:
     """An empty folder to write into, which replaces `target` when the block ends well.
 
     When the block fails, `target` stays as it was and nothing is left beside it. A killed process
     leaves `target.partial`, which the next one clears away.
+
+    Args:
+        target: The folder.
+        marks: Files that an older folder of the same kind has, one of them at least.
+
+    Raises:
+        Refusal: `target` holds something else.
     """
     target = Path(target)
+    known = any((target / name).exists() for name in marks)
+    if target.exists() and not known and (not target.is_dir() or any(target.iterdir())):
+        raise Refusal(
+            f"{target} holds something else (no {' or '.join(marks)}), which would be lost; "
+            "give another --out"
+        )
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

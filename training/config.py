@@ -232,13 +232,12 @@ class Evaluate:
 
 @dataclasses.dataclass
 class Export:
-    """Checkpoint folder in, artifact folder out; figures of `metrics` travel with it.
+    """Checkpoint folder in, artifact folder out; the figures of its evaluation travel with it.
 
     `precision` is `fp32`, `fp16`, `bf16`, `int8`, or `auto` for the fastest that passes its gate.
     """
 
     checkpoint: str
-    metrics: str
     out: str
     precision: str
 

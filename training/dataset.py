@@ -100,7 +100,7 @@ def writing_dataset(target: str | Path) -> Iterator[Path]:
         Refusal: `target` holds something else, which is left alone.
     """
     check_target(target)
-    with whole_folder(target) as folder:
+    with whole_folder(target, "captions.json") as folder:
         yield folder
 
 

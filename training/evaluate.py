@@ -8,7 +8,8 @@ of a data set as a server would, and writes
     captions.jsonl    every caption with its confidence and CIDEr
     scores.png        the main figures as a picture
 
-and the figures, with the limits they show, into the checkpoint's model card (README.md).
+and the figures, with the limits they show, into the checkpoint's model card (README.md). The export
+finds them in the checkpoint's evaluation.json, the same as metrics.json of its last evaluation.
 
 Another data set than the configured one is reported next to it, in DIR/report.
 """
@@ -27,7 +28,7 @@ from rich.console import Console
 from rich.progress import track
 
 from model.artifact import Artifact, Caption
-from model.checkpoint import Checkpoint, weights_sha256
+from model.checkpoint import EVALUATION, Checkpoint, read_evaluation, weights_sha256
 from model.image import Preprocessing, to_pixels
 from model.refusal import Refusal
 from model.torchscript import unexported
@@ -185,7 +186,9 @@ def _write(
         for split, own in figures.items()
     }
     identity = {"weights_sha256": weights_sha256(settings.checkpoint)}
-    (out / "metrics.json").write_text(json.dumps({**rounded, **extra, **identity}, indent=2) + "\n")
+    metrics = {**rounded, **extra, **identity}
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    keep_evaluation(Path(settings.checkpoint), metrics)
     (out / "captions.jsonl").write_text("\n".join(rows) + "\n")
     write_page(out / "captions.html", "Captions", sections, notes, settings.page_images)
     draw_chart(out / "scores.png", figures)
@@ -194,6 +197,16 @@ def _write(
     for note in notes:
         console.print(f"note: {note}", highlight=False)
     print(f"page: {out / 'captions.html'}")
+
+
+def keep_evaluation(checkpoint: Path, metrics: dict[str, Any]) -> None:
+    """Put the figures beside the weights; gates that were measured before stay, if left out now."""
+    file = checkpoint / EVALUATION
+    if "precisions" not in metrics and (before := read_evaluation(checkpoint)):
+        metrics = {**metrics, **{k: v for k, v in before.items() if k == "precisions"}}
+    aside = file.with_name(f"{EVALUATION}.partial")
+    aside.write_text(json.dumps(metrics, indent=2) + "\n")
+    aside.replace(file)
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ Hugging Face modules they came from. The export is put in place only if both agr
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
 import time
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ import transformers
 from torch import Tensor
 
 from model.artifact import Artifact
-from model.checkpoint import Checkpoint, weights_sha256
+from model.checkpoint import Checkpoint, read_evaluation
 from model.image import to_pixels
 from model.linear import PRECISIONS, why_not
 from model.options import GenerationOptions
@@ -48,9 +47,9 @@ def export(settings: Export) -> Artifact:
     Raises:
         Refusal: The exported file does not say what the checkpoint says.
     """
-    figures = _evaluation(settings)
+    figures = read_evaluation(settings.checkpoint)
     precision = choose_precision(settings.precision, figures)
-    with whole_folder(settings.out) as trial:
+    with whole_folder(settings.out, "captioner.json", "captioner.pt") as trial:
         export_torchscript(settings.checkpoint, trial, figures, precision)
         artifact = Artifact.load(trial)
         compare(Checkpoint.load(settings.checkpoint), artifact)
@@ -85,6 +84,8 @@ def choose_precision(wanted: str, figures: Mapping[str, Any] | None) -> str:
             f"stay the same (at least {SAME:.0%}), CIDEr changes by {own['cider_change']:+.2%} (at "
             f"most {CIDER_CHANGE:.0%}); use export.precision=auto"
         )
+    if reason := why_not(wanted):
+        raise Refusal(f"export.precision={wanted} cannot be used here: {reason}; use auto")
     return wanted
 
 
@@ -197,19 +198,6 @@ def exported_tokens(
     return [
         ids[0][: length[0]] for ids, length in zip(tokens.tolist(), lengths.tolist(), strict=True)
     ]
-
-
-def _evaluation(settings: Export) -> dict[str, Any] | None:
-    """The evaluation's figures, if they are about these very weights."""
-    file = Path(settings.metrics)
-    if not file.exists():
-        return None
-    try:
-        figures = json.loads(file.read_text())
-    except ValueError as error:
-        raise Refusal(f"{file} is not JSON: {error}; evaluate again") from None
-    same = figures.get("weights_sha256") == weights_sha256(settings.checkpoint)
-    return figures if same else None
 
 
 def main() -> None:

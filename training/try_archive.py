@@ -38,7 +38,12 @@ def main(folder: Path) -> str:
     field = {"name": "body", "contentType": "image/jpeg", "value": bytearray(picture.getvalue())}
     message = service.predict([{"requestId": b"try", "parameters": [field], "headers": []}])
     reply = bytes(message)
-    return json.loads(reply[reply.index(b'{"') : reply.rindex(b"}") + 1])["caption"]
+    begin, end = reply.find(b'{"'), reply.rfind(b"}") + 1
+    answer = json.loads(reply[begin:end]) if 0 <= begin < end else {}
+    if "caption" not in answer:
+        why = answer.get("error", {}).get("message") or reply.decode(errors="replace")
+        sys.exit(f"it answered: {' '.join(why.split())[-300:]}")
+    return answer["caption"]
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def test_a_quick_run_measures_and_shows(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "argv", words)
     serve.main()
     results = json.loads((tmp_path / "serve.json").read_text())
-    speed, load = (results["parts"][name]["measured"] for name in ("speed", "load"))
+    speed, load = (results[name]["measured"] for name in ("speed", "load"))
     assert set(speed["share"]) == {"handler", "model", "REST", "gRPC"}
     assert speed["share"]["handler"] == 1
     assert set(speed["alone_ms"]) == {"handler", "model", "REST", "gRPC"}
@@ -38,5 +38,5 @@ def test_a_quick_run_measures_and_shows(tmp_path: Path, monkeypatch: pytest.Monk
     assert load["workers_survived"]
     assert [row["failed"] for row in load["loads"]] == [0, 0]
     assert (tmp_path / "serve.png").stat().st_size > 10_000
-    shown = {table.part: table.markdown() for table in tables(results)}
+    shown = {part: table.markdown() for part, table in tables(results)}
     assert f"{load['loads'][1]['p99_ms']:.0f} ms" in shown["load"]

@@ -11,8 +11,10 @@ import torch
 
 from benchmarks import decode
 from benchmarks.contestants import GROUPS, checkpoint, contestants, write_contestants
-from benchmarks.tables import BEGIN, END, between_marks, tables
+from benchmarks.table import put_between_marks
+from benchmarks.tables import BEGIN, END, tables
 from model.linear import available
+from model.refusal import Refusal
 
 
 def test_a_tiny_captioner_is_measured_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -24,9 +26,14 @@ def test_a_tiny_captioner_is_measured_and_told(tmp_path: Path, monkeypatch: pyte
     assert all(off < 0.02 for off in results["nats_off"].values())
     assert {entry["task"] for entry in results["measured"]} == {"caption", "encode", "step"}
     assert (tmp_path / "decode.png").stat().st_size > 10_000
-    page = between_marks(f"a\n{BEGIN}\nold\n{END}\nb", tables({"here": {"decode": results}}))
-    assert "old" not in page
-    assert "| original fp32 | 1 | 5 beams |" in page
+    page = tmp_path / "page.md"
+    page.write_text(f"a\n{BEGIN}\nold\n{END}\nb")
+    put_between_marks(page, BEGIN, tables({"here": {"decode": results}}), END)
+    assert "old" not in page.read_text()
+    assert "| original fp32 | 1 | 5 beams |" in page.read_text()
+    page.write_text("no marks")
+    with pytest.raises(Refusal, match="lacks the marks"):
+        put_between_marks(page, BEGIN, "", END)
 
 
 def test_every_caption_has_the_tokens_asked_for(tmp_path: Path):

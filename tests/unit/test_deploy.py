@@ -125,6 +125,15 @@ def test_the_commands_answer_when_nothing_runs(
     assert "not running" in capsys.readouterr().out
 
 
+def test_a_precision_is_for_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(serve, "STATE", tmp_path)
+    monkeypatch.setattr("sys.argv", ["serve", "start", "--precision", "fp16"])
+    assert serve.main() == 1
+    assert "precision fp16 was given without a checkpoint" in capsys.readouterr().err
+
+
 def test_a_port_in_use_stops_serving_before_the_pipeline_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from model.checkpoint import Checkpoint, weights_sha256
+from model.checkpoint import Checkpoint, read_evaluation, weights_sha256
 from model.refusal import Refusal
 from model.torchscript import unexported
 from training.config import Config
 from training.dataset import CaptionDataset
-from training.evaluate import caption_split, evaluate
+from training.evaluate import caption_split, evaluate, keep_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,8 @@ def test_metrics_hold_scores_and_scene_accuracy_of_each_split(reports: Path, tin
     assert exact["cider_change"] == 0
     assert exact["passes"]
     assert metrics["weights_sha256"] == weights_sha256(tiny_run.evaluate.checkpoint)
+    own = Path(tiny_run.evaluate.checkpoint, "evaluation.json")
+    assert own.read_text() == (reports / "metrics.json").read_text()
     for split in ("test", "compositional"):
         names = {f"BLEU_{n}" for n in (1, 2, 3, 4)} | {"METEOR", "ROUGE_L", "CIDEr", "human_CIDEr"}
         assert names | {"precision", "recall"} <= set(metrics[split])
@@ -96,3 +98,12 @@ def test_a_broken_picture_is_refused_not_left_out(tiny_run: Config, tmp_path: Pa
     with pytest.raises(Refusal, match=f"{file.name}: .*; mend the data set"):
         evaluate(settings)
     assert not (tmp_path / "reports").exists()
+
+
+def test_gates_that_are_left_out_stay_with_the_weights(tiny_checkpoint: Path, tmp_path: Path):
+    checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    own = {"weights_sha256": weights_sha256(checkpoint)}
+    gates = {"fp32": {"passes": True}}
+    keep_evaluation(checkpoint, {"test": {"CIDEr": 1.0}, "precisions": gates, **own})
+    keep_evaluation(checkpoint, {"test": {"CIDEr": 2.0}, **own})
+    assert read_evaluation(checkpoint) == {"test": {"CIDEr": 2.0}, "precisions": gates, **own}

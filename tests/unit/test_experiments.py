@@ -37,7 +37,6 @@ def test_its_stages_hand_on_to_each_other(name: str):
     assert source.out == config.features.data == config.train.data == config.evaluate.data
     assert config.features.out == config.train.features
     assert config.train.out == config.evaluate.checkpoint == config.export.checkpoint
-    assert Path(config.export.metrics).parent == Path(config.evaluate.out)
 
 
 def test_no_two_write_to_the_same_place():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,8 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
 
 @pytest.fixture
 def settings(tiny_checkpoint: Path, tmp_path: Path) -> Export:
-    out = tmp_path / "out" / "a"
-    return Export(str(tiny_checkpoint), str(tmp_path / "metrics.json"), str(out), "auto")
+    own = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    return Export(str(own), str(tmp_path / "out" / "a"), "auto")
 
 
 def test_a_faithful_artifact_passes(checkpoint: Checkpoint, tiny_artifact: Path):
@@ -81,7 +82,7 @@ def test_both_sides_of_the_comparison_write_tokens_up_to_the_end(checkpoint: Che
 def test_figures_travel_only_with_the_weights_they_are_about(
     settings: Export, tiny_checkpoint: Path
 ):
-    metrics = Path(settings.metrics)
+    metrics = Path(settings.checkpoint, "evaluation.json")
     figures = {"test": {"CIDEr": 1.0}, "weights_sha256": weights_sha256(tiny_checkpoint)}
     metrics.write_text(json.dumps(figures))
     assert export(settings).info["evaluation"] == figures
@@ -91,8 +92,11 @@ def test_figures_travel_only_with_the_weights_they_are_about(
 
 
 def test_damaged_figures_are_refused(settings: Export):
-    Path(settings.metrics).write_text("{")
-    with pytest.raises(Refusal, match=r"metrics.json is not JSON"):
+    Path(settings.checkpoint, "evaluation.json").write_text("{")
+    with pytest.raises(Refusal, match=r"evaluation.json is not JSON"):
+        export(settings)
+    Path(settings.checkpoint, "evaluation.json").write_text("[]")
+    with pytest.raises(Refusal, match=r"evaluation.json holds no evaluation"):
         export(settings)
 
 

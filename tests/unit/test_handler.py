@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
@@ -19,6 +20,7 @@ from handler.caption_reply import Failure, to_json
 from handler.caption_request import CaptionRequest
 from handler.lanes import Lanes
 from model.artifact import Artifact
+from model.image import to_pixels
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from tests.pictures import broken, encoded, picture, sound
@@ -159,11 +161,34 @@ def test_options_are_grouped_and_captions_find_their_way_back(
 def test_a_deadline_fails_whole_requests_only(
     artifact: Artifact, requests: list[Prepared], monkeypatch: pytest.MonkeyPatch
 ):
-    clock = iter([0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 2.0])  # the second search starts too late
+    clock = iter([0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 2.0])  # the second search starts too late
     monkeypatch.setattr("handler.caption_batch.time.monotonic", lambda: next(clock))
     results = caption_batch(artifact, requests, 8, 1.0, Spent(), Lanes(1))
     kinds = [result.status if isinstance(result, Failure) else 200 for result in results]
     assert kinds == [200, 504, 504]
+
+
+def test_nothing_is_encoded_past_the_deadline(
+    artifact: Artifact, requests: list[Prepared], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(artifact, "encode", lambda _: pytest.fail("it was encoded"))
+    results = caption_batch(artifact, requests, 8, time.monotonic() - 1, Spent(), Lanes(1))
+    assert [isinstance(each, Failure) and each.status for each in results] == [504] * 3
+
+
+def test_a_fault_of_ours_is_one_request_s_alone(
+    captioner: CaptionHandler, monkeypatch: pytest.MonkeyPatch
+):
+    def faulty(image: Image.Image, _: Any) -> torch.Tensor:
+        if image.size == (13, 7):
+            raise AttributeError("nobody thought of this one")
+        return to_pixels(image, captioner.artifact.preprocessing)
+
+    monkeypatch.setattr(caption_handler, "to_pixels", faulty)
+    odd = encoded(Image.new("RGB", (13, 7)), "PNG")
+    replies = answer(captioner, [{"body": sound()["png"]}, {"body": odd}, {"body": sound()["png"]}])
+    assert [status for status, _, _ in replies] == [200, 500, 200]
+    assert replies[1][1]["error"]["code"] == "internal"
 
 
 def test_an_empty_batch_is_nothing_to_do(artifact: Artifact):
@@ -191,10 +216,16 @@ def test_settings_are_positive_whole_numbers(value: Any):
         caption_settings.read({"handler": {"max_pixels": value}})
 
 
-def test_workers_share_the_cores():
-    import os
+def test_a_container_s_share_of_the_cores_counts(tmp_path: Path):
+    quota = tmp_path / "cpu.max"
+    for text, cores in (("max 100000", None), ("150000 100000", 2), ("50000 100000", 1)):
+        quota.write_text(text)
+        machine = caption_settings.cores(tmp_path / "none")
+        assert caption_settings.cores(quota) == min(machine, cores or machine)
 
-    cores = len(os.sched_getaffinity(0))
+
+def test_workers_share_the_cores():
+    cores = caption_settings.cores()
     assert caption_settings.read({}).threads == cores
     assert caption_settings.read({"minWorkers": 64}).threads == 1
     assert caption_settings.read({"handler": {"threads": 3}}).threads == 3

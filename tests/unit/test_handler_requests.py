@@ -147,6 +147,8 @@ def test_kserve_v2(shape: list[int], data: Any):
         ({"inputs": [{"datatype": "BYTES", "shape": [2], "data": [TEXT]}]}, "bad_request"),
         ({"inputs": [{"datatype": "BYTES", "shape": "1", "data": [TEXT]}]}, "bad_request"),
         ({"inputs": [{"datatype": "BYTES", "shape": [0], "data": []}]}, "no_image"),
+        ({"inputs": [{"datatype": "BYTES", "shape": [9] * 300_000, "data": []}]}, "bad_request"),
+        ({"inputs": [{"datatype": ["BYTES"], "shape": [1], "data": [TEXT]}]}, "bad_request"),
         ({"inputs": [{"datatype": "BYTES", "shape": [1], "data": [1]}]}, "bad_base64"),
         ({"inputs": [{"datatype": "BYTES", "shape": [1], "data": [TEXT]}], "id": 3}, "bad_request"),
     ],
@@ -156,6 +158,18 @@ def test_json_that_does_not_say_what_to_caption_is_refused(document: Any, code: 
     refused(code, as_json(document), headers)
     if not isinstance(document, str):
         refused(code, {"body": document}, headers)  # as TorchServe may have parsed it
+
+
+@pytest.mark.parametrize("place", ["num_beams", "datatype"])
+def test_lists_nested_as_deep_as_json_allows_are_refused(place: str):
+    """Python reads some depths that it cannot write out again."""
+    for depth in range(800, 1000, 3):
+        deep = b"[" * depth + b"]" * depth
+        body = b'{"image": "", "num_beams": %b}' % deep
+        if place == "datatype":
+            body = b'{"inputs": [{"shape": [1], "data": [""], "datatype": %b}]}' % deep
+        with pytest.raises((RequestRefusal, BadOption)):
+            parse(as_json(body))
 
 
 @pytest.mark.parametrize("body", [b"{", b'{"image": "', b"[" * 100_000, b'{"a": \xff}'])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import struct
+import zlib
 from typing import Any
 
 import pytest
@@ -209,6 +211,39 @@ def test_a_bomb_beyond_pillows_own_guard_is_refused_the_same_way():
     assert len(data) < 100_000
     assert_refused(data, "image_too_large")
     assert_refused(data, "image_too_large", max_pixels=10**12)
+
+
+def test_a_jpeg_that_goes_over_its_area_without_end_is_refused():
+    data = encoded(picture(), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")  # its last scan, said again and again
+    scans = data[last:-2] * 100
+    message = assert_refused(data[:-2] + scans + data[-2:], "image_too_large")
+    assert "scans; the limit is 64" in message
+    assert_picture(load_image(data), BLUE, RED)
+
+
+def test_a_tiff_of_many_jpeg_strips_is_no_jpeg_of_many_scans():
+    tall = Image.effect_noise((16, 3000), 80).convert("RGB")
+    data = encoded(tall, "TIFF", compression="jpeg", strip_size=16 * 3 * 16)
+    assert data.count(b"\xff\xda") > 64
+    assert load_image(data).size == (16, 3000)
+
+
+def tiled_tiff(side: int) -> bytes:
+    """One grey pixel in a tile of side x side, which a few bytes inflate to."""
+    tile = zlib.compress(bytes(side * side))
+    tags = [(256, 1), (257, 1), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side)]
+    at = 8 + 2 + 12 * (len(tags) + 2) + 4
+    tags += [(324, at), (325, len(tile))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    return head + entries + struct.pack("<I", 0) + tile
+
+
+def test_a_tile_far_larger_than_its_picture_is_refused():
+    assert load_image(tiled_tiff(256)).size == (1, 1)
+    message = assert_refused(tiled_tiff(2048), "image_too_large", max_pixels=2_000_000)
+    assert "tiles of 2048 x 2048" in message
 
 
 @settings(max_examples=150, deadline=None)
