@@ -14,6 +14,7 @@ import json
 import math
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,18 @@ class Caption:
     def confidence(self) -> float:
         """exp(mean token log-probability), from 0 to 1."""
         return math.exp(self.log_prob / self.tokens)
+
+
+def _pack(module: Any) -> None:
+    """Pack all layers, side by side: one layer's packing keeps one core busy at best."""
+    threads = torch.get_num_threads()
+
+    def pack(layer: Any) -> None:
+        torch.set_num_threads(1)  # of this thread
+        layer.pack()
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(pack, [each for each in module.modules() if hasattr(each, "pack")]))
 
 
 class Artifact:
@@ -123,9 +136,7 @@ class Artifact:
             torch.jit.set_fusion_strategy([("DYNAMIC", 0)])
             module = torch.jit.load(str(folder / "captioner.pt"), map_location="cpu").eval()
         map_parameters(module, folder / "captioner.pt")  # first: packing needs room
-        for layer in module.modules():
-            if hasattr(layer, "pack"):
-                layer.pack()
+        _pack(module)
         give_back()
         return cls(module, info, load_tokenizer(folder / "tokenizer.json"))
 

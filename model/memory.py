@@ -68,11 +68,12 @@ def _holds(content: BinaryIO, start: int, parameter: Tensor) -> bool:
     if not parameter.is_contiguous() or start % parameter.element_size():
         return False
     content.seek(start)
-    held = parameter.detach().view(-1).view(torch.uint8)
-    return all(
-        torch.equal(torch.frombuffer(bytearray(content.read(len(part))), dtype=torch.uint8), part)
-        for part in held.split(CHUNK)
-    )
+    read = torch.empty(CHUNK, dtype=torch.uint8)
+    for part in parameter.detach().view(-1).view(torch.uint8).split(CHUNK):
+        content.readinto(read.numpy())  # type: ignore[attr-defined]
+        if not torch.equal(read[: len(part)], part):
+            return False
+    return True
 
 
 def _view(storage: Any, start: int, parameter: Tensor) -> Tensor:
