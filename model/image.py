@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops, UnidentifiedImageError
 
 from model.refusal import Refusal
 
@@ -328,9 +328,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode == "F" or image.mode.startswith("I;16"):
         return _to_8_bit(image).convert("RGB")
     if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
+        picture = image if image.mode == "RGBA" else image.convert("RGBA")
+        alpha = picture.getchannel("A")
+        rgb = picture.convert("RGB")
+        rgb.paste("white", mask=ImageChops.invert(alpha))  # half the memory of a second picture
+        return rgb
     return image.convert("RGB")
 
 

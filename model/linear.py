@@ -160,8 +160,9 @@ class Float16Linear(nn.Module):
     @torch.jit.export
     def pack(self) -> None:
         """Pack the weights and let the plain ones go: from now on the layer cannot be saved."""
-        self.packed = torch.ops.quantized.linear_prepack_fp16(self.weight.float(), self.bias)
+        weight = self.weight.float()
         self.weight = torch.empty([0], dtype=torch.float16)
+        self.packed = torch.ops.quantized.linear_prepack_fp16(weight, self.bias)
         self.ready = True
 
     def forward(self, x: Tensor) -> Tensor:
