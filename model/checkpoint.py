@@ -135,12 +135,7 @@ def read_evaluation(folder: str | Path) -> dict[str, Any] | None:
     file = Path(folder) / EVALUATION
     if not file.exists():
         return None
-    try:
-        figures = json.loads(file.read_text())
-    except ValueError as error:
-        raise Refusal(f"{file} is not JSON: {error}; evaluate again") from None
-    if not isinstance(figures, dict):
-        raise Refusal(f"{file} holds no evaluation; evaluate again")
+    figures = _read_json(file)
     return figures if figures.get("weights_sha256") == weights_sha256(folder) else None
 
 
@@ -208,7 +203,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     except ValueError as error:
         raise Refusal(f"{file} is not JSON: {error}") from None
     if not isinstance(fields, dict):
-        raise Refusal(f"{file} holds no settings by name, but a {type(fields).__name__}")
+        raise Refusal(f"{file} holds no values by name, but a {type(fields).__name__}")
     return fields
 
 

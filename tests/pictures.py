@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import Any
 
 from PIL import Image, ImageDraw
@@ -29,6 +31,24 @@ def rotated_by_exif() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
     return encoded(picture().transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
+
+
+def jpeg_of_scans(count: int) -> bytes:
+    """`picture()` as a JPEG whose last scan is said again until there are so many."""
+    data = encoded(picture(), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * (count - data.count(b"\xff\xda")) + data[-2:]
+
+
+def tiled_tiff(side: int) -> bytes:
+    """One grey pixel in a tile of side x side, which a few bytes inflate to."""
+    tile = zlib.compress(bytes(side * side))
+    tags = [(256, 1), (257, 1), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side)]
+    at = 8 + 2 + 12 * (len(tags) + 2) + 4
+    tags += [(324, at), (325, len(tile))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    return head + entries + struct.pack("<I", 0) + tile
 
 
 def sound() -> dict[str, bytes]:
@@ -63,6 +83,8 @@ def broken() -> dict[str, tuple[bytes, int, str]]:
         "only a header": (encoded(picture(), "PNG")[:30], 400, "image_undecodable"),
         "bomb": (encoded(Image.new("1", (9000, 9000)), "PNG"), 413, "image_too_large"),
         "larger bomb": (encoded(Image.new("1", (20_000, 20_000)), "PNG"), 413, "image_too_large"),
+        "jpeg of many scans": (jpeg_of_scans(3000), 413, "image_too_large"),
+        "tiff of one huge tile": (tiled_tiff(16_384), 413, "image_too_large"),
         "pdf": (encoded(picture(), "PDF"), 415, "image_format"),
         "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", 415, "image_format"),
         "postscript": (encoded(picture(), "EPS"), 415, "image_format"),

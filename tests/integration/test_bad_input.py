@@ -28,10 +28,20 @@ JSON: dict[str, tuple[bytes, int, str]] = {
     "broken base64": (b'{"image": "%%%%"}', 400, "bad_base64"),
     "base64 of no picture": (b'{"image": "aGVsbG8="}', 400, "image_undecodable"),
     "nested without end": (b"[" * 50_000, 400, "bad_json"),
+    "an option of lists in lists": (
+        b'{"image": "", "num_beams": %b}' % (b"[" * 500 + b"]" * 500),
+        422,
+        "bad_option",
+    ),
     "unknown option in json": (b'{"image": "", "beams": 1}', 400, "unknown_option"),
     "v1 without pictures": (b'{"instances": []}', 400, "no_image"),
     "v2 of numbers": (
         b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}]}',
+        400,
+        "bad_request",
+    ),
+    "v2 of a million dimensions": (
+        b'{"inputs": [{"datatype": "BYTES", "shape": [9%b], "data": []}]}' % (b",9" * 1_000_000),
         400,
         "bad_request",
     ),

@@ -18,7 +18,7 @@ from model.refusal import Refusal
 
 
 def test_a_tiny_captioner_is_measured_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    words = ["--quick", "--rounds", "1", "--only", "ours,hf,original"]
+    words = ["--quick", "--rounds", "1", "--only", "ours", "hf", "original"]
     monkeypatch.setattr(sys, "argv", ["benchmarks.decode", *words, "--out", str(tmp_path)])
     decode.main()
     results = json.loads((tmp_path / "decode.json").read_text())

@@ -96,7 +96,7 @@ def test_damaged_figures_are_refused(settings: Export):
     with pytest.raises(Refusal, match=r"evaluation.json is not JSON"):
         export(settings)
     Path(settings.checkpoint, "evaluation.json").write_text("[]")
-    with pytest.raises(Refusal, match=r"evaluation.json holds no evaluation"):
+    with pytest.raises(Refusal, match=r"evaluation.json holds no values by name"):
         export(settings)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import struct
-import zlib
 from typing import Any
 
 import pytest
@@ -16,7 +14,7 @@ from PIL import Image
 
 from model.image import FORMATS, ImageRefusal, Preprocessing, load_image, to_pixels
 from model.refusal import Refusal
-from tests.pictures import BLUE, RED, encoded, picture
+from tests.pictures import BLUE, RED, encoded, jpeg_of_scans, picture, tiled_tiff
 from training.scenes import draw_scene, sample_scene
 
 CLIP = Preprocessing(
@@ -214,12 +212,8 @@ def test_a_bomb_beyond_pillows_own_guard_is_refused_the_same_way():
 
 
 def test_a_jpeg_that_goes_over_its_area_without_end_is_refused():
-    data = encoded(picture(), "JPEG", progressive=True)
-    last = data.rindex(b"\xff\xda")  # its last scan, said again and again
-    scans = data[last:-2] * 100
-    message = assert_refused(data[:-2] + scans + data[-2:], "image_too_large")
-    assert "scans; the limit is 64" in message
-    assert_picture(load_image(data), BLUE, RED)
+    assert "scans; the limit is 64" in assert_refused(jpeg_of_scans(65), "image_too_large")
+    assert_picture(load_image(jpeg_of_scans(64)), BLUE, RED)
 
 
 def test_a_tiff_of_many_jpeg_strips_is_no_jpeg_of_many_scans():
@@ -227,17 +221,6 @@ def test_a_tiff_of_many_jpeg_strips_is_no_jpeg_of_many_scans():
     data = encoded(tall, "TIFF", compression="jpeg", strip_size=16 * 3 * 16)
     assert data.count(b"\xff\xda") > 64
     assert load_image(data).size == (16, 3000)
-
-
-def tiled_tiff(side: int) -> bytes:
-    """One grey pixel in a tile of side x side, which a few bytes inflate to."""
-    tile = zlib.compress(bytes(side * side))
-    tags = [(256, 1), (257, 1), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side)]
-    at = 8 + 2 + 12 * (len(tags) + 2) + 4
-    tags += [(324, at), (325, len(tile))]
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
-    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
-    return head + entries + struct.pack("<I", 0) + tile
 
 
 def test_a_tile_far_larger_than_its_picture_is_refused():
