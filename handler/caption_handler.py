@@ -50,7 +50,7 @@ class CaptionHandler:
             _check_origin(folder)
             self.artifact = Artifact.load(folder)
             self._warm_up()
-        except Exception as error:
+        except Exception as error:  # TorchServe would try again for ever, without a word
             reason = " ".join(str(error).split()) or type(error).__name__
             raise RuntimeError(f"this archive cannot be served: {reason[:500]}") from error
         self.name = context.model_name
@@ -129,7 +129,7 @@ class CaptionHandler:
         """Read one request; whatever it does to us, its neighbours do not notice."""
         try:
             return self._read(*received)
-        except Exception:
+        except Exception:  # what nobody foresaw would else fail the whole batch with 503
             logger.exception("a request could not be read")
             return Failure(
                 500, "internal", "this request met a fault of the server; the log has more"
