@@ -247,7 +247,7 @@ def page(measured: Mapping[str, Any]) -> str:
         "A captioner of real size (ViT-B/32, GPT-2 124M) with random weights, 5 beams, 20 tokens a "
         "caption, JPEGs of 640 x 480. "
         "Clients, server and model share one machine. `python -m benchmarks.serve` measures, and "
-        "keeps the figures of each kind of processor in `benchmarks/results/KIND/serve.json`.",
+        "keeps the figures in `benchmarks/results`, a folder for each kind of processor.",
         "Two workers share the token embedding, which stays in the file of the unpacked "
         "archive (mapped; 154 MB in float32), and nothing else: linear layers are laid out "
         "anew for the processor, into memory of each worker's own. So the cores are shared "
