@@ -6,7 +6,7 @@ process of its own: pictures to captions of exactly 20 tokens, the encoder alone
 and the matrix products of a step alone. It prints the medians with the targets, and writes
 `decode.json` and `decode.png` into `benchmarks/results/KIND` of processor; `python -m
 benchmarks.tables` puts them on the page. `--scaling` measures the artifact against batch, beams,
-tokens and threads instead, into `scaling.json` and `scaling.png`.
+tokens, threads and image size instead, into `scaling.json` and `scaling.png`.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
 
 from benchmarks.contestants import artifact_of, ours
 from benchmarks.pictures import draw_pictures
@@ -47,7 +49,7 @@ def scaling(folder: Path, rounds: int, quick: bool) -> dict[str, Any]:
         seconds: dict[str, dict[int, list[float]]] = {
             name: {size: [] for size in sizes} for name in everyone
         }
-        for number in range(rounds + 1):
+        for number in track(range(rounds + 1), sweep, console=Console(stderr=True)):
             for size in sizes:
                 batch, beams, tokens = (size if each == 0 else each for each in usual)
                 torch.set_num_threads(size if sweep == "threads" else threads)

@@ -70,7 +70,7 @@ class Checkpoint:
 
     def save(self, folder: str | Path) -> None:
         """Write the folder aside, then put it in place of an older one."""
-        with whole_folder(folder, "config.json", WEIGHTS) as partial:
+        with whole_folder(folder, WEIGHTS, EVALUATION) as partial:
             self.captioner.config.save(partial / "config.json")
             weights = {
                 k: v.contiguous() for k, v in self.captioner.state_dict().items() if k != _TIED
@@ -135,7 +135,7 @@ def read_evaluation(folder: str | Path) -> dict[str, Any] | None:
     file = Path(folder) / EVALUATION
     if not file.exists():
         return None
-    figures = _read_json(file)
+    figures = _read_json(file, "evaluate again")
     return figures if figures.get("weights_sha256") == weights_sha256(folder) else None
 
 
@@ -197,13 +197,15 @@ def _load_weights(captioner: ClipCap, file: Path) -> None:
     captioner.gpt2.tie_weights()
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _read_json(
+    file: Path, cure: str = "take the file from where the folder came from"
+) -> dict[str, Any]:
     try:
         fields = json.loads(file.read_text())
     except ValueError as error:
-        raise Refusal(f"{file} is not JSON: {error}") from None
+        raise Refusal(f"{file} is not JSON: {error}; {cure}") from None
     if not isinstance(fields, dict):
-        raise Refusal(f"{file} holds no values by name, but a {type(fields).__name__}")
+        raise Refusal(f"{file} holds no values by name, but a {type(fields).__name__}; {cure}")
     return fields
 
 

@@ -203,6 +203,7 @@ def load_image(
             # Pillow warns of odd metadata and of sizes that the limit below judges anyway.
             warnings.simplefilter("ignore")
             with _open(data, max_pixels) as image:
+                _check_work(image, data, _limit(max_pixels))
                 if side is not None:
                     image.draft(None, (DRAFT_MARGIN * side, DRAFT_MARGIN * side))
                 image.load()
@@ -246,11 +247,6 @@ def _open(data: bytes | bytearray, max_pixels: int) -> Image.Image:
     if width * height > _limit(max_pixels):
         image.close()
         raise _too_large(f"{width} x {height} = {width * height}", _limit(max_pixels))
-    try:
-        _check_work(image, data, _limit(max_pixels))
-    except BaseException:
-        image.close()
-        raise
     return image
 
 

@@ -229,7 +229,7 @@ def _save(
     clip.set_attn_implementation("sdpa")
     rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in sorted(figures.items()))
     words = shlex.join(["python", "-m", "training.clip", *sys.argv[1:]])
-    with whole_folder(Path(settings.out) / "model", "config.json") as partial:
+    with whole_folder(Path(settings.out) / "model", "retrieval.json") as partial:
         clip.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         write_preprocessing(preprocessing, partial)

@@ -206,3 +206,13 @@ def test_a_save_takes_the_place_of_an_older_folder_whole(folder: Path):
     checkpoint.save(folder)
     assert not (folder / "training_features.json").exists()
     assert [file.name for file in folder.parent.iterdir()] == ["checkpoint"]
+
+
+def test_what_the_pipeline_leaves_of_an_older_one_is_no_obstacle(
+    tiny_checkpoint: Path, tmp_path: Path
+):
+    """Before it trains anew, dvc removes training's files and leaves the evaluation's."""
+    (tmp_path / "README.md").touch()
+    (tmp_path / "evaluation.json").touch()
+    Checkpoint.load(tiny_checkpoint).save(tmp_path)
+    assert Checkpoint.load(tmp_path).card is None

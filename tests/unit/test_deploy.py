@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import socket
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import psutil
 import pytest
 
 from deploy import serve
@@ -132,6 +135,48 @@ def test_a_precision_is_for_a_checkpoint(
     monkeypatch.setattr("sys.argv", ["serve", "start", "--precision", "fp16"])
     assert serve.main() == 1
     assert "precision fp16 was given without a checkpoint" in capsys.readouterr().err
+
+
+def test_what_cannot_be_served_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(serve, "STATE", tmp_path)
+    monkeypatch.setattr("sys.argv", ["serve", "start", "--sample", str(tmp_path / "gone.jpg")])
+    assert serve.main() == 1
+    assert "gone.jpg does not exist" in capsys.readouterr().err
+    running = psutil.Process()
+    monkeypatch.setattr(TorchServe, "process", lambda _: running)
+    monkeypatch.setattr("sys.argv", ["serve", "start", "--checkpoint", "models/mine"])
+    assert serve.main() == 1
+    assert "serves already" in capsys.readouterr().err
+
+
+def test_a_configuration_without_a_door_names_what_it_lacks(tmp_path: Path):
+    config = tmp_path / "mine.properties"
+    config.write_text("inference_address=http://127.0.0.1:8080\n")
+    with pytest.raises(ServeError, match=r"mine\.properties lacks management_address, metrics_"):
+        TorchServe(tmp_path, tmp_path / "x.mar", config).check_ports()
+
+
+def test_workers_are_asked_without_the_proxy_that_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    server = server_in(tmp_path)
+    described = [{"workers": [{"pid": 7, "status": "READY"}], "minWorkers": 1}]
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802 (the library's name)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(described).encode())
+
+    port = int(server.management.rpartition(":")[2])
+    with http.server.HTTPServer(("127.0.0.1", port), Answer) as door:
+        Thread(target=door.serve_forever, daemon=True).start()
+        assert server.workers() == [7]
+        door.shutdown()
 
 
 def test_a_port_in_use_stops_serving_before_the_pipeline_runs(
