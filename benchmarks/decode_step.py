@@ -34,7 +34,7 @@ from benchmarks.converted_step import (
 from benchmarks.machine import dtypes
 from model.checkpoint import Checkpoint
 from model.decoder import Cache
-from model.linear import available
+from model.linear import available, rough
 
 
 @functools.cache
@@ -100,7 +100,7 @@ def torch_int8(gpt2: GPT2LMHeadModel) -> GPT2LMHeadModel:
 def products(folder: Path, precision: str) -> Step:
     """All matrix products of a step and nothing else, each in its precision."""
     config = Checkpoint.load(folder / "checkpoint").captioner.gpt2.config  # the rest is let go
-    head = "int8" if precision == "bf16" else precision  # as ours has its output layer
+    head = {"fp32": "fp32", "fp16": "rough"}.get(precision, "int8")  # as ours has its output layer
     width, inner = config.n_embd, config.n_inner or 4 * config.n_embd
     layer = [(width, 3 * width), (width, width), (width, inner), (inner, width)]
     calls = [_product(*sizes, precision) for sizes in layer * config.n_layer]
@@ -123,6 +123,11 @@ def _product(inputs: int, outputs: int, precision: str) -> Callable[[], Tensor]:
         more = (None, 1.0, 0, torch.float32, "none", [], "")
         multiply = torch.ops.onednn.qlinear_pointwise
         return lambda: multiply(rounded, 1.0, 128, packed, scales, zeros, *more)
+    if precision == "rough":
+        linear = nn.Linear(inputs, outputs, bias=False)
+        packed = rough(linear, "fp16").packed
+        multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+        return lambda: multiply(x, 1.0 / 63.0, 64, packed)
     if precision == "fp16":
         half = torch.ops.quantized.linear_prepack_fp16(weight, None)
         return lambda: torch.ops.quantized.linear_dynamic_fp16(x, half)

@@ -262,6 +262,73 @@ class Int8Linear(nn.Module):
         return y.view(list(x.shape[:-1]) + [y.shape[1]])
 
 
+class RoughLinear(nn.Module):
+    """8-bit weights and 7-bit inputs (FBGEMM): twice as fast as float16, for where rough will do.
+
+    AVX2 adds the products of two pairs of bytes in 16 bits, which has room for 8 bits by 7. Each
+    row of inputs is rounded to steps of a 63rd of its largest magnitude.
+
+    Args:
+        linear: The trained layer; has no bias.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        if linear.bias is not None:
+            raise ValueError("a rough layer has no bias")
+        self.weight, self.scale = int8_rows(linear.weight.detach())
+        self.packed = torch.ops.quantized.linear_prepack(_quantized(self.weight, self.scale), None)
+        self.ready = True
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[Tensor, Tensor, bool]:
+        """What the file holds: plain 8-bit weights and their scales."""
+        return self.weight, self.scale, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[Tensor, Tensor, bool]) -> None:
+        """Take them from the file, not packed yet."""
+        self.weight = state[0]
+        self.scale = state[1]
+        none = _quantized(torch.zeros([1, 1], dtype=torch.int8), torch.ones([1]))
+        self.packed = torch.ops.quantized.linear_prepack(none, None)
+        self.ready = False
+        self.training = state[2]
+
+    @torch.jit.export
+    def pack(self) -> None:
+        """Pack the weights and let the plain ones go: from now on the layer cannot be saved."""
+        self.packed = torch.ops.quantized.linear_prepack(_quantized(self.weight, self.scale), None)
+        self.weight = torch.empty([0], dtype=torch.int8)
+        self.ready = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float32 [..., in] to float32 [..., out]."""
+        if not self.ready:
+            self.pack()
+        largest = x.abs().amax(-1, keepdim=True).clamp(min=1e-20)
+        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            x / largest, 1.0 / 63.0, 64, self.packed
+        )
+        return y.mul_(largest)
+
+
+def _quantized(weight: Tensor, scale: Tensor) -> Tensor:
+    """8-bit weights [out, in] and a scale for each row [out], as a quantized tensor."""
+    zeros = torch.zeros([scale.shape[0]], dtype=torch.int64)
+    return torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
+
+
+def rough(linear: nn.Linear, precision: str) -> nn.Module:
+    """An 8-bit layer for the processors that a precision is for, of a layer without a bias.
+
+    Raises:
+        Refusal: A precision that this processor has not.
+    """
+    _check(precision)
+    return _scripted(RoughLinear(linear) if precision == "fp16" else Int8Linear(linear))
+
+
 def _packed(linear: nn.Linear, precision: str) -> nn.Module:
     if precision == "int8":
         return Int8Linear(linear)
@@ -322,17 +389,26 @@ def pack_linears(module: nn.Module, precision: str) -> None:
     Raises:
         Refusal: A precision that there is not, or that this processor has not.
     """
-    if precision not in PRECISIONS:
-        raise Refusal(f"precision is {precision!r}; it must be {', '.join(PRECISIONS)}")
-    if reason := why_not(precision):
-        raise Refusal(f"{reason}; export with export.precision=fp32")
+    _check(precision)
     if precision == "fp32" and not torch.backends.mkldnn.is_available():
         return  # plain layers compute the same
     for name, child in module.named_children():
         if isinstance(child, nn.Linear) and type(child) in (nn.Linear, InnerLinear):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                # Compiled at once: a trace cannot look into these operators' arguments.
-                setattr(module, name, torch.jit.script(_packed(child, precision)))
+            setattr(module, name, _scripted(_packed(child, precision)))
         else:
             pack_linears(child, precision)
+
+
+def _check(precision: str) -> None:
+    """Refuse a precision that there is not, or that this processor has not."""
+    if precision not in PRECISIONS:
+        raise Refusal(f"precision is {precision!r}; it must be {', '.join(PRECISIONS)}")
+    if reason := why_not(precision):
+        raise Refusal(f"{reason}; export with export.precision=fp32")
+
+
+def _scripted(layer: nn.Module) -> nn.Module:
+    """A packed layer, compiled at once: a trace cannot look into its operators' arguments."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(layer)

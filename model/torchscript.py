@@ -28,7 +28,7 @@ from model.captioner import ClipCap
 from model.checkpoint import Checkpoint, weights_sha256
 from model.decoder import Decoder
 from model.encoder import ClipEncoder, ImageEncoder, SiglipEncoder
-from model.linear import pack_linears
+from model.linear import pack_linears, rough
 from model.options import LIMITS
 from model.output_layer import NarrowOutputLayer
 from model.refusal import Refusal
@@ -40,10 +40,9 @@ from model.whole_folder import whole_folder
 def build_search(captioner: ClipCap, precision: str = "fp32") -> Search:
     """The search over a copy of the captioner's GPT-2; runs eagerly, or scripted when exported."""
     decoder = build_decoder(captioner.gpt2)
-    if precision in ("bf16", "int8"):
-        pack_linears(decoder.output, "int8")
-        narrow = NarrowOutputLayer(decoder.output.head, decoder.wte)
-        decoder.output = narrow  # type: ignore[assignment]
+    if precision != "fp32":
+        head = rough(decoder.output.head, precision)
+        decoder.output = NarrowOutputLayer(head, decoder.wte)  # type: ignore[assignment]
     pack_linears(decoder, precision)
     return Search(decoder, captioner.config.end_token_id).eval()
 
