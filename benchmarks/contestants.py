@@ -31,6 +31,7 @@ from model.artifact import Artifact
 from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
 from model.linear import available
+from model.options import GenerationOptions
 from model.torchscript import export_torchscript
 
 #: What `--only` chooses from.
@@ -103,13 +104,12 @@ def ours(folder: Path, precision: str) -> Contestant:
     """The exported artifact."""
     artifact = artifact_of(folder, precision)
 
-    @torch.inference_mode()
     def caption(features: Tensor, beams: int, tokens: int) -> list[list[int]]:
-        ids, _, _ = artifact.module.caption(features, beams, 1, tokens, tokens, 1.0)
-        return ids[:, 0].tolist()
+        forced = GenerationOptions(num_beams=beams, max_tokens=tokens, min_tokens=tokens)
+        return artifact.tokens(features, forced)
 
     def weigh(pixels: Tensor, captions: Tensor) -> Tensor:
-        return artifact.module.weigh(artifact.encode(pixels), captions)
+        return artifact.weigh(artifact.encode(pixels), captions)
 
     side = artifact.preprocessing.size
     return Contestant(f"ours {precision}", artifact.encode, caption, side, weigh)

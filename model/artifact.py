@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from model.image import Preprocessing
-from model.linear import why_not
+from model.linear import hush, why_not
 from model.memory import give_back, map_parameters
 from model.options import BadOption, GenerationOptions
 from model.refusal import Refusal
@@ -41,6 +41,9 @@ _NEEDED = {
     "end_token_id",
     "end_token_is_text",
 }
+#: Runs TorchScript as it is written. Its optimiser takes a second for the first caption of a
+#: process, and nearly all the time goes to products that it cannot change.
+_as_written = torch.jit.optimized_execution(False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,11 +132,9 @@ class Artifact:
                 f"{folder / 'captioner.pt'} is not the file captioner.json was written for "
                 f"(SHA-256 {digest[:12]}…, expected {info['sha256'][:12]}…); export it again"
             )
+        hush()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            # The module is called with ever new shapes: specialising and fusing for each of them
-            # costs seconds and gains nothing on matrix products.
-            torch.jit.set_fusion_strategy([("DYNAMIC", 0)])
             module = torch.jit.load(str(folder / "captioner.pt"), map_location="cpu").eval()
         map_parameters(module, folder / "captioner.pt")  # first: packing needs room
         _pack(module)
@@ -141,11 +142,41 @@ class Artifact:
         return cls(module, info, load_tokenizer(folder / "tokenizer.json"))
 
     @torch.inference_mode()
+    @_as_written
     def encode(self, pixels: Tensor) -> Tensor:
         """Features [B, D] or [B, P, D] of normalised pixels, float32 [B, 3, S, S]."""
         return self.module.encode(pixels)
 
     @torch.inference_mode()
+    @_as_written
+    def search(self, features: Tensor, options: GenerationOptions) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids [B, M, T], lengths [B, M] and log-probabilities [B, M]; see `Search.forward`.
+
+        Args:
+            features: float32 [B, D] or [B, P, D], as `encode` gives them.
+            options: How to search; M is `num_captions`.
+        """
+        return self.module.caption(
+            features,
+            options.num_beams,
+            options.num_captions,
+            options.max_tokens,
+            options.min_tokens,
+            options.length_penalty,
+        )
+
+    @torch.inference_mode()
+    @_as_written
+    def weigh(self, features: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probabilities [B, T] of given tokens [B, T], each after those before it, in nats."""
+        return self.module.weigh(features, tokens)
+
+    def tokens(self, features: Tensor, options: GenerationOptions) -> list[list[int]]:
+        """Token ids of the best caption of each feature, the end token included; see `search`."""
+        tokens, lengths, _ = self.search(features, options)
+        best = zip(tokens[:, 0].tolist(), lengths[:, 0].tolist(), strict=True)
+        return [ids[:length] for ids, length in best]
+
     def caption(self, features: Tensor, options: GenerationOptions) -> list[list[Caption]]:
         """Captions of a batch of features, all with the same options.
 
@@ -160,14 +191,7 @@ class Artifact:
             BadOption: More tokens than the language model has positions for.
         """
         self.check(options)
-        tokens, lengths, log_probs = self.module.caption(
-            features,
-            options.num_beams,
-            options.num_captions,
-            options.max_tokens,
-            options.min_tokens,
-            options.length_penalty,
-        )
+        tokens, lengths, log_probs = self.search(features, options)
         return [
             [
                 Caption(self.text(ids[:length]), log_prob, length)

@@ -313,6 +313,16 @@ class RoughLinear(nn.Module):
         return y.mul_(largest)
 
 
+def hush() -> None:
+    """Let torch say where nobody hears it that quantized tensors are deprecated: it does so once.
+
+    A `RoughLinear` makes one for its packing; said by TorchScript, it would be a line in every log.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        _quantized(torch.zeros([1, 1], dtype=torch.int8), torch.ones([1]))
+
+
 def _quantized(weight: Tensor, scale: Tensor) -> Tensor:
     """8-bit weights [out, in] and a scale for each row [out], as a quantized tensor."""
     zeros = torch.zeros([scale.shape[0]], dtype=torch.int64)
@@ -326,6 +336,7 @@ def rough(linear: nn.Linear, precision: str) -> nn.Module:
         Refusal: A precision that this processor has not.
     """
     _check(precision)
+    hush()
     return _scripted(RoughLinear(linear) if precision == "fp16" else Int8Linear(linear))
 
 

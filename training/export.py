@@ -115,10 +115,10 @@ def compare(checkpoint: Checkpoint, artifact: Artifact) -> None:
         _compare_likelihood(checkpoint, artifact, expected, features)
     for num_beams in (1, checkpoint.generation.num_beams):
         options = dataclasses.replace(checkpoint.generation, num_beams=num_beams, num_captions=1)
-        together = exported_tokens(artifact, features, options)
+        together = artifact.tokens(features, options)
         reference = hugging_face_tokens(checkpoint, expected, options) if exact else together
         said_by = "Hugging Face's generate" if exact else "those in a batch"
-        alone = [exported_tokens(artifact, row[None], options)[0] for row in features]
+        alone = [artifact.tokens(row[None], options)[0] for row in features]
         for name, got in (("in a batch", together), ("alone", alone)):
             wrong = [i for i in range(SAMPLES) if got[i] != reference[i]]
             if wrong:
@@ -140,9 +140,7 @@ def _compare_likelihood(
         hugging_face_tokens(checkpoint, expected, options), expected, features, strict=True
     ):
         tokens = torch.tensor([ids])
-        change = artifact.module.weigh(other[None], tokens) - exact.module.weigh(
-            feature[None], tokens
-        )
+        change = artifact.weigh(other[None], tokens) - exact.weigh(feature[None], tokens)
         worst = max(worst, abs(change.mean().item()))
     if not worst <= LIKELIHOOD_TOLERANCE:
         raise Refusal(
@@ -181,23 +179,6 @@ def hugging_face_tokens(
         )[0].tolist()
         lines.append(ids[: ids.index(end) + 1] if end in ids else ids)
     return lines
-
-
-def exported_tokens(
-    artifact: Artifact, features: Tensor, options: GenerationOptions
-) -> list[list[int]]:
-    """What the artifact writes, as token ids up to the end token."""
-    tokens, lengths, _ = artifact.module.caption(
-        features,
-        options.num_beams,
-        1,
-        options.max_tokens,
-        options.min_tokens,
-        options.length_penalty,
-    )
-    return [
-        ids[0][: length[0]] for ids, length in zip(tokens.tolist(), lengths.tolist(), strict=True)
-    ]
 
 
 def main() -> None:

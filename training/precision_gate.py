@@ -119,10 +119,6 @@ def _seconds_alone(artifact: Artifact, pictures: Sequence[Tensor]) -> float:
 
 
 def _greedy(artifact: Artifact, features: Tensor) -> list[list[int]]:
-    options = artifact.defaults
-    tokens, lengths, _ = artifact.module.caption(
-        features, 1, 1, options.max_tokens, options.min_tokens, options.length_penalty
+    return artifact.tokens(
+        features, dataclasses.replace(artifact.defaults, num_beams=1, num_captions=1)
     )
-    return [
-        ids[0][: length[0]] for ids, length in zip(tokens.tolist(), lengths.tolist(), strict=True)
-    ]

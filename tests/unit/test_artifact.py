@@ -41,10 +41,12 @@ def test_a_missing_file_is_refused_by_name(folder: Path, name: str):
         Artifact.load(folder)
 
 
-def test_another_captioner_pt_is_refused(folder: Path):
+@pytest.mark.parametrize("damage", ["a bit of a weight", "cut short", "empty"])
+def test_another_captioner_pt_is_refused(folder: Path, damage: str):
     data = bytearray((folder / "captioner.pt").read_bytes())
-    data[len(data) // 2] ^= 1  # one bit of a weight
-    (folder / "captioner.pt").write_bytes(data)
+    data[len(data) // 2] ^= 1
+    changed = {"cut short": data[: len(data) // 2], "empty": b""}
+    (folder / "captioner.pt").write_bytes(changed.get(damage, data))
     with pytest.raises(Refusal, match=r"captioner.pt is not the file captioner.json was written f"):
         Artifact.load(folder)
 

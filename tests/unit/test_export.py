@@ -22,7 +22,6 @@ from training.export import (
     choose_precision,
     compare,
     export,
-    exported_tokens,
     hugging_face_tokens,
     sample_pixels,
 )
@@ -69,7 +68,7 @@ def test_both_sides_of_the_comparison_write_tokens_up_to_the_end(checkpoint: Che
     features = artifact.encode(sample_pixels(artifact))
     options = GenerationOptions(num_beams=3, max_tokens=9, min_tokens=2)
     ours, theirs = (
-        exported_tokens(artifact, features, options),
+        artifact.tokens(features, options),
         hugging_face_tokens(checkpoint, features, options),
     )
     assert ours == theirs
