@@ -30,8 +30,8 @@ from benchmarks.real_size import random_checkpoint, real_size_checkpoint
 from model.artifact import Artifact
 from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
-from model.linear import available
 from model.options import GenerationOptions
+from model.precision import available
 from model.torchscript import export_torchscript
 
 #: What `--only` chooses from.

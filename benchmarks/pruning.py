@@ -31,7 +31,7 @@ from benchmarks.own_process import OwnProcess
 from benchmarks.real_size import VOCABULARY, real_size_checkpoint
 from benchmarks.table import Table
 from model.checkpoint import Checkpoint
-from model.linear import PRECISIONS
+from model.precision import PRECISIONS
 from model.refusal import Refusal
 from model.torchscript import unexported
 from training.command import command

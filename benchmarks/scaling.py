@@ -19,7 +19,7 @@ from rich.progress import track
 from benchmarks.contestants import artifact_of, ours
 from benchmarks.pictures import draw_pictures
 from model.image import load_image, to_pixels
-from model.linear import available
+from model.precision import available
 
 #: What is varied, its sizes, and (batch, beams, tokens) otherwise.
 SWEEPS: dict[str, tuple[tuple[int, ...], tuple[int, int, int]]] = {

@@ -21,7 +21,6 @@ import argparse
 import contextlib
 import itertools
 import json
-import os
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
@@ -49,8 +48,9 @@ from benchmarks.serve_setup import (
 from benchmarks.serve_tables import draw, tables, targets
 from benchmarks.target import target_table
 from client import CaptionError
-from deploy.torchserve import ServeError
-from model.linear import PRECISIONS, available
+from deploy.torchserve import CONFIG, ServeError, read_properties
+from handler.caption_settings import cores
+from model.precision import PRECISIONS, available
 from model.refusal import Refusal
 from training.command import command
 
@@ -58,8 +58,8 @@ BATCHES = (1, 4, 8, 16)
 DELAYS = (0, 5, 20, 50)
 #: Parts of the capacity that are offered.
 LOADS = (0.25, 0.5, 0.7, 0.9, 1.5)
-#: Requests that TorchServe lets wait (`job_queue_size` of config.properties).
-QUEUE = 64
+#: Requests that TorchServe lets wait.
+QUEUE = int(read_properties(CONFIG)["job_queue_size"])
 
 
 class Benchmark:
@@ -101,8 +101,7 @@ class Benchmark:
 
     def grid(self) -> list[dict[str, Any]]:
         """Capacity by workers x threads and batch size."""
-        cores = len(os.sched_getaffinity(0))
-        shapes = sorted({(1, cores), (cores, 1)})
+        shapes = sorted({(1, cores()), (cores(), 1)})
         batches = (2,) if self.quick else BATCHES
         rows = []
         for (workers, threads), batch in itertools.product(shapes, batches):

@@ -23,6 +23,7 @@ import yaml
 
 from benchmarks.real_size import real_size_checkpoint
 from deploy.torchserve import WAITING, TorchServe, derived_config, on_free_ports
+from handler.caption_settings import cores
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.torchscript import export_torchscript
@@ -57,8 +58,7 @@ class Values:
         """Those of `handler/model-config.yaml` on this machine."""
         text = yaml.safe_load((ROOT / "handler" / "model-config.yaml").read_text())
         workers = text["minWorkers"]
-        cores = len(os.sched_getaffinity(0))
-        threads = text["handler"].get("threads", max(1, cores // workers))
+        threads = text["handler"].get("threads", max(1, cores() // workers))
         return cls(workers, threads, text["batchSize"], text["maxBatchDelay"])
 
 
@@ -67,7 +67,7 @@ def make_archive(folder: Path, precision: str, tiny: bool) -> Path:
 
     Args:
         folder: Where archives are kept.
-        precision: One of `model.linear.PRECISIONS`.
+        precision: One of `model.precision.PRECISIONS`.
         tiny: A captioner of a few megabytes instead of one of real size.
     """
     out = folder / f"{'tiny' if tiny else 'real'}-{precision}" / "clipcap.mar"

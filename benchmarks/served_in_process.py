@@ -48,7 +48,8 @@ def answer(service: Any, kind: str, what: Any, times: int) -> list[float]:
 
         def decode() -> None:
             for picture in pictures:
-                to_pixels(load_image(picture), artifact.preprocessing)
+                image = load_image(picture, side=artifact.preprocessing.size)
+                to_pixels(image, artifact.preprocessing)
 
         return timed(decode, times)
 

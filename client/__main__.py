@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from client.caption_client import GRPC_ADDRESS, REST_ADDRESS, CaptionClient
+from client.caption_client import GRPC_ADDRESS, REST_ADDRESS, TIMEOUT, CaptionClient
 from client.errors import CaptionError
 from client.results import CaptionResult
 
@@ -84,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
         "--option", action="append", default=[], metavar="NAME=VALUE", help="any other option"
     )
     parser.add_argument("--model", default="clipcap", help="name of the model on the server")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for a caption")
+    parser.add_argument(
+        "--timeout", type=float, default=TIMEOUT, help="seconds to wait for a caption"
+    )
     parser.add_argument("--jobs", type=_jobs, default=8, help="pictures under way at a time (8)")
     return parser
 

@@ -16,6 +16,8 @@ from client.results import CaptionResult
 
 REST_ADDRESS = "http://127.0.0.1:8080"
 GRPC_ADDRESS = "grpc://127.0.0.1:7070"
+#: Seconds to wait for an answer: longer than the server's own deadline, whose 504 says more.
+TIMEOUT = 90.0
 #: Seconds before the first retry of an overloaded server; doubled each time.
 FIRST_PAUSE = 0.25
 
@@ -45,7 +47,7 @@ class CaptionClient:
         address: str = REST_ADDRESS,
         *,
         model: str = "clipcap",
-        timeout: float = 60.0,
+        timeout: float = TIMEOUT,
         retries: int = 3,
     ) -> None:
         """Choose the transport; nothing is sent yet.
@@ -68,18 +70,22 @@ class CaptionClient:
         self._retries = retries
 
     def caption(
-        self, picture: bytes | str | os.PathLike[str], **options: float | str
+        self, picture: bytes | str | os.PathLike[str], /, **options: float | str
     ) -> CaptionResult:
         """Caption one picture.
 
         Args:
             picture: The bytes of a picture file, or its path.
             options: The server's options: `num_beams=5`, `num_captions=3`, `max_tokens=20`, ...
+                `data` is none: it is the field of the picture.
 
         Raises:
             CaptionError: The server refused the picture or an option, or could not answer.
             OSError: The file cannot be read.
+            ValueError: An option is called `data`.
         """
+        if "data" in options:
+            raise ValueError("data is the field of the picture itself; it is no option")
         data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
         texts = {name: str(value) for name, value in options.items()}
         for attempt in range(self._retries):

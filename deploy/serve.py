@@ -46,6 +46,8 @@ def start(
         )
     server = TorchServe(STATE, ARCHIVE if checkpoint is None else CUSTOM_ARCHIVE, config)
     running = server.process()
+    if running is not None:
+        server = server.as_started()
     if running is not None and checkpoint is not None:
         raise ServeError(
             f"{server.rest} serves already (process {running.pid}), perhaps another captioner; "
@@ -53,6 +55,11 @@ def start(
         )
     if sample is not None and not sample.is_file():
         raise ServeError(f"{sample} does not exist; give another SAMPLE")
+    if running is not None and server.config != config.resolve():
+        raise ServeError(
+            f"{server.rest} serves already (process {running.pid}), with {server.config}; end it "
+            "first: make stop"
+        )
     if running is not None:
         print(f"already serving at {server.rest} (process {running.pid}); to end it: make stop")
         return
@@ -132,6 +139,7 @@ def main() -> int:
             print("stopped" if server.stop() else "no server of this folder is running")
         else:
             running = server.process()
+            server = server.as_started() if running else server
             workers = server.workers() if running else []
             state = f"process {running.pid}, workers ready: {workers}" if running else "not running"
             print(f"{server.rest}: {state}")

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,6 +97,11 @@ class TorchServe:
         except (FileNotFoundError, ValueError, KeyError, psutil.Error):
             return None
 
+    def as_started(self) -> TorchServe:
+        """This server with the configuration that the running one was started with."""
+        state = json.loads(self._state.read_text())
+        return dataclasses.replace(self, config=Path(state.get("config", self.config)))
+
     def check_ports(self) -> None:
         """Refuse if another program listens on one of the configured ports.
 
@@ -103,9 +109,8 @@ class TorchServe:
             ServeError: Names the port and what to do.
         """
         properties = self._properties()
-        doors = {name: int(properties[name].rpartition(":")[2]) for name in _REST_DOORS}
-        doors |= {name: int(properties[name]) for name in _GRPC_DOORS}
-        for name, port in doors.items():
+        for name in (*_REST_DOORS, *_GRPC_DOORS):
+            port = self._port(name, properties[name])
             if not _is_free(port):
                 raise ServeError(
                     f"port {port} is in use{_owner(port)}; stop that program, or give "
@@ -141,6 +146,7 @@ class TorchServe:
                 "pid": pid,
                 "created": process.create_time(),
                 "temporary": str(temporary),
+                "config": str(self.config.resolve()),
             }
             self._state.write_text(json.dumps(state))
             self._wait(process, time.monotonic() + timeout)
@@ -205,6 +211,17 @@ class TorchServe:
         if missing := [name for name in (*_REST_DOORS, *_GRPC_DOORS) if name not in properties]:
             raise ServeError(f"{self.config} lacks {', '.join(missing)}; see {CONFIG.name}")
         return properties
+
+    def _port(self, name: str, value: str) -> int:
+        """The port of a door: the whole value for gRPC, a part of the address for REST."""
+        wanted = "a port" if name in _GRPC_DOORS else "http://HOST:PORT"
+        try:
+            port = int(value) if name in _GRPC_DOORS else urllib.parse.urlsplit(value).port
+        except ValueError:
+            port = None
+        if port is None:
+            raise ServeError(f"{self.config}: {name} is {value!r}; it must be {wanted}")
+        return port
 
     def _launch(self, temporary: Path) -> int:
         """Run the `torchserve` command and return the process id of the server it leaves."""

@@ -168,8 +168,7 @@ class CaptionHandler:
         def caption(pixels: torch.Tensor) -> None:
             self.artifact.caption(self.artifact.encode(pixels), short)
 
-        for _ in range(2):  # TorchScript observes one run and optimises in the next
-            self.lanes.map(caption, [torch.zeros(1, 3, side, side)])
+        self.lanes.map(caption, [torch.zeros(1, 3, side, side)])
 
     def _description(self) -> dict[str, Any]:
         """What `GET /models/clipcap?customized=true` adds to TorchServe's own description."""

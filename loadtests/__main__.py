@@ -58,11 +58,25 @@ def run(archive: Path, limits: dict[str, Any], pictures: Path, out: Path) -> dic
         try:
             before = server.workers()
             settled: dict[int, int] = {}
-            # The first full batches take what all later ones use again.
-            look = threading.Timer(limits["seconds"] / 4, lambda: settled.update(_resident(server)))
-            look.start()
-            statistics = _locust(server.rest, limits, pictures, out)
-            look.join()
+            begun, ended = out / "begun", threading.Event()
+            begun.unlink(missing_ok=True)
+
+            def look() -> None:
+                """Once a quarter of the load has come: first full batches take what stays."""
+                while not begun.exists():
+                    if ended.wait(0.1):
+                        return
+                if not ended.wait(limits["seconds"] / 4):
+                    settled.update(_resident(server))
+
+            looking = threading.Thread(target=look)
+            looking.start()
+            try:
+                statistics = _locust(server.rest, limits, pictures, out, begun)
+            finally:
+                ended.set()
+                looking.join()
+                begun.unlink(missing_ok=True)
             after = _resident(server)
             same = before == list(after) and settled.keys() == after.keys()
             growth = max(after[worker] - settled[worker] for worker in settled) if same else 0
@@ -93,8 +107,13 @@ def judge(figures: dict[str, Any], limits: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _locust(host: str, limits: dict[str, Any], pictures: Path, out: Path) -> dict[str, Any]:
-    """Run Locust in a process of its own (it patches the whole interpreter)."""
+def _locust(
+    host: str, limits: dict[str, Any], pictures: Path, out: Path, begun: Path
+) -> dict[str, Any]:
+    """Run Locust in a process of its own (it patches the whole interpreter).
+
+    It makes the file `begun` when users begin to come.
+    """
     figures = out / "locust.json"
     figures.unlink(missing_ok=True)
     done = subprocess.run(
@@ -110,6 +129,7 @@ def _locust(host: str, limits: dict[str, Any], pictures: Path, out: Path) -> dic
             "LOADTEST_PICTURES": str(pictures),
             "LOADTEST_SEED": str(limits["seed"]),
             "LOADTEST_FIGURES": str(figures),
+            "LOADTEST_BEGUN": str(begun),
         },
         check=False,
     )
@@ -134,6 +154,8 @@ def main() -> int:
     parser.add_argument("--users", type=int, help="instead of thresholds.yaml's")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "loadtest")
     given = parser.parse_args()
+    if any(value is not None and value < 1 for value in (given.seconds, given.users)):
+        parser.error("--seconds and --users must be 1 or more")
     limits = yaml.safe_load((HERE / "thresholds.yaml").read_text())
     limits |= {name: value for name in ("seconds", "users") if (value := getattr(given, name))}
     try:

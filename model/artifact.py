@@ -23,9 +23,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from model.image import Preprocessing
-from model.linear import hush, why_not
+from model.int8_linear import hush
 from model.memory import give_back, map_parameters
 from model.options import BadOption, GenerationOptions
+from model.precision import why_not
 from model.refusal import Refusal
 from model.tokenizer import load_tokenizer
 
@@ -43,7 +44,7 @@ _NEEDED = {
 }
 #: Runs TorchScript as it is written. Its optimiser takes a second for the first caption of a
 #: process, and nearly all the time goes to products that it cannot change.
-_as_written = torch.jit.optimized_execution(False)
+as_written = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +72,12 @@ def _pack(module: Any) -> None:
     threads = torch.get_num_threads()
 
     def pack(layer: Any) -> None:
-        torch.set_num_threads(1)  # of this thread
+        torch.set_num_threads(1)  # of this thread, and of those that are yet to begin
         layer.pack()
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(pack, [each for each in module.modules() if hasattr(each, "pack")]))
+    torch.set_num_threads(threads)
 
 
 class Artifact:
@@ -142,13 +144,13 @@ class Artifact:
         return cls(module, info, load_tokenizer(folder / "tokenizer.json"))
 
     @torch.inference_mode()
-    @_as_written
+    @as_written
     def encode(self, pixels: Tensor) -> Tensor:
         """Features [B, D] or [B, P, D] of normalised pixels, float32 [B, 3, S, S]."""
         return self.module.encode(pixels)
 
     @torch.inference_mode()
-    @_as_written
+    @as_written
     def search(self, features: Tensor, options: GenerationOptions) -> tuple[Tensor, Tensor, Tensor]:
         """Token ids [B, M, T], lengths [B, M] and log-probabilities [B, M]; see `Search.forward`.
 
@@ -166,7 +168,7 @@ class Artifact:
         )
 
     @torch.inference_mode()
-    @_as_written
+    @as_written
     def weigh(self, features: Tensor, tokens: Tensor) -> Tensor:
         """Log-probabilities [B, T] of given tokens [B, T], each after those before it, in nats."""
         return self.module.weigh(features, tokens)

@@ -33,6 +33,8 @@ DRAFT_MARGIN = 3
 #: Times that a JPEG may go over its whole area, refining it (`progressive`); encoders take about
 #: ten. Every one costs as much as decoding the picture once, and a few bytes of the file.
 MAX_SCANS = 64
+#: Pixels of a run-length encoded BMP, which Pillow decodes in Python, in a second a million.
+MAX_RUN_LENGTH_PIXELS = 1 << 20
 #: Pixels of a TIFF's tile that are fine however small the picture or the limit is.
 SMALL_TILE = 1 << 20
 #: Beyond this ratio of long to short side the crop is taken first: see `to_square`.
@@ -85,6 +87,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
+#: BMP's codes for run-length encoding, of 8 bits and of 4.
+_RUN_LENGTH = (1, 2)
 #: TIFF tags: where its strips and tiles begin, and a tile's width and height.
 _STRIP_OFFSETS, _TILE_OFFSETS, _TILE_SIDES = 273, 324, (322, 323)
 #: What begins a scan of a JPEG; within one, these bytes do not stand next to each other.
@@ -262,6 +266,14 @@ def _check_work(image: Image.Image, data: bytes | bytearray, limit: int) -> None
             raise ImageRefusal(
                 "image_too_large",
                 f"the picture is a JPEG of {scans} scans; the limit is {allowed}; save it again",
+            )
+    if image.format == "BMP" and image.info.get("compression") in _RUN_LENGTH:
+        pixels = image.width * image.height
+        if pixels > MAX_RUN_LENGTH_PIXELS:
+            raise ImageRefusal(
+                "image_too_large",
+                f"the picture is a run-length encoded BMP of {pixels} pixels; the limit is "
+                f"{MAX_RUN_LENGTH_PIXELS}; save it as PNG",
             )
     width, height = (tags.get(tag, 0) for tag in _TILE_SIDES)
     if not isinstance(width, int) or not isinstance(height, int):

@@ -1,7 +1,7 @@
 """Options of caption generation: their names, defaults and limits, in one place for every door.
 
-The same names arrive as query parameters, JSON fields, form fields, gRPC input keys, command-line
-settings and in a checkpoint's `generation_config.json`.
+The same names arrive as JSON fields, form fields, gRPC input keys and command-line settings; a
+checkpoint's `generation_config.json` has Hugging Face's names for them.
 """
 
 from __future__ import annotations
@@ -81,10 +81,13 @@ class GenerationOptions:
             )
 
     def updated(self, given: Mapping[str, Any]) -> GenerationOptions:
-        """These options with what a request gives; `num_beams` follows `num_captions` if left out.
+        """These options with what a request gives; what is left out follows what is given.
+
+        Of `num_beams` and `num_captions`, and of `max_tokens` and `min_tokens`, the one that was
+        not named gives way.
 
         Args:
-            given: Names to numbers, or to text that spells one (as in a query string).
+            given: Names to numbers, or to text that spells one (as in a form).
 
         Raises:
             UnknownOption: A name that is no option.
@@ -93,6 +96,8 @@ class GenerationOptions:
         values = {name: _parse(name, value) for name, value in given.items()}
         if "num_captions" in values and "num_beams" not in values:
             values["num_beams"] = max(self.num_beams, values["num_captions"])
+        elif "num_beams" in values and "num_captions" not in values:
+            values["num_captions"] = min(self.num_captions, values["num_beams"])
         if "max_tokens" in values and "min_tokens" not in values:
             values["min_tokens"] = min(self.min_tokens, values["max_tokens"])
         return dataclasses.replace(self, **values)

@@ -1,8 +1,8 @@
 """The TorchScript exporter: a checkpoint in, `captioner.pt` and `captioner.json` out.
 
 The encoder and the mapper are traced; the search, which branches, is scripted around the decoder.
-torch 2.13 warns that TorchScript is deprecated: everything that knows about it is here and in the
-one `torch.jit.load` of `model.artifact`, so that another format can stand beside it.
+torch 2.13 warns that TorchScript is deprecated: what knows about it is here, in `model.artifact`,
+which loads and runs it, and in the packed layers, so that another format can stand beside it.
 
 Axes: B batch, D CLIP width, E GPT-2 width, K prefix length, S image side, P image patches.
 """
@@ -28,9 +28,9 @@ from model.captioner import ClipCap
 from model.checkpoint import Checkpoint, weights_sha256
 from model.decoder import Decoder
 from model.encoder import ClipEncoder, ImageEncoder, SiglipEncoder
-from model.linear import pack_linears, rough
 from model.options import LIMITS
 from model.output_layer import NarrowOutputLayer
+from model.precision import pack_linears, rough
 from model.refusal import Refusal
 from model.search import Search
 from model.vision_transformer import VisionTransformer
@@ -203,7 +203,7 @@ def export_torchscript(
         checkpoint_folder: A captioner's checkpoint.
         out: Folder for captioner.pt, captioner.json and tokenizer.json.
         evaluation: Figures of this checkpoint's evaluation, kept in captioner.json.
-        precision: One of `model.linear.PRECISIONS`.
+        precision: One of `model.precision.PRECISIONS`.
 
     Raises:
         Refusal: The checkpoint is not usable, or was published without its encoder.

@@ -51,6 +51,16 @@ def tiled_tiff(side: int) -> bytes:
     return head + entries + struct.pack("<I", 0) + tile
 
 
+def run_length_bmp(width: int) -> bytes:
+    """One pixel and the end of the line, which has that many pixels."""
+    runs = b"\x01\x00" + b"\x00\x00" + b"\x00\x01"
+    palette = bytes(4 * 256)
+    at = 14 + 40 + len(palette)
+    head = b"BM" + struct.pack("<IHHI", at + len(runs), 0, 0, at)
+    sizes = struct.pack("<IiiHHIIiiII", 40, width, 1, 1, 8, 1, len(runs), 0, 0, 0, 0)
+    return head + sizes + palette + runs
+
+
 def sound() -> dict[str, bytes]:
     """Pictures that must be captioned, by what is special about them."""
     frames = [Image.new("RGB", (60, 40), "green")]
@@ -61,6 +71,7 @@ def sound() -> dict[str, bytes]:
         "png": encoded(picture(), "PNG"),
         "webp": encoded(picture(), "WEBP"),
         "bmp": encoded(picture(), "BMP"),
+        "run-length encoded bmp": run_length_bmp(60),
         "tiff": encoded(picture(), "TIFF"),
         "one pixel": encoded(Image.new("RGB", (1, 1), "red"), "PNG"),
         "very long": encoded(Image.new("RGB", (1, 20_000), "red"), "PNG"),
@@ -85,6 +96,7 @@ def broken() -> dict[str, tuple[bytes, int, str]]:
         "larger bomb": (encoded(Image.new("1", (20_000, 20_000)), "PNG"), 413, "image_too_large"),
         "jpeg of many scans": (jpeg_of_scans(3000), 413, "image_too_large"),
         "tiff of one huge tile": (tiled_tiff(16_384), 413, "image_too_large"),
+        "run-length encoded bmp": (run_length_bmp(2_000_000), 413, "image_too_large"),
         "pdf": (encoded(picture(), "PDF"), 415, "image_format"),
         "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", 415, "image_format"),
         "postscript": (encoded(picture(), "EPS"), 415, "image_format"),

@@ -21,14 +21,14 @@ from torch import Tensor
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint, read_evaluation
 from model.image import to_pixels
-from model.linear import PRECISIONS, why_not
 from model.options import GenerationOptions
+from model.precision import PRECISIONS, why_not
 from model.refusal import Refusal
 from model.torchscript import export_torchscript, unexported
 from model.whole_folder import whole_folder
 from training.command import arguments, command
 from training.config import Export, load_config
-from training.precision_gate import CIDER_CHANGE, SAME
+from training.precision_gate import CIDER_CHANGE, SAME, valid_gates
 from training.scenes import draw_scene, sample_scene
 
 #: Pictures that both sides caption.
@@ -71,7 +71,7 @@ def choose_precision(wanted: str, figures: Mapping[str, Any] | None) -> str:
     """
     if wanted not in ("auto", *PRECISIONS):
         raise Refusal(f"export.precision is {wanted!r}; it must be auto, {', '.join(PRECISIONS)}")
-    measured = (figures or {}).get("precisions", {})
+    measured = valid_gates(figures)
     if wanted == "auto":
         passed = {k: v for k, v in measured.items() if v["passes"] and not why_not(k)}
         fastest = min(passed, key=lambda name: passed[name]["seconds"], default="fp32")
@@ -210,7 +210,7 @@ def main() -> None:
         f"{settings.out}: {precision}, {size:.1f} MB in {time.monotonic() - begin:.1f} s; {held}; "
         f"a sample: {rows[0]!r}"
     )
-    if settings.precision == "auto" and "precisions" not in (artifact.info["evaluation"] or {}):
+    if settings.precision == "auto" and not valid_gates(artifact.info["evaluation"]):
         print(
             "note: which narrower precision keeps these captions was not measured, so auto "
             "exports the weights as trained; after python -m training.evaluate it takes the fastest"

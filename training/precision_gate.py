@@ -11,13 +11,14 @@ import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint
-from model.linear import available
+from model.precision import ARITHMETIC, available
 from model.torchscript import unexported
 from training.scoring import cider
 
@@ -37,8 +38,9 @@ class Gate:
         same: Share of the captions that are the same as in float32, token for token.
         cider: Their CIDEr.
         cider_change: That CIDEr relative to float32's, less 1.
-        seconds: Time a picture took, encoding and greedy search, on this machine: the geometric
-            mean of a picture in a batch and one alone, which narrow weights help most.
+        seconds: Time a picture took, encoding and greedy search, on this machine and run eagerly:
+            the geometric mean of a picture in a batch and one alone, which narrow weights help
+            most.
     """
 
     same: float
@@ -52,9 +54,19 @@ class Gate:
         return self.same >= SAME and abs(self.cider_change) <= CIDER_CHANGE
 
     def to_dict(self) -> dict[str, float | bool]:
-        """As `metrics.json` holds it."""
+        """As `metrics.json` holds it, with the number of the arithmetic that it is about."""
         rounded = {k: round(v, 5) for k, v in dataclasses.asdict(self).items()}
-        return {**rounded, "passes": self.passes}
+        return {**rounded, "passes": self.passes, "arithmetic": ARITHMETIC}
+
+
+def valid_gates(evaluation: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
+    """Precision -> its gate as `to_dict` gave it, of those about what it computes today.
+
+    Args:
+        evaluation: What a checkpoint's evaluation found, or None.
+    """
+    kept: Mapping[str, Mapping[str, Any]] = (evaluation or {}).get("precisions", {})
+    return {name: gate for name, gate in kept.items() if gate.get("arithmetic") == ARITHMETIC}
 
 
 @torch.inference_mode()

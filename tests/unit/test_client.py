@@ -272,6 +272,17 @@ def test_the_command_prints_one_line_for_an_error(
     assert rpc.requests[0].input["num_beams"] == b"99"
 
 
+@pytest.mark.parametrize("option", ["data=x", "picture=x"])
+def test_an_option_is_never_taken_for_the_picture(
+    rpc: Script, files: list[str], capsys: pytest.CaptureFixture[str], option: str
+):
+    rpc.replies = [BAD]
+    assert main(["--grpc", "--address", rpc.address, "--option", option, files[0]]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: data is" if option == "data=x" else files[0])
+    assert all(each.input["data"] == b"a.jpg" for each in rpc.requests)
+
+
 def test_the_command_refuses_a_wrong_address_in_one_line(capsys: pytest.CaptureFixture[str]):
     assert main(["--address", "nowhere", "a.jpg"]) == 1
     assert capsys.readouterr().err.startswith("error: address is 'nowhere'")

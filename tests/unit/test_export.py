@@ -13,8 +13,8 @@ import torch
 
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint, weights_sha256
-from model.linear import why_not
 from model.options import GenerationOptions
+from model.precision import why_not
 from model.refusal import Refusal
 from model.torchscript import unexported
 from training.config import Export
@@ -25,6 +25,7 @@ from training.export import (
     hugging_face_tokens,
     sample_pixels,
 )
+from training.precision_gate import Gate
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +122,14 @@ def test_a_checkpoint_that_is_missing_is_refused(settings: Export, tmp_path: Pat
 
 
 def test_the_fastest_precision_that_passed_is_chosen():
-    passed = {"fp32": {"seconds": 1.0, "passes": True}, "bf16": {"seconds": 0.5, "passes": True}}
-    failed = {"int8": {"seconds": 0.2, "passes": False, "same": 0.9, "cider_change": 0.0}}
+    exact, same = Gate(1.0, 3.0, 0.0, 1.0).to_dict(), Gate(0.99, 3.0, 0.0, 0.5)
+    passed = {"fp32": exact, "bf16": same.to_dict()}
+    failed = {"int8": Gate(0.9, 3.0, 0.0, 0.2).to_dict()}
     available = "fp32" if why_not("bf16") else "bf16"
     assert choose_precision("auto", {"precisions": passed | failed}) == available
-    level = {**passed, "bf16": {"seconds": 0.95, "passes": True}}
+    older = {**passed, "bf16": {**same.to_dict(), "arithmetic": 1}}  # about other products
+    assert choose_precision("auto", {"precisions": older}) == "fp32"
+    level = {**passed, "bf16": dataclasses.replace(same, seconds=0.95).to_dict()}
     assert choose_precision("auto", {"precisions": level}) == "fp32"
     assert choose_precision("auto", None) == choose_precision("auto", {}) == "fp32"
     with pytest.raises(Refusal, match=r"int8 did not pass its gate: 90.0% of the captions"):

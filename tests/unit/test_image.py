@@ -14,7 +14,7 @@ from PIL import Image
 
 from model.image import FORMATS, ImageRefusal, Preprocessing, load_image, to_pixels
 from model.refusal import Refusal
-from tests.pictures import BLUE, RED, encoded, jpeg_of_scans, picture, tiled_tiff
+from tests.pictures import BLUE, RED, encoded, jpeg_of_scans, picture, run_length_bmp, tiled_tiff
 from training.scenes import draw_scene, sample_scene
 
 CLIP = Preprocessing(
@@ -227,6 +227,12 @@ def test_a_tile_far_larger_than_its_picture_is_refused():
     assert load_image(tiled_tiff(256)).size == (1, 1)
     message = assert_refused(tiled_tiff(2048), "image_too_large", max_pixels=2_000_000)
     assert "tiles of 2048 x 2048" in message
+
+
+def test_a_large_bmp_of_runs_is_refused():
+    assert load_image(run_length_bmp(1 << 20)).size == (1 << 20, 1)
+    message = assert_refused(run_length_bmp((1 << 20) + 1), "image_too_large")
+    assert "run-length encoded BMP of 1048577 pixels; the limit is 1048576" in message
 
 
 @settings(max_examples=150, deadline=None)

@@ -93,6 +93,14 @@ def test_more_captions_bring_as_many_beams_unless_said_otherwise():
         GenerationOptions().updated({"num_captions": 4, "num_beams": 3})
 
 
+def test_fewer_beams_bring_as_many_captions_unless_said_otherwise():
+    options = GenerationOptions(num_beams=5, num_captions=3)
+    assert options.updated({"num_beams": 1}).num_captions == 1
+    assert options.updated({"num_beams": 4}).num_captions == 3
+    with pytest.raises(BadOption, match="num_captions"):
+        options.updated({"num_beams": 1, "num_captions": 3})
+
+
 def test_fewer_tokens_lower_the_minimum_unless_said_otherwise():
     options = GenerationOptions(min_tokens=10)
     assert options.updated({"max_tokens": 5}).min_tokens == 5
