@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", default="clipcap", help="name of the model on the server")
     parser.add_argument(
-        "--timeout", type=float, default=TIMEOUT, help="seconds to wait for a caption"
+        "--timeout", type=float, default=TIMEOUT, help=f"seconds for a caption ({TIMEOUT:g})"
     )
     parser.add_argument("--jobs", type=_jobs, default=8, help="pictures under way at a time (8)")
     return parser

@@ -16,7 +16,14 @@ import time
 from pathlib import Path
 
 from client import CaptionClient, CaptionError
-from deploy.torchserve import CONFIG, ROOT, WAITING, ServeError, TorchServe
+from deploy.torchserve import (
+    CONFIG,
+    ROOT,
+    WAITING,
+    ServeError,
+    TorchServe,
+    read_properties,
+)
 
 STATE = ROOT / "build" / "server"
 ARCHIVE = ROOT / "model_store" / "clipcap.mar"
@@ -45,23 +52,17 @@ def start(
             "takes export.precision of training/conf/config.yaml"
         )
     server = TorchServe(STATE, ARCHIVE if checkpoint is None else CUSTOM_ARCHIVE, config)
-    running = server.process()
-    if running is not None:
-        server = server.as_started()
-    if running is not None and checkpoint is not None:
-        raise ServeError(
-            f"{server.rest} serves already (process {running.pid}), perhaps another captioner; "
-            "end it first: make stop"
-        )
     if sample is not None and not sample.is_file():
         raise ServeError(f"{sample} does not exist; give another SAMPLE")
-    if running is not None and server.config != config.resolve():
-        raise ServeError(
-            f"{server.rest} serves already (process {running.pid}), with {server.config}; end it "
-            "first: make stop"
-        )
-    if running is not None:
-        print(f"already serving at {server.rest} (process {running.pid}); to end it: make stop")
+    if running := server.process():
+        started = server.as_started()
+        serving = f"serving at {started.rest} (process {running.pid})"
+        if checkpoint is not None or read_properties(started.config) != read_properties(config):
+            raise ServeError(
+                f"already {serving}, perhaps another captioner or configuration; end it first: "
+                "make stop"
+            )
+        print(f"already {serving}; to end it: make stop")
         return
     server.check_ports()  # before minutes of work, not after
     if checkpoint is None:

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,8 +98,7 @@ class TorchServe:
 
     def as_started(self) -> TorchServe:
         """This server with the configuration that the running one was started with."""
-        state = json.loads(self._state.read_text())
-        return dataclasses.replace(self, config=Path(state.get("config", self.config)))
+        return dataclasses.replace(self, config=self._started) if self._started.is_file() else self
 
     def check_ports(self) -> None:
         """Refuse if another program listens on one of the configured ports.
@@ -146,9 +144,9 @@ class TorchServe:
                 "pid": pid,
                 "created": process.create_time(),
                 "temporary": str(temporary),
-                "config": str(self.config.resolve()),
             }
             self._state.write_text(json.dumps(state))
+            shutil.copyfile(self.config, self._started)
             self._wait(process, time.monotonic() + timeout)
         except BaseException:  # whatever happens, Ctrl-C included: nothing is left running
             if not self.stop():
@@ -175,6 +173,7 @@ class TorchServe:
             temporary = json.loads(self._state.read_text())["temporary"]
             shutil.rmtree(temporary, ignore_errors=True)
         self._state.unlink(missing_ok=True)
+        self._started.unlink(missing_ok=True)
         return process is not None
 
     def describe(self, *, customized: bool = False) -> dict[str, Any]:
@@ -206,6 +205,11 @@ class TorchServe:
     def _state(self) -> Path:
         return self.folder / "state.json"
 
+    @property
+    def _started(self) -> Path:
+        """A copy of the configuration that is served with: the file itself may change."""
+        return self.folder / "started.properties"
+
     def _properties(self) -> dict[str, str]:
         properties = read_properties(self.config)
         if missing := [name for name in (*_REST_DOORS, *_GRPC_DOORS) if name not in properties]:
@@ -214,14 +218,12 @@ class TorchServe:
 
     def _port(self, name: str, value: str) -> int:
         """The port of a door: the whole value for gRPC, a part of the address for REST."""
-        wanted = "a port" if name in _GRPC_DOORS else "http://HOST:PORT"
-        try:
-            port = int(value) if name in _GRPC_DOORS else urllib.parse.urlsplit(value).port
-        except ValueError:
-            port = None
-        if port is None:
+        grpc = name in _GRPC_DOORS
+        found = re.fullmatch(r"(\d+)" if grpc else r"https?://[^:/]+:(\d+)", value)
+        if not found or not 0 < int(found.group(1)) < 1 << 16:
+            wanted = "a port" if grpc else "http://HOST:PORT"
             raise ServeError(f"{self.config}: {name} is {value!r}; it must be {wanted}")
-        return port
+        return int(found.group(1))
 
     def _launch(self, temporary: Path) -> int:
         """Run the `torchserve` command and return the process id of the server it leaves."""

@@ -43,7 +43,7 @@ _NEEDED = {
     "end_token_is_text",
 }
 #: Runs TorchScript as it is written. Its optimiser takes a second for the first caption of a
-#: process, and nearly all the time goes to products that it cannot change.
+#: process, and nearly all the time goes to products that it cannot change. A decorator.
 as_written = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
 
 
@@ -75,9 +75,11 @@ def _pack(module: Any) -> None:
         torch.set_num_threads(1)  # of this thread, and of those that are yet to begin
         layer.pack()
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(pack, [each for each in module.modules() if hasattr(each, "pack")]))
-    torch.set_num_threads(threads)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(pack, [each for each in module.modules() if hasattr(each, "pack")]))
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Artifact:

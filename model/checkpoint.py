@@ -109,8 +109,12 @@ class Checkpoint:
         generation = GenerationOptions()
         if (file := folder / "generation_config.json").exists():
             given = _read_json(file)
-            names = {ours: theirs for ours, theirs in _GENERATION_NAMES.items() if theirs in given}
-            generation = generation.updated({ours: given[names[ours]] for ours in names})
+            values = {ours: given.get(theirs) for ours, theirs in _GENERATION_NAMES.items()}
+            said = {ours: value for ours, value in values.items() if value is not None}
+            try:
+                generation = generation.updated(said)
+            except Refusal as error:
+                raise Refusal(f"{file}: {error}") from None
         places = captioner.gpt2.config.n_positions
         prefix_length = captioner.config.mapper.prefix_length
         if prefix_length + generation.max_tokens > places:

@@ -33,8 +33,9 @@ DRAFT_MARGIN = 3
 #: Times that a JPEG may go over its whole area, refining it (`progressive`); encoders take about
 #: ten. Every one costs as much as decoding the picture once, and a few bytes of the file.
 MAX_SCANS = 64
-#: Pixels of a run-length encoded BMP, which Pillow decodes in Python, in a second a million.
-MAX_RUN_LENGTH_PIXELS = 1 << 20
+#: Pixels of a run-length encoded BMP, and runs in the file (2 bytes each): Pillow decodes them in
+#: Python, a million in half a second.
+MAX_RUNS = 1 << 20
 #: Pixels of a TIFF's tile that are fine however small the picture or the limit is.
 SMALL_TILE = 1 << 20
 #: Beyond this ratio of long to short side the crop is taken first: see `to_square`.
@@ -268,12 +269,12 @@ def _check_work(image: Image.Image, data: bytes | bytearray, limit: int) -> None
                 f"the picture is a JPEG of {scans} scans; the limit is {allowed}; save it again",
             )
     if image.format == "BMP" and image.info.get("compression") in _RUN_LENGTH:
-        pixels = image.width * image.height
-        if pixels > MAX_RUN_LENGTH_PIXELS:
+        pixels, runs = image.width * image.height, len(data) // 2
+        if max(pixels, runs) > MAX_RUNS:
             raise ImageRefusal(
                 "image_too_large",
-                f"the picture is a run-length encoded BMP of {pixels} pixels; the limit is "
-                f"{MAX_RUN_LENGTH_PIXELS}; save it as PNG",
+                f"the picture is a run-length encoded BMP of {pixels} pixels and {runs} runs; the "
+                f"limit of each is {MAX_RUNS}; save it as PNG",
             )
     width, height = (tags.get(tag, 0) for tag in _TILE_SIDES)
     if not isinstance(width, int) or not isinstance(height, int):

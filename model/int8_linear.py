@@ -137,8 +137,9 @@ class RoughLinear(nn.Module):
     @torch.jit.export
     def pack(self) -> None:
         """Pack the weights and let the plain ones go: from now on the layer cannot be saved."""
-        self.packed = torch.ops.quantized.linear_prepack(_quantized(self.weight, self.scale), None)
+        rows = _quantized(self.weight, self.scale)
         self.weight = torch.empty([0], dtype=torch.int8)
+        self.packed = torch.ops.quantized.linear_prepack(rows, None)
         self.ready = True
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Options of caption generation: their names, defaults and limits, in one place for every door.
 
-The same names arrive as JSON fields, form fields, gRPC input keys and command-line settings; a
-checkpoint's `generation_config.json` has Hugging Face's names for them.
+The same names arrive as JSON fields, form fields, query parameters (on the KServe routes), gRPC
+input keys and command-line settings; a checkpoint's `generation_config.json` has Hugging Face's.
 """
 
 from __future__ import annotations
@@ -83,8 +83,7 @@ class GenerationOptions:
     def updated(self, given: Mapping[str, Any]) -> GenerationOptions:
         """These options with what a request gives; what is left out follows what is given.
 
-        Of `num_beams` and `num_captions`, and of `max_tokens` and `min_tokens`, the one that was
-        not named gives way.
+        `num_beams` and `num_captions` follow each other, and `min_tokens` follows `max_tokens`.
 
         Args:
             given: Names to numbers, or to text that spells one (as in a form).

@@ -1,4 +1,4 @@
-"""GPT-2's output layer and the choice of the likeliest tokens: a third of a decode step's cost.
+"""GPT-2's output layer and the choice of the likeliest tokens: a third of a step's products.
 
 Axes: E width, V vocabulary.
 """

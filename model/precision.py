@@ -82,6 +82,8 @@ def rough(linear: nn.Linear, precision: str) -> nn.Module:
         Refusal: A precision that this processor has not.
     """
     _check(precision)
+    if linear.bias is not None:
+        raise ValueError("a rough layer has no bias")
     hush()
     return _scripted(RoughLinear(linear) if precision == "fp16" else Int8Linear(linear))
 

@@ -51,9 +51,9 @@ def tiled_tiff(side: int) -> bytes:
     return head + entries + struct.pack("<I", 0) + tile
 
 
-def run_length_bmp(width: int) -> bytes:
-    """One pixel and the end of the line, which has that many pixels."""
-    runs = b"\x01\x00" + b"\x00\x00" + b"\x00\x01"
+def run_length_bmp(width: int, more: bytes = b"") -> bytes:
+    """One pixel, perhaps more runs, and the end of the line, which has that many pixels."""
+    runs = b"\x01\x00" + more + b"\x00\x00" + b"\x00\x01"
     palette = bytes(4 * 256)
     at = 14 + 40 + len(palette)
     head = b"BM" + struct.pack("<IHHI", at + len(runs), 0, 0, at)

@@ -9,7 +9,8 @@ of a data set as a server would, and writes
     scores.png        the main figures as a picture
 
 and the figures, with the limits they show, into the checkpoint's model card (README.md). The export
-finds them in the checkpoint's evaluation.json, the same as metrics.json of its last evaluation.
+finds them in the checkpoint's evaluation.json: metrics.json of its last evaluation, with the gates
+of the precisions from an older one if that left them out (`evaluate.gate_images=0`).
 
 Another data set than the configured one is reported next to it, in DIR/report.
 """

@@ -210,10 +210,16 @@ def main() -> None:
         f"{settings.out}: {precision}, {size:.1f} MB in {time.monotonic() - begin:.1f} s; {held}; "
         f"a sample: {rows[0]!r}"
     )
-    if settings.precision == "auto" and not valid_gates(artifact.info["evaluation"]):
+    gates = valid_gates(artifact.info["evaluation"])
+    if settings.precision == "auto" and not gates:
         print(
             "note: which narrower precision keeps these captions was not measured, so auto "
             "exports the weights as trained; after python -m training.evaluate it takes the fastest"
+        )
+    elif precision not in ("fp32", *gates):
+        print(
+            f"note: how many of the captions {precision} keeps was not measured; "
+            "python -m training.evaluate does"
         )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,15 @@ def test_a_damaged_tokenizer_is_refused(folder: Path):
     (folder / "tokenizer.json").write_text('{"version": ')
     with pytest.raises(Refusal, match="tokenizer.json is no tokenizer"):
         Artifact.load(folder)
+
+
+def test_torch_is_left_as_it_was(tiny_artifact: Path, features: Tensor):
+    threads = torch.get_num_threads()
+    artifact = Artifact.load(tiny_artifact)
+    artifact.tokens(features, GenerationOptions(max_tokens=3))
+    with ThreadPoolExecutor(1) as pool:  # as many for those that are yet to begin, too
+        assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == threads
+    assert torch._C._get_graph_executor_optimize()
 
 
 def test_captions_come_best_first_as_many_as_asked(artifact: Artifact, features: Tensor):

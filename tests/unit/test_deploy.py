@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import shutil
 import socket
 from pathlib import Path
 from threading import Thread
@@ -147,14 +148,14 @@ def test_what_cannot_be_served_is_refused_before_any_work(
     running = psutil.Process()
     monkeypatch.setattr(TorchServe, "process", lambda _: running)
     mine = derived_config(tmp_path / "mine.properties", on_free_ports())
-    (tmp_path / "state.json").write_text(json.dumps({"config": str(mine)}))
+    shutil.copyfile(mine, tmp_path / "started.properties")
     address = read_properties(mine)["inference_address"]
     monkeypatch.setattr("sys.argv", ["serve", "start", "--checkpoint", "models/mine"])
     assert serve.main() == 1
-    assert f"{address} serves already" in capsys.readouterr().err
+    assert f"already serving at {address}" in capsys.readouterr().err
     monkeypatch.setattr("sys.argv", ["serve", "start"])  # with the usual configuration
     assert serve.main() == 1
-    assert f"{address} serves already" in capsys.readouterr().err
+    assert f"already serving at {address}" in capsys.readouterr().err
     monkeypatch.setattr("sys.argv", ["serve", "start", "--config", str(mine)])
     assert serve.main() == 0
     assert f"already serving at {address}" in capsys.readouterr().out
@@ -171,21 +172,16 @@ def test_a_configuration_without_a_door_names_what_it_lacks(tmp_path: Path):
     ("name", "value"),
     [
         ("inference_address", "http://127.0.0.1"),
+        ("management_address", "http://127.0.0.1:8081/"),
         ("metrics_address", "http://127.0.0.1:many"),
         ("grpc_inference_port", "http://127.0.0.1:7070"),
+        ("grpc_management_port", "99999"),
     ],
 )
 def test_a_door_that_names_no_port_is_refused(tmp_path: Path, name: str, value: str):
     config = derived_config(tmp_path / "mine.properties", {**on_free_ports(), name: value})
     with pytest.raises(ServeError, match=rf"mine\.properties: {name} is '{value}'; it must be"):
         TorchServe(tmp_path, tmp_path / "x.mar", config).check_ports()
-
-
-def test_a_door_may_end_with_a_slash(tmp_path: Path):
-    changes = on_free_ports()
-    changes["inference_address"] += "/"
-    config = derived_config(tmp_path / "mine.properties", changes)
-    TorchServe(tmp_path, tmp_path / "x.mar", config).check_ports()
 
 
 def test_workers_are_asked_without_the_proxy_that_others_are(

@@ -232,7 +232,9 @@ def test_a_tile_far_larger_than_its_picture_is_refused():
 def test_a_large_bmp_of_runs_is_refused():
     assert load_image(run_length_bmp(1 << 20)).size == (1 << 20, 1)
     message = assert_refused(run_length_bmp((1 << 20) + 1), "image_too_large")
-    assert "run-length encoded BMP of 1048577 pixels; the limit is 1048576" in message
+    assert "run-length encoded BMP of 1048577 pixels" in message
+    idle = run_length_bmp(60, b"\xff\x00" * (1 << 20))  # runs behind the end of the line
+    assert "the limit of each is 1048576" in assert_refused(idle, "image_too_large")
 
 
 @settings(max_examples=150, deadline=None)
