@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from model.captioner import ClipCap
 from model.checkpoint import Checkpoint, weights_sha256
 from model.config import MapperConfig
 from model.options import GenerationOptions
+from model.precision import available
 from model.refusal import Refusal
 from model.torchscript import build_decoder, export_torchscript, unexported
 from tests.models import small_config
@@ -63,6 +66,28 @@ def test_exported_and_unexported_say_the_same(
         assert [c.log_prob for c in mine] == pytest.approx([c.log_prob for c in theirs], abs=1e-3)
     described = {key: artifact.info[key] for key in before.info}
     assert described == json.loads(json.dumps(before.info))
+
+
+@pytest.mark.parametrize("precision", available()[1:])
+def test_a_narrow_export_says_what_it_said_before_and_loads_without_a_word(
+    checkpoint: Checkpoint, tiny_checkpoint: Path, tmp_path: Path, precision: str
+):
+    export_torchscript(tiny_checkpoint, tmp_path / "narrow", None, precision)
+    before, narrow = unexported(checkpoint, precision), Artifact.load(tmp_path / "narrow")
+    for options in OPTIONS:
+        features = before.encode(pictures(3))
+        found, expected = narrow.caption(features, options), before.caption(features, options)
+        for mine, theirs in zip(sum(found, []), sum(expected, []), strict=True):
+            assert mine.text == theirs.text
+            assert mine.log_prob == pytest.approx(theirs.log_prob, abs=1e-3)
+    tokens = before.search(features, OPTIONS[2])[0][:, 0]
+    exact = unexported(checkpoint)
+    change = narrow.weigh(features, tokens) - exact.weigh(exact.encode(pictures(3)), tokens)
+    assert change.mean(1).abs().max() < 0.02  # nats a token, as an export may change
+    # A server logs what loading says, each time that a worker starts.
+    loading = f"from model.artifact import Artifact; Artifact.load({str(tmp_path / 'narrow')!r})"
+    done = subprocess.run([sys.executable, "-c", loading], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @torch.inference_mode()
