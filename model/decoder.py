@@ -38,6 +38,17 @@ class Cache:
         self.values = values
         self.used = used
 
+    def keep(self, order: Tensor) -> None:
+        """Go on with the images [b] alone, in this order; only those that move are copied."""
+        count = order.shape[0]
+        moved = (order != torch.arange(count, device=order.device)).nonzero()[:, 0]
+        source = order[moved]
+        for parts in (self.keys, self.values):
+            for layer in range(len(parts)):
+                part = parts[layer]
+                part[moved, :, : self.used] = part[source, :, : self.used]
+                parts[layer] = part[:count]
+
 
 class Block(nn.Module):
     """One layer of GPT-2: attention and feed-forward, each behind a layer norm.

@@ -1,10 +1,12 @@
 """Caption search over the decoder: greedy and beam.
 
 Token for token what Hugging Face's `generate(inputs_embeds=prefix, ...)` gives with the same
-settings (`early_stopping=False`), row by row, whatever else is in the batch. TorchScript compiles
-this file as it is; it also runs eagerly.
+settings (`early_stopping=False`), row by row, whatever else is in the batch. An image whose caption
+is found leaves the batch, so that a batch costs what its images cost, and not the longest of them
+times their number. TorchScript compiles this file as it is; it also runs eagerly.
 
-Axes: B batch, N beams, M captions returned, K prefix length, T tokens, V vocabulary.
+Axes: B batch, b images of it that are still at work, N beams, M captions returned, K prefix length,
+T tokens.
 """
 
 from __future__ import annotations
@@ -68,28 +70,30 @@ class Search(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The likeliest token each time; see `forward`."""
         batch, start, _ = prefix.shape
-        rows = torch.full(
-            [batch, max_tokens], self.end_token_id, dtype=torch.int64, device=prefix.device
-        )
-        lengths = torch.zeros([batch], dtype=torch.int64, device=prefix.device)
-        log_probs = torch.zeros([batch], dtype=torch.float32, device=prefix.device)
-        done = torch.zeros([batch], dtype=torch.bool, device=prefix.device)
+        device = prefix.device
+        tokens = torch.full([batch, max_tokens], self.end_token_id, device=device)
+        lengths = torch.zeros([batch], dtype=torch.int64, device=device)
+        log_probs = torch.zeros([batch], dtype=torch.float32, device=device)
+        # b images are still at work; which of the batch they are:
+        image = torch.arange(batch, device=device)
         hidden, cache = self.decoder.prefill(prefix, start + max_tokens)
         for count in range(max_tokens):
             best, token = self.decoder.output(
                 hidden[:, 0], 1, self._barred(count, min_tokens)
-            )  # [B, 1]
-            best, token = best[:, 0], token[:, 0]
-            log_probs += torch.where(done, 0.0, best)
-            lengths += torch.where(done, 0, 1)
-            token = torch.where(done, self.end_token_id, token)
-            rows[:, count] = token
-            done = done | (token == self.end_token_id)
-            if bool(done.all()) or count + 1 == max_tokens:
+            )  # [b, 1]
+            tokens[image, count] = token[:, 0]
+            lengths[image] = count + 1
+            log_probs[image] += best[:, 0]
+            going = token[:, 0] != self.end_token_id
+            if count + 1 == max_tokens or not bool(going.any()):
                 break
-            hidden = self.decoder.step(token.unsqueeze(1), start + count, cache, None)
-        rows = rows[:, : int(lengths.max())]
-        return rows.unsqueeze(1), lengths.unsqueeze(1), log_probs.unsqueeze(1)
+            if not bool(going.all()):
+                order = closed_up(going)
+                image, token = image[order], token[order]
+                cache.keep(order)
+            hidden = self.decoder.step(token, start + count, cache, None)
+        tokens = tokens[:, : int(lengths.max())]
+        return tokens.unsqueeze(1), lengths.unsqueeze(1), log_probs.unsqueeze(1)
 
     def beam(
         self,
@@ -103,30 +107,36 @@ class Search(nn.Module):
         batch, start, _ = prefix.shape
         device = prefix.device
         wide = 2 * num_beams  # enough candidates that N of them do not end
-        running = torch.full(
+        all_tokens = torch.full(
             [batch, num_beams, max_tokens], self.end_token_id, dtype=torch.int64, device=device
         )
+        all_lengths = torch.zeros([batch, num_beams], dtype=torch.int64, device=device)
+        all_sums = torch.zeros([batch, num_beams], device=device)
+
+        # Of the b images still at work: which of the batch they are, their running beams, and the
+        # finished ones.
+        image = torch.arange(batch, device=device)
+        running = all_tokens
         scores = torch.zeros([batch, 1], device=device)  # summed log-probability of each beam
-        finished = running.clone()
+        finished = all_tokens
         rank = torch.full([batch, num_beams], self.never, device=device)  # normalised by length
-        sums = torch.zeros([batch, num_beams], device=device)
-        lengths = torch.zeros([batch, num_beams], dtype=torch.int64, device=device)
+        sums = all_sums
+        lengths = all_lengths
         filled = torch.zeros([batch, num_beams], dtype=torch.bool, device=device)
-        open_ = torch.ones([batch, 1], dtype=torch.bool, device=device)  # may still improve
 
         hidden, cache = self.decoder.prefill(prefix, start + num_beams * max_tokens)
         # What each beam sees of the cache: zero where it descends from, minus infinity elsewhere.
         mask = torch.zeros([batch, num_beams, start], device=device)
         own = torch.full([num_beams, num_beams], float("-inf"), device=device)
-        own = own.fill_diagonal_(0.0).expand(batch, -1, -1)
+        own = own.fill_diagonal_(0.0)
         for count in range(max_tokens):
             # Candidates: the best of each beam, then the best of those.
             # n beams: 1 for the first token, N after.
             best, token = self.decoder.output(
                 hidden, wide, self._barred(count, min_tokens)
-            )  # [B, n, 2N]
-            candidates = (best + scores.unsqueeze(-1)).flatten(1)  # [B, n * 2N]
-            candidates, index = candidates.topk(wide, dim=1)  # [B, 2N]
+            )  # [b, n, 2N]
+            candidates = (best + scores.unsqueeze(-1)).flatten(1)  # [b, n * 2N]
+            candidates, index = candidates.topk(wide, dim=1)  # [b, 2N]
             parent = index.div(wide, rounding_mode="floor")
             token = token.flatten(1).gather(1, index)
             sequences = running.gather(1, parent.unsqueeze(-1).expand(-1, -1, max_tokens))
@@ -136,7 +146,7 @@ class Search(nn.Module):
             ends = token == self.end_token_id
             if count + 1 == max_tokens:
                 ends = torch.ones_like(ends)
-            joins = ends & open_
+            joins = ends.clone()
             joins[:, num_beams:] = False
             ranked = candidates / (float(count + 1) ** length_penalty)
             ranked = torch.where(joins, ranked, torch.full_like(ranked, 2 * self.never))
@@ -149,21 +159,33 @@ class Search(nn.Module):
             lengths = torch.cat([lengths, length], 1).gather(1, keep)
             filled = torch.cat([filled, joins], 1).gather(1, keep)
 
-            # The N best that go on.
-            going, chosen = torch.where(ends, candidates + self.never, candidates).topk(
+            # The N best that go on, unless none of them can become better than the finished ones.
+            scores, chosen = torch.where(ends, candidates + self.never, candidates).topk(
                 num_beams, 1
             )
-            open_ = open_ & self._can_improve(going, rank, filled, count + 1, length_penalty)
-            if count + 1 == max_tokens or not bool(open_.any()):
-                break
-            scores = going
             token = token.gather(1, chosen)
             running = sequences.gather(1, chosen.unsqueeze(-1).expand(-1, -1, max_tokens))
             parent = parent.gather(1, chosen)
+            going = self._can_improve(scores, rank, filled, count + 1, length_penalty)
+            if count + 1 == max_tokens:
+                going = torch.zeros_like(going)
+            if not bool(going.all()):
+                over = ~going
+                all_tokens[image[over]] = finished[over]
+                all_lengths[image[over]] = lengths[over]
+                all_sums[image[over]] = sums[over]
+                if not bool(going.any()):
+                    break
+                order = closed_up(going)
+                image, running, scores = image[order], running[order], scores[order]
+                finished, rank, sums = finished[order], rank[order], sums[order]
+                lengths, filled, mask = lengths[order], filled[order], mask[order]
+                token, parent = token[order], parent[order]
+                cache.keep(order)
             ancestry = mask.gather(1, parent.unsqueeze(-1).expand(-1, -1, mask.shape[2]))
-            mask = torch.cat([ancestry, own], dim=2)
+            mask = torch.cat([ancestry, own.expand(len(image), -1, -1)], dim=2)
             hidden = self.decoder.step(token, start + count, cache, mask)
-        return finished, lengths, sums
+        return all_tokens, all_lengths, all_sums
 
     @torch.jit.export
     def weigh(self, prefix: Tensor, tokens: Tensor) -> Tensor:
@@ -183,9 +205,17 @@ class Search(nn.Module):
         return self.end_token_id if count < min_tokens else -1
 
     def _can_improve(
-        self, going: Tensor, rank: Tensor, filled: Tensor, length: int, length_penalty: float
+        self, scores: Tensor, rank: Tensor, filled: Tensor, length: int, length_penalty: float
     ) -> Tensor:
-        """[B, 1]: whether the best running beam would still enter the finished ones."""
-        hope = going[:, :1] / (float(length) ** length_penalty)
+        """[b]: whether the best running beam would still enter the finished ones."""
+        hope = scores[:, :1] / (float(length) ** length_penalty)
         worst = torch.where(filled, rank.min(dim=1, keepdim=True)[0], self.never)
-        return (hope > worst).any(dim=1, keepdim=True)
+        return (hope > worst).any(dim=1)
+
+
+def closed_up(going: Tensor) -> Tensor:
+    """The places [b] of what goes on, of bool [B], in an order that moves as few as can be."""
+    count = int(going.sum())
+    order = torch.arange(count, device=going.device)
+    order[~going[:count]] = going[count:].nonzero()[:, 0] + count
+    return order

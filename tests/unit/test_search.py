@@ -6,10 +6,12 @@ import functools
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from model.search import Search
+from model.search import Search, closed_up
 from model.torchscript import build_decoder
 
 END, VOCABULARY, WIDTH, PREFIX, IMAGES, LONGEST = 3, 40, 32, 4, 8, 14
@@ -172,6 +174,36 @@ def test_decoding_stops_when_every_row_has_ended(monkeypatch: pytest.MonkeyPatch
     steps.clear()
     search(prefixes()[ended], 5, 1, 64, 0, 0.0)
     assert len(steps) < 63
+
+
+@pytest.mark.parametrize("beams", [1, 5])
+@torch.inference_mode()
+def test_an_image_whose_caption_is_found_costs_no_more_steps(
+    beams: int, monkeypatch: pytest.MonkeyPatch
+):
+    search, rows = search_of("eager"), []
+    step = search.decoder.step
+    monkeypatch.setattr(
+        search.decoder,
+        "step",
+        lambda tokens, *more: (rows.append(len(tokens)), step(tokens, *more))[1],
+    )
+    alone = []
+    for row in range(IMAGES):
+        rows.clear()
+        search(prefixes()[row : row + 1], beams, 1, LONGEST, 0, 1.0)
+        alone.append(len(rows))
+    rows.clear()
+    search(prefixes(), beams, 1, LONGEST, 0, 1.0)
+    assert len(set(alone)) > 1  # some are found before others
+    assert rows == [sum(steps > number for steps in alone) for number in range(max(alone))]
+
+
+@given(stays=st.lists(st.booleans(), max_size=12))
+def test_closing_up_moves_only_what_it_must(stays: list[bool]):
+    order = closed_up(torch.tensor(stays, dtype=torch.bool)).tolist()
+    assert sorted(order) == [row for row, stay in enumerate(stays) if stay]
+    assert all(order[row] == row for row in range(len(order)) if stays[row])
 
 
 @pytest.mark.parametrize("kind", KINDS)
