@@ -28,8 +28,8 @@ stop: install ## End the server
 status: install ## Say whether the server is up
 	@$(RUN) -m deploy.serve status $(if $(CONFIG),--config $(CONFIG))
 
-caption: install ## Caption FILE with the running server
-	@$(RUN) -m client $(or $(FILE),$(error say which picture: make caption FILE=photo.jpg))
+caption: install ## Caption FILE with the running server (ADDRESS=http://HOST:PORT)
+	@$(RUN) -m client $(if $(ADDRESS),--address $(ADDRESS)) $(or $(FILE),$(error say which picture: make caption FILE=photo.jpg))
 
 train: install ## Run the pipeline: prepare, features, train, evaluate, export, archive
 	$(RUN) -m dvc repro

@@ -178,8 +178,7 @@ def weighed(make: Callable[[], Contestant], captions: torch.Tensor) -> torch.Ten
     """Mean log-probability of the tokens of captions [B, T], [B], for features of its own."""
     one = make()
     assert one.weigh is not None
-    found = one.weigh(pictures(len(captions), one.side), captions)  # [B, T] or [B]
-    return found.view(len(captions), -1).sum(1) / captions.shape[1]
+    return one.weigh(pictures(len(captions), one.side), captions).mean(1)
 
 
 def nats_off(

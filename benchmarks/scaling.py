@@ -84,8 +84,9 @@ def jpegs(sizes: tuple[int, ...]) -> dict[int, bytes]:
 
 def usual_of(sweep: str) -> str:
     """What does not vary in a sweep, in words."""
-    names = ("pictures", "beams", "tokens")
-    return ", ".join(f"{n} {name}" for n, name in zip(SWEEPS[sweep][1], names, strict=True) if n)
+    names = ("picture", "beam", "token")
+    usual = zip(SWEEPS[sweep][1], names, strict=True)
+    return ", ".join(f"{n} {name}{'s' if n > 1 else ''}" for n, name in usual if n)
 
 
 def cliffs(sweeps: dict[str, Any]) -> list[str]:

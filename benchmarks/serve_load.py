@@ -21,6 +21,9 @@ import numpy as np
 
 from client import CaptionClient, CaptionError
 
+#: A rate is taken over so many bursts at least.
+BURSTS = 3
+
 
 def saturated(
     address: str, pictures: Sequence[bytes], clients: int, burst: int, seconds: float
@@ -34,7 +37,7 @@ def saturated(
             keeps every batch full.
         burst: Answers that come at about the same time. The first burst is not counted, and of
             the others whole ones only.
-        seconds: How long to go on, for one burst at least.
+        seconds: How long to go on, for `BURSTS` at least.
 
     Raises:
         CaptionError: A request was not answered with a caption.
@@ -48,7 +51,7 @@ def saturated(
             while not enough.is_set():
                 client.caption(next(order))
                 times.append(time.perf_counter())
-                if len(times) > 2 * burst and times[-1] - times[burst - 1] > seconds:
+                if len(times) > (BURSTS + 1) * burst and times[-1] - times[burst - 1] > seconds:
                     break
         finally:
             enough.set()  # one that is done, or failed, ends the others
@@ -57,7 +60,7 @@ def saturated(
         for each in [pool.submit(ask) for _ in range(clients)]:
             each.result()
     intime = sum(moment <= times[burst - 1] + seconds for moment in times)
-    counted = max(1, intime // burst - 1) * burst
+    counted = max(BURSTS, intime // burst - 1) * burst
     return counted / (times[burst + counted - 1] - times[burst - 1])
 
 

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -120,20 +121,20 @@ def serving(archive: Path, values: Values) -> Iterator[tuple[TorchServe, dict[st
     What it took: `ready_seconds` from the command to the last worker's READY, and of the largest
     worker `resident_mb` and the highest it ever was, `peak_mb` (Linux, /proc/PID/status).
     """
-    with tempfile.TemporaryDirectory(prefix="clipcap-serve-") as temporary:
-        folder = Path(temporary)
-        packed = with_values(archive, folder / "store" / "clipcap.mar", values)
-        config = derived_config(folder / "config.properties", on_free_ports())
-        server = TorchServe(folder, packed, config)
-        begin = time.monotonic()
-        server.start()
-        try:
-            took = {"ready_seconds": round(time.monotonic() - begin, 2)}
-            memory = [resident(worker) for worker in server.workers()]
-            took |= dict(zip(("resident_mb", "peak_mb"), max(memory), strict=True))
-            yield server, took
-        finally:
-            server.stop()
+    folder = Path(tempfile.mkdtemp(prefix="clipcap-serve-"))
+    packed = with_values(archive, folder / "store" / "clipcap.mar", values)
+    config = derived_config(folder / "config.properties", on_free_ports())
+    server = TorchServe(folder, packed, config)
+    begin = time.monotonic()
+    server.start()  # its errors name logs in the folder, which then stays
+    try:
+        took = {"ready_seconds": round(time.monotonic() - begin, 2)}
+        memory = [resident(worker) for worker in server.workers()]
+        took |= dict(zip(("resident_mb", "peak_mb"), max(memory), strict=True))
+        yield server, took
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
 
 
 def resident(process: int) -> tuple[float, float]:

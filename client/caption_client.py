@@ -78,7 +78,7 @@ class CaptionClient:
         Args:
             picture: The bytes of a picture file, or its path.
             options: The server's options: `num_beams=5`, `num_captions=3`, `max_tokens=20`, ...
-                `data` is none: it is the field of the picture.
+                `data` is not one of them: it is the name of the field that holds the picture.
 
         Raises:
             CaptionError: The server refused the picture or an option, or could not answer.

@@ -1,1 +1,1 @@
-"""Running the captioner: on this machine, and later on others."""
+"""TorchServe on this machine: started, waited for, stopped."""

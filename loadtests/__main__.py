@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ def run(archive: Path, limits: dict[str, Any], pictures: Path, out: Path) -> dic
         archive: The `.mar` file to serve.
         limits: What `thresholds.yaml` says.
         pictures: Folder of pictures to send.
-        out: Where `report.html` and Locust's log go.
+        out: Where `report.html`, Locust's log and the server's folder go.
 
     Returns:
         Figures of the run, under the names that `judge` knows.
@@ -49,39 +48,38 @@ def run(archive: Path, limits: dict[str, Any], pictures: Path, out: Path) -> dic
     Raises:
         ServeError: The server does not start, or Locust does not run.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="clipcap-load-") as temporary:
-        folder = Path(temporary)
-        config = derived_config(folder / "config.properties", on_free_ports())
-        server = TorchServe(folder, archive.resolve(), config)
-        server.start()
+    folder = (out / "server").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    config = derived_config(folder / "config.properties", on_free_ports())
+    server = TorchServe(folder, archive.resolve(), config)
+    server.start()
+    try:
+        before = server.workers()
+        settled: dict[int, int] = {}
+        begun, ended = out / "begun", threading.Event()
+        begun.unlink(missing_ok=True)
+
+        def look() -> None:
+            """Once a quarter of the load has come: first full batches take what stays."""
+            while not begun.exists():
+                if ended.wait(0.1):
+                    return
+            if not ended.wait(limits["seconds"] / 4):
+                settled.update(_resident(server))
+
+        looking = threading.Thread(target=look)
+        looking.start()
         try:
-            before = server.workers()
-            settled: dict[int, int] = {}
-            begun, ended = out / "begun", threading.Event()
-            begun.unlink(missing_ok=True)
-
-            def look() -> None:
-                """Once a quarter of the load has come: first full batches take what stays."""
-                while not begun.exists():
-                    if ended.wait(0.1):
-                        return
-                if not ended.wait(limits["seconds"] / 4):
-                    settled.update(_resident(server))
-
-            looking = threading.Thread(target=look)
-            looking.start()
-            try:
-                statistics = _locust(server.rest, limits, pictures, out, begun)
-            finally:
-                ended.set()
-                looking.join()
-                begun.unlink(missing_ok=True)
-            after = _resident(server)
-            same = before == list(after) and settled.keys() == after.keys()
-            growth = max(after[worker] - settled[worker] for worker in settled) if same else 0
+            statistics = _locust(server.rest, limits, pictures, out, begun)
         finally:
-            server.stop()
+            ended.set()
+            looking.join()
+            begun.unlink(missing_ok=True)
+        after = _resident(server)
+        same = before == list(after) and settled.keys() == after.keys()
+        growth = max(after[worker] - settled[worker] for worker in settled) if same else 0
+    finally:
+        server.stop()
     return {**statistics, "worker_survived": same, "worker_growth_mb": round(growth / 1e6, 1)}
 
 

@@ -26,8 +26,8 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 #: Nats a token by which the score of one caption differs between batches of different sizes: in
 #: bf16 by 1e-3, as processors with AMX sum large batches in another order than small ones.
 SAME = 2e-3
-#: And by which two captions may differ that change places for it: what a narrow precision may
-#: change (`training.precision_gate`).
+#: And by which two captions may differ that change places for it: what an export may change of a
+#: caption (`LIKELIHOOD_TOLERANCE` of `training.export`).
 TIED = 0.02
 
 #: name -> body, status and code of the refusal

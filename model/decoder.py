@@ -169,7 +169,7 @@ class Decoder(nn.Module):
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of N scaled queries [B, H, N, E/H] to S slots; the mask is that of `step`."""
+    """Attention of N scaled queries [B, H, N, E/H] to S slots; `step`'s mask as [B, 1, N, S]."""
     if mask is None or query.dtype != torch.float32:
         return F.scaled_dot_product_attention(query, keys, values, mask, scale=1.0)
     # A few queries in float32: two plain products take two thirds of the fused operator's time.

@@ -1,7 +1,8 @@
-"""Hugging Face folders and names: CLIP, SigLIP, their preprocessing, and GPT-2's tokenizer."""
+"""Hugging Face folders and names: CLIP, SigLIP, and GPT-2's tokenizer."""
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import re
@@ -187,12 +188,17 @@ def only_local(name: str) -> bool:
     """Whether a model can only come from this machine: a folder, or else the hub is out of reach.
 
     Without a connection the hub's library tries each file again and again, for minutes in all.
-    Asked once whether there is anybody, we know; an answer of any kind, or a slow one, leaves the
-    library to its own patience.
+    Asked once whether there is anybody, we know.
     """
     if Path(name).is_dir() or huggingface_hub.constants.HF_HUB_OFFLINE:
         return True
-    ask = urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD")
+    return _out_of_reach(huggingface_hub.constants.ENDPOINT)
+
+
+@functools.cache
+def _out_of_reach(endpoint: str) -> bool:
+    """Whether nobody is there; an answer, or a slow one, leaves the library to its own patience."""
+    ask = urllib.request.Request(endpoint, method="HEAD")
     try:
         urllib.request.urlopen(ask, timeout=huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT).close()
     except urllib.error.HTTPError:

@@ -1,4 +1,4 @@
-"""Linear layers of 8-bit weights and inputs; packed and saved as those of `model.linear`.
+"""Linear layers of 8-bit weights, and inputs of 8 or 7 bits; saved as those of `model.linear`.
 
 Every row of inputs is rounded by itself, so that its result does not depend on which other rows are
 in the batch.

@@ -30,7 +30,7 @@ from model.image import Preprocessing
 from model.refusal import Refusal
 
 #: "." in GPT-2's vocabulary, where published captions end.
-FULL_STOP = 13
+FULL_STOP_ID = 13
 GPT2_HEAD_WIDTH = 64
 MAPPER_HEADS = 8
 #: Preprocessing of OpenAI's CLIPs (arXiv 2103.00020), whose features the captioners were fed.
@@ -135,14 +135,14 @@ def _infer(
             "n_layer": len(blocks),
             "n_head": max(1, width // GPT2_HEAD_WIDTH),
             "n_inner": gpt2["transformer.h.0.mlp.c_fc.weight"].shape[1],
-            "bos_token_id": FULL_STOP,
-            "eos_token_id": FULL_STOP,
+            "bos_token_id": FULL_STOP_ID,
+            "eos_token_id": FULL_STOP_ID,
         },
         mapper=sizes,
         preprocessing=Preprocessing(IMAGE_SIDE.get(features, 224), CLIP_MEAN, CLIP_STD),
         feature_width=features,
         normalize_feature=False,
-        end_token_id=FULL_STOP,
+        end_token_id=FULL_STOP_ID,
         end_token_is_text=True,
     )
     return config, mapper

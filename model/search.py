@@ -6,7 +6,7 @@ is found leaves the batch, so that a batch costs what its images cost, and not t
 times their number. TorchScript compiles this file as it is; it also runs eagerly.
 
 Axes: B batch, b images of it that are still at work, N beams, M captions returned, K prefix length,
-T tokens.
+E width, T tokens.
 """
 
 from __future__ import annotations

@@ -36,6 +36,14 @@ from model.search import Search
 from model.vision_transformer import VisionTransformer
 from model.whole_folder import whole_folder
 
+#: Settings of a GPT-2 that the decoder computes, and their values.
+_STANDARD: dict[str, tuple[Any, ...]] = {
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+}
+
 
 def build_search(captioner: ClipCap, precision: str = "fp32") -> Search:
     """The search over a copy of the captioner's GPT-2; runs eagerly, or scripted when exported."""
@@ -54,15 +62,18 @@ def build_decoder(gpt2: GPT2LMHeadModel) -> Decoder:
         Refusal: A variant of GPT-2 that the decoder does not compute.
     """
     config = gpt2.config
-    if (
-        config.activation_function not in ("gelu_new", "gelu_pytorch_tanh")
-        or not config.scale_attn_weights
-        or config.scale_attn_by_inverse_layer_idx
-        or config.add_cross_attention
-    ):
-        raise Refusal("this GPT-2 is not the standard one (activation or attention differ)")
-    if config.vocab_size < 2 * LIMITS["num_beams"][2]:
-        raise Refusal(f"vocabulary is {config.vocab_size} tokens; beam search needs at least 16")
+    for name, known in _STANDARD.items():
+        if getattr(config, name) not in known:
+            raise Refusal(
+                f"{name} of this GPT-2 is {getattr(config, name)!r}; only a GPT-2 as published "
+                f"can be exported, where it is {' or '.join(map(repr, known))}"
+            )
+    least = 2 * LIMITS["num_beams"][2]
+    if config.vocab_size < least:
+        raise Refusal(
+            f"the vocabulary is {config.vocab_size} tokens; beam search needs at least {least}: "
+            "train with a larger train.gpt2.vocabulary"
+        )
     decoder = Decoder(
         vocabulary=config.vocab_size,
         positions=config.n_positions,

@@ -12,8 +12,6 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import torch
-
 #: Those that torchvision describes whether or not its library could be loaded.
 DESCRIBED = ("nms", "qnms")
 SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -24,6 +22,8 @@ def declare_operators() -> None:
     found = importlib.util.find_spec("torchvision")
     if found is None or found.origin is None or "torchvision" in sys.modules:
         return
+    import torch  # here, since it takes seconds that who draws pictures need not wait for
+
     folder = Path(found.origin).parent
     library = next(folder.glob("_C.*"), folder / "_C.so")
     try:

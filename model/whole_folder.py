@@ -25,12 +25,7 @@ def whole_folder(target: str | Path, *marks: str) -> Iterator[Path]:
         Refusal: `target` holds something else.
     """
     target = Path(target)
-    known = any((target / name).exists() for name in marks)
-    if target.exists() and not known and (not target.is_dir() or any(target.iterdir())):
-        raise Refusal(
-            f"{target} holds something else (no {' or '.join(marks)}), which would be lost; "
-            "give another --out"
-        )
+    check_replaceable(target, *marks)
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -41,3 +36,21 @@ def whole_folder(target: str | Path, *marks: str) -> Iterator[Path]:
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_replaceable(target: Path, *marks: str) -> None:
+    """Refuse a folder that would be lost, unless it is empty or of the kind that replaces it.
+
+    Args:
+        target: The folder; there may be none.
+        marks: Files or folders in it, one of which says that it is of that kind.
+
+    Raises:
+        Refusal: It holds something else.
+    """
+    known = any((target / name).exists() for name in marks)
+    if target.exists() and not known and (not target.is_dir() or any(target.iterdir())):
+        raise Refusal(
+            f"{target} holds something else (no {' or '.join(marks)}), which would be lost; "
+            "give another folder"
+        )

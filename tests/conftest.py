@@ -72,6 +72,16 @@ def tiny_artifact(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
+def tiny_archive(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`clipcap.mar` of that artifact, packed by the real command."""
+    from training.archive import archive
+
+    out = tmp_path_factory.mktemp("model_store") / "clipcap.mar"
+    archive(tiny_artifact, out)
+    return out
+
+
+@pytest.fixture(scope="session")
 def tiny_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of 60 small scenes: 31 train, 10 val, 12 test, 7 compositional."""
     from training.config import load_config

@@ -25,7 +25,7 @@ class CaptionerModule(pl.LightningModule):
 
     Args:
         captioner: Mapper and GPT-2; with an encoder, the images of batches are uint8 pixels
-            [U, 3, S, S], without one they are features [U, D].
+            [U, 3, S, S], without one they are features [U, D] or [U, P, D].
         settings: See `training.config.Train`.
         steps: Optimiser steps in all, for the schedule.
         val_images: Gives the N validation images, a part at a time.
@@ -72,7 +72,7 @@ class CaptionerModule(pl.LightningModule):
         torch.manual_seed(self.settings.seed + self.global_step)
 
     def features(self, images: Tensor) -> Tensor:
-        """Features [U, D] of the images of a batch, by CLIP as it is now if it learns."""
+        """Features [U, D] or [U, P, D] of a batch's images, by CLIP as it is now if it learns."""
         if self.captioner.clip is None:
             return images
         return self.captioner.encode(normalised(images, self.mean, self.std))

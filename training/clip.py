@@ -101,10 +101,7 @@ def _from_scratch(
 
 def main() -> None:
     """Train, keep the last checkpoint for resuming, and write the model with its provenance."""
-    parser = arguments(__doc__)
-    parser.add_argument("--seconds", type=float, help="stop after this much training time")
-    options = parser.parse_args()
-    settings = load_config(options.overrides).clip
+    settings = load_config(arguments(__doc__).parse_args().overrides).clip
     _check(settings)
     pl.seed_everything(settings.seed, workers=True)
     dataset = CaptionDataset.load(settings.data)
@@ -149,7 +146,6 @@ def main() -> None:
         precision=settings.precision,
         gradient_clip_val=1.0,
         default_root_dir=out,
-        max_time={"seconds": int(options.seconds)} if options.seconds else None,
         logger=pl.loggers.CSVLogger(out, name="log"),
         callbacks=[
             RichProgressBar(),
@@ -189,7 +185,9 @@ def _prior(settings: Clip, texts: Tensor, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def _check(settings: Clip) -> None:
-    """Refuse shares that are none, and recoloured pictures that nothing learns from."""
+    """Refuse empty batches, shares that are none, and what nothing learns from."""
+    if settings.batch_size < 1:
+        raise Refusal(f"clip.batch_size is {settings.batch_size}; it must be at least 1")
     check_clip(settings)
     dropout = settings.captioner.word_dropout
     for name, share in (("recolour", settings.recolour), ("captioner.word_dropout", dropout)):

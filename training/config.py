@@ -169,8 +169,8 @@ class Train:
     `captions_together` captions of an image stand side by side in a batch, and its prefix is read
     once for them: faster with a long prefix, but a batch has fewer images.
     `word_dropout` is the share of the words read that are blanked (see `ClipCap.forward`).
-    `pair_prior` names words, such as colours, that what is behind them shall not be known by, nor
-    they by it (see `training.pair_prior`).
+    `pair_prior` lists words, such as colours: the captioner is kept from guessing the next word
+    from one of them, or one of them from the next word (see `training.pair_prior`).
     `work` holds what a run needs to resume; `curves` is the folder of the CSV files of losses and
     validation scores.
     """

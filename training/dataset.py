@@ -88,7 +88,7 @@ def check_target(target: str | Path) -> None:
     """Refuse to put a data set where something else is; an older data set may be replaced."""
     target = Path(target)
     made = all((target / name).exists() for name in ("captions.json", "split.json"))
-    if target.exists() and not made and any(target.iterdir()):
+    if target.exists() and not made and (not target.is_dir() or any(target.iterdir())):
         raise Refusal(f"{target} holds something that is no caption data set; give another --out")
 
 

@@ -37,7 +37,7 @@ from training.command import arguments, command
 from training.config import Evaluate, load_config
 from training.dataset import CaptionDataset
 from training.decoding import decode_files
-from training.model_card import write_card
+from training.model_card import load_card, write_card
 from training.precision_gate import Gate, gates, lines
 from training.report import Section, Shown, draw_chart, figures_table, write_page
 from training.scene_accuracy import SceneAccuracy
@@ -53,8 +53,11 @@ def evaluate(settings: Evaluate) -> dict[str, dict[str, float]]:
         Split name -> its figures.
 
     Raises:
-        Refusal: The data set has none of the splits, or a picture cannot be read.
+        Refusal: The data set has none of the splits, a picture cannot be read, or the model card
+            that is there cannot.
     """
+    if settings.batch_size < 1:
+        raise Refusal(f"evaluate.batch_size is {settings.batch_size}; it must be at least 1")
     dataset = CaptionDataset.load(settings.data)
     splits = [split for split in settings.splits if dataset.splits.get(split)]
     if not splits:
@@ -63,6 +66,7 @@ def evaluate(settings: Evaluate) -> dict[str, dict[str, float]]:
             f"{', '.join(dataset.splits)}; name them: evaluate.splits=[...]"
         )
     checkpoint = Checkpoint.load(settings.checkpoint)
+    load_card(Path(settings.checkpoint), checkpoint)  # now, rather than after all captions
     artifact = unexported(checkpoint)
     truth = _truth(dataset)
     sections: dict[str, Section] = {}

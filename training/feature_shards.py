@@ -10,7 +10,7 @@ own images and settings alone, no batch reaches over its end, so it makes no dif
 wrote it. The record says what the shard was made of (encoder, preprocessing, batch size, the
 images with their sizes and times of change); a shard that was made of something else is made anew,
 the others are kept. When all are there, the folder with them becomes OUT in one step; a run that is
-killed behind it had finished, and the next one begins anew.
+killed after that had finished already, and the next one starts from the beginning.
 
 The lock is the kernel's and ends with its process, however that ends.
 """
@@ -32,6 +32,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from model.refusal import Refusal
+from model.whole_folder import check_replaceable
 from training.feature_file import EncoderIdentity, shard_file
 
 #: What a shard is made of, by name; JSON.
@@ -188,9 +189,10 @@ def writing_features(
     FOLDER.partial for the next run.
 
     Raises:
-        Refusal: Another run writes there.
+        Refusal: Another run writes there, or the folder holds something else.
     """
     folder = Path(folder)
+    check_replaceable(folder, "encoder.json")
     work = folder.with_name(folder.name + ".partial")
     with contextlib.closing(_locked(work)):
         writer = FeatureWriter(work, encoder, made_of)

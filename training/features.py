@@ -42,7 +42,7 @@ from training.dataset import CaptionDataset
 from training.decoding import Chosen, Decoded, decode_files
 from training.feature_file import EncoderIdentity
 from training.feature_shards import FeatureWriter, ShardRows, writing_features
-from training.sources.faults import listed
+from training.sources.faults import check_on_broken, listed
 from training.tar_picture import PictureFile
 
 
@@ -125,8 +125,7 @@ def encode_dataset(settings: Features) -> int:
 
 def _check(settings: Features) -> None:
     """Refuse settings that nothing can be encoded with."""
-    if settings.on_broken not in ("stop", "skip"):
-        raise Refusal(f"features.on_broken is {settings.on_broken!r}; it must be stop or skip")
+    check_on_broken("features.on_broken", settings.on_broken)
     for name in ("batch_size", "shard_batches"):
         if getattr(settings, name) < 1:
             raise Refusal(f"features.{name} is {getattr(settings, name)}; it must be at least 1")

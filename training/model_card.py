@@ -21,7 +21,7 @@ from model.checkpoint import CARD, Checkpoint, weights_sha256
 from model.refusal import Refusal
 from training.dataset import CaptionDataset
 from training.report import TITLES, number
-from training.scene_accuracy import KINDS
+from training.scenes.statements import KINDS
 
 Figures = Mapping[str, Mapping[str, float]]
 """Split -> name of a figure (see `training.report.TITLES`) -> value."""
@@ -44,17 +44,7 @@ def write_card(
     Raises:
         Refusal: The card that is there has metadata that cannot be read.
     """
-    file = folder / CARD
-    try:
-        text = checkpoint.card if checkpoint.card is not None else _new_card(folder, checkpoint)
-        # The library warns of a card without metadata; an empty block says the same.
-        card = ModelCard(text if text.startswith("---") else f"---\n\n---\n{text}")
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise Refusal(
-            f"the metadata of {file}, between its first two lines of dashes, cannot be read: "
-            f"{reason}; mend or delete the file and evaluate again"
-        ) from None
+    file, card = folder / CARD, load_card(folder, checkpoint)
     name = dataset.root.resolve().name
     data = card.data
     data.pipeline_tag = data.pipeline_tag or "image-to-text"
@@ -67,6 +57,24 @@ def write_card(
     aside.write_text(str(card), encoding="utf-8")
     os.replace(aside, file)
     return file
+
+
+def load_card(folder: Path, checkpoint: Checkpoint) -> ModelCard:
+    """The card of a checkpoint that was loaded from this folder, or a new one.
+
+    Raises:
+        Refusal: The card that is there has metadata that cannot be read.
+    """
+    try:
+        text = checkpoint.card if checkpoint.card is not None else _new_card(folder, checkpoint)
+        # The library warns of a card without metadata; an empty block says the same.
+        return ModelCard(text if text.startswith("---") else f"---\n\n---\n{text}")
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise Refusal(
+            f"the metadata of {folder / CARD}, between its first two lines of dashes, cannot be "
+            f"read: {reason}; mend or delete the file and evaluate again"
+        ) from None
 
 
 def _results(name: str, description: str, figures: Figures) -> list[EvalResult]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from model.captioner import IGNORED
 
-#: Pairs that chance would bring less often than this say nothing, in captions.
+#: A pair that chance alone would bring fewer times than this in the captions is left out.
 EXPECTED = 5
 #: Tokens whose pairs are counted at a time, so that many captions take no more memory than few.
 AT_ONCE = 1_000_000

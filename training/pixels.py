@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from PIL import Image
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -52,15 +53,19 @@ def cached_pixels(
         folder.mkdir(parents=True, exist_ok=True)
         aside = target.with_suffix(".partial")
         side = preprocessing.size
-        rows = open_memmap(aside, mode="w+", dtype=np.uint8, shape=(len(files), 3, side, side))
-        convert = partial(_bytes, preprocessing=preprocessing)
-        decoded = decode_files(files, convert, max_pixels, workers, side)
-        for row, pixels in enumerate(track(decoded, "decoding", len(files))):
-            if isinstance(pixels, str):
-                raise Refusal(f"{pixels}; mend or remove it")
-            rows[row] = pixels.numpy()
-        rows.flush()
-        aside.rename(target)
+        try:
+            rows = open_memmap(aside, mode="w+", dtype=np.uint8, shape=(len(files), 3, side, side))
+            convert = partial(_bytes, preprocessing=preprocessing)
+            decoded = decode_files(files, convert, max_pixels, workers, side)
+            bar = track(decoded, "decoding", len(files), console=Console(stderr=True))
+            for row, pixels in enumerate(bar):
+                if isinstance(pixels, str):
+                    raise Refusal(f"{pixels}; mend or remove it")
+                rows[row] = pixels.numpy()
+            rows.flush()
+            aside.rename(target)
+        finally:
+            aside.unlink(missing_ok=True)  # mended pictures get a map of another name
     return np.load(target, mmap_mode="r")
 
 

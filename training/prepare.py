@@ -37,7 +37,7 @@ def prepare(config: Config, **given: object) -> None:
     for name in given:
         if not hasattr(settings, name):
             raise Refusal(f"--{name} means nothing to prepare.source={source}; leave it out")
-    # Not at the top: one source needs torch, which each process that draws scenes would load too.
+    # Not at the top: one source needs torch, which the others need not wait for.
     import_module(f"training.sources.{source}").prepare(dataclasses.replace(settings, **given))
 
 

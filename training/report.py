@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.table import Table
 
-from training.scene_accuracy import KINDS, Claim
+from training.scenes.statements import KINDS, Claim
 from training.tar_picture import PictureFile
 
 _TEMPLATE = Path(__file__).with_name("report_page.html")

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections import Counter
 
 from training.scenes.scene import Scene
-from training.scenes.statements import KINDS, Claim, Statements, false_claims, stated, truths
-
-__all__ = ["KINDS", "Claim", "SceneAccuracy", "Statements", "false_claims", "stated", "truths"]
+from training.scenes.statements import KINDS, Claim, false_claims, stated, truths
 
 #: The kinds of claim that the headline figures are about.
 HEADLINE = ("thing", "colour")

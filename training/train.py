@@ -30,6 +30,7 @@ from model.checkpoint import Checkpoint
 from model.config import CaptionerConfig, MapperConfig
 from model.options import GenerationOptions
 from model.refusal import Refusal
+from model.whole_folder import check_replaceable
 from training.caption_data import CaptionDataModule, TokenizedCaptions
 from training.captioner_images import split_images, statistics
 from training.captioner_module import CaptionerModule
@@ -54,6 +55,9 @@ def train(config: Config) -> None:
         Refusal: Settings, data and features do not fit each other.
     """
     settings = config.train
+    for name in ("epochs", "batch_size"):
+        if getattr(settings, name) < 1:
+            raise Refusal(f"train.{name} is {getattr(settings, name)}; it must be at least 1")
     check_tuning(settings)
     check_kinds(config)
     dataset = CaptionDataset.load(settings.data)
@@ -62,6 +66,8 @@ def train(config: Config) -> None:
     resume = Path(settings.work) / "last.ckpt"
     if settings.resume and not resume.exists():
         raise Refusal(f"train.resume is true but {resume} does not exist; start without it")
+    if not settings.resume:
+        check_replaceable(Path(settings.work), "last.ckpt", "best.ckpt", "log")
 
     tokenizer, gpt2 = language_model(settings, dataset)
     end_token_id = tokenizer.token_to_id(END)

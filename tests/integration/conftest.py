@@ -8,15 +8,6 @@ from pathlib import Path
 import pytest
 
 from deploy.torchserve import TorchServe, derived_config, on_free_ports
-from training.archive import archive
-
-
-@pytest.fixture(scope="session")
-def tiny_archive(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`clipcap.mar` of a captioner with random weights, packed by the real command."""
-    out = tmp_path_factory.mktemp("model_store") / "clipcap.mar"
-    archive(tiny_artifact, out)
-    return out
 
 
 @pytest.fixture(scope="session")

@@ -14,25 +14,21 @@ from model.refusal import Refusal
 from training.archive import archive, serving_modules
 
 
-@pytest.fixture(scope="module")
-def packed(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("model_store") / "clipcap.mar"
-    archive(tiny_artifact, out)
-    return out
-
-
-def test_the_same_inputs_give_the_same_bytes(tiny_artifact: Path, packed: Path, tmp_path: Path):
+def test_the_same_inputs_give_the_same_bytes(
+    tiny_artifact: Path, tiny_archive: Path, tmp_path: Path
+):
     caption = archive(tiny_artifact, tmp_path / "again.mar")
     hashes = {
-        hashlib.sha256(file.read_bytes()).hexdigest() for file in (packed, tmp_path / "again.mar")
+        hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in (tiny_archive, tmp_path / "again.mar")
     }
     assert len(hashes) == 1
     assert isinstance(caption, str)
     assert [file.name for file in tmp_path.iterdir()] == ["again.mar"]  # nothing left aside
 
 
-def test_it_holds_what_serving_needs_and_no_more(packed: Path):
-    with zipfile.ZipFile(packed) as opened:
+def test_it_holds_what_serving_needs_and_no_more(tiny_archive: Path):
+    with zipfile.ZipFile(tiny_archive) as opened:
         names = set(opened.namelist())
         manifest = json.loads(opened.read("MAR-INF/MANIFEST.json"))
     ours = {str(file) for file in serving_modules()} - {"handler/caption_handler.py"}
@@ -57,7 +53,7 @@ def test_an_archive_that_does_not_work_never_takes_the_place_of_one_that_does(
     (tmp_path / "artifact" / "captioner.pt").write_bytes(b"no weights")
     out = tmp_path / "clipcap.mar"
     out.write_bytes(b"the one that works")
-    with pytest.raises(Refusal, match="the packed archive does not work: RuntimeError"):
+    with pytest.raises(Refusal, match="the tiny_archive archive does not work: RuntimeError"):
         archive(tmp_path / "artifact", out)
     assert out.read_bytes() == b"the one that works"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["artifact", "clipcap.mar"]

@@ -21,7 +21,7 @@ from model.encoder_folder import load_encoder
 from model.image import Preprocessing
 from model.options import GenerationOptions
 from model.preprocessor_config import write_preprocessing
-from model.published import FULL_STOP, read_published
+from model.published import FULL_STOP_ID, read_published
 from model.refusal import Refusal
 from model.torchscript import unexported
 from tests.models import PREPROCESSING, WORDS, needs_open_clip, save_resnet, save_siglip
@@ -67,7 +67,7 @@ def test_a_published_file_becomes_an_artifact_that_says_the_same(
     # The export compares with Hugging Face's own `generate` before it puts itself in place.
     export(Export(str(out), str(tmp_path / "artifact"), "fp32"))
     artifact = Artifact.load(tmp_path / "artifact")
-    assert (artifact.defaults.num_beams, artifact.info["end_token_id"]) == (5, FULL_STOP)
+    assert (artifact.defaults.num_beams, artifact.info["end_token_id"]) == (5, FULL_STOP_ID)
 
     original = read_published(file)
     clip = CLIPModel.from_pretrained(tiny_clip).eval()
@@ -107,7 +107,9 @@ def test_a_caption_ends_with_the_full_stop_and_shows_it(
     file = weights_file(tmp_path)
     checkpoint = complete(read_published(file), file, str(tiny_clip), str(gpt2_tokenizer))
     artifact = unexported(checkpoint)
-    assert artifact.text([*checkpoint.tokenizer.encode("two boats").ids, FULL_STOP]) == "two boats."
+    assert (
+        artifact.text([*checkpoint.tokenizer.encode("two boats").ids, FULL_STOP_ID]) == "two boats."
+    )
     assert checkpoint.captioner.config.preprocessing == PREPROCESSING
 
 

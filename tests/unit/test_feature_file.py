@@ -64,6 +64,16 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def test_a_folder_that_is_no_feature_file_is_left_alone(tmp_path: Path):
+    mine = tmp_path / "photos" / "photo.jpg"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(Refusal, match=r"photos holds something else \(no encoder.json\)"):
+        write(mine.parent)
+    assert mine.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [mine.parent]
+
+
 def test_what_is_written_is_read_as_one_array(tmp_path: Path):
     file = FeatureFile(write(tmp_path / "features"), ENCODER)
     expected = features_of(IDS)

@@ -11,7 +11,7 @@ from torch import Tensor
 from model.captioner import ClipCap
 from model.config import CaptionerConfig, MapperConfig
 from model.image import Preprocessing
-from model.published import FULL_STOP, read_published
+from model.published import FULL_STOP_ID, read_published
 from model.refusal import Refusal
 
 HALF = (0.5, 0.5, 0.5)
@@ -28,7 +28,7 @@ def captioner_of(kind: str, feature_width: int = 48, vocabulary: int = 90) -> Cl
             preprocessing=Preprocessing(224, HALF, HALF),
             feature_width=feature_width,
             normalize_feature=kind == "transformer",
-            end_token_id=FULL_STOP,
+            end_token_id=FULL_STOP_ID,
         )
     ).eval()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -30,29 +30,29 @@ def test_every_make_target_exists():
 @pytest.mark.parametrize(
     "module", sorted(set(re.findall(r"-m ([a-z_.]+)", SHELL + INLINE)) - {"venv"})
 )
-def test_every_command_explains_itself(module: str):
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "usage" in done.stdout
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_every_command_explains_itself(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert ended.value.code == 0
+    assert "usage" in capsys.readouterr().out
 
 
 def test_every_setting_is_a_setting():
     words = shlex.split(SHELL, comments=True) + INLINE.split()
-    overrides = [
-        w
-        for w in words
-        if re.match(
-            r"(prepare|folder|webdataset|coco|features|train|evaluate|clip)\.[a-z0-9_.]+=", w
-        )
-    ]
+    blocks = "prepare|folder|webdataset|coco|features|train|evaluate|clip"
+    pattern = rf"experiment=[a-z-]+|({blocks})\.[a-z0-9_.]+="
+    overrides = [word for word in words if re.match(pattern, word)]
+    assert any(word.startswith("experiment=") for word in overrides)
     assert len(overrides) >= 5
     load_config(overrides)
 
 
 def test_options_named_are_the_options_there_are():
-    listed = README.partition("form fields:")[2].partition("Without make")[0]
+    listed = README.partition("under these names:")[2].partition("Without make")[0]
     assert set(re.findall(r"`([a-z_]+)`", listed)) == set(LIMITS)
 
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.scene_accuracy import SceneAccuracy, false_claims, stated, truths
+from training.scene_accuracy import SceneAccuracy
 from training.scenes import Group, Scene, sample_scene, write_captions
+from training.scenes.statements import false_claims, stated, truths
 from training.scenes.world import HELD_COLOURS, HELD_RELATIONS, LEFT
 
 BOX = (0.1, 0.5, 0.3, 0.3)

@@ -123,8 +123,6 @@ def test_a_killed_run_leaves_no_half_data_set(tmp_path: Path) -> None:
         (("--count", "0"), "scenes.count is 0"),
         (("scenes.fractions.train=0.5",), "add up to 1"),
         (("scenes.sides=[500,100]",), "scenes.sides"),
-        (("scenes.count=many",), "scenes.count"),
-        (("scenes.colour=red",), "colour"),
     ],
 )
 def test_wrong_settings_are_one_line(

@@ -155,8 +155,8 @@ def test_a_captioner_without_encoder_is_not_exported(tmp_path: Path, checkpoint:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"activation_function": "relu"}, "not the standard one"),
-        ({"scale_attn_by_inverse_layer_idx": True}, "not the standard one"),
+        ({"activation_function": "relu"}, "activation_function of this GPT-2 is 'relu'; only"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "inverse_layer_idx of this GPT-2 is True"),
         ({"vocab_size": 15}, "vocabulary is 15 tokens; beam search needs at least 16"),
     ],
 )

@@ -138,6 +138,19 @@ def test_nothing_to_resume_from_is_refused(variant: Variant):
         train(config)
 
 
+def test_a_work_folder_that_holds_something_else_is_left_alone(variant: Variant, tmp_path: Path):
+    (tmp_path / "photo.jpg").write_text("mine")
+    with pytest.raises(Refusal, match="holds something else"):
+        train(variant(work=str(tmp_path)))
+    assert (tmp_path / "photo.jpg").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size"])
+def test_nothing_to_learn_from_is_refused(variant: Variant, name: str):
+    with pytest.raises(Refusal, match=f"train.{name} is 0; it must be at least 1"):
+        train(variant(**{name: 0}))
+
+
 @pytest.mark.parametrize(("scores", "best"), [([0.9, 0.1], 0), ([0.1, 0.9], 1)])
 def test_the_epoch_with_the_best_validation_cider_is_kept(
     variant: Variant, scores: list[float], best: int, monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,6 @@ LEFT, RIGHT, FRONT, BEHIND, ABOVE, BELOW = (
     "above",
     "below",
 )
-RELATIONS = (LEFT, RIGHT, FRONT, BEHIND, ABOVE, BELOW)
 CONVERSE = {LEFT: RIGHT, RIGHT: LEFT, FRONT: BEHIND, BEHIND: FRONT, ABOVE: BELOW, BELOW: ABOVE}
 
 # Weather that a place can have; the desert stays dry, and flakes fall where there is frost.

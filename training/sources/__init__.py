@@ -1,1 +1,1 @@
-"""Where captions come from: drawn scenes, a folder of one's own, COCO. Each gives one data set."""
+"""Where captions come from: drawn scenes, one's own folder, tar shards, COCO; each a data set."""

@@ -21,7 +21,7 @@ from training.dataset import Picture, check_target, write_index, writing_dataset
 from training.decoding import undecodable
 from training.sources.caption_files import Entry, read_captions
 from training.sources.disk_space import check_space
-from training.sources.faults import counted, listed
+from training.sources.faults import check_on_broken, counted, listed
 from training.sources.settings import Folder
 from training.sources.splits import check_shares, drawn_split
 from training.sources.tar_samples import PICTURES
@@ -70,8 +70,7 @@ def _root(settings: Folder) -> Path:
         raise Refusal("folder.path is not set; say where your pictures are: folder.path=DIR")
     if not Path(settings.path).is_dir():
         raise Refusal(f"folder.path is {settings.path}, which is no folder")
-    if settings.on_broken not in ("stop", "skip"):
-        raise Refusal(f"folder.on_broken is {settings.on_broken!r}; it must be stop or skip")
+    check_on_broken("folder.on_broken", settings.on_broken)
     check_shares("folder.fractions", dataclasses.asdict(settings.fractions))
     root, out = Path(settings.path).resolve(), Path(settings.out).resolve()
     if out.is_relative_to(root) or root.is_relative_to(out):

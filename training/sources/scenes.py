@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.progress import track
 
 from model.refusal import Refusal
@@ -23,6 +24,7 @@ from training.scenes import draw_scene, sample_scene, write_captions
 from training.scenes.scene import Scene
 from training.scenes.world import THINGS
 from training.sources.settings import Scenes
+from training.sources.splits import check_shares
 
 #: One picture in this many is a PNG, the others are JPEGs.
 PNG_EVERY = 8
@@ -138,8 +140,7 @@ def _instances(scene: Scene, width: int, height: int) -> Iterator[dict[str, Any]
 def _split_counts(settings: Scenes) -> dict[str, int]:
     """Pictures per split; the rounding goes to train."""
     shares = dataclasses.asdict(settings.fractions)
-    if abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0:
-        raise Refusal(f"scenes.fractions are {shares}; they must be 0 or more and add up to 1")
+    check_shares("scenes.fractions", shares)
     if settings.count < 1:
         raise Refusal(f"scenes.count is {settings.count}; it must be at least 1")
     if len(settings.sides) != 2 or not 64 <= settings.sides[0] <= settings.sides[1] <= 4096:
@@ -150,4 +151,4 @@ def _split_counts(settings: Scenes) -> dict[str, int]:
 
 
 def _progress(drawn: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
-    yield from track(drawn, "drawing scenes", total)
+    yield from track(drawn, "drawing scenes", total, console=Console(stderr=True))

@@ -20,7 +20,7 @@ from rich.progress import track
 from model.refusal import Refusal
 from training.dataset import Picture, Place, check_target, write_index, writing_dataset
 from training.decoding import undecodable
-from training.sources.faults import counted, listed
+from training.sources.faults import check_on_broken, counted, listed
 from training.sources.settings import WebDataset
 from training.sources.splits import check_shares, drawn_split
 from training.sources.tar_samples import read_samples
@@ -33,8 +33,7 @@ def prepare(settings: WebDataset) -> None:
     Raises:
         Refusal: Settings that make no data set, or faults in the shards.
     """
-    if settings.on_broken not in ("stop", "skip"):
-        raise Refusal(f"webdataset.on_broken is {settings.on_broken!r}; it must be stop or skip")
+    check_on_broken("webdataset.on_broken", settings.on_broken)
     check_shares("webdataset.fractions", dataclasses.asdict(settings.fractions))
     check_target(settings.out)
     tars = _shards(settings.shards)
