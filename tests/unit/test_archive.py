@@ -53,7 +53,7 @@ def test_an_archive_that_does_not_work_never_takes_the_place_of_one_that_does(
     (tmp_path / "artifact" / "captioner.pt").write_bytes(b"no weights")
     out = tmp_path / "clipcap.mar"
     out.write_bytes(b"the one that works")
-    with pytest.raises(Refusal, match="the tiny_archive archive does not work: RuntimeError"):
+    with pytest.raises(Refusal, match="the packed archive does not work: RuntimeError"):
         archive(tmp_path / "artifact", out)
     assert out.read_bytes() == b"the one that works"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["artifact", "clipcap.mar"]
