@@ -34,7 +34,7 @@ DRAFT_MARGIN = 3
 #: ten. Every one costs as much as decoding the picture once, and a few bytes of the file.
 MAX_SCANS = 64
 #: Pixels of a run-length encoded BMP, and runs in the file (2 bytes each): Pillow decodes them in
-#: Python, a million in half a second.
+#: Python, a million within a second.
 MAX_RUNS = 1 << 20
 #: Pixels of a TIFF's tile that are fine however small the picture or the limit is.
 SMALL_TILE = 1 << 20
