@@ -26,11 +26,16 @@ from handler.caption_reply import PHRASES, Failure, reply_body, to_json
 from handler.lanes import Lanes
 from handler.request_fields import is_describe, is_rest, parse_request
 from model.artifact import Artifact, Caption
-from model.image import FORMATS, ImageRefusal, load_image, to_pixels
+from model.image import load_image, to_pixels
+from model.image_refusal import FORMATS, ImageRefusal
 from model.options import LIMITS
 from model.refusal import Refusal
 
 logger = logging.getLogger(__name__)
+
+#: Pixels that all pictures of a request may be decoded to, as a multiple of a picture's own limit.
+#: Large JPEGs count as the fraction of their size that they are decoded at.
+DECODED = 2
 
 
 class CaptionHandler:
@@ -148,8 +153,9 @@ class CaptionHandler:
                 self.artifact.check(options)
         except Refusal as refusal:
             return Failure.of(refusal)
-        pixels = []
+        pixels, decoded = [], 0
         side = self.artifact.preprocessing.size
+        limit = DECODED * self.settings.max_pixels
         for place, picture in enumerate(request.pictures):
             if time.monotonic() > self.deadline:
                 return too_late()
@@ -157,6 +163,14 @@ class CaptionHandler:
                 image = load_image(picture, self.settings.max_pixels, side)
             except ImageRefusal as refusal:
                 return Failure.of(refusal, place if len(request.pictures) > 1 else None)
+            decoded += image.width * image.height
+            if decoded > limit:
+                return Failure(
+                    413,
+                    "image_too_large",
+                    f"the first {place + 1} pictures of this request have {decoded} pixels; the "
+                    f"limit is {limit} for all of them; send fewer at a time, or smaller versions",
+                )
             pixels.append(to_pixels(image, self.artifact.preprocessing))
         return Prepared(request, torch.stack(pixels))
 

@@ -93,8 +93,10 @@ def _parse_v2(
         raise RequestRefusal("bad_request", f'"inputs[0].datatype" is {shown}; it must be "BYTES"')
     data = list(_flat(tensor.get("data")))
     shape = tensor.get("shape")
-    if not isinstance(shape, list) or not all(type(side) is int for side in shape):
-        raise RequestRefusal("bad_request", '"inputs[0].shape" must be a list of whole numbers')
+    if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
+        raise RequestRefusal(
+            "bad_request", '"inputs[0].shape" must be a list of whole numbers from 0'
+        )
     if len(shape) > DIMENSIONS:  # multiplying thousands of numbers would take minutes
         raise RequestRefusal(
             "bad_request",

@@ -20,62 +20,24 @@ from typing import Any
 import torch
 from PIL import Image, ImageChops, UnidentifiedImageError
 
+from model.image_cost import check_cost, check_parts
+from model.image_refusal import (
+    FORMAT_NAMES,
+    FORMATS,
+    ImageRefusal,
+    damaged,
+    too_large,
+    unrecognised,
+)
 from model.refusal import Refusal
 
-#: Formats that are decoded. Pillow would open many more, and some by running other programs (EPS).
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-FORMAT_NAMES = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 #: Pixels a picture may have unless the caller says otherwise: 50 million, a large phone camera.
 MAX_PIXELS = 50_000_000
 #: A JPEG is decoded at this many times the size that is looked at, or more: the resizing that
 #: follows then decides how it looks, as it does from the full size.
 DRAFT_MARGIN = 3
-#: Times that a JPEG may go over its whole area, refining it (`progressive`); encoders take about
-#: ten. Every one costs as much as decoding the picture once, and a few bytes of the file.
-MAX_SCANS = 64
-#: Pixels of a run-length encoded BMP, and runs in the file (2 bytes each): Pillow decodes them in
-#: Python, a million within a second.
-MAX_RUNS = 1 << 20
-#: Pixels of a TIFF's tile that are fine however small the picture or the limit is.
-SMALL_TILE = 1 << 20
 #: Beyond this ratio of long to short side the crop is taken first: see `to_square`.
 ORDINARY_ASPECT = 8
-
-_STATUS = {
-    "empty": 400,
-    "image_undecodable": 400,
-    "image_too_large": 413,
-    "image_format": 415,
-}
-
-# How the accepted formats begin: a file that begins so and cannot be read is damaged.
-_OUR_HEADS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0")
-
-# How files that are pictures (or often sent as one), but of a kind we do not accept, begin.
-_OTHER_FORMATS: tuple[tuple[int, bytes, str], ...] = (
-    (4, b"ftypavif", "AVIF"),
-    (4, b"ftypavis", "AVIF"),
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftyphev", "HEIC"),
-    (4, b"ftypmif1", "HEIF"),
-    (4, b"ftypmsf1", "HEIF"),
-    (4, b"ftyp", "video (MP4)"),
-    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"8BPS", "Photoshop"),
-    (0, b"%!PS", "PostScript"),
-    (0, b"\xc5\xd0\xd3\xc6", "PostScript"),
-    (0, b"%PDF", "PDF"),
-    (0, b"<svg", "SVG"),
-    (0, b"\x00\x00\x01\x00", "icon (ICO)"),
-    (0, b"DDS ", "DDS"),
-    (0, b"qoif", "QOI"),
-    (0, b"\x76\x2f\x31\x01", "OpenEXR"),
-    (0, b"\x1f\x8b", "gzip"),
-    (0, b"PK\x03\x04", "zip"),
-)
 
 # EXIF orientation -> what turns the stored picture upright (TIFF 6.0, tag 274).
 _UPRIGHT = {
@@ -88,13 +50,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
-#: BMP's codes for run-length encoding, of 8 bits and of 4.
-_RUN_LENGTH = (1, 2)
-#: TIFF tags: where its strips and tiles begin, and a tile's width and height.
-_STRIP_OFFSETS, _TILE_OFFSETS, _TILE_SIDES = 273, 324, (322, 323)
-#: What begins a scan of a JPEG; within one, these bytes do not stand next to each other.
-_START_OF_SCAN = b"\xff\xda"
-
 # What Pillow's decoders raise for damaged files: each was met, or is named in Pillow's own lists.
 _DAMAGED = (
     OSError,
@@ -117,21 +72,6 @@ _RESAMPLE = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-
-
-class ImageRefusal(Refusal):
-    """A picture that cannot be captioned.
-
-    Attributes:
-        code: `empty`, `image_undecodable`, `image_too_large` or `image_format`.
-        status: The HTTP status that says the same: 400, 400, 413 or 415.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        """Build a refusal from a code of `_STATUS` and a message written for the user."""
-        super().__init__(message)
-        self.code = code
-        self.status = _STATUS[code]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,8 +112,8 @@ class Preprocessing:
         """From what `to_dict` wrote, read back from JSON; an unknown or missing name is refused."""
         try:
             return cls(**values)
-        except TypeError as error:
-            raise Refusal(f"preprocessing {dict(values)} cannot be read: {error}") from None
+        except (TypeError, ValueError) as error:
+            raise Refusal(f"preprocessing {values!r} cannot be read: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain names, numbers and lists, as written to JSON."""
@@ -208,7 +148,7 @@ def load_image(
             # Pillow warns of odd metadata and of sizes that the limit below judges anyway.
             warnings.simplefilter("ignore")
             with _open(data, max_pixels) as image:
-                _check_work(image, data, _limit(max_pixels))
+                check_cost(image, data, _limit(max_pixels))
                 if side is not None:
                     image.draft(None, (DRAFT_MARGIN * side, DRAFT_MARGIN * side))
                 image.load()
@@ -216,9 +156,9 @@ def load_image(
     except ImageRefusal:
         raise
     except Image.DecompressionBombError:
-        raise _too_large("far too many", _limit(max_pixels)) from None
+        raise too_large("far too many", _limit(max_pixels)) from None
     except _DAMAGED as error:
-        raise _damaged(len(data)) from error
+        raise damaged(len(data)) from error
 
 
 def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> torch.Tensor:
@@ -244,81 +184,21 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> torch.Tensor:
 
 def _open(data: bytes | bytearray, max_pixels: int) -> Image.Image:
     """Read the header only, and refuse by format and size before a pixel is decoded."""
+    check_parts(data)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise _unrecognised(data) from None
+        raise unrecognised(data) from None
     width, height = image.size
     if width * height > _limit(max_pixels):
         image.close()
-        raise _too_large(f"{width} x {height} = {width * height}", _limit(max_pixels))
+        raise too_large(f"{width} x {height} = {width * height}", _limit(max_pixels))
     return image
-
-
-def _check_work(image: Image.Image, data: bytes | bytearray, limit: int) -> None:
-    """Refuse what would take far more time or memory than the size of the picture says."""
-    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})  # of a TIFF
-    if image.format in ("JPEG", "MPO") or image.info.get("compression") in ("jpeg", "tiff_jpeg"):
-        # In a TIFF, each strip or tile is a JPEG of its own.
-        offsets = [tags.get(tag) for tag in (_STRIP_OFFSETS, _TILE_OFFSETS)]
-        allowed = MAX_SCANS * max(len(each) if isinstance(each, tuple) else 1 for each in offsets)
-        scans = data.count(_START_OF_SCAN)
-        if scans > allowed:
-            raise ImageRefusal(
-                "image_too_large",
-                f"the picture is a JPEG of {scans} scans; the limit is {allowed}; save it again",
-            )
-    if image.format == "BMP" and image.info.get("compression") in _RUN_LENGTH:
-        pixels, runs = image.width * image.height, len(data) // 2
-        if max(pixels, runs) > MAX_RUNS:
-            raise ImageRefusal(
-                "image_too_large",
-                f"the picture is a run-length encoded BMP of {pixels} pixels and {runs} runs; the "
-                f"limit of each is {MAX_RUNS}; save it as PNG",
-            )
-    width, height = (tags.get(tag, 0) for tag in _TILE_SIDES)
-    if not isinstance(width, int) or not isinstance(height, int):
-        raise _damaged(len(data))
-    if width * height > max(limit, SMALL_TILE):
-        raise _too_large(f"tiles of {width} x {height} = {width * height}", max(limit, SMALL_TILE))
 
 
 def _limit(max_pixels: int) -> int:
     """Pixels allowed: Pillow's own guard stays on behind ours, and so bounds it."""
     return min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
-
-
-def _too_large(size: str, limit: int) -> ImageRefusal:
-    return ImageRefusal(
-        "image_too_large",
-        f"the picture has {size} pixels; the limit is {limit}; send a smaller version",
-    )
-
-
-def _damaged(size: int) -> ImageRefusal:
-    return ImageRefusal(
-        "image_undecodable",
-        f"the picture ({size} bytes) is damaged or cut short and cannot be decoded; "
-        "open it in a viewer, or send it again whole",
-    )
-
-
-def _unrecognised(data: bytes | bytearray) -> ImageRefusal:
-    """The refusal for bytes that Pillow takes for none of our formats."""
-    head = bytes(data[:16])
-    if head.startswith(_OUR_HEADS):
-        return _damaged(len(data))
-    for offset, magic, name in _OTHER_FORMATS:
-        if head[offset : offset + len(magic)] == magic:
-            return ImageRefusal(
-                "image_format",
-                f"{name} files are not accepted; convert the picture to {FORMAT_NAMES}",
-            )
-    return ImageRefusal(
-        "image_undecodable",
-        f"these bytes are no picture we know (they begin {head[:12]!r}); send a "
-        f"{FORMAT_NAMES} file",
-    )
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -40,15 +40,44 @@ def jpeg_of_scans(count: int) -> bytes:
     return data[:-2] + data[last:-2] * (count - data.count(b"\xff\xda")) + data[-2:]
 
 
-def tiled_tiff(side: int) -> bytes:
-    """One grey pixel in a tile of side x side, which a few bytes inflate to."""
-    tile = zlib.compress(bytes(side * side))
-    tags = [(256, 1), (257, 1), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side)]
+def arithmetic_jpeg() -> bytes:
+    """A JPEG whose head says that it is coded arithmetically."""
+    return encoded(picture(), "JPEG", progressive=True).replace(b"\xff\xc2", b"\xff\xca", 1)
+
+
+def jpeg_with(segment: bytes, count: int) -> bytes:
+    """`picture()` as a JPEG with so many segments of the same kind behind its JFIF head."""
+    data = encoded(picture(), "JPEG")
+    return data[:20] + segment * count + data[20:]
+
+
+def png_with(kind: bytes, content: bytes, count: int) -> bytes:
+    """`picture()` as a PNG with so many chunks of the same kind behind its head."""
+    data = encoded(picture(), "PNG")
+    checksum = struct.pack(">I", zlib.crc32(kind + content))
+    chunk = struct.pack(">I", len(content)) + kind + content + checksum
+    return data[:33] + chunk * count + data[33:]
+
+
+def colour_profile() -> bytes:
+    """What a PNG's `iCCP` chunk holds: a name, and packed bytes."""
+    return b"profile\0\0" + zlib.compress(bytes(1 << 20))
+
+
+def tiled_tiff(width: int, height: int, tiles: int = 1) -> bytes:
+    """Grey pixels, one a tile; a tile of width x height, which a few bytes inflate to, is all."""
+    tile = zlib.compress(bytes(width * height))
+    tags = [(256, (tiles - 1) * width + 1), (257, 1), (258, 8), (259, 8), (262, 1), (277, 1)]
+    tags += [(322, width), (323, height)]
     at = 8 + 2 + 12 * (len(tags) + 2) + 4
-    tags += [(324, at), (325, len(tile))]
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
-    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
-    return head + entries + struct.pack("<I", 0) + tile
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags]
+    lists = b""
+    for tag, value in ((324, at), (325, len(tile))):
+        place = at + len(tile) + len(lists)
+        entries.append(struct.pack("<HHII", tag, 4, tiles, value if tiles == 1 else place))
+        lists += struct.pack("<I", value) * tiles
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    return head + b"".join(entries) + struct.pack("<I", 0) + tile + lists
 
 
 def run_length_bmp(width: int, more: bytes = b"") -> bytes:
@@ -95,7 +124,19 @@ def broken() -> dict[str, tuple[bytes, int, str]]:
         "bomb": (encoded(Image.new("1", (9000, 9000)), "PNG"), 413, "image_too_large"),
         "larger bomb": (encoded(Image.new("1", (20_000, 20_000)), "PNG"), 413, "image_too_large"),
         "jpeg of many scans": (jpeg_of_scans(3000), 413, "image_too_large"),
-        "tiff of one huge tile": (tiled_tiff(16_384), 413, "image_too_large"),
+        "jpeg of many exif parts": (
+            jpeg_with(b"\xff\xe1\0\x0cExif\0\0AAAA", 200_000),
+            413,
+            "image_too_large",
+        ),
+        "arithmetic jpeg": (arithmetic_jpeg(), 415, "image_format"),
+        "png of many colour profiles": (
+            png_with(b"iCCP", colour_profile(), 1000),
+            413,
+            "image_too_large",
+        ),
+        "tiff of one huge tile": (tiled_tiff(16_384, 16_384), 413, "image_too_large"),
+        "tiff of many large tiles": (tiled_tiff(16, 3_000_000, 3000), 413, "image_too_large"),
         "run-length encoded bmp": (run_length_bmp(2_000_000), 413, "image_too_large"),
         "pdf": (encoded(picture(), "PDF"), 415, "image_format"),
         "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", 415, "image_format"),

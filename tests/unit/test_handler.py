@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import time
@@ -249,3 +250,20 @@ def test_max_pixels_comes_from_the_settings(
     ((status, body, _),) = answer(captioner, [{"body": encoded(picture(), "PNG")}])
     assert status == 413
     assert "60 x 40 = 2400 pixels; the limit is 2399" in body["error"]["message"]
+
+
+def test_the_pictures_of_a_request_share_a_limit(
+    captioner: CaptionHandler, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(captioner, "settings", caption_settings.Settings(max_pixels=2400))
+
+    data = base64.b64encode(encoded(picture(), "PNG")).decode()
+    two, three = ({"instances": [{"data": data}] * count} for count in (2, 3))
+    (sound, _, _), (status, body, _) = answer(
+        captioner, [{"body": json.dumps(request).encode()} for request in (two, three)]
+    )
+    assert (sound, status) == (200, 413)
+    assert (
+        "the first 3 pictures of this request have 7200 pixels; the limit is 4800 for all"
+        in (body["error"]["message"])
+    )

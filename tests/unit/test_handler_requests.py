@@ -147,6 +147,7 @@ def test_kserve_v2(shape: list[int], data: Any):
         ({"inputs": [{"datatype": "BYTES", "shape": [2], "data": [TEXT]}]}, "bad_request"),
         ({"inputs": [{"datatype": "BYTES", "shape": "1", "data": [TEXT]}]}, "bad_request"),
         ({"inputs": [{"datatype": "BYTES", "shape": [0], "data": []}]}, "no_image"),
+        ({"inputs": [{"datatype": "BYTES", "shape": [-1, -1], "data": [TEXT]}]}, "bad_request"),
         ({"inputs": [{"datatype": "BYTES", "shape": [9] * 300_000, "data": []}]}, "bad_request"),
         ({"inputs": [{"datatype": ["BYTES"], "shape": [1], "data": [TEXT]}]}, "bad_request"),
         ({"inputs": [{"datatype": "BYTES", "shape": [1], "data": [1]}]}, "bad_base64"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import struct
 from typing import Any
 
 import pytest
@@ -12,9 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.image import FORMATS, ImageRefusal, Preprocessing, load_image, to_pixels
+from model.image import Preprocessing, load_image, to_pixels
+from model.image_refusal import FORMATS, ImageRefusal
 from model.refusal import Refusal
-from tests.pictures import BLUE, RED, encoded, jpeg_of_scans, picture, run_length_bmp, tiled_tiff
+from tests.pictures import (
+    BLUE,
+    RED,
+    arithmetic_jpeg,
+    colour_profile,
+    encoded,
+    jpeg_of_scans,
+    jpeg_with,
+    picture,
+    png_with,
+    run_length_bmp,
+    tiled_tiff,
+)
 from training.scenes import draw_scene, sample_scene
 
 CLIP = Preprocessing(
@@ -214,6 +228,47 @@ def test_a_bomb_beyond_pillows_own_guard_is_refused_the_same_way():
 def test_a_jpeg_that_goes_over_its_area_without_end_is_refused():
     assert "scans; the limit is 64" in assert_refused(jpeg_of_scans(65), "image_too_large")
     assert_picture(load_image(jpeg_of_scans(64)), BLUE, RED)
+    # A picture as large as is allowed, which 64 scans would keep busy for long: 2,400 pixels here.
+    assert_picture(load_image(jpeg_of_scans(16), max_pixels=2400), BLUE, RED)
+    assert "17 scans; the limit is 16" in assert_refused(
+        jpeg_of_scans(17), "image_too_large", max_pixels=2400
+    )
+
+
+def test_what_stands_behind_a_jpeg_or_in_its_parts_is_no_scan():
+    video = b"\xff\xda" * 1000  # phones put a film behind a picture, and other pictures into it
+    assert_picture(load_image(encoded(picture(), "JPEG") + video), BLUE, RED)
+    inside = jpeg_with(b"\xff\xe2" + struct.pack(">H", 2 + len(video)) + video, 1)
+    assert_picture(load_image(inside), BLUE, RED)
+
+
+@pytest.mark.parametrize("part", [b"\xff\xfe\0\x02", b"\0", b"\xff\0", b"\xff\xd9"])
+def test_a_jpeg_of_parts_without_number_is_refused(part: bytes):
+    few, many = (jpeg_with(part, count) for count in (10_000, 200_000))
+    if part == b"\xff\xd9":  # an end before the picture
+        assert_refused(few, "image_undecodable")
+    else:
+        assert_picture(load_image(few), BLUE, RED)
+    assert "more than 65536 parts" in assert_refused(many, "image_too_large")
+
+
+def test_a_jpeg_of_exif_parts_without_number_is_refused():
+    exif = b"\xff\xe1\0\x0cExif\0\0AAAA"
+    assert_picture(load_image(jpeg_with(exif, 64)), BLUE, RED)
+    message = assert_refused(jpeg_with(exif, 65), "image_too_large")
+    assert "more than 64 EXIF parts" in message
+
+
+def test_arithmetic_coding_is_refused():
+    assert "arithmetic coding" in assert_refused(arithmetic_jpeg(), "image_format")
+
+
+def test_a_png_of_parts_without_number_is_refused():
+    assert_picture(load_image(png_with(b"teSt", b"", 60_000)), BLUE, RED)
+    assert "65536 parts" in assert_refused(png_with(b"teSt", b"", 70_000), "image_too_large")
+    assert_picture(load_image(png_with(b"iCCP", colour_profile(), 1)), BLUE, RED)
+    two = png_with(b"iCCP", colour_profile(), 2)
+    assert "more than 1 colour profile" in assert_refused(two, "image_too_large")
 
 
 def test_a_tiff_of_many_jpeg_strips_is_no_jpeg_of_many_scans():
@@ -223,10 +278,14 @@ def test_a_tiff_of_many_jpeg_strips_is_no_jpeg_of_many_scans():
     assert load_image(data).size == (16, 3000)
 
 
-def test_a_tile_far_larger_than_its_picture_is_refused():
-    assert load_image(tiled_tiff(256)).size == (1, 1)
-    message = assert_refused(tiled_tiff(2048), "image_too_large", max_pixels=2_000_000)
-    assert "tiles of 2048 x 2048" in message
+def test_tiles_far_larger_than_their_picture_are_refused():
+    assert load_image(tiled_tiff(256, 256)).size == (1, 1)
+    message = assert_refused(tiled_tiff(2048, 2048), "image_too_large", max_pixels=2_000_000)
+    assert "tiles of 2048 x 2048 (1): 4194304 pixels; the limit is 4000000" in message
+    assert load_image(tiled_tiff(16, 16, 3000)).size == (16 * 2999 + 1, 1)
+    # Each of these is as large as a picture may be.
+    message = assert_refused(tiled_tiff(16, 3_000_000, 3000), "image_too_large")
+    assert "tiles of 16 x 3000000 (3000): 144000000000 pixels; the limit is 100000000" in message
 
 
 def test_a_large_bmp_of_runs_is_refused():

@@ -1,0 +1,167 @@
+"""What a picture file may cost to read, beyond what its size in pixels says.
+
+A file of a few bytes can keep a decoder busy for minutes: with an area that is gone over again and
+again, with tiles far larger than the picture, with parts that Pillow reads one by one in Python.
+Each limit here is far from what cameras and programs write, and keeps a file to a few seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from PIL import Image
+
+from model.image_refusal import ImageRefusal, damaged, too_large
+
+#: Parts that a JPEG (before its first scan) or a PNG may have, and bytes that belong to none.
+MAX_PARTS = 1 << 16
+#: Parts of a JPEG with EXIF; Pillow joins them one by one. Programs write one, of 64 kB at most.
+MAX_EXIF = 64
+#: Times that a JPEG may go over its whole area, refining it (`progressive`); encoders take about
+#: ten. Every one costs as much as decoding the picture once, and a few bytes of the file.
+MAX_SCANS = 64
+#: Pixels that all scans of a JPEG may go over, as a multiple of the pixels allowed.
+MAX_SCANNED = 16
+#: Pixels of a run-length encoded BMP, and runs in the file (2 bytes each): Pillow decodes them in
+#: Python, a million within a second.
+MAX_RUNS = 1 << 20
+#: Pixels of a TIFF's tiles that are fine however small the picture or the limit is.
+SMALL_TILES = 1 << 20
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+#: A marker of a JPEG: neither an escaped byte of a scan, nor one of the marks to resume at.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+_START_OF_SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
+#: Markers that nothing belongs to: TEM, SOI, EOI.
+_ALONE = (0x01, 0xD8, _END)
+#: Frames with arithmetic coding, which takes many times as long as Huffman's; browsers refuse it.
+_ARITHMETIC = (0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
+#: BMP's codes for run-length encoding, of 8 bits and of 4.
+_RUN_LENGTH = (1, 2)
+#: TIFF tags: where its strips and tiles begin, and a tile's width and height.
+_STRIP_OFFSETS, _TILE_OFFSETS, _TILE_SIDES = 273, 324, (322, 323)
+
+
+def check_parts(data: bytes | bytearray) -> None:
+    """Refuse a file whose parts alone would take long, before Pillow reads them.
+
+    Raises:
+        ImageRefusal: Too many parts, or arithmetic coding.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        _check_segments(data)
+    elif data.startswith(_PNG):
+        _check_chunks(data)
+
+
+def check_cost(image: Image.Image, data: bytes | bytearray, limit: int) -> None:
+    """Refuse what would take far more time or memory than the size of the picture says.
+
+    Args:
+        image: Opened, and not decoded yet.
+        data: Its file.
+        limit: Pixels allowed.
+
+    Raises:
+        ImageRefusal: It would.
+    """
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})  # of a TIFF
+    pixels = image.width * image.height
+    scans, pieces = 0, 1
+    if image.format in ("JPEG", "MPO"):
+        scans = sum(marker == _START_OF_SCAN for marker, _, _ in _segments(data))
+    elif image.info.get("compression") in ("jpeg", "tiff_jpeg"):
+        # Each strip or tile is a JPEG of its own.
+        offsets = [tags.get(tag) for tag in (_STRIP_OFFSETS, _TILE_OFFSETS)]
+        pieces = max(len(each) if isinstance(each, tuple) else 1 for each in offsets)
+        scans = data.count(bytes([0xFF, _START_OF_SCAN]))
+    allowed = pieces * min(MAX_SCANS, max(1, MAX_SCANNED * limit // pixels))
+    if scans > allowed:
+        raise ImageRefusal(
+            "image_too_large",
+            f"the picture is a JPEG of {scans} scans; the limit is {allowed}; save it again",
+        )
+    if image.format == "BMP" and image.info.get("compression") in _RUN_LENGTH:
+        runs = len(data) // 2
+        if max(pixels, runs) > MAX_RUNS:
+            raise ImageRefusal(
+                "image_too_large",
+                f"the picture is a run-length encoded BMP of {pixels} pixels and {runs} runs; the "
+                f"limit of each is {MAX_RUNS}; save it as PNG",
+            )
+    _check_tiles(image, tags, len(data), limit)
+
+
+def _check_tiles(image: Image.Image, tags: Mapping[int, Any], size: int, limit: int) -> None:
+    """Tiles may reach over the edges of their picture, but not by far."""
+    width, height = (tags.get(tag, 0) for tag in _TILE_SIDES)
+    if not isinstance(width, int) or not isinstance(height, int):
+        raise damaged(size)
+    if width <= 0 or height <= 0:
+        return
+    number = -(-image.width // width) * -(-image.height // height)
+    allowed = max(2 * limit, SMALL_TILES)
+    if number * width * height > allowed:
+        area = f"tiles of {width} x {height} ({number}): {number * width * height}"
+        raise too_large(area, allowed)
+
+
+def _check_segments(data: bytes | bytearray) -> None:
+    """A JPEG as far as Pillow reads it in Python: to its first scan."""
+    end, parts, exif = 2, 0, 0
+    for marker, start, at in _segments(data):
+        if marker in _ARITHMETIC:
+            raise ImageRefusal(
+                "image_format",
+                "JPEG files with arithmetic coding are not accepted; save the picture as a usual "
+                "JPEG, or as PNG",
+            )
+        parts += 1 + start - end
+        exif += marker == _APP1 and data[at + 2 : at + 6] == b"Exif"
+        if exif > MAX_EXIF:
+            raise _too_many("EXIF parts", MAX_EXIF)
+        if parts > MAX_PARTS:
+            raise _too_many("parts", MAX_PARTS)
+        if marker == _START_OF_SCAN:
+            return
+        end = _behind(data, marker, at)
+
+
+def _segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
+    """Each marker of a JPEG up to the end of the picture, where it stands, and where it ends."""
+    at, scanned = 2, False
+    while found := _MARKER.search(data, at):
+        marker = data[found.end() - 1]
+        if marker == _END and scanned:
+            return
+        scanned |= marker == _START_OF_SCAN
+        yield marker, found.start(), found.end()
+        at = _behind(data, marker, found.end())
+
+
+def _behind(data: bytes | bytearray, marker: int, at: int) -> int:
+    """Where the segment of a marker that ends at a place is over."""
+    return at if marker in _ALONE else at + int.from_bytes(data[at : at + 2], "big")
+
+
+def _check_chunks(data: bytes | bytearray) -> None:
+    """The chunks of a PNG, which Pillow reads in Python; it unpacks every colour profile."""
+    at, profiles = len(_PNG), 0
+    for _ in range(MAX_PARTS):
+        kind = data[at + 4 : at + 8]
+        if len(kind) < 4 or kind == b"IEND":
+            return
+        profiles += kind == b"iCCP"
+        if profiles > 1:
+            raise _too_many("colour profile", 1)
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    raise _too_many("parts", MAX_PARTS)
+
+
+def _too_many(what: str, limit: int) -> ImageRefusal:
+    return ImageRefusal(
+        "image_too_large",
+        f"the picture file has more than {limit} {what}; save the picture again",
+    )
