@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+from model.locked_folder import locked
 from model.refusal import Refusal
 
 
@@ -15,27 +17,42 @@ def whole_folder(target: str | Path, *marks: str) -> Iterator[Path]:
     """An empty folder to write into, which replaces `target` when the block ends well.
 
     When the block fails, `target` stays as it was and nothing is left beside it. A killed process
-    leaves `target.partial`, which the next one clears away.
+    leaves `target.partial`, perhaps with the older folder in it: the next one puts that back and
+    clears the rest away.
 
     Args:
         target: The folder.
         marks: Files that an older folder of the same kind has, one of them at least.
 
     Raises:
-        Refusal: `target` holds something else.
+        Refusal: `target` holds something else, or another process is about to replace it.
     """
     target = Path(target)
-    check_replaceable(target, *marks)
     partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if target.exists():
-            shutil.rmtree(target)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    new, old = partial / "new", partial / "old"
+    with closing(locked(partial)):
+        try:
+            _put_back(old, target)
+            check_replaceable(target, *marks)
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir()
+            yield new
+            if target.exists():
+                target.rename(old)
+            new.rename(target)
+        finally:
+            _put_back(old, target)
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put_back(old: Path, target: Path) -> None:
+    """Put the older folder back if nothing took its place, or else remove it."""
+    if os.path.lexists(old) and not target.exists():
+        old.rename(target)
+    elif old.is_symlink():  # what it leads to is somebody else's
+        old.unlink()
+    elif old.exists():
+        shutil.rmtree(old)
 
 
 def check_replaceable(target: Path, *marks: str) -> None:

@@ -16,11 +16,11 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from model.locked_folder import working_folder
 from model.refusal import Refusal
 from training.command import arguments, command
 from training.config import load_config
@@ -47,7 +47,8 @@ def archive(artifact: Path, out: Path, name: str = "clipcap", version: str = "1.
         The caption that the unpacked archive gave for a plain picture.
 
     Raises:
-        Refusal: The artifact is incomplete, or what was packed does not work.
+        Refusal: The artifact is incomplete, what was packed does not work, or another process is
+            packing the same archive.
     """
     missing = [file for file in ARTIFACT_FILES if not (artifact / file).is_file()]
     if missing:
@@ -55,17 +56,12 @@ def archive(artifact: Path, out: Path, name: str = "clipcap", version: str = "1.
             f"{artifact} has no {' and no '.join(missing)}; "
             "export a captioner first: python -m training.export"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="clipcap-archive-") as temporary:
-        folder = Path(temporary)
+    with working_folder(out.absolute().with_name(out.name + ".partial")) as folder:
         packed = _pack(artifact, folder, name, version)
-        aside = out.with_name(out.name + ".part")
-        try:
-            _rewrite(packed, aside)
-            caption = _try_out(aside, folder / "unpacked")
-            os.replace(aside, out)
-        finally:
-            aside.unlink(missing_ok=True)
+        rewritten = folder / "rewritten.mar"
+        _rewrite(packed, rewritten)
+        caption = _try_out(rewritten, folder / "unpacked")
+        rewritten.replace(out)
     return caption
 
 

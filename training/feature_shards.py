@@ -11,26 +11,24 @@ wrote it. The record says what the shard was made of (encoder, preprocessing, ba
 images with their sizes and times of change); a shard that was made of something else is made anew,
 the others are kept. When all are there, the folder with them becomes OUT in one step; a run that is
 killed after that had finished already, and the next one starts from the beginning.
-
-The lock is the kernel's and ends with its process, however that ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 
+from model.locked_folder import locked
 from model.refusal import Refusal
 from model.whole_folder import check_replaceable
 from training.feature_file import EncoderIdentity, shard_file
@@ -194,44 +192,11 @@ def writing_features(
     folder = Path(folder)
     check_replaceable(folder, "encoder.json")
     work = folder.with_name(folder.name + ".partial")
-    with contextlib.closing(_locked(work)):
+    with contextlib.closing(locked(work)):
         writer = FeatureWriter(work, encoder, made_of)
         yield writer
         writer.finish(folder)
         shutil.rmtree(work)
-
-
-def _locked(work: Path) -> TextIO:
-    """The folder for this process alone, until it closes the file or ends.
-
-    Child processes do not inherit a lock of this kind: workers that decode images outlive a killed
-    run by seconds, and must not keep the next one out.
-    """
-    while True:
-        work.mkdir(parents=True, exist_ok=True)
-        file = (work / "lock").open("a+")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            with file:
-                file.seek(0)
-                raise Refusal(
-                    f"another run (process {file.read()}) writes to {work}; wait until it ends, "
-                    "or give another features.out"
-                ) from None
-        if _is_at(file, work / "lock"):
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            return file
-        file.close()  # a run ended just now and took its folder along, with the file locked here
-
-
-def _is_at(file: TextIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _force(file: BinaryIO) -> None:

@@ -103,7 +103,7 @@ def test_a_killed_run_leaves_no_half_data_set(tmp_path: Path) -> None:
         command("--count", "20000", "--out", str(out)),
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    partial = tmp_path / "scenes.partial" / "images"
+    partial = tmp_path / "scenes.partial" / "new" / "images"
     deadline = time.monotonic() + 60
     while not (partial.exists() and any(partial.iterdir())):
         assert time.monotonic() < deadline

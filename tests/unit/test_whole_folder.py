@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from model.refusal import Refusal
 from model.whole_folder import whole_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def older(target: Path) -> Path:
+    """A folder of the kind that is replaced."""
+    target.mkdir()
+    (target / "mark").write_text("older")
+    return target
+
+
+def write_newer(target: Path) -> None:
+    with whole_folder(target, "mark") as folder:
+        (folder / "mark").write_text("newer")
 
 
 def test_an_older_one_of_its_kind_is_replaced(tmp_path: Path):
@@ -36,3 +56,53 @@ def test_an_empty_folder_is_filled(tmp_path: Path):
     with whole_folder(tmp_path / "out", "mark") as folder:
         (folder / "mark").touch()
     assert (tmp_path / "out" / "mark").exists()
+
+
+def test_two_processes_do_not_write_to_one_place(tmp_path: Path):
+    target = older(tmp_path / "out")
+    code = (
+        "import sys; from model.whole_folder import whole_folder\n"
+        f"with whole_folder({str(target)!r}, 'mark'): pass"
+    )
+    with whole_folder(target, "mark") as folder:
+        (folder / "mark").write_text("newer")
+        command = [sys.executable, "-c", code]
+        other = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert f"another run (process {os.getpid()}) writes to {target}.partial" in other.stderr
+    assert (target / "mark").read_text() == "newer"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("step", ["rename", "rmtree"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_an_interruption_at_any_step_leaves_the_older_or_the_newer(
+    step: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    target = older(tmp_path / "out")
+    place = Path if step == "rename" else shutil
+    whole, calls = getattr(place, step), []
+
+    def interrupted(*given: Any, **more: Any) -> Any:
+        calls.append(given)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return whole(*given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, step, interrupted)
+        with contextlib.suppress(KeyboardInterrupt):
+            write_newer(target)
+    if target.exists():  # a run that was killed in mid-step may leave it to the next one
+        assert (target / "mark").read_text() in ("older", "newer")
+    with whole_folder(tmp_path / "out", "mark"), contextlib.suppress(KeyboardInterrupt):
+        assert (target / "mark").read_text() in ("older", "newer")
+
+
+def test_what_a_killed_run_took_away_is_put_back(tmp_path: Path):
+    (tmp_path / "out.partial").mkdir()
+    older(tmp_path / "out.partial" / "old")
+    (tmp_path / "out.partial" / "new").mkdir()
+    with pytest.raises(OSError, match="disk"), whole_folder(tmp_path / "out", "mark"):
+        raise OSError("disk")
+    assert (tmp_path / "out" / "mark").read_text() == "older"
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
