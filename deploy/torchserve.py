@@ -198,7 +198,12 @@ class TorchServe:
             description = self.describe()
         except (OSError, http.client.HTTPException, json.JSONDecodeError):
             return [], 1
-        ready = [each["pid"] for each in description["workers"] if each["status"] == "READY"]
+        # TorchServe may call one ready that has ended: it does not look.
+        ready = [
+            each["pid"]
+            for each in description["workers"]
+            if each["status"] == "READY" and psutil.pid_exists(each["pid"])
+        ]
         return sorted(ready), max(1, description["minWorkers"])
 
     @property

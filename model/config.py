@@ -10,6 +10,8 @@ from typing import Any
 from model.image import Preprocessing
 from model.refusal import Refusal
 
+#: Layers of a model at most: each is built before it is known whether the weights have it.
+MAX_LAYERS = 1000
 #: What of an image a mapper may read: one feature, or one for each patch.
 FEATURE_KINDS = ("pooled", "patches")
 
@@ -87,6 +89,11 @@ class CaptionerConfig:
         try:
             fields["mapper"] = MapperConfig(**fields["mapper"])
             fields["preprocessing"] = Preprocessing(**fields["preprocessing"])
-            return cls(**fields)
-        except (KeyError, TypeError) as error:
+            config = cls(**fields)
+            sizes = {**(config.clip or {}), **config.gpt2, **vars(config.mapper)}
+        except (KeyError, TypeError, ValueError) as error:
             raise Refusal(f"{file} does not fit this version: {error}") from None
+        for name, value in sizes.items():
+            if name.endswith(("layer", "layers")) and isinstance(value, int) and value > MAX_LAYERS:
+                raise Refusal(f"{file}: {name} is {value}; the limit is {MAX_LAYERS}")
+        return config

@@ -19,7 +19,7 @@ import transformers
 from torch import Tensor
 
 from model.artifact import Artifact
-from model.checkpoint import Checkpoint, read_evaluation
+from model.checkpoint import WEIGHTS, Checkpoint, read_evaluation
 from model.image import to_pixels
 from model.options import GenerationOptions
 from model.precision import PRECISIONS, why_not
@@ -30,6 +30,7 @@ from training.command import arguments, command
 from training.config import Export, load_config
 from training.precision_gate import CIDER_CHANGE, SAME, valid_gates
 from training.scenes import draw_scene, sample_scene
+from training.sources.disk_space import check_space
 
 #: Pictures that both sides caption.
 SAMPLES = 8
@@ -49,6 +50,9 @@ def export(settings: Export) -> Artifact:
     """
     figures = read_evaluation(settings.checkpoint)
     precision = choose_precision(settings.precision, figures)
+    weights = Path(settings.checkpoint) / WEIGHTS
+    if weights.exists():  # TorchScript ends the process where a disk is full
+        check_space({"export.out": (Path(settings.out), weights.stat().st_size)})
     with whole_folder(settings.out, "captioner.json", "captioner.pt") as trial:
         export_torchscript(settings.checkpoint, trial, figures, precision)
         artifact = Artifact.load(trial)

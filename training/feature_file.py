@@ -80,6 +80,8 @@ class FeatureRows:
     def __init__(self, files: Sequence[Path]) -> None:
         self._shards = [np.load(file, mmap_mode="r") for file in files]
         shapes = {shard.shape[1:] for shard in self._shards}
+        if wrong := [str(shard.dtype) for shard in self._shards if shard.dtype.kind != "f"]:
+            raise ValueError(f"its shards hold {wrong[0]}, not floating-point numbers")
         if len(shapes) > 1:
             raise ValueError(f"its shards have rows of different shapes, {sorted(shapes)}")
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
@@ -131,6 +133,8 @@ class FeatureFile:
             files = sorted(folder.glob("features-*.npy"))
             self.features = FeatureRows(files or [shard_file(folder, 0)])
             self.ids = np.load(folder / "ids.npy")
+            if self.ids.dtype != np.int64 or self.ids.ndim != 1 or (np.diff(self.ids) <= 0).any():
+                raise ValueError("ids.npy does not hold ascending image ids, int64 [N]")
         except FileNotFoundError as error:
             raise Refusal(
                 f"{error.filename} is missing; encode the images first: python -m training.features"

@@ -164,14 +164,19 @@ class FeatureWriter:
         record, file = self._record(number), shard_file(self._features, number)
         if not record.exists():
             return
-        found = json.loads(record.read_text())
+        try:
+            found = json.loads(record.read_text())
+            made_of, ids, broken = (found[name] for name in ("made_of", "ids", "broken"))
+        except (ValueError, TypeError, KeyError):
+            record.unlink()  # damaged; the shard is made anew
+            return
         wanted = self._made_of[number]
-        changed = {name for name in wanted if found["made_of"].get(name) != wanted[name]}
+        changed = {name for name in wanted if made_of.get(name) != wanted[name]}
         if changed or not file.exists():
             self.changed |= changed
             record.unlink()
         else:
-            self.whole[number] = Shard(np.array(found["ids"], np.int64), found["broken"])
+            self.whole[number] = Shard(np.array(ids, np.int64), broken)
 
     def _record(self, number: int) -> Path:
         return self._work / f"shard-{number:05d}.json"

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from model.refusal import Refusal
+
+# What torch raises for files that are not what it wrote.
+_DAMAGED = (
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
 
 
 def check_resumable(file: Path, module: nn.Module, setting: str) -> None:
@@ -19,9 +31,15 @@ def check_resumable(file: Path, module: nn.Module, setting: str) -> None:
         setting: What the user asks for that with, for the refusal.
 
     Raises:
-        Refusal: Names or shapes of the weights differ.
+        Refusal: Names or shapes of the weights differ, or the file is damaged.
     """
-    saved = torch.load(file, weights_only=True, map_location="cpu", mmap=True)["state_dict"]
+    try:
+        saved = torch.load(file, weights_only=True, map_location="cpu", mmap=True)["state_dict"]
+    except _DAMAGED as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Refusal(
+            f"{setting} is true but {file} is damaged ({reason}); start anew with {setting}=false"
+        ) from None
     found, wanted = ({k: v.shape for k, v in each.items()} for each in (saved, module.state_dict()))
     if found != wanted:
         first = min(name for name, _ in found.items() ^ wanted.items())

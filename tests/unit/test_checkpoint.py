@@ -105,6 +105,17 @@ def test_tensors_that_do_not_fit_are_refused(
         Checkpoint.load(folder)
 
 
+@pytest.mark.parametrize("where", ["clip.num_hidden_layers", "gpt2.n_layer", "mapper.layers"])
+def test_more_layers_than_could_ever_be_built_are_refused(folder: Path, where: str):
+    file = folder / "config.json"
+    fields = json.loads(file.read_text())
+    part, name = where.split(".")
+    fields[part][name] = 10**30
+    file.write_text(json.dumps(fields))
+    with pytest.raises(Refusal, match=rf"config.json: {name} is 10+; the limit is 1000"):
+        Checkpoint.load(folder)
+
+
 @pytest.mark.parametrize("damage", ["cut", "text", "empty"])
 def test_damaged_weights_are_refused(folder: Path, damage: str):
     file = folder / "model.safetensors"

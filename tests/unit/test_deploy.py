@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -190,7 +192,10 @@ def test_workers_are_asked_without_the_proxy_that_others_are(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     server = server_in(tmp_path)
-    described = [{"workers": [{"pid": 7, "status": "READY"}], "minWorkers": 1}]
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    workers = [{"pid": pid, "status": "READY"} for pid in (os.getpid(), ended.pid)]
+    described = [{"workers": workers, "minWorkers": 1}]
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:  # noqa: N802 (the library's name)
@@ -201,7 +206,7 @@ def test_workers_are_asked_without_the_proxy_that_others_are(
     port = int(server.management.rpartition(":")[2])
     with http.server.HTTPServer(("127.0.0.1", port), Answer) as door:
         Thread(target=door.serve_forever, daemon=True).start()
-        assert server.workers() == [7]
+        assert server.workers() == [os.getpid()]  # and not the one that has ended
         door.shutdown()
 
 

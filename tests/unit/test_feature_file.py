@@ -224,6 +224,37 @@ def test_a_part_cut_short_is_refused(tmp_path: Path, name: str, keep: int):
         FeatureFile(tmp_path / "features")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("ids.npy", np.int64(3)),
+        ("ids.npy", np.array([IDS])),
+        ("ids.npy", np.array(IDS, np.float64)),
+        ("ids.npy", np.array(["a"] * len(IDS))),
+        ("ids.npy", np.array([IDS[0]] * len(IDS))),
+        ("ids.npy", np.array(IDS[::-1])),
+        ("features-00000.npy", np.array([["a"] * 6] * 2)),
+        ("features-00000.npy", np.ones((2, 6), np.int64)),
+    ],
+)
+def test_parts_that_hold_something_else_are_refused(tmp_path: Path, name: str, content: np.ndarray):
+    folder = write(tmp_path / "features")
+    np.save(folder / name, content)
+    with pytest.raises(Refusal, match=r"is no feature file: (ids.npy does not|its shards) hold"):
+        FeatureFile(folder)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"made_of": {}, "ids": [1]}'])
+def test_a_shard_with_a_damaged_record_is_made_anew(tmp_path: Path, content: str):
+    interrupted(tmp_path / "features")
+    (tmp_path / "features.partial" / "shard-00000.json").write_text(content)
+    with writing_features(tmp_path / "features", ENCODER, made_of()) as writer:
+        assert sorted(writer.whole) == [1]
+        fill(writer, 0)
+        fill(writer, 2)
+    assert FeatureFile(tmp_path / "features").ids.tolist() == IDS
+
+
 def test_parts_of_two_files_are_refused(tmp_path: Path):
     folder = write(tmp_path / "features")
     (folder / "features-00002.npy").unlink()

@@ -138,6 +138,18 @@ def test_nothing_to_resume_from_is_refused(variant: Variant):
         train(config)
 
 
+def test_a_damaged_run_is_not_gone_on_with(variant: Variant, tiny_run: Config):
+    config = variant(resume=True)
+    file = Path(config.train.work) / "last.ckpt"
+    file.parent.mkdir(parents=True)
+    whole = (Path(tiny_run.train.work) / "last.ckpt").read_bytes()
+    for content in (whole[:5000], b"", b"text"):
+        file.write_bytes(content)
+        with pytest.raises(Refusal, match=r"last.ckpt is damaged \(.*\); start anew") as caught:
+            train(config)
+        assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_work_folder_that_holds_something_else_is_left_alone(variant: Variant, tmp_path: Path):
     (tmp_path / "photo.jpg").write_text("mine")
     with pytest.raises(Refusal, match="holds something else"):
