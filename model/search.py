@@ -71,7 +71,9 @@ class Search(nn.Module):
         """The likeliest token each time; see `forward`."""
         batch, start, _ = prefix.shape
         device = prefix.device
-        tokens = torch.full([batch, max_tokens], self.end_token_id, device=device)
+        tokens = torch.full(
+            [batch, max_tokens], self.end_token_id, dtype=torch.int64, device=device
+        )
         lengths = torch.zeros([batch], dtype=torch.int64, device=device)
         log_probs = torch.zeros([batch], dtype=torch.float32, device=device)
         # b images are still at work; which of the batch they are:
