@@ -103,6 +103,20 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def gpt2_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small tokenizer; like GPT-2's, it writes the full stop as token 13."""
+    from transformers import PreTrainedTokenizerFast
+
+    from tests.models import WORDS
+    from training.tokenizer import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    bpe = train_tokenizer(WORDS, 300, ())
+    PreTrainedTokenizerFast(tokenizer_object=bpe).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_run(
     tiny_scenes: Path, tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Config:

@@ -15,10 +15,8 @@ from model.checkpoint import Checkpoint
 from model.image import MAX_PIXELS, load_image, to_pixels
 from model.torchscript import export_torchscript, unexported
 from tests.pictures import sound
-from tests.unit.test_completion import gpt2_tokenizer, weights_file
+from tests.published_weights import weights_file
 from training.archive import archive
-
-__all__ = ["gpt2_tokenizer"]  # a fixture
 
 
 def test_published_weights_are_served(

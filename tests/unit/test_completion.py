@@ -25,26 +25,10 @@ from model.published import FULL_STOP_ID, read_published
 from model.refusal import Refusal
 from model.torchscript import unexported
 from tests.models import PREPROCESSING, WORDS, needs_open_clip, save_resnet, save_siglip
-from tests.unit.test_published import as_published, captioner_of
+from tests.published_weights import weights_file
 from training.config import Export
 from training.export import export
 from training.tokenizer import train_tokenizer
-
-
-@pytest.fixture(scope="module")
-def gpt2_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small tokenizer; like GPT-2's, it writes the full stop as token 13."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    bpe = train_tokenizer(WORDS, 300, ())
-    PreTrainedTokenizerFast(tokenizer_object=bpe).save_pretrained(folder)
-    return folder
-
-
-def weights_file(folder: Path, kind: str = "mlp", width: int = 24, vocabulary: int = 300) -> Path:
-    """A random weights file in the published layout."""
-    file = folder / f"{kind}_weights.pt"
-    torch.save(as_published(captioner_of(kind, width, vocabulary)), file)
-    return file
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:

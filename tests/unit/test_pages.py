@@ -26,11 +26,10 @@ from torch import nn
 from model.checkpoint import Checkpoint
 from model.completion import complete
 from tests.models import save_clip, save_gpt2
-from tests.unit.test_completion import gpt2_tokenizer, weights_file
+from tests.published_weights import weights_file
 from training.dataset import CaptionDataset
 from training.features import Encoder
 
-__all__ = ["gpt2_tokenizer"]  # a fixture
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 Run = Callable[..., list[list[str]]]
