@@ -158,6 +158,11 @@ def load_image(
     except Image.DecompressionBombError:
         raise too_large("far too many", _limit(max_pixels)) from None
     except _DAMAGED as error:
+        if "MAX_TEXT" in str(error):  # the name of Pillow's own limit
+            raise ImageRefusal(
+                "image_too_large",
+                "a text or the colour profile in the PNG is larger than 1 MB; save it without",
+            ) from None
         raise damaged(len(data)) from error
 
 

@@ -8,6 +8,7 @@ Each limit here is far from what cameras and programs write, and keeps a file to
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,18 +16,20 @@ from PIL import Image
 
 from model.image_refusal import ImageRefusal, damaged, too_large
 
-#: Parts that a JPEG (before its first scan) or a PNG may have, and bytes that belong to none.
+#: Parts that a JPEG (before its first scan) or a PNG may have, bytes that belong to none, and tiles
+#: or strips of a TIFF.
 MAX_PARTS = 1 << 16
 #: Parts of a JPEG with EXIF; Pillow joins them one by one. Programs write one, of 64 kB at most.
 MAX_EXIF = 64
 #: Times that a JPEG may go over its whole area, refining it (`progressive`); encoders take about
 #: ten. Every one costs as much as decoding the picture once, and a few bytes of the file.
 MAX_SCANS = 64
-#: Pixels that all scans of a JPEG may go over, as a multiple of the pixels allowed.
-MAX_SCANNED = 16
+#: Pixels that all scans of a JPEG may go over, as a multiple of the pixels allowed: the usual ten,
+#: and 18 of four inks.
+MAX_SCANNED = 24
 #: Pixels of a run-length encoded BMP, and runs in the file (2 bytes each): Pillow decodes them in
 #: Python, a million within a second.
-MAX_RUNS = 1 << 20
+MAX_RUNS = 1 << 21
 #: Pixels of a TIFF's tiles that are fine however small the picture or the limit is.
 SMALL_TILES = 1 << 20
 
@@ -40,8 +43,10 @@ _ALONE = (0x01, 0xD8, _END)
 _ARITHMETIC = (0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 #: BMP's codes for run-length encoding, of 8 bits and of 4.
 _RUN_LENGTH = (1, 2)
-#: TIFF tags: where its strips and tiles begin, and a tile's width and height.
-_STRIP_OFFSETS, _TILE_OFFSETS, _TILE_SIDES = 273, 324, (322, 323)
+#: Beginnings of a TIFF: byte order, and the size of the numbers that say where things are.
+_TIFF = {b"II*\0": ("<", 4), b"MM\0*": (">", 4), b"II+\0": ("<", 8), b"MM\0+": (">", 8)}
+#: TIFF tags: where its strips or tiles begin, how many bytes each has, and the sides of a tile.
+_OFFSETS, _COUNTS, _TILE_SIDES = (273, 324), (279, 325), (322, 323)
 
 
 def check_parts(data: bytes | bytearray) -> None:
@@ -54,6 +59,8 @@ def check_parts(data: bytes | bytearray) -> None:
         _check_segments(data)
     elif data.startswith(_PNG):
         _check_chunks(data)
+    elif data[:4] in _TIFF:
+        _check_directory(data)
 
 
 def check_cost(image: Image.Image, data: bytes | bytearray, limit: int) -> None:
@@ -69,19 +76,24 @@ def check_cost(image: Image.Image, data: bytes | bytearray, limit: int) -> None:
     """
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {})  # of a TIFF
     pixels = image.width * image.height
-    scans, pieces = 0, 1
+    scans, pieces = 0, _pieces(tags, len(data))
+    if sum(size for _, size in pieces) > 2 * len(data):
+        raise ImageRefusal(
+            "image_too_large",
+            f"the {len(pieces)} strips or tiles of the TIFF share their bytes; save it again",
+        )
     if image.format in ("JPEG", "MPO"):
         scans = sum(marker == _START_OF_SCAN for marker, _, _ in _segments(data))
     elif image.info.get("compression") in ("jpeg", "tiff_jpeg"):
         # Each strip or tile is a JPEG of its own.
-        offsets = [tags.get(tag) for tag in (_STRIP_OFFSETS, _TILE_OFFSETS)]
-        pieces = max(len(each) if isinstance(each, tuple) else 1 for each in offsets)
-        scans = data.count(bytes([0xFF, _START_OF_SCAN]))
-    allowed = pieces * min(MAX_SCANS, max(1, MAX_SCANNED * limit // pixels))
+        mark = bytes([0xFF, _START_OF_SCAN])
+        scans = sum(data.count(mark, start, start + size) for start, size in pieces)
+    allowed = max(1, len(pieces)) * min(MAX_SCANS, max(1, MAX_SCANNED * limit // pixels))
     if scans > allowed:
         raise ImageRefusal(
             "image_too_large",
-            f"the picture is a JPEG of {scans} scans; the limit is {allowed}; save it again",
+            f"the picture is a JPEG of {scans} scans; the limit is {allowed}; save it again, not "
+            "as a progressive one",
         )
     if image.format == "BMP" and image.info.get("compression") in _RUN_LENGTH:
         runs = len(data) // 2
@@ -106,6 +118,46 @@ def _check_tiles(image: Image.Image, tags: Mapping[int, Any], size: int, limit: 
     if number * width * height > allowed:
         area = f"tiles of {width} x {height} ({number}): {number * width * height}"
         raise too_large(area, allowed)
+
+
+def _check_directory(data: bytes | bytearray) -> None:
+    """A TIFF's list of tags: each strip or tile that it counts is an object of Pillow's."""
+    order, wide = _TIFF[bytes(data[:4])]
+    # Numbers of 4 bytes, or of 8 (BigTIFF): the list's place; then how many, and each entry.
+    place, entry = (order + "I", order + "HHI") if wide == 4 else (order + "Q", order + "HHQ")
+    number, step = (order + "H", 12) if wide == 4 else (order + "Q", 20)
+    try:
+        (at,) = struct.unpack_from(place, data, wide)
+        (entries,) = struct.unpack_from(number, data, at)
+        at += struct.calcsize(number)
+        for index in range(min(entries, MAX_PARTS)):
+            tag, _, count = struct.unpack_from(entry, data, at + step * index)
+            if tag in _OFFSETS and count > MAX_PARTS:
+                raise _too_many("strips or tiles", MAX_PARTS)
+    except struct.error:
+        return  # cut short: Pillow says so
+
+
+def _pieces(tags: Mapping[int, Any], size: int) -> list[tuple[int, int]]:
+    """First byte and size of each strip or tile of a TIFF, as far as they are in the file.
+
+    One without a size may be all of it.
+    """
+    found = []
+    for offsets, counts in zip(_OFFSETS, _COUNTS, strict=True):
+        starts, sizes = (_numbers(tags.get(tag, ())) for tag in (offsets, counts))
+        sizes += [size] * (len(starts) - len(sizes))
+        found += [
+            (start, min(own, max(0, size - start)))
+            for start, own in zip(starts, sizes, strict=False)
+        ]
+    return found
+
+
+def _numbers(value: Any) -> list[int]:
+    """What a tag says as a list: Pillow gives a single number, several, or bytes."""
+    several = value if isinstance(value, tuple | bytes) else (value,)
+    return [number for number in several if isinstance(number, int)]
 
 
 def _check_segments(data: bytes | bytearray) -> None:

@@ -64,20 +64,38 @@ def colour_profile() -> bytes:
     return b"profile\0\0" + zlib.compress(bytes(1 << 20))
 
 
-def tiled_tiff(width: int, height: int, tiles: int = 1) -> bytes:
-    """Grey pixels, one a tile; a tile of width x height, which a few bytes inflate to, is all."""
+def tiled_tiff(width: int, height: int, tiles: int = 1, shared: bool = False) -> bytes:
+    """Grey tiles of width x height, which few bytes inflate to, in a row; one pixel of the last.
+
+    They may share their bytes.
+    """
     tile = zlib.compress(bytes(width * height))
     tags = [(256, (tiles - 1) * width + 1), (257, 1), (258, 8), (259, 8), (262, 1), (277, 1)]
     tags += [(322, width), (323, height)]
     at = 8 + 2 + 12 * (len(tags) + 2) + 4
     entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags]
-    lists = b""
-    for tag, value in ((324, at), (325, len(tile))):
-        place = at + len(tile) + len(lists)
-        entries.append(struct.pack("<HHII", tag, 4, tiles, value if tiles == 1 else place))
-        lists += struct.pack("<I", value) * tiles
+    step = 0 if shared else len(tile)
+    content, lists = (tile if shared else tile * tiles), b""
+    for tag, values in ((324, [at + step * n for n in range(tiles)]), (325, [len(tile)] * tiles)):
+        place = at + len(content) + len(lists)
+        entries.append(struct.pack("<HHII", tag, 4, tiles, values[0] if tiles == 1 else place))
+        lists += struct.pack(f"<{tiles}I", *values)
     head = b"II*\0" + struct.pack("<IH", 8, len(entries))
-    return head + b"".join(entries) + struct.pack("<I", 0) + tile + lists
+    return head + b"".join(entries) + struct.pack("<I", 0) + content + lists
+
+
+def striped_tiff(strips: int) -> bytes:
+    """A grey column of pixels, each a strip of its own."""
+    at = 8 + 2 + 12 * 9 + 4
+    head = b"II*\0" + struct.pack("<IH", 8, 9)
+    tags = [(256, 1), (257, strips), (258, 8), (259, 1), (262, 1)]
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags]
+    entries.append(struct.pack("<HHII", 273, 4, strips, at + strips))
+    entries += [struct.pack("<HHII", tag, 4, 1, 1) for tag in (277, 278)]
+    entries.append(struct.pack("<HHII", 279, 4, strips, at + 5 * strips))
+    places = struct.pack(f"<{strips}I", *range(at, at + strips))
+    sizes = struct.pack(f"<{strips}I", *[1] * strips)
+    return head + b"".join(entries) + bytes(4) + bytes(strips) + places + sizes
 
 
 def run_length_bmp(width: int, more: bytes = b"") -> bytes:
@@ -136,8 +154,13 @@ def broken() -> dict[str, tuple[bytes, int, str]]:
             "image_too_large",
         ),
         "tiff of one huge tile": (tiled_tiff(16_384, 16_384), 413, "image_too_large"),
-        "tiff of many large tiles": (tiled_tiff(16, 3_000_000, 3000), 413, "image_too_large"),
-        "run-length encoded bmp": (run_length_bmp(2_000_000), 413, "image_too_large"),
+        "tiff of one tile again and again": (
+            tiled_tiff(16, 3_000_000, 3000, shared=True),
+            413,
+            "image_too_large",
+        ),
+        "tiff of many strips": (striped_tiff(300_000), 413, "image_too_large"),
+        "run-length encoded bmp": (run_length_bmp(4_000_000), 413, "image_too_large"),
         "pdf": (encoded(picture(), "PDF"), 415, "image_format"),
         "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", 415, "image_format"),
         "postscript": (encoded(picture(), "EPS"), 415, "image_format"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import struct
+import zlib
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from tests.pictures import (
     picture,
     png_with,
     run_length_bmp,
+    striped_tiff,
     tiled_tiff,
 )
 from training.scenes import draw_scene, sample_scene
@@ -229,10 +231,12 @@ def test_a_jpeg_that_goes_over_its_area_without_end_is_refused():
     assert "scans; the limit is 64" in assert_refused(jpeg_of_scans(65), "image_too_large")
     assert_picture(load_image(jpeg_of_scans(64)), BLUE, RED)
     # A picture as large as is allowed, which 64 scans would keep busy for long: 2,400 pixels here.
-    assert_picture(load_image(jpeg_of_scans(16), max_pixels=2400), BLUE, RED)
-    assert "17 scans; the limit is 16" in assert_refused(
-        jpeg_of_scans(17), "image_too_large", max_pixels=2400
+    assert_picture(load_image(jpeg_of_scans(24), max_pixels=2400), BLUE, RED)
+    assert "25 scans; the limit is 24" in assert_refused(
+        jpeg_of_scans(25), "image_too_large", max_pixels=2400
     )
+    inks = encoded(picture().convert("CMYK"), "JPEG", progressive=True)
+    assert load_image(inks, max_pixels=2400).size == (60, 40)
 
 
 def test_what_stands_behind_a_jpeg_or_in_its_parts_is_no_scan():
@@ -284,16 +288,38 @@ def test_tiles_far_larger_than_their_picture_are_refused():
     assert "tiles of 2048 x 2048 (1): 4194304 pixels; the limit is 4000000" in message
     assert load_image(tiled_tiff(16, 16, 3000)).size == (16 * 2999 + 1, 1)
     # Each of these is as large as a picture may be.
-    message = assert_refused(tiled_tiff(16, 3_000_000, 3000), "image_too_large")
-    assert "tiles of 16 x 3000000 (3000): 144000000000 pixels; the limit is 100000000" in message
+    message = assert_refused(tiled_tiff(16, 3_000_000, 5), "image_too_large")
+    assert "tiles of 16 x 3000000 (5): 240000000 pixels; the limit is 100000000" in message
+
+
+def test_tiles_that_share_their_bytes_are_refused():
+    message = assert_refused(tiled_tiff(256, 256, 30, shared=True), "image_too_large")
+    assert "the 30 strips or tiles of the TIFF share their bytes" in message
+
+
+def test_strips_without_number_are_refused():
+    assert load_image(striped_tiff(10_000)).size == (1, 10_000)
+    assert "65536 strips or tiles" in assert_refused(striped_tiff(70_000), "image_too_large")
+
+
+def test_the_other_pages_of_a_tiff_are_not_looked_at():
+    pages = [picture()] * 70
+    data = encoded(picture(), "TIFF", compression="jpeg", save_all=True, append_images=pages)
+    assert data.count(b"\xff\xda") > 64
+    assert load_image(data).size == (60, 40)
+
+
+def test_a_png_with_a_long_packed_text_says_so():
+    text = png_with(b"zTXt", b"workflow\0\0" + zlib.compress(bytes(3 << 20)), 1)
+    assert "larger than 1 MB; save it without" in assert_refused(text, "image_too_large")
 
 
 def test_a_large_bmp_of_runs_is_refused():
-    assert load_image(run_length_bmp(1 << 20)).size == (1 << 20, 1)
-    message = assert_refused(run_length_bmp((1 << 20) + 1), "image_too_large")
-    assert "run-length encoded BMP of 1048577 pixels" in message
-    idle = run_length_bmp(60, b"\xff\x00" * (1 << 20))  # runs behind the end of the line
-    assert "the limit of each is 1048576" in assert_refused(idle, "image_too_large")
+    assert load_image(run_length_bmp(1920 * 1080)).size == (1920 * 1080, 1)
+    message = assert_refused(run_length_bmp((1 << 21) + 1), "image_too_large")
+    assert "run-length encoded BMP of 2097153 pixels" in message
+    idle = run_length_bmp(60, b"\xff\x00" * (1 << 21))  # runs behind the end of the line
+    assert "the limit of each is 2097152" in assert_refused(idle, "image_too_large")
 
 
 @settings(max_examples=150, deadline=None)
