@@ -6,11 +6,11 @@ inherit it: workers that outlive a killed run by seconds must not keep the next 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -24,11 +24,21 @@ def locked(folder: Path) -> TextIO:
     """Make a folder, if there is none, for this process alone until it closes the file or ends.
 
     Raises:
-        Refusal: Another process works there.
+        Refusal: Another process works there, or it holds what none of them left.
     """
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+")
+        if _holds_something_else(folder):
+            raise Refusal(
+                f"{folder} is where this command works before it is done, and holds something "
+                "else, which would be lost; move it away"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = (folder / LOCK).open("a+")
+        except (FileNotFoundError, FileExistsError):
+            if folder.exists() and not folder.is_dir():
+                raise Refusal(f"{folder} is in the way of this command; move it") from None
+            continue  # a run ended just now and took its folder along
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
@@ -43,28 +53,50 @@ def locked(folder: Path) -> TextIO:
             file.write(str(os.getpid()))
             file.flush()
             return file
-        file.close()  # a run ended just now and took its folder along, with the file locked here
+        file.close()  # a run ended just now, with the file locked here
 
 
-@contextmanager
+def remove_locked(folder: Path) -> None:
+    """Remove a folder that this process has locked, the lock last: nobody begins there before."""
+    _clear(folder)
+    (folder / LOCK).unlink()
+    with contextlib.suppress(OSError):  # somebody has begun there by now
+        folder.rmdir()
+
+
+@contextlib.contextmanager
 def working_folder(folder: Path) -> Iterator[Path]:
     """An empty folder for this process alone, which is gone when the block ends.
 
     What a killed run left in it is cleared away first.
 
     Raises:
-        Refusal: Another process works there.
+        Refusal: As of `locked`.
     """
-    with closing(locked(folder)):
+    with contextlib.closing(locked(folder)):
         try:
-            for left in folder.iterdir():
-                if left.is_dir() and not left.is_symlink():
-                    shutil.rmtree(left)
-                elif left.name != LOCK:
-                    left.unlink()
+            _clear(folder)
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_locked(folder)
+
+
+def _holds_something_else(folder: Path) -> bool:
+    """Whether there is something in it and no lock, which comes first there and goes last."""
+    try:
+        names = {each.name for each in folder.iterdir()}
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return bool(names) and LOCK not in names
+
+
+def _clear(folder: Path) -> None:
+    """Remove everything in it but the lock."""
+    for each in folder.iterdir():
+        if each.is_dir() and not each.is_symlink():
+            shutil.rmtree(each)
+        elif each.name != LOCK:
+            each.unlink()
 
 
 def _is_at(file: TextIO, path: Path) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from model.locked_folder import locked
+from model.locked_folder import locked, remove_locked
 from model.refusal import Refusal
 
 
@@ -27,7 +27,7 @@ def whole_folder(target: str | Path, *marks: str) -> Iterator[Path]:
     Raises:
         Refusal: `target` holds something else, or another process is about to replace it.
     """
-    target = Path(target)
+    target = Path(os.path.realpath(target))  # what a link leads to, not the link, is replaced
     partial = target.with_name(target.name + ".partial")
     new, old = partial / "new", partial / "old"
     with closing(locked(partial)):
@@ -42,15 +42,13 @@ def whole_folder(target: str | Path, *marks: str) -> Iterator[Path]:
             new.rename(target)
         finally:
             _put_back(old, target)
-            shutil.rmtree(partial, ignore_errors=True)
+            remove_locked(partial)
 
 
 def _put_back(old: Path, target: Path) -> None:
     """Put the older folder back if nothing took its place, or else remove it."""
-    if os.path.lexists(old) and not target.exists():
+    if old.exists() and not target.exists():
         old.rename(target)
-    elif old.is_symlink():  # what it leads to is somebody else's
-        old.unlink()
     elif old.exists():
         shutil.rmtree(old)
 

@@ -23,7 +23,9 @@ class FileServer:
         shift: How far from what was asked a range begins.
         cuts: For each coming GET, after how many bytes the connection is reset.
         answers: For each coming request, a status to answer with instead.
-        pause: Seconds between blocks of 64 kB.
+        redirect: Where every request is sent instead.
+        pause: Seconds before each block of 64 kB.
+        stall: Blocks of each answer before one that comes a second later.
         sized: Whether the size is told.
         asked: Method, path and range of every request so far.
         address: Where it listens.
@@ -35,7 +37,9 @@ class FileServer:
     shift: int = 0
     cuts: list[int] = dataclasses.field(default_factory=list)
     answers: list[int] = dataclasses.field(default_factory=list)
+    redirect: str | None = None
     pause: float = 0.0
+    stall: int | None = None
     sized: bool = True
     asked: list[tuple[str, str, str | None]] = dataclasses.field(default_factory=list)
     address: str = ""
@@ -58,6 +62,11 @@ def file_server() -> Iterator[FileServer]:
             state.asked.append((self.command, self.path, wanted))
             if state.answers:
                 self.send_error(state.answers.pop(0))
+                return
+            if state.redirect is not None:
+                self.send_response(302)
+                self.send_header("Location", state.redirect)
+                self.end_headers()
                 return
             if self.path not in state.files:
                 self.send_error(404)
@@ -82,8 +91,8 @@ def file_server() -> Iterator[FileServer]:
             end = state.cuts.pop(0) if state.cuts else len(body)
             try:
                 for start in range(0, min(end, len(body)), 1 << 16):
+                    time.sleep(1.0 if state.stall == start >> 16 else state.pause)
                     self.wfile.write(body[start : min(start + (1 << 16), end)])
-                    time.sleep(state.pause)
             except ConnectionError:  # the client was killed
                 return
             if end < len(body):

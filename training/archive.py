@@ -56,6 +56,8 @@ def archive(artifact: Path, out: Path, name: str = "clipcap", version: str = "1.
             f"{artifact} has no {' and no '.join(missing)}; "
             "export a captioner first: python -m training.export"
         )
+    if out.is_dir():
+        raise Refusal(f"{out} is a folder; give the .mar file that is to be written")
     with working_folder(out.absolute().with_name(out.name + ".partial")) as folder:
         packed = _pack(artifact, folder, name, version)
         rewritten = folder / "rewritten.mar"

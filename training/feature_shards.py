@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from model.locked_folder import locked
+from model.locked_folder import locked, remove_locked
 from model.refusal import Refusal
 from model.whole_folder import check_replaceable
 from training.feature_file import EncoderIdentity, shard_file
@@ -194,14 +194,14 @@ def writing_features(
     Raises:
         Refusal: Another run writes there, or the folder holds something else.
     """
-    folder = Path(folder)
+    folder = Path(os.path.realpath(folder))  # what a link leads to, not the link, is replaced
     check_replaceable(folder, "encoder.json")
     work = folder.with_name(folder.name + ".partial")
     with contextlib.closing(locked(work)):
         writer = FeatureWriter(work, encoder, made_of)
         yield writer
         writer.finish(folder)
-        shutil.rmtree(work)
+        remove_locked(work)
 
 
 def _force(file: BinaryIO) -> None:

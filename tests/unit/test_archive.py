@@ -39,6 +39,11 @@ def test_it_holds_what_serving_needs_and_no_more(tiny_archive: Path):
     assert not any(name.startswith(("training/", "client/")) for name in names)
 
 
+def test_a_folder_in_the_archive_s_place_is_refused(tiny_artifact: Path, tmp_path: Path):
+    with pytest.raises(Refusal, match=r"is a folder; give the \.mar file"):
+        archive(tiny_artifact, tmp_path)
+
+
 def test_an_incomplete_artifact_is_refused(tiny_artifact: Path, tmp_path: Path):
     shutil.copytree(tiny_artifact, tmp_path / "artifact")
     (tmp_path / "artifact" / "tokenizer.json").unlink()

@@ -187,8 +187,11 @@ def test_a_killed_download_goes_on_and_ends_byte_equal(server: FileServer, tmp_p
 
 def test_a_killed_unpacking_leaves_no_half_data_set(server: FileServer, tmp_path: Path):
     make(server, tmp_path)
-    (tmp_path / "coco").rename(tmp_path / "coco.partial")  # as a killed process leaves it
-    (tmp_path / "coco.partial" / "images" / "rest.jpg").write_bytes(b"rest")
+    killed = tmp_path / "coco.partial"
+    killed.mkdir()
+    (killed / "lock").touch()
+    (tmp_path / "coco").rename(killed / "new")
+    (killed / "new" / "images" / "rest.jpg").write_bytes(b"rest")
     data = make(server, tmp_path)
     assert_whole(data)
     assert not (data.root / "images" / "rest.jpg").exists()
@@ -234,7 +237,9 @@ def test_a_killed_unpacking_does_not_count_as_a_full_disk(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     make(server, tmp_path)
-    killed = tmp_path / "coco.partial" / "captions.json"
+    killed = tmp_path / "coco.partial" / "new" / "captions.json"
+    killed.parents[1].mkdir()
+    (killed.parents[1] / "lock").touch()
     (tmp_path / "coco").rename(killed.parent)
 
     def usage(_: Path) -> object:

@@ -111,6 +111,16 @@ def test_a_silent_server_is_left(
         fetch(server, tmp_path)
 
 
+def test_what_came_before_a_silence_is_kept(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "SILENCE", 0.2)
+    server.stall = 8  # half a megabyte of each connection comes
+    fetch(server, tmp_path)
+    assert len(ranges(server)) > 4  # more than one may give nothing
+    assert (tmp_path / "down" / "a.zip").read_bytes() == server.files["/a.zip"]
+
+
 @pytest.mark.parametrize("change", ["etag", "size", "both"])
 def test_a_file_that_changed_since_starts_anew(server: FileServer, tmp_path: Path, change: str):
     server.cuts = [1_200_000, 0, 0, 0, 0]
@@ -172,13 +182,23 @@ def test_a_server_that_tells_no_size_is_refused(server: FileServer):
         look_up(f"{server.address}/a.zip")
 
 
+@pytest.mark.parametrize("place", ["http://[::1/x", f"http://{'a' * 70}.org/x"])
+def test_a_redirect_to_no_address_is_refused(
+    place: str, server: FileServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(server, "redirect", place)
+    with pytest.raises(Refusal, match="leads to, no address") as caught:
+        look_up(f"{server.address}/a.zip")
+    assert len(str(caught.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [
         ("ftp://host/a.zip", "must begin with http:// or https://"),
         ("a.zip", "must begin with http:// or https://"),
         ("file:///etc/passwd", "must begin with http:// or https://"),
-        ("http://host name/a.zip", "is no address"),
+        ("http://host name/a.zip", "is, or leads to, no address"),
         ("http://127.0.0.1:1/a.zip", "gave nothing in 4 tries .*refused"),
     ],
 )

@@ -149,6 +149,47 @@ def test_a_shard_cut_short_is_a_fault_wherever_it_ends(tmp_path: Path, keep: int
         assert data.captions[1] == ["a boat"]
 
 
+@pytest.mark.parametrize(
+    "size",
+    [
+        b"\xff" * 10 + b"\xfe\0",  # base 256: minus 512, which leads back to the same header
+        b"\x80" + b"\xff" * 11,  # more than any file has
+    ],
+)
+def test_sizes_that_cannot_be_are_a_fault(tmp_path: Path, size: bytes):
+    file = pack(
+        tmp_path / "shards" / "0.tar", [*captioned("0", "a boat"), *captioned("1", "a cat")]
+    )
+    data = bytearray(file.read_bytes())
+    header = data.index(b"1.png\0")
+    data[header + 124 : header + 136] = size
+    data[header + 148 : header + 156] = b" " * 8
+    data[header + 148 : header + 156] = b"%06o\0 " % sum(data[header : header + 512])
+    file.write_bytes(data)
+    with pytest.raises(Refusal, match=r"damaged or compressed behind [01] \(.*\); give"):
+        make(tmp_path, ALL_TRAIN)
+
+
+def test_names_that_cannot_be_printed_are_cut(tmp_path: Path):
+    long, odd = "x" * 5000, "a\nb"
+    pack(tmp_path / "shards" / "0.tar", [(f"{long}.png", PNG), (f"{odd}.png", PNG)])
+    with pytest.raises(Refusal, match=r"'a\\nb': has no caption") as caught:
+        make(tmp_path, ALL_TRAIN)
+    assert "x" * 200 + "…: has no caption" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_two_pictures_of_one_name_are_a_fault(tmp_path: Path):
+    pack(tmp_path / "shards" / "0.tar", [("0.png", PNG), *captioned("0", "a boat")])
+    with pytest.raises(Refusal, match=r"0: has two \.png"):
+        make(tmp_path, ALL_TRAIN)
+
+
+def test_more_shards_than_anybody_has_are_refused(tmp_path: Path):
+    with pytest.raises(Refusal, match="1000000001 tar files; the limit is 1000000"):
+        make(tmp_path, ALL_TRAIN, shards=str(tmp_path / "{0..1000000000}.tar"))
+
+
 def test_a_compressed_shard_is_a_fault(tmp_path: Path):
     whole = pack(tmp_path / "plain.tar", captioned("0", "a boat"))
     (tmp_path / "shards").mkdir()

@@ -98,8 +98,58 @@ def test_an_interruption_at_any_step_leaves_the_older_or_the_newer(
         assert (target / "mark").read_text() in ("older", "newer")
 
 
+def test_a_folder_of_the_name_that_is_worked_in_is_left_alone(tmp_path: Path):
+    mine = tmp_path / "out.partial" / "photo.jpg"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(Refusal, match=r"out.partial is where .* holds something else"):
+        write_newer(tmp_path / "out")
+    assert mine.read_text() == "mine"
+    (tmp_path / "file.partial").write_text("mine")
+    with pytest.raises(Refusal, match=r"file.partial is in the way"):
+        write_newer(tmp_path / "file")
+
+
+def test_what_a_link_leads_to_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    older(tmp_path / "disk")
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing yet")
+    for name, place in (("link", "disk"), ("dangling", "nothing yet")):
+        write_newer(tmp_path / name)
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / place / "mark").read_text() == "newer"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_newer(Path("."))
+    assert (tmp_path / "here" / "mark").read_text() == "newer"
+
+
+def test_many_processes_one_after_the_other_never_see_each_other_s_files(tmp_path: Path):
+    code = (
+        "import pathlib, sys, time\n"
+        "from model.refusal import Refusal\n"
+        "from model.whole_folder import whole_folder\n"
+        "end = time.monotonic() + 1.5\n"
+        "while time.monotonic() < end:\n"
+        "    try:\n"
+        f"        with whole_folder({str(tmp_path / 'out')!r}, 'mark') as folder:\n"
+        "            for name in ('mark', 'a', 'b'):\n"
+        "                (folder / name).write_text(sys.argv[1])\n"
+        "            assert {each.read_text() for each in folder.iterdir()} == {sys.argv[1]}\n"
+        "    except Refusal as refusal:\n"
+        "        assert 'another run' in str(refusal), refusal\n"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, name], cwd=ROOT, stderr=subprocess.PIPE)
+        for name in "123"
+    ]
+    assert [process.communicate()[1] for process in running] == [b""] * 3
+    assert len({each.read_text() for each in (tmp_path / "out").iterdir()}) == 1
+
+
 def test_what_a_killed_run_took_away_is_put_back(tmp_path: Path):
     (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "lock").touch()
     older(tmp_path / "out.partial" / "old")
     (tmp_path / "out.partial" / "new").mkdir()
     with pytest.raises(OSError, match="disk"), whole_folder(tmp_path / "out", "mark"):

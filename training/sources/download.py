@@ -143,7 +143,7 @@ def _fetch_rest(remote: Remote, part: Path, progress: Callable[[int], object]) -
         if now != remote:
             raise Refusal(f"{remote.url} changed during the download; run the command again")
         with part.open("ab" if resumed else "wb") as content:
-            while chunk := response.read(CHUNK):
+            while chunk := response.read1(CHUNK):  # whatever came, before the line is lost
                 content.write(chunk)
                 progress(content.tell())
     if (size := part.stat().st_size) != remote.size:
@@ -157,11 +157,11 @@ def _patiently(act: Callable[[], T], url: str, size: Callable[[], int]) -> T:
         try:
             return act()
         except urllib.error.HTTPError as error:
-            reason = f"{error.code} {error.reason}"
+            reason = " ".join(f"{error.code} {error.reason}".split())
             if error.code not in PASSING:
                 raise Refusal(f"{url} answers {reason}; correct the address") from None
-        except http.client.InvalidURL as error:
-            raise Refusal(f"{url!r} is no address: {error}") from None
+        except (http.client.InvalidURL, ValueError) as error:  # of the file or of a redirect
+            raise Refusal(f"{url!r} is, or leads to, no address: {error}") from None
         except _LOST as error:
             reason = str(getattr(error, "reason", error)) or type(error).__name__
         now = size()
@@ -186,7 +186,7 @@ def _open(url: str, method: str, headers: Mapping[str, str] | None = None) -> An
 
 
 def _remote(url: str, headers: Any, size: str | None) -> Remote:
-    if size is None or not size.isdecimal():
+    if size is None or not size.isdecimal() or len(size) > 18:
         raise Refusal(f"{url} comes without its size; take it from a server that tells it")
     return Remote(url, int(size), headers.get("ETag") or headers.get("Last-Modified"))
 

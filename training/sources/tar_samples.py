@@ -25,6 +25,8 @@ from training.sources.fields import clean_text
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 #: Bytes of a caption file at most; a larger one is no caption.
 MAX_CAPTION = 1_000_000
+#: Letters of a name that are printed.
+SHOWN = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,7 @@ def read_samples(file: Path, faults: list[str]) -> list[Sample]:
                 raise ValueError("another sample of the shard has this key")
             samples[key] = _sample(key, members)
         except ValueError as error:
-            faults.append(f"{file}: {key}: {error}")
+            faults.append(f"{file}: {shown(key)}: {error}")
         seen.add(key)
     return list(samples.values())
 
@@ -67,10 +69,13 @@ _Members = dict[str, tuple[tarfile.TarInfo, bytes]]
 
 def _grouped(file: Path, faults: list[str]) -> Iterator[tuple[str, _Members]]:
     """Neighbouring files of the same key, in order."""
-    last, members = "", {}
+    last, members, behind = "", {}, 0
     try:
         with tarfile.open(file, "r:") as tar:
             for member in tar:
+                if member.size < 0 or member.offset < behind:
+                    raise tarfile.ReadError(f"an entry at byte {member.offset} leads back")
+                behind = member.offset_data
                 folder, _, base = member.name.rpartition("/")
                 stem, _, extension = base.partition(".")
                 if not member.isreg() or not stem:  # folders, links, hidden files
@@ -80,19 +85,28 @@ def _grouped(file: Path, faults: list[str]) -> Iterator[tuple[str, _Members]]:
                     yield last, members
                     members = {}
                 last = key
-                members["." + extension.lower()] = (member, _content(tar, member))
+                kind = "." + extension.lower()
+                if kind in members:
+                    faults.append(f"{file}: {shown(key)}: has two {shown(kind)}; the last is taken")
+                members[kind] = (member, _content(tar, member))
             assert tar.fileobj
             tar.fileobj.seek(tar.offset)
             # tarfile takes a damaged or missing header behind the first for the end.
             if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError(f"no end is marked at byte {tar.offset}")
-    except tarfile.TarError as error:
-        after = f" behind {last}" if last else ""
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        after = f" behind {shown(last)}" if last else ""
         faults.append(
             f"{file}: cut short, damaged or compressed{after} ({error}); give a whole .tar"
         )
     if members:
         yield last, members
+
+
+def shown(name: str) -> str:
+    """A name as it may be printed, whatever a tar file says it is."""
+    text = name if name.isprintable() else repr(name)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -127,6 +141,8 @@ def _sample(key: str, members: _Members) -> Sample:
     if len(set(captions)) < len(captions):
         raise ValueError("has the same caption twice")
     picture, _ = members[pictures[0]]
+    if picture.issparse():
+        raise ValueError(f"{pictures[0]} is stored in pieces; pack it again without --sparse")
     return Sample(key, picture.name, picture.offset_data, picture.size, captions)
 
 

@@ -26,6 +26,9 @@ from training.sources.splits import check_shares, drawn_split
 from training.sources.tar_samples import read_samples
 from training.tar_picture import TarPicture
 
+#: Names that {00000..99999} may stand for.
+MAX_SHARDS = 1_000_000
+
 
 def prepare(settings: WebDataset) -> None:
     """Check the shards and make their data set in place of an older one.
@@ -87,6 +90,11 @@ def _expanded(pattern: str) -> Iterator[str]:
         yield pattern
         return
     first, last = braces.groups()
+    if int(last) - int(first) >= MAX_SHARDS:
+        raise Refusal(
+            f"webdataset.shards is {pattern}: {int(last) - int(first) + 1} tar files; the limit is "
+            f"{MAX_SHARDS}"
+        )
     for number in range(int(first), int(last) + 1):
         name = f"{pattern[: braces.start()]}{number:0{len(first)}d}{pattern[braces.end() :]}"
         yield from _expanded(name)
