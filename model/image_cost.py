@@ -59,7 +59,7 @@ def check_parts(data: bytes | bytearray) -> None:
         _check_segments(data)
     elif data.startswith(_PNG):
         _check_chunks(data)
-    elif data[:4] in _TIFF:
+    elif bytes(data[:4]) in _TIFF:
         _check_directory(data)
 
 

@@ -48,9 +48,10 @@ def assert_picture(image: Image.Image, top_left: tuple[int, ...], bottom_right: 
         assert max(abs(a - b) for a, b in zip(seen, expected, strict=True)) <= 6, near
 
 
+@pytest.mark.parametrize("held", [bytes, bytearray])
 @pytest.mark.parametrize("format_", FORMATS)
-def test_every_accepted_format_is_decoded(format_: str):
-    assert_picture(load_image(encoded(picture(), format_)), BLUE, RED)
+def test_every_accepted_format_is_decoded(format_: str, held: type[bytes | bytearray]):
+    assert_picture(load_image(held(encoded(picture(), format_))), BLUE, RED)
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr"])
