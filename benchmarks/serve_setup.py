@@ -126,7 +126,7 @@ def serving(archive: Path, values: Values) -> Iterator[tuple[TorchServe, dict[st
     config = derived_config(folder / "config.properties", on_free_ports())
     server = TorchServe(folder, packed, config)
     begin = time.monotonic()
-    server.start()  # its errors name logs in the folder, which then stays
+    server.start()
     try:
         took = {"ready_seconds": round(time.monotonic() - begin, 2)}
         memory = [resident(worker) for worker in server.workers()]
@@ -134,7 +134,7 @@ def serving(archive: Path, values: Values) -> Iterator[tuple[TorchServe, dict[st
         yield server, took
     finally:
         server.stop()
-        shutil.rmtree(folder)
+    shutil.rmtree(folder)  # not after an error: the logs in it tell more
 
 
 def resident(process: int) -> tuple[float, float]:
