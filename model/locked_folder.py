@@ -18,6 +18,8 @@ from model.refusal import Refusal
 
 #: The file in the folder that is locked; it holds the process id of whoever did.
 LOCK = "lock"
+#: Times in a row that other runs may take the folder along: after these it is something else.
+TRIES = 100
 
 
 def locked(folder: Path) -> TextIO:
@@ -26,6 +28,7 @@ def locked(folder: Path) -> TextIO:
     Raises:
         Refusal: Another process works there, or it holds what none of them left.
     """
+    tries = 0
     while True:
         if _holds_something_else(folder):
             raise Refusal(
@@ -36,8 +39,11 @@ def locked(folder: Path) -> TextIO:
             folder.mkdir(parents=True, exist_ok=True)
             file = (folder / LOCK).open("a+")
         except (FileNotFoundError, FileExistsError):
-            if folder.exists() and not folder.is_dir():
+            if os.path.lexists(folder) and not folder.is_dir():
                 raise Refusal(f"{folder} is in the way of this command; move it") from None
+            tries += 1
+            if tries == TRIES:
+                raise
             continue  # a run ended just now and took its folder along
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

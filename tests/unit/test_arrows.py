@@ -43,6 +43,10 @@ def imports_of(file: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, str(node.module)
 
 
+def test_every_room_is_known_here():
+    assert {file.parent.name for file in ROOT.glob("*/__init__.py")} == ROOMS
+
+
 @pytest.mark.parametrize("room", sorted(MAY_IMPORT))
 def test_a_room_imports_only_the_rooms_it_may_know(room: str):
     assert files_of(room)

@@ -47,6 +47,7 @@ def test_every_setting_is_a_setting():
     pattern = rf"experiment=[a-z-]+|({blocks})\.[a-z0-9_.]+="
     overrides = [word for word in words if re.match(pattern, word)]
     assert any(word.startswith("experiment=") for word in overrides)
+    assert len([word for word in overrides if not word.startswith("experiment=")]) >= 5
     assert len(overrides) >= 5
     load_config(overrides)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from model.locked_folder import working_folder
 from model.refusal import Refusal
 from model.whole_folder import whole_folder
 
@@ -106,8 +107,12 @@ def test_a_folder_of_the_name_that_is_worked_in_is_left_alone(tmp_path: Path):
         write_newer(tmp_path / "out")
     assert mine.read_text() == "mine"
     (tmp_path / "file.partial").write_text("mine")
-    with pytest.raises(Refusal, match=r"file.partial is in the way"):
-        write_newer(tmp_path / "file")
+    (tmp_path / "link.partial").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(Refusal, match=rf"{name}.partial is in the way"):
+            write_newer(tmp_path / name)
+    with pytest.raises(FileExistsError), working_folder(tmp_path / "link.partial" / "below"):
+        pytest.fail("it began")
 
 
 def test_what_a_link_leads_to_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
