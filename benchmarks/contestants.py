@@ -28,11 +28,11 @@ from benchmarks.machine import dtypes
 from benchmarks.original import Original
 from benchmarks.real_size import random_checkpoint, real_size_checkpoint
 from model.artifact import Artifact
-from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
+from model.export import export_torchscript
+from model.layers.precision import available
+from model.network.captioner import ClipCap
 from model.options import GenerationOptions
-from model.precision import available
-from model.torchscript import export_torchscript
 
 #: What `--only` chooses from.
 GROUPS = ("ours", "hf", "original", "blip", "openvino", "int8", "compile")

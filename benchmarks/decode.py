@@ -42,7 +42,7 @@ from benchmarks.machine import ROOT, machine, results_folder
 from benchmarks.own_process import OwnProcess
 from benchmarks.scaling import draw_scaling, scaling
 from benchmarks.target import target_table
-from model.precision import available
+from model.layers.precision import available
 from model.refusal import Refusal
 from training.command import command
 

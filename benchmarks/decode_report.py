@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.table import Table
 from benchmarks.target import Target
-from model.precision import PRECISIONS
+from model.layers.precision import PRECISIONS
 
 COLOURS = {"ours": "#1f6f78", "Hugging": "#d98e4a", "BLIP-base": "#c9b890", "original": "#444444"}
 

@@ -35,8 +35,8 @@ from benchmarks.converted_step import (
 from benchmarks.machine import dtypes
 from model.artifact import as_written
 from model.checkpoint import Checkpoint
-from model.decoder import Cache
-from model.precision import available, rough
+from model.layers.precision import available, rough
+from model.network.decoder import Cache
 
 
 @functools.cache

@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from model.captioner import ClipCap
-from model.published import read_published
+from model.export import build_search
+from model.network.captioner import ClipCap
+from model.pretrained.published import read_published
 from model.refusal import Refusal
-from model.torchscript import build_search
 
 LOGIT_TOLERANCE = 1e-4
 #: Logits closer than this are in another order on another processor.

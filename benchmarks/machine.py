@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import transformers
 
-from model.precision import why_not
+from model.layers.precision import why_not
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-from model.captioner import ClipCap
 from model.config import CaptionerConfig, MapperConfig
-from model.memory import give_back
+from model.layers.memory import give_back
+from model.network.captioner import ClipCap
 from training.caption_data import CaptionDataModule, TokenizedCaptions
 from training.captioner_module import CaptionerModule
 from training.command import command

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import transformers
 
-from model.memory import give_back
+from model.layers.memory import give_back
 
 
 class OwnProcess:

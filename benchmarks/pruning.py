@@ -31,9 +31,9 @@ from benchmarks.own_process import OwnProcess
 from benchmarks.real_size import VOCABULARY, real_size_checkpoint
 from benchmarks.table import Table
 from model.checkpoint import Checkpoint
-from model.precision import PRECISIONS
+from model.export import unexported
+from model.layers.precision import PRECISIONS
 from model.refusal import Refusal
-from model.torchscript import unexported
 from training.command import command
 from training.config import load_config
 from training.dataset import CaptionDataset

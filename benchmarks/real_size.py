@@ -17,12 +17,12 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import CLIPVisionConfig, GPT2Config
 
-from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
 from model.config import CaptionerConfig, MapperConfig
-from model.image import Preprocessing
+from model.image.decode import Preprocessing
+from model.network.captioner import ClipCap
 from model.options import GenerationOptions
-from model.published import CLIP_MEAN, CLIP_STD
+from model.pretrained.published import CLIP_MEAN, CLIP_STD
 
 VOCABULARY = 50257
 END = "<|endoftext|>"

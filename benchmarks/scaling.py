@@ -18,8 +18,8 @@ from rich.progress import track
 
 from benchmarks.contestants import artifact_of, ours
 from benchmarks.pictures import draw_pictures
-from model.image import load_image, to_pixels
-from model.precision import available
+from model.image.decode import load_image, to_pixels
+from model.layers.precision import available
 
 #: What is varied, its sizes, and (batch, beams, tokens) otherwise.
 SWEEPS: dict[str, tuple[tuple[int, ...], tuple[int, int, int]]] = {

@@ -50,7 +50,7 @@ from benchmarks.target import target_table
 from client import CaptionError
 from deploy.torchserve import CONFIG, ServeError, read_properties
 from handler.caption_settings import cores
-from model.precision import PRECISIONS, available
+from model.layers.precision import PRECISIONS, available
 from model.refusal import Refusal
 from training.command import command
 

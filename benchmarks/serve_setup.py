@@ -25,9 +25,9 @@ import yaml
 from benchmarks.real_size import real_size_checkpoint
 from deploy.torchserve import WAITING, TorchServe, derived_config, on_free_ports
 from handler.caption_settings import cores
+from model.export import export_torchscript
 from model.options import GenerationOptions
 from model.refusal import Refusal
-from model.torchscript import export_torchscript
 from training.archive import PACKED, ROOT, archive
 
 #: Forced: how long random captions are shall not decide how long they take.
@@ -68,7 +68,7 @@ def make_archive(folder: Path, precision: str, tiny: bool) -> Path:
 
     Args:
         folder: Where archives are kept.
-        precision: One of `model.precision.PRECISIONS`.
+        precision: One of `model.layers.precision.PRECISIONS`.
         tiny: A captioner of a few megabytes instead of one of real size.
     """
     out = folder / f"{'tiny' if tiny else 'real'}-{precision}" / "clipcap.mar"

@@ -20,7 +20,7 @@ from benchmarks.scaling import CLIFF, usual_of
 from benchmarks.serve_tables import page as serving_page
 from benchmarks.table import Table, put_between_marks
 from benchmarks.target import compared
-from model.precision import PRECISIONS
+from model.layers.precision import PRECISIONS
 from model.refusal import Refusal
 from training.command import command
 

@@ -26,8 +26,8 @@ from handler.caption_reply import PHRASES, Failure, reply_body, to_json
 from handler.lanes import Lanes
 from handler.request_fields import is_describe, is_rest, parse_request
 from model.artifact import Artifact, Caption
-from model.image import load_image, to_pixels
-from model.image_refusal import FORMATS, ImageRefusal
+from model.image.decode import load_image, to_pixels
+from model.image.refusals import FORMATS, ImageRefusal
 from model.options import LIMITS
 from model.refusal import Refusal
 

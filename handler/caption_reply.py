@@ -14,7 +14,7 @@ from typing import Any
 
 from handler.caption_request import CaptionRequest, Form, RequestRefusal
 from model.artifact import Caption
-from model.image_refusal import ImageRefusal
+from model.image.refusals import ImageRefusal
 from model.options import BadOption, UnknownOption
 from model.refusal import Refusal
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from model.image import MAX_PIXELS
+from model.image.decode import MAX_PIXELS
 from model.refusal import Refusal
 
 #: Where a container's share of the processor stands (Linux, cgroup 2).

@@ -5,6 +5,6 @@ Reading order: `config`, `mapper`, `captioner` (training's view), `vision_transf
 (others' weights).
 """
 
-from model.torchvision_operators import declare_operators
+from model.pretrained.torchvision_operators import declare_operators
 
 declare_operators()  # before anything imports transformers

@@ -1,6 +1,6 @@
 """The artifact as a server loads it: `captioner.pt`, `captioner.json`, `tokenizer.json`.
 
-`captioner.pt` is one TorchScript file (written by `model.torchscript`); `captioner.json` says
+`captioner.pt` is one TorchScript file (written by `model.export`); `captioner.json` says
 everything else a server must know. Needs torch, Pillow and tokenizers only.
 
 Axes: B batch, D CLIP width, S image side, P image patches, M captions an image.
@@ -22,11 +22,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from model.image import Preprocessing
-from model.int8_linear import hush
-from model.memory import give_back, map_parameters
+from model.image.decode import Preprocessing
+from model.layers.int8_linear import hush
+from model.layers.memory import give_back, map_parameters
+from model.layers.precision import why_not
 from model.options import BadOption, GenerationOptions
-from model.precision import why_not
 from model.refusal import Refusal
 from model.tokenizer import load_tokenizer
 

@@ -24,8 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from model.captioner import ClipCap
 from model.config import CaptionerConfig
+from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.tokenizer import load_tokenizer

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from model.image import Preprocessing
+from model.image.decode import Preprocessing
 from model.refusal import Refusal
 
 #: Layers of a model at most: each is built before it is known whether the weights have it.
@@ -46,7 +46,7 @@ class CaptionerConfig:
     """Everything needed to rebuild a captioner around its weights.
 
     Attributes:
-        clip: What `model.encoder.build_encoder` makes the encoder of: Hugging Face's
+        clip: What `model.network.encoder.build_encoder` makes the encoder of: Hugging Face's
             `CLIPVisionConfig` or `SiglipVisionConfig` as a dictionary, or the sizes of open_clip's
             ResNet; None for a captioner that was published without its encoder and takes features
             only.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # Before torch is imported: threads that wait sleep, so that tests stay quick on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import model  # noqa: E402, F401 - goes before transformers: see `model.torchvision_operators`
+import model  # noqa: E402, F401 - goes before transformers: see `model.pretrained.torchvision_operators`
 
 
 @pytest.fixture(scope="session")
@@ -22,10 +22,10 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder. Its weights are large enough for pictures to get different captions."""
     import torch
 
-    from model.captioner import ClipCap
     from model.checkpoint import Checkpoint
     from model.config import CaptionerConfig, MapperConfig
-    from model.image import Preprocessing
+    from model.image.decode import Preprocessing
+    from model.network.captioner import ClipCap
     from model.options import GenerationOptions
     from training.tokenizer import train_tokenizer
 
@@ -64,7 +64,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_artifact(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The artifact folder exported from `tiny_checkpoint`."""
-    from model.torchscript import export_torchscript
+    from model.export import export_torchscript
 
     folder = tmp_path_factory.mktemp("tiny") / "artifact"
     export_torchscript(tiny_checkpoint, folder)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.original import Original
-from model.mapper import MLPMapper, TransformerMapper
+from model.network.mapper import MLPMapper, TransformerMapper
 
 CASES, LIMIT, BEAMS, STOP = 24, 16, 5, 13
 #: How much larger the stop token is written than others, so that captions end at all.

@@ -24,8 +24,8 @@ from transformers import (
 )
 
 from model.config import CaptionerConfig, MapperConfig
-from model.image import Preprocessing
-from model.preprocessor_config import write_preprocessing
+from model.image.decode import Preprocessing
+from model.pretrained.preprocessor_config import write_preprocessing
 from training.tokenizer import END, START, train_tokenizer
 
 needs_open_clip = pytest.mark.skipif(

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.captioner import ClipCap
 from model.config import CaptionerConfig, MapperConfig
-from model.image import Preprocessing
-from model.published import FULL_STOP_ID
+from model.image.decode import Preprocessing
+from model.network.captioner import ClipCap
+from model.pretrained.published import FULL_STOP_ID
 
 HALF = (0.5, 0.5, 0.5)
 

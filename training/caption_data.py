@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
-from model.captioner import IGNORED
+from model.network.captioner import IGNORED
 from model.refusal import Refusal
 from training.dataset import CaptionDataset
 

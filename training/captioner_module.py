@@ -9,9 +9,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from model.captioner import IGNORED, ClipCap
-from model.search import Search
-from model.torchscript import build_decoder
+from model.export import build_decoder
+from model.network.captioner import IGNORED, ClipCap
+from model.network.search import Search
 from training.caption_data import Batch
 from training.config import Train
 from training.optimization import adamw

@@ -31,9 +31,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from model.hugging_face import load_clip
-from model.image import Preprocessing
-from model.preprocessor_config import read_preprocessing, write_preprocessing
+from model.image.decode import Preprocessing
+from model.pretrained.hugging_face import load_clip
+from model.pretrained.preprocessor_config import read_preprocessing, write_preprocessing
 from model.refusal import Refusal
 from model.whole_folder import whole_folder
 from training.captioned_pixels import CaptionedPixels, caption_tokens

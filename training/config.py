@@ -104,7 +104,7 @@ class Clip:
 class Features:
     """Encoding of every image; `on_broken` is `stop` or `skip`.
 
-    `clip` is the encoder (see `model.encoder_folder`); `kind` is `pooled` for one feature of an
+    `clip` is the encoder (see `model.pretrained.encoder_folder`); `kind` is `pooled` for one feature of an
     image, or `patches` for one of each patch, which `train.mapper.kind=patch` reads.
     `shard_batches` batches make one file of the feature file, and are what a killed run may lose.
     """

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel
 
-from model.captioner import IGNORED, ClipCap
 from model.config import CaptionerConfig, MapperConfig
-from model.encoder import look
-from model.image import Preprocessing
+from model.image.decode import Preprocessing
+from model.network.captioner import IGNORED, ClipCap
+from model.network.encoder import look
 from training.config import Clip
 from training.optimization import adamw
 from training.pair_prior import PairPrior

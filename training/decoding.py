@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from model.image import load_image
+from model.image.decode import load_image
 from model.refusal import Refusal
 from training.tar_picture import PictureFile
 

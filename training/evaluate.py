@@ -30,9 +30,9 @@ from rich.progress import track
 
 from model.artifact import Artifact, Caption
 from model.checkpoint import EVALUATION, Checkpoint, read_evaluation, weights_sha256
-from model.image import Preprocessing, to_pixels
+from model.export import unexported
+from model.image.decode import Preprocessing, to_pixels
 from model.refusal import Refusal
-from model.torchscript import unexported
 from training.command import arguments, command
 from training.config import Evaluate, load_config
 from training.dataset import CaptionDataset

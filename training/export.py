@@ -20,11 +20,11 @@ from torch import Tensor
 
 from model.artifact import Artifact
 from model.checkpoint import WEIGHTS, Checkpoint, read_evaluation
-from model.image import to_pixels
+from model.export import export_torchscript, unexported
+from model.image.decode import to_pixels
+from model.layers.precision import PRECISIONS, why_not
 from model.options import GenerationOptions
-from model.precision import PRECISIONS, why_not
 from model.refusal import Refusal
-from model.torchscript import export_torchscript, unexported
 from model.whole_folder import whole_folder
 from training.command import arguments, command
 from training.config import Export, load_config

@@ -32,9 +32,9 @@ from rich.progress import (
 )
 from torch import Tensor
 
-from model.encoder import ImageEncoder
-from model.encoder_folder import load_encoder
-from model.image import to_pixels
+from model.image.decode import to_pixels
+from model.network.encoder import ImageEncoder
+from model.pretrained.encoder_folder import load_encoder
 from model.refusal import Refusal
 from training.command import arguments, command
 from training.config import Features, load_config
@@ -50,7 +50,7 @@ class Encoder:
     """An image encoder with its preprocessing and identity.
 
     Args:
-        name: Name or folder of an encoder (see `model.encoder_folder`).
+        name: Name or folder of an encoder (see `model.pretrained.encoder_folder`).
         kind: `pooled` for one feature of an image, `patches` for one of each patch.
     """
 

@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
 
-from model.hugging_face import load_gpt2_tokenizer, only_local
+from model.pretrained.hugging_face import load_gpt2_tokenizer, only_local
 from model.refusal import Refusal
 from training.config import Train
 from training.dataset import CaptionDataset

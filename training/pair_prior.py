@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from model.captioner import IGNORED
+from model.network.captioner import IGNORED
 
 #: A pair that chance alone would bring fewer times than this in the captions is left out.
 EXPECTED = 5

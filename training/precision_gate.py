@@ -18,8 +18,8 @@ from torch import Tensor
 
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint
-from model.precision import ARITHMETIC, available
-from model.torchscript import unexported
+from model.export import unexported
+from model.layers.precision import ARITHMETIC, available
 from training.scoring import cider
 
 #: Share of the captions that must stay the same, token for token.

@@ -25,9 +25,9 @@ from pytorch_lightning.loggers import CSVLogger
 from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
 
-from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
 from model.config import CaptionerConfig, MapperConfig
+from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.whole_folder import check_replaceable

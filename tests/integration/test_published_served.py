@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from deploy.torchserve import TorchServe, derived_config, on_free_ports
-from model import published
 from model.checkpoint import Checkpoint
-from model.image import MAX_PIXELS, load_image, to_pixels
-from model.torchscript import export_torchscript, unexported
+from model.export import export_torchscript, unexported
+from model.image.decode import MAX_PIXELS, load_image, to_pixels
+from model.pretrained import published
 from tests.pictures import sound
 from tests.published_weights import weights_file
 from training.archive import archive
@@ -25,7 +25,7 @@ def test_published_weights_are_served(
     checkpoint, photo = tmp_path / "checkpoint", tmp_path / "photo.png"
     words = [weights_file(tmp_path), "--out", checkpoint, "--clip", tiny_clip]
     words += ["--gpt2-tokenizer", gpt2_tokenizer]
-    monkeypatch.setattr(sys, "argv", ["model.published", *map(str, words)])
+    monkeypatch.setattr(sys, "argv", ["model.pretrained.published", *map(str, words)])
     published.main()
     export_torchscript(checkpoint, tmp_path / "artifact")
     archive(tmp_path / "artifact", tmp_path / "clipcap.mar")

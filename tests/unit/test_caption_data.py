@@ -11,7 +11,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from model.captioner import IGNORED
+from model.network.captioner import IGNORED
 from model.refusal import Refusal
 from tests.models import PREPROCESSING
 from training.caption_data import CaptionDataModule, ShuffledBatches, TokenizedCaptions

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.captioner import IGNORED, ClipCap
 from model.checkpoint import Checkpoint
 from model.config import CaptionerConfig
+from model.network.captioner import IGNORED, ClipCap
 from tests.models import small_config
 
 CAPTIONS = ([5, 6, 7, 0], [9, 0], [11, 4, 4, 4, 8, 0])

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from model.captioner import ClipCap
 from model.checkpoint import Checkpoint, weights_sha256
 from model.config import MapperConfig
+from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from tests.models import WORDS, small_config

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoTokenizer, CLIPModel
 
-from model.hugging_face import load_clip
-from model.preprocessor_config import read_preprocessing
+from model.pretrained.hugging_face import load_clip
+from model.pretrained.preprocessor_config import read_preprocessing
 from model.refusal import Refusal
 from tests.models import PREPROCESSING
 from training import clip

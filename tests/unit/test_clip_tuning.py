@@ -17,13 +17,13 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
-from model.hugging_face import load_clip
-from model.image import load_image, to_pixels
+from model.export import unexported
+from model.image.decode import load_image, to_pixels
+from model.network.captioner import ClipCap
 from model.options import GenerationOptions
+from model.pretrained.hugging_face import load_clip
 from model.refusal import Refusal
-from model.torchscript import unexported
 from tests.interruption import power_cut
 from tests.models import PREPROCESSING, small_config
 from training.caption_data import Batch

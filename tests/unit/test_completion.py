@@ -13,17 +13,17 @@ import pytest
 import torch
 from transformers import CLIPModel, PreTrainedTokenizerFast
 
-from model import published
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint
-from model.completion import complete
-from model.encoder_folder import load_encoder
-from model.image import Preprocessing
+from model.export import unexported
+from model.image.decode import Preprocessing
 from model.options import GenerationOptions
-from model.preprocessor_config import write_preprocessing
-from model.published import FULL_STOP_ID, read_published
+from model.pretrained import published
+from model.pretrained.completion import complete
+from model.pretrained.encoder_folder import load_encoder
+from model.pretrained.preprocessor_config import write_preprocessing
+from model.pretrained.published import FULL_STOP_ID, read_published
 from model.refusal import Refusal
-from model.torchscript import unexported
 from tests.models import PREPROCESSING, WORDS, needs_open_clip, save_resnet, save_siglip
 from tests.published_weights import weights_file
 from training.config import Export
@@ -32,7 +32,7 @@ from training.tokenizer import train_tokenizer
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["model.published", *map(str, words)])
+    monkeypatch.setattr(sys, "argv", ["model.pretrained.published", *map(str, words)])
     published.main()
 
 

@@ -13,7 +13,7 @@ from benchmarks import decode
 from benchmarks.contestants import GROUPS, checkpoint, contestants, write_contestants
 from benchmarks.table import put_between_marks
 from benchmarks.tables import BEGIN, END, tables
-from model.precision import available
+from model.layers.precision import available
 from model.refusal import Refusal
 
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, BertConfig, CLIPVisionModelWithProjection
 
-from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
-from model.encoder import ClipEncoder, ImageEncoder, SiglipEncoder, build_encoder
-from model.encoder_folder import load_encoder
-from model.hugging_face import load_clip
-from model.image import Preprocessing, load_image, to_pixels
+from model.image.decode import Preprocessing, load_image, to_pixels
+from model.network.captioner import ClipCap
+from model.network.encoder import ClipEncoder, ImageEncoder, SiglipEncoder, build_encoder
 from model.options import GenerationOptions
+from model.pretrained.encoder_folder import load_encoder
+from model.pretrained.hugging_face import load_clip
 from model.refusal import Refusal
 from tests.models import needs_open_clip, save_resnet, save_siglip, small_config
 from tests.pictures import encoded, picture

@@ -11,8 +11,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from model.checkpoint import Checkpoint, read_evaluation, weights_sha256
+from model.export import unexported
 from model.refusal import Refusal
-from model.torchscript import unexported
 from training.config import Config
 from training.dataset import CaptionDataset
 from training.evaluate import caption_split, evaluate, keep_evaluation

@@ -13,10 +13,10 @@ import torch
 
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint, weights_sha256
+from model.export import unexported
+from model.layers.precision import why_not
 from model.options import GenerationOptions
-from model.precision import why_not
 from model.refusal import Refusal
-from model.torchscript import unexported
 from training.config import Export
 from training.export import (
     choose_precision,

@@ -22,9 +22,9 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from model.hugging_face import load_clip, load_gpt2_tokenizer, only_local
-from model.image import Preprocessing, to_pixels
-from model.preprocessor_config import read_preprocessing, write_preprocessing
+from model.image.decode import Preprocessing, to_pixels
+from model.pretrained.hugging_face import load_clip, load_gpt2_tokenizer, only_local
+from model.pretrained.preprocessor_config import read_preprocessing, write_preprocessing
 from model.refusal import Refusal
 from training.scenes import draw_scene, sample_scene
 from training.tokenizer import train_tokenizer

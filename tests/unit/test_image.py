@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.image import Preprocessing, load_image, to_pixels
-from model.image_refusal import FORMATS, ImageRefusal
+from model.image.decode import Preprocessing, load_image, to_pixels
+from model.image.refusals import FORMATS, ImageRefusal
 from model.refusal import Refusal
 from tests.pictures import (
     BLUE,

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.linear import ACTIVATIONS, InnerLinear
-from model.output_layer import NarrowOutputLayer, OutputLayer, largest
-from model.precision import available, pack_linears, rough
+from model.layers.linear import ACTIVATIONS, InnerLinear
+from model.layers.output_layer import NarrowOutputLayer, OutputLayer, largest
+from model.layers.precision import available, pack_linears, rough
 from model.refusal import Refusal
 
 #: Relative error of a layer, in the Euclidean norm: 24, 11, 8 and 7 bits, weights and inputs.

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.config import MapperConfig
-from model.mapper import TransformerMapper, build_mapper
+from model.network.mapper import TransformerMapper, build_mapper
 from model.refusal import Refusal
 
 WIDTH, FEATURE = 32, 24

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model import memory
 from model.artifact import Artifact
+from model.layers import memory
 from model.options import GenerationOptions
 
 

@@ -24,7 +24,7 @@ from huggingface_hub import ModelCard
 from torch import nn
 
 from model.checkpoint import Checkpoint
-from model.completion import complete
+from model.pretrained.completion import complete
 from tests.models import save_clip, save_gpt2
 from tests.published_weights import weights_file
 from training.dataset import CaptionDataset
@@ -62,7 +62,7 @@ def run(bases: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         for words in lines:
             if words[:2] == [".venv/bin/python", "-m"]:
                 given = {word.partition("=")[0] for word in words}
-                added = {**small, **workers} if words[2] != "model.published" else {}
+                added = {**small, **workers} if words[2] != "model.pretrained.published" else {}
                 settings = [f"{key}={value}" for key, value in added.items() if key not in given]
                 monkeypatch.setattr(sys, "argv", [words[2], *words[3:], *settings, *more])
                 importlib.import_module(words[2]).main()
@@ -154,9 +154,9 @@ def test_published_weights(
     weights_file(tmp_path).rename("coco_weights.pt")
     Path("data").mkdir()
     shutil.copytree(tiny_scenes, "data/mine")
-    monkeypatch.setattr("model.completion.CLIP_NAMES", {24: bases["features.clip"]})
+    monkeypatch.setattr("model.pretrained.completion.CLIP_NAMES", {24: bases["features.clip"]})
     monkeypatch.setattr(
-        "model.published.complete",
+        "model.pretrained.published.complete",
         lambda captioner, file, clip, _: complete(captioner, file, clip, str(gpt2_tokenizer)),
     )
     run("published-weights.md")

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from model.captioner import IGNORED
+from model.network.captioner import IGNORED
 from training.pair_prior import LIMIT, PairPrior, attribute_tokens
 
 #: Words: end, "a", three colours, three things. No third colour of the third thing.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.published import read_published
+from model.pretrained.published import read_published
 from model.refusal import Refusal
 from tests.published_weights import as_published, captioner_of
 

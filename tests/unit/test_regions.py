@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.image import Preprocessing
+from model.image.decode import Preprocessing
 from model.refusal import Refusal
 from training.dataset import CaptionDataset
 from training.regions import NOTHING, RegionHead, RegionIndex, Regions

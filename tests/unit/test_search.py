@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from model.search import Search, closed_up
-from model.torchscript import build_decoder
+from model.export import build_decoder
+from model.network.search import Search, closed_up
 
 END, VOCABULARY, WIDTH, PREFIX, IMAGES, LONGEST = 3, 40, 32, 4, 8, 14
 SEED, LEAN = 4, 1.0

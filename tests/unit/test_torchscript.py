@@ -14,13 +14,13 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from model.artifact import Artifact
-from model.captioner import ClipCap
 from model.checkpoint import Checkpoint, weights_sha256
 from model.config import MapperConfig
+from model.export import build_decoder, export_torchscript, unexported
+from model.layers.precision import available
+from model.network.captioner import ClipCap
 from model.options import GenerationOptions
-from model.precision import available
 from model.refusal import Refusal
-from model.torchscript import build_decoder, export_torchscript, unexported
 from tests.models import small_config
 
 OPTIONS = [

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
-from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
 from model.config import MapperConfig
+from model.export import unexported
+from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 from model.refusal import Refusal
-from model.torchscript import unexported
 from tests.interruption import power_cut
 from tests.models import save_clip, save_gpt2, small_config
 from training.captioner_module import CaptionerModule

@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
-from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
+from model.network.captioner import ClipCap
 from model.refusal import Refusal
 from tests.interruption import power_cut
 from tests.models import save_gpt2, small_config

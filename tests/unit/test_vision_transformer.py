@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, SiglipVisionConfig
 
-from model.encoder import build_encoder
+from model.export import build_vision
+from model.network.encoder import build_encoder
 from model.refusal import Refusal
-from model.torchscript import build_vision
 
 SIZES = {
     "hidden_size": 32,

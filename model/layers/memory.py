@@ -1,6 +1,6 @@
 """What a loaded captioner holds in memory: no more than it must.
 
-TorchScript reads a whole file into memory. What no layer has laid out anew (`model.linear`) can
+TorchScript reads a whole file into memory. What no layer has laid out anew (`model.layers.linear`) can
 stay in the file: the token embedding above all, a third of GPT-2 124M, of which a step reads 40
 rows of 50,257. Mapped, its pages belong to the system: they are read when first touched, given up
 when memory is short, and shared by all workers of a machine.

@@ -2,7 +2,7 @@
 
 A decode step multiplies 40 rows or fewer by every weight of GPT-2, so it costs what reading and
 multiplying those weights costs. Libraries multiply twice as fast from weights that are laid out in
-their own blocks, and faster again from narrower ones (see `model.precision`).
+their own blocks, and faster again from narrower ones (see `model.layers.precision`).
 
 A packed layout belongs to one processor, so the file holds the plain weights of its precision.
 Whoever loads it packs the layers (`pack`), a few at a time, so that memory never holds all weights

@@ -15,10 +15,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers import CLIPVisionModelWithProjection
 
-from model.encoder import ClipEncoder, ImageEncoder, ResNetEncoder, SiglipEncoder
-from model.hugging_face import find, load_clip, load_siglip, model_type, unknown
-from model.image import Preprocessing
-from model.preprocessor_config import read_preprocessing
+from model.image.decode import Preprocessing
+from model.network.encoder import ClipEncoder, ImageEncoder, ResNetEncoder, SiglipEncoder
+from model.pretrained.hugging_face import find, load_clip, load_siglip, model_type, unknown
+from model.pretrained.preprocessor_config import read_preprocessing
 from model.refusal import Refusal
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"

@@ -6,7 +6,7 @@
     int8   weights rounded to 8 bits, a scale for each output; inputs to 8 bits, a range for each
            row (as LLM.int8(), arXiv 2208.07339, section 2, without its outliers)
 
-In all but fp32 the output layer is 8-bit (`rough`): see `model.output_layer`.
+In all but fp32 the output layer is 8-bit (`rough`): see `model.layers.output_layer`.
 
 With AMX, oneDNN sums large batches in another order than small ones, which bf16 outputs show by one
 rounding step now and then.
@@ -19,8 +19,8 @@ import warnings
 import torch
 from torch import nn
 
-from model.int8_linear import Int8Linear, RoughLinear, hush
-from model.linear import Float16Linear, InnerLinear, PackedLinear
+from model.layers.int8_linear import Int8Linear, RoughLinear, hush
+from model.layers.linear import Float16Linear, InnerLinear, PackedLinear
 from model.refusal import Refusal
 
 #: From exact to narrow.

@@ -6,12 +6,12 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
-from model.captioner import ClipCap
 from model.checkpoint import Checkpoint
 from model.config import CaptionerConfig
-from model.encoder_folder import load_encoder
-from model.hugging_face import load_gpt2_tokenizer
+from model.network.captioner import ClipCap
 from model.options import GenerationOptions
+from model.pretrained.encoder_folder import load_encoder
+from model.pretrained.hugging_face import load_gpt2_tokenizer
 from model.refusal import Refusal
 
 #: The CLIP that the published captioners were trained on, by the width of its features.
@@ -24,9 +24,9 @@ def complete(captioner: ClipCap, file: Path, clip: str | None, gpt2_tokenizer: s
     """A checkpoint from a captioner that was published without encoder and tokenizer.
 
     Args:
-        captioner: What `model.published.read_published` gives; the encoder is put into it.
+        captioner: What `model.pretrained.published.read_published` gives; the encoder is put into it.
         file: Where it was read from, for the model card and for messages.
-        clip: The encoder it was trained on, as name or folder (see `model.encoder_folder`); None
+        clip: The encoder it was trained on, as name or folder (see `model.pretrained.encoder_folder`); None
             takes the one that the width of its features tells.
         gpt2_tokenizer: GPT-2's tokenizer, as Hugging Face name or folder.
 
@@ -80,7 +80,7 @@ def _card(file: Path, config: CaptionerConfig, clip: str, gpt2_tokenizer: str) -
 # Image captioner from `{file.name}`
 
 A ClipCap captioner (Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix for Image Captioning",
-[arXiv 2111.09734](https://arxiv.org/abs/2111.09734)), converted by `python -m model.published`.
+[arXiv 2111.09734](https://arxiv.org/abs/2111.09734)), converted by `python -m model.pretrained.published`.
 
 | part | from |
 |---|---|

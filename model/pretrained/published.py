@@ -1,6 +1,6 @@
 """Reading the checkpoints that the authors of ClipCap published, and completing them.
 
-    python -m model.published coco_weights.pt --out models/coco
+    python -m model.pretrained.published coco_weights.pt --out models/coco
     make serve CHECKPOINT=models/coco
 
 adds what the files lack, CLIP's image tower and GPT-2's tokenizer, and writes a checkpoint folder.
@@ -23,10 +23,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.captioner import ClipCap
-from model.completion import complete
 from model.config import CaptionerConfig, MapperConfig
-from model.image import Preprocessing
+from model.image.decode import Preprocessing
+from model.network.captioner import ClipCap
+from model.pretrained.completion import complete
 from model.refusal import Refusal
 
 #: "." in GPT-2's vocabulary, where published captions end.

@@ -1,4 +1,4 @@
-"""Linear layers of 8-bit weights, and inputs of 8 or 7 bits; saved as those of `model.linear`.
+"""Linear layers of 8-bit weights, and inputs of 8 or 7 bits; saved as those of `model.layers.linear`.
 
 Every row of inputs is rounded by itself, so that its result does not depend on which other rows are
 in the batch.
@@ -11,7 +11,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from model.linear import activated, activation_of, bias_of
+from model.layers.linear import activated, activation_of, bias_of
 
 
 class Int8Linear(nn.Module):

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.encoder import CLASS_TOKENS, ClipEncoder, SiglipEncoder
-from model.linear import InnerLinear
+from model.layers.linear import InnerLinear
+from model.network.encoder import CLASS_TOKENS, ClipEncoder, SiglipEncoder
 from model.refusal import Refusal
 
 #: CLIP's own activation, x sigmoid(1.702 x): swish between weights times this and divided by it.

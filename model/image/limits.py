@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from model.image_refusal import ImageRefusal, damaged, too_large
+from model.image.refusals import ImageRefusal, damaged, too_large
 
 #: Parts that a JPEG (before its first scan) or a PNG may have, bytes that belong to none, and tiles
 #: or strips of a TIFF.

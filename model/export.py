@@ -24,16 +24,16 @@ from torch.nn import functional as F
 from transformers import GPT2LMHeadModel
 
 from model.artifact import FORMAT, Artifact
-from model.captioner import ClipCap
 from model.checkpoint import Checkpoint, weights_sha256
-from model.decoder import Decoder
-from model.encoder import ClipEncoder, ImageEncoder, SiglipEncoder
+from model.layers.output_layer import NarrowOutputLayer
+from model.layers.precision import pack_linears, rough
+from model.network.captioner import ClipCap
+from model.network.decoder import Decoder
+from model.network.encoder import ClipEncoder, ImageEncoder, SiglipEncoder
+from model.network.search import Search
+from model.network.vision_transformer import VisionTransformer
 from model.options import LIMITS
-from model.output_layer import NarrowOutputLayer
-from model.precision import pack_linears, rough
 from model.refusal import Refusal
-from model.search import Search
-from model.vision_transformer import VisionTransformer
 from model.whole_folder import whole_folder
 
 #: Settings of a GPT-2 that the decoder computes, and their values.
@@ -214,7 +214,7 @@ def export_torchscript(
         checkpoint_folder: A captioner's checkpoint.
         out: Folder for captioner.pt, captioner.json and tokenizer.json.
         evaluation: Figures of this checkpoint's evaluation, kept in captioner.json.
-        precision: One of `model.precision.PRECISIONS`.
+        precision: One of `model.layers.precision.PRECISIONS`.
 
     Raises:
         Refusal: The checkpoint is not usable, or was published without its encoder.

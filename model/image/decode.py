@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from PIL import Image, ImageChops, UnidentifiedImageError
 
-from model.image_cost import check_cost, check_parts
-from model.image_refusal import (
+from model.image.limits import check_cost, check_parts
+from model.image.refusals import (
     FORMAT_NAMES,
     FORMATS,
     ImageRefusal,

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.linear import InnerLinear
-from model.output_layer import OutputLayer
+from model.layers.linear import InnerLinear
+from model.layers.output_layer import OutputLayer
 
 
 class Cache:

@@ -1,8 +1,8 @@
 """ClipCap as it is trained: CLIP encoder -> mapper -> GPT-2.
 
 Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix for Image Captioning", arXiv 2111.09734, figure 2.
-The encoder is another library's (see `model.encoder`), GPT-2 Hugging Face's, the mapper ours.
-Serving runs the same weights through `model.decoder` and `model.search`.
+The encoder is another library's (see `model.network.encoder`), GPT-2 Hugging Face's, the mapper ours.
+Serving runs the same weights through `model.network.decoder` and `model.network.search`.
 
 Axes: B batch, K prefix length, T caption tokens, D CLIP width, E GPT-2 width, V vocabulary,
 P image patches. A feature is [D], or [P, D] for the patch mapper, whose prefix length is P.
@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from model.config import CaptionerConfig
-from model.encoder import ImageEncoder, build_encoder
-from model.mapper import build_mapper
+from model.network.encoder import ImageEncoder, build_encoder
+from model.network.mapper import build_mapper
 
 #: Label of a position that is no token of the caption: it takes no part in the loss.
 IGNORED = -100

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from model.hugging_face import NOT_FOUND, find
-from model.image import Preprocessing
+from model.image.decode import Preprocessing
+from model.pretrained.hugging_face import NOT_FOUND, find
 from model.refusal import Refusal
 
 OWN = "preprocessor_config.json"

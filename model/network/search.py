@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from model.decoder import Decoder
+from model.network.decoder import Decoder
 
 
 class Search(nn.Module):

@@ -1,0 +1,1 @@
+"""How serving computes the network's products: packed and narrow layers, and their memory."""
