@@ -19,14 +19,14 @@ import torch
 from model.config import CaptionerConfig, MapperConfig
 from model.layers.memory import give_back
 from model.network.captioner import ClipCap
-from training.caption_data import CaptionDataModule, TokenizedCaptions
-from training.captioner_module import CaptionerModule
+from training.captioner.data import CaptionDataModule, TokenizedCaptions
+from training.captioner.language_model import language_model
+from training.captioner.module import CaptionerModule
+from training.captioner.tokenizer import END
 from training.command import command
 from training.config import load_config
-from training.dataset import CaptionDataset
-from training.feature_file import FeatureFile
-from training.language_model import language_model
-from training.tokenizer import END
+from training.data.dataset import CaptionDataset
+from training.encoding.feature_file import FeatureFile
 
 #: In order; `start` is the process with its libraries alone.
 STAGES = ("start", "load", "tokenizer", "tokenise", "train")

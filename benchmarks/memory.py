@@ -34,9 +34,9 @@ from benchmarks.measured_training import STAGES, resident
 from model.image.decode import Preprocessing
 from model.refusal import Refusal
 from training.command import command
-from training.dataset import Picture, write_index, writing_dataset
-from training.feature_file import EncoderIdentity
-from training.feature_shards import writing_features
+from training.data.dataset import Picture, write_index, writing_dataset
+from training.encoding.feature_file import EncoderIdentity
+from training.encoding.feature_shards import writing_features
 
 SIZES = (10_000, 100_000, 1_000_000)
 PER_PICTURE = 5

@@ -36,9 +36,9 @@ from model.layers.precision import PRECISIONS
 from model.refusal import Refusal
 from training.command import command
 from training.config import load_config
-from training.dataset import CaptionDataset
+from training.data.dataset import CaptionDataset
 from training.evaluate import caption_split
-from training.scoring import cider
+from training.evaluation.scoring import cider
 
 #: Neurons of GPT-2 124M's feed-forward layers.
 INNER = 3072

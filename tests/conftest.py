@@ -27,7 +27,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from model.image.decode import Preprocessing
     from model.network.captioner import ClipCap
     from model.options import GenerationOptions
-    from training.tokenizer import train_tokenizer
+    from training.captioner.tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer(["two red boats on a calm sea", "a bird over a snowy lake"], 300)
     config = CaptionerConfig(
@@ -108,7 +108,7 @@ def gpt2_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import PreTrainedTokenizerFast
 
     from tests.models import WORDS
-    from training.tokenizer import train_tokenizer
+    from training.captioner.tokenizer import train_tokenizer
 
     folder = tmp_path_factory.mktemp("tokenizer")
     bpe = train_tokenizer(WORDS, 300, ())

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 from torch import Tensor
 
-from training.caption_data import Batch
-from training.captioner_module import CaptionerModule
+from training.captioner.data import Batch
+from training.captioner.module import CaptionerModule
 
 
 @contextmanager

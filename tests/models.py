@@ -26,7 +26,7 @@ from transformers import (
 from model.config import CaptionerConfig, MapperConfig
 from model.image.decode import Preprocessing
 from model.pretrained.preprocessor_config import write_preprocessing
-from training.tokenizer import END, START, train_tokenizer
+from training.captioner.tokenizer import END, START, train_tokenizer
 
 needs_open_clip = pytest.mark.skipif(
     importlib.util.find_spec("open_clip") is None, reason="the extra openclip is not installed"

@@ -6,7 +6,7 @@ contrastive loss is CLIP's (arXiv 2103.00020, figure 3). Alone it tends to a bag
 colour belongs to which thing gets lost, because telling captions of a batch apart seldom needs it.
 The caption loss (as in CoCa, arXiv 2205.01917) runs ClipCap on the image feature, so that what a
 caption says must be readable from it. Where the data set has boxes, the region loss (see
-`training.regions`) shows which patches to look at.
+`training.contrastive.regions`) shows which patches to look at.
 
 The result is a Hugging Face folder: `CLIPModel`, tokenizer, preprocessor and a README that says
 how it was made and how well it retrieves.
@@ -36,17 +36,17 @@ from model.pretrained.hugging_face import load_clip
 from model.pretrained.preprocessor_config import read_preprocessing, write_preprocessing
 from model.refusal import Refusal
 from model.whole_folder import whole_folder
-from training.captioned_pixels import CaptionedPixels, caption_tokens
+from training.captioner.pair_prior import PairPrior, attribute_tokens
+from training.captioner.resuming import check_resumable
+from training.captioner.tokenizer import END, START, train_tokenizer
+from training.captioner.tuning import check_clip, merged
 from training.command import arguments, command
 from training.config import Clip, load_config
-from training.contrastive_module import ContrastiveModule
-from training.dataset import CaptionDataset
-from training.pair_prior import PairPrior, attribute_tokens
-from training.pixels import cached_pixels
-from training.regions import RegionHead, RegionIndex
-from training.resuming import check_resumable
-from training.tokenizer import END, START, train_tokenizer
-from training.tuning import check_clip, merged
+from training.contrastive.captioned_pixels import CaptionedPixels, caption_tokens
+from training.contrastive.module import ContrastiveModule
+from training.contrastive.regions import RegionHead, RegionIndex
+from training.data.dataset import CaptionDataset
+from training.encoding.pixel_cache import cached_pixels
 
 #: Optimiser steps between two checkpoints to resume from.
 CHECKPOINT_EVERY = 200

@@ -74,7 +74,7 @@ class Clip:
     is `full`, or `lora` with the settings of that name.
     `caption_weight` and `region_weight` 0 leave contrastive training alone; the region loss wants
     boxes in the data set. `shift` is the random shift in pixels. `recolour` is the share of a batch
-    whose things change colour at random (see `training.repainting`); such pictures teach nothing
+    whose things change colour at random (see `training.contrastive.repainting`); such pictures teach nothing
     about attributes.
     """
 
@@ -149,7 +149,7 @@ class TrainClip:
 
     `tuning` is `frozen` (the features are cached), `full`, or `lora` with the settings of that
     name. One that learns sees the pictures themselves: `workers` processes decode those of at most
-    `max_pixels` into the folder `pixels` (see `training.pixels`), once for all runs.
+    `max_pixels` into the folder `pixels` (see `training.encoding.pixel_cache`), once for all runs.
     """
 
     tuning: str
@@ -170,7 +170,7 @@ class Train:
     once for them: faster with a long prefix, but a batch has fewer images.
     `word_dropout` is the share of the words read that are blanked (see `ClipCap.forward`).
     `pair_prior` lists words, such as colours: the captioner is kept from guessing the next word
-    from one of them, or one of them from the next word (see `training.pair_prior`).
+    from one of them, or one of them from the next word (see `training.captioner.pair_prior`).
     `work` holds what a run needs to resume; `curves` is the folder of the CSV files of losses and
     validation scores.
     """
@@ -216,7 +216,7 @@ class Evaluate:
     """Scores on `splits`, and `page_images` pictures of each on the page.
 
     `gate_images` pictures of the first split are captioned in every precision (see
-    `training.precision_gate`); 0 leaves that out.
+    `training.evaluation.precision_gate`); 0 leaves that out.
     """
 
     checkpoint: str

@@ -35,15 +35,15 @@ from model.image.decode import Preprocessing, to_pixels
 from model.refusal import Refusal
 from training.command import arguments, command
 from training.config import Evaluate, load_config
-from training.dataset import CaptionDataset
-from training.decoding import decode_files
-from training.model_card import load_card, write_card
-from training.precision_gate import Gate, gates, lines
-from training.report import Section, Shown, draw_chart, figures_table, write_page
-from training.scene_accuracy import SceneAccuracy
+from training.data.dataset import CaptionDataset
+from training.data.image_decoding import decode_files
+from training.data.tar_picture import PictureFile
+from training.evaluation.model_card import load_card, write_card
+from training.evaluation.precision_gate import Gate, gates, lines
+from training.evaluation.report import Section, Shown, draw_chart, figures_table, write_page
+from training.evaluation.scoring import score
+from training.scenes.accuracy import SceneAccuracy
 from training.scenes.scene import Scene
-from training.scoring import score
-from training.tar_picture import PictureFile
 
 
 def evaluate(settings: Evaluate) -> dict[str, dict[str, float]]:

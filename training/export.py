@@ -28,7 +28,7 @@ from model.refusal import Refusal
 from model.whole_folder import whole_folder
 from training.command import arguments, command
 from training.config import Export, load_config
-from training.precision_gate import CIDER_CHANGE, SAME, valid_gates
+from training.evaluation.precision_gate import CIDER_CHANGE, SAME, valid_gates
 from training.scenes import draw_scene, sample_scene
 from training.sources.disk_space import check_space
 
@@ -64,7 +64,7 @@ def choose_precision(wanted: str, figures: Mapping[str, Any] | None) -> str:
     """The precision to export in.
 
     `auto` takes the fastest that passed its gate when these weights were evaluated (see
-    `training.precision_gate`), by the times measured there; float32 unless another gains.
+    `training.evaluation.precision_gate`), by the times measured there; float32 unless another gains.
 
     Args:
         wanted: `auto` or a precision.

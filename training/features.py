@@ -1,11 +1,11 @@
 """Encode every image of a data set once.
 
-`python -m training.features` writes a feature file (see `training.feature_file`): of each image
+`python -m training.features` writes a feature file (see `training.encoding.feature_file`): of each image
 one pooled feature, or with `features.kind=patches` one of each patch, for the patch mapper. Patches
 are large: ViT-B/32's of an image are 49 x 768 numbers, 75 kB, where the pooled feature has 2 kB.
 Images are decoded in worker processes and encoded in batches, `features.shard_batches` of them to a
 shard. Killed and started again, it goes on behind the last whole shard and ends with the same bytes
-(see `training.feature_shards`). Broken images fail the command in the end with a list of all of
+(see `training.encoding.feature_shards`). Broken images fail the command in the end with a list of all of
 them; `features.on_broken=skip` leaves them out and says how many.
 """
 
@@ -38,12 +38,12 @@ from model.pretrained.encoder_folder import load_encoder
 from model.refusal import Refusal
 from training.command import arguments, command
 from training.config import Features, load_config
-from training.dataset import CaptionDataset
-from training.decoding import Chosen, Decoded, decode_files
-from training.feature_file import EncoderIdentity
-from training.feature_shards import FeatureWriter, ShardRows, writing_features
+from training.data.dataset import CaptionDataset
+from training.data.image_decoding import Chosen, Decoded, decode_files
+from training.data.tar_picture import PictureFile
+from training.encoding.feature_file import EncoderIdentity
+from training.encoding.feature_shards import FeatureWriter, ShardRows, writing_features
 from training.sources.faults import check_on_broken, listed
-from training.tar_picture import PictureFile
 
 
 class Encoder:

@@ -3,7 +3,7 @@
 `python -m training.prepare --seed N --count M --out DIR` draws scenes;
 `prepare.source=folder folder.path=DIR` checks and splits pictures of one's own;
 `prepare.source=webdataset webdataset.shards=DIR` indexes tar files where they are;
-`prepare.source=coco` downloads COCO. All give the same kind of folder, see `training.dataset`.
+`prepare.source=coco` downloads COCO. All give the same kind of folder, see `training.data.dataset`.
 """
 
 from __future__ import annotations

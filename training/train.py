@@ -31,21 +31,21 @@ from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.whole_folder import check_replaceable
-from training.caption_data import CaptionDataModule, TokenizedCaptions
-from training.captioner_images import split_images, statistics
-from training.captioner_module import CaptionerModule
+from training.captioner.curves import write_curves
+from training.captioner.data import CaptionDataModule, TokenizedCaptions
+from training.captioner.images import split_images, statistics
+from training.captioner.language_model import language_model
+from training.captioner.mapper_settings import check_kinds, check_prefix
+from training.captioner.module import CaptionerModule
+from training.captioner.pair_prior import PairPrior, attribute_tokens
+from training.captioner.resuming import check_resumable
+from training.captioner.tokenizer import END
+from training.captioner.tuning import check_tuning, merged
 from training.command import arguments, command
 from training.config import Config, Generation, Train, load_config
-from training.curves import write_curves
-from training.dataset import CaptionDataset
+from training.data.dataset import CaptionDataset
+from training.evaluation.scoring import cider
 from training.features import Encoder
-from training.language_model import language_model
-from training.mapper_settings import check_kinds, check_prefix
-from training.pair_prior import PairPrior, attribute_tokens
-from training.resuming import check_resumable
-from training.scoring import cider
-from training.tokenizer import END
-from training.tuning import check_tuning, merged
 
 
 def train(config: Config) -> None:

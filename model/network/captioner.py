@@ -75,7 +75,7 @@ class ClipCap(nn.Module):
                 learned from the image and not from what usually follows (arXiv 1511.06349,
                 section 3.1).
             prior: Gives the logits [n, V] of the n labels that are not ignored, as the loss takes
-                them, from these logits and all labels: see `training.pair_prior`.
+                them, from these logits and all labels: see `training.captioner.pair_prior`.
             owners: Which of the images each caption is of, [B]; None if U is B.
         """
         prefix = self.prefix(features)  # [U, K, E]

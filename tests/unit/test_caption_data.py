@@ -14,11 +14,11 @@ from tokenizers import Tokenizer
 from model.network.captioner import IGNORED
 from model.refusal import Refusal
 from tests.models import PREPROCESSING
-from training.caption_data import CaptionDataModule, ShuffledBatches, TokenizedCaptions
-from training.dataset import CaptionDataset
-from training.feature_file import EncoderIdentity, FeatureFile
-from training.feature_shards import writing_features
-from training.tokenizer import END, train_tokenizer
+from training.captioner.data import CaptionDataModule, ShuffledBatches, TokenizedCaptions
+from training.captioner.tokenizer import END, train_tokenizer
+from training.data.dataset import CaptionDataset
+from training.encoding.feature_file import EncoderIdentity, FeatureFile
+from training.encoding.feature_shards import writing_features
 
 CAPTIONS = {
     4: ["two red boats", "boats"],
@@ -146,7 +146,7 @@ def test_tokens_are_the_same_however_many_are_made_at_a_time(
     dataset: CaptionDataset, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ):
     whole = tokenized(dataset, tokenizer, [4, 6, 9])
-    monkeypatch.setattr("training.caption_data.AT_ONCE", 1)
+    monkeypatch.setattr("training.captioner.data.AT_ONCE", 1)
     by_image = tokenized(dataset, tokenizer, [4, 6, 9])
     for name in ("tokens", "starts", "owners"):
         assert np.array_equal(getattr(by_image, name), getattr(whole, name)), name

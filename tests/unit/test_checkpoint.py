@@ -18,7 +18,7 @@ from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from tests.models import WORDS, small_config
-from training.tokenizer import train_tokenizer
+from training.captioner.tokenizer import train_tokenizer
 
 
 @pytest.fixture

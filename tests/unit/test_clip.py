@@ -21,11 +21,11 @@ from model.pretrained.preprocessor_config import read_preprocessing
 from model.refusal import Refusal
 from tests.models import PREPROCESSING
 from training import clip
+from training.captioner.tokenizer import END
 from training.config import load_config
-from training.contrastive_module import Batch, ContrastiveModule
+from training.contrastive.module import Batch, ContrastiveModule
+from training.contrastive.regions import NOTHING, RegionHead, Regions
 from training.features import Encoder
-from training.regions import NOTHING, RegionHead, Regions
-from training.tokenizer import END
 
 #: 31 pictures in batches of 10: three steps an epoch.
 STEPS = 3

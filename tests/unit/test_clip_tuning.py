@@ -26,13 +26,13 @@ from model.pretrained.hugging_face import load_clip
 from model.refusal import Refusal
 from tests.interruption import power_cut
 from tests.models import PREPROCESSING, small_config
-from training.caption_data import Batch
-from training.captioner_module import CaptionerModule
+from training.captioner.data import Batch
+from training.captioner.module import CaptionerModule
+from training.captioner.tuning import CLIP, merged, prepare
 from training.config import Config, Lora, Train
-from training.dataset import CaptionDataset
+from training.data.dataset import CaptionDataset
 from training.features import Encoder
 from training.train import train
-from training.tuning import CLIP, merged, prepare
 
 LORA = Lora(rank=2, alpha=4, dropout=0.1)
 LINEAR = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from training.scoring import cider, score
+from training.evaluation.scoring import cider, score
 
 ROOT = Path(__file__).resolve().parents[2]
 ANNOTATIONS, RESULTS = "captions_val2014.json", "captions_val2014_fakecap_results.json"

@@ -22,7 +22,7 @@ import pytest
 from model.refusal import Refusal
 from tests.file_server import FileServer, file_server
 from training.config import load_config
-from training.dataset import CaptionDataset
+from training.data.dataset import CaptionDataset
 from training.prepare import prepare
 
 ROOT = Path(__file__).parents[2]

@@ -26,9 +26,9 @@ from model.pretrained.published import FULL_STOP_ID, read_published
 from model.refusal import Refusal
 from tests.models import PREPROCESSING, WORDS, needs_open_clip, save_resnet, save_siglip
 from tests.published_weights import weights_file
+from training.captioner.tokenizer import train_tokenizer
 from training.config import Export
 from training.export import export
-from training.tokenizer import train_tokenizer
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from model.refusal import Refusal
-from training.dataset import CaptionDataset
-from training.json_members import PART
+from training.data.dataset import CaptionDataset
+from training.data.json_members import PART
 
 COCO: dict[str, Any] = {
     "info": {"description": "two pictures"},

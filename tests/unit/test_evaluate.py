@@ -14,7 +14,7 @@ from model.checkpoint import Checkpoint, read_evaluation, weights_sha256
 from model.export import unexported
 from model.refusal import Refusal
 from training.config import Config
-from training.dataset import CaptionDataset
+from training.data.dataset import CaptionDataset
 from training.evaluate import caption_split, evaluate, keep_evaluation
 
 
@@ -23,7 +23,7 @@ def reports(tiny_run: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one evaluation of both splits wrote."""
     out = tmp_path_factory.mktemp("reports")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.scoring._meteor", lambda *_: 0.5)  # ten seconds, and tested there
+        patch.setattr("training.evaluation.scoring._meteor", lambda *_: 0.5)  # ten seconds, and tested there
         figures = evaluate(dataclasses.replace(tiny_run.evaluate, out=str(out)))
     assert list(figures) == ["test", "compositional"]
     return out

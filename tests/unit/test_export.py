@@ -18,6 +18,7 @@ from model.layers.precision import why_not
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from training.config import Export
+from training.evaluation.precision_gate import Gate
 from training.export import (
     choose_precision,
     compare,
@@ -25,7 +26,6 @@ from training.export import (
     hugging_face_tokens,
     sample_pixels,
 )
-from training.precision_gate import Gate
 
 
 @pytest.fixture(scope="module")

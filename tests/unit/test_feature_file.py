@@ -12,8 +12,8 @@ import pytest
 
 from model.refusal import Refusal
 from tests.models import PREPROCESSING
-from training.feature_file import EncoderIdentity, FeatureFile
-from training.feature_shards import FeatureWriter, writing_features
+from training.encoding.feature_file import EncoderIdentity, FeatureFile
+from training.encoding.feature_shards import FeatureWriter, writing_features
 
 ENCODER = EncoderIdentity("some/clip", "ab" * 32, (6,), PREPROCESSING)
 IDS = [2, 3, 5, 8, 13]

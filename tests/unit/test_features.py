@@ -19,8 +19,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from model.refusal import Refusal
 from training.config import Config, Features
-from training.dataset import CaptionDataset
-from training.feature_file import FeatureFile
+from training.data.dataset import CaptionDataset
+from training.encoding.feature_file import FeatureFile
 from training.features import Encoder, encode_dataset
 
 

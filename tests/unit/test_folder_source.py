@@ -13,7 +13,7 @@ import pytest
 from model.refusal import Refusal
 from tests.pictures import broken, encoded, picture
 from training.config import load_config
-from training.dataset import CaptionDataset
+from training.data.dataset import CaptionDataset
 from training.prepare import prepare
 
 

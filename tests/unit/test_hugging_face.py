@@ -26,8 +26,8 @@ from model.image.decode import Preprocessing, to_pixels
 from model.pretrained.hugging_face import load_clip, load_gpt2_tokenizer, only_local
 from model.pretrained.preprocessor_config import read_preprocessing, write_preprocessing
 from model.refusal import Refusal
+from training.captioner.tokenizer import train_tokenizer
 from training.scenes import draw_scene, sample_scene
-from training.tokenizer import train_tokenizer
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 KINDS = [

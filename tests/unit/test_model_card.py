@@ -12,8 +12,8 @@ from huggingface_hub import EvalResult, ModelCard
 from model.checkpoint import Checkpoint, weights_sha256
 from model.refusal import Refusal
 from training.config import Config
-from training.dataset import CaptionDataset
-from training.model_card import write_card
+from training.data.dataset import CaptionDataset
+from training.evaluation.model_card import write_card
 
 TEST = {"CIDEr": 3.62, "human_CIDEr": 2.56, "CIDEr_fewer_references": 3.36, "BLEU_4": 0.7}
 SCENES = {"precision": 0.97, "recall": 0.9, "faultless": 0.8, "thing_precision": 0.99,

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from model.image.decode import Preprocessing
 from model.refusal import Refusal
-from training.dataset import CaptionDataset
-from training.regions import NOTHING, RegionHead, RegionIndex, Regions
+from training.contrastive.regions import NOTHING, RegionHead, RegionIndex, Regions
+from training.data.dataset import CaptionDataset
 
 SQUARE = Preprocessing(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 

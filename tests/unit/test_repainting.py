@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from training.regions import NOTHING, Regions
-from training.repainting import repainted
+from training.contrastive.regions import NOTHING, Regions
+from training.contrastive.repainting import repainted
 
 RED, GREEN, BLUE, BLACK = torch.eye(4, 3)
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from training.report import Section, Shown, draw_chart, figures_table, write_page
+from training.evaluation.report import Section, Shown, draw_chart, figures_table, write_page
 from training.scenes.statements import Claim
 
 FIGURES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.retrieval import recall_at
+from training.contrastive.retrieval import recall_at
 
 OWNER = torch.tensor([0, 0, 1, 1, 2, 2])
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.scene_accuracy import SceneAccuracy
 from training.scenes import Group, Scene, sample_scene, write_captions
+from training.scenes.accuracy import SceneAccuracy
 from training.scenes.statements import false_claims, stated, truths
 from training.scenes.world import HELD_COLOURS, HELD_RELATIONS, LEFT
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from training.dataset import CaptionDataset
+from training.data.dataset import CaptionDataset
 from training.scenes import Scene, write_captions
 
 ROOT = Path(__file__).parents[2]

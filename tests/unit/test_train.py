@@ -23,13 +23,13 @@ from model.options import GenerationOptions
 from model.refusal import Refusal
 from tests.interruption import power_cut
 from tests.models import save_clip, save_gpt2, small_config
-from training.captioner_module import CaptionerModule
+from training.captioner.module import CaptionerModule
+from training.captioner.tokenizer import END
 from training.config import Config
-from training.dataset import CaptionDataset
+from training.data.dataset import CaptionDataset
+from training.encoding.feature_file import FeatureFile
 from training.evaluate import caption_split
-from training.feature_file import FeatureFile
 from training.features import Encoder, encode_dataset
-from training.tokenizer import END
 from training.train import train
 
 Variant = Callable[..., Config]

@@ -16,11 +16,11 @@ from model.network.captioner import ClipCap
 from model.refusal import Refusal
 from tests.interruption import power_cut
 from tests.models import save_gpt2, small_config
-from training.caption_data import Batch
-from training.captioner_module import CaptionerModule
+from training.captioner.data import Batch
+from training.captioner.module import CaptionerModule
+from training.captioner.tuning import GPT2, merged, prepare
 from training.config import Config, Lora, Train
 from training.train import train
-from training.tuning import GPT2, merged, prepare
 
 Variant = Callable[..., Config]
 BATCH = (torch.randn(2, 12), torch.tensor([[5, 6, 0], [7, 0, -100]]))

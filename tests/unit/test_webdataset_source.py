@@ -16,11 +16,11 @@ from PIL import Image
 from model.refusal import Refusal
 from tests.pictures import encoded, picture
 from training.config import Config, load_config
-from training.dataset import CaptionDataset
-from training.feature_file import FeatureFile
+from training.data.dataset import CaptionDataset
+from training.encoding.feature_file import FeatureFile
+from training.evaluation.report import Section, Shown, write_page
 from training.features import encode_dataset
 from training.prepare import prepare
-from training.report import Section, Shown, write_page
 
 PNG = encoded(picture(), "PNG")
 ALL_TRAIN = "webdataset.fractions={train: 1, val: 0, test: 0}"

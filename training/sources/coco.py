@@ -33,7 +33,7 @@ from rich.progress import (
 )
 
 from model.refusal import Refusal
-from training.dataset import Picture, check_target, write_index, writing_dataset
+from training.data.dataset import Picture, check_target, write_index, writing_dataset
 from training.sources.disk_space import check_space
 from training.sources.download import Remote, bytes_at_hand, download, file_sha256, look_up
 from training.sources.faults import counted, listed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from training.dataset import MAX_ID
+from training.data.dataset import MAX_ID
 
 
 def clean_text(value: Any, name: str) -> str:

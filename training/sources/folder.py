@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.progress import track
 
 from model.refusal import Refusal
-from training.dataset import Picture, check_target, write_index, writing_dataset
-from training.decoding import undecodable
+from training.data.dataset import Picture, check_target, write_index, writing_dataset
+from training.data.image_decoding import undecodable
 from training.sources.caption_files import Entry, read_captions
 from training.sources.disk_space import check_space
 from training.sources.faults import check_on_broken, counted, listed

@@ -1,6 +1,6 @@
 """The drawn source: scenes with five captions each, split and ground truth.
 
-The same seed and count give the same files. Beside the data set (see `training.dataset`) lie
+The same seed and count give the same files. Beside the data set (see `training.data.dataset`) lie
 `truth.json`, image id -> what is in the picture, and `instances.json`, the same things as COCO
 instances: a box in pixels, a category and, beyond COCO, the colour among `attributes`.
 """
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from model.refusal import Refusal
-from training.dataset import writing_dataset
+from training.data.dataset import writing_dataset
 from training.scenes import draw_scene, sample_scene, write_captions
 from training.scenes.scene import Scene
 from training.scenes.world import THINGS

@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.progress import track
 
 from model.refusal import Refusal
-from training.dataset import Picture, Place, check_target, write_index, writing_dataset
-from training.decoding import undecodable
+from training.data.dataset import Picture, Place, check_target, write_index, writing_dataset
+from training.data.image_decoding import undecodable
+from training.data.tar_picture import TarPicture
 from training.sources.faults import check_on_broken, counted, listed
 from training.sources.settings import WebDataset
 from training.sources.splits import check_shares, drawn_split
 from training.sources.tar_samples import read_samples
-from training.tar_picture import TarPicture
 
 #: Names that {00000..99999} may stand for.
 MAX_SHARDS = 1_000_000

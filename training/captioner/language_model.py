@@ -9,9 +9,9 @@ from transformers import GPT2LMHeadModel
 
 from model.pretrained.hugging_face import load_gpt2_tokenizer, only_local
 from model.refusal import Refusal
+from training.captioner.tokenizer import END, train_tokenizer
 from training.config import Train
-from training.dataset import CaptionDataset
-from training.tokenizer import END, train_tokenizer
+from training.data.dataset import CaptionDataset
 
 #: Positions of a GPT-2 from scratch; the patch mapper's long prefix has its own beside them.
 POSITIONS = 128

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.table import Table
 
+from training.data.tar_picture import PictureFile
 from training.scenes.statements import KINDS, Claim
-from training.tar_picture import PictureFile
 
 _TEMPLATE = Path(__file__).with_name("report_page.html")
 _THUMBNAIL = (420, 320)  # pixels, at most

@@ -14,9 +14,9 @@ from torch.utils.data import (
 )
 from transformers import PreTrainedTokenizerBase
 
-from training.contrastive_module import Batch
-from training.dataset import CaptionDataset
-from training.regions import Regions
+from training.contrastive.module import Batch
+from training.contrastive.regions import Regions
+from training.data.dataset import CaptionDataset
 
 
 class CaptionedPixels(Dataset[Batch]):

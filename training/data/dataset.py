@@ -24,7 +24,7 @@ import numpy as np
 
 from model.refusal import Refusal
 from model.whole_folder import whole_folder
-from training.caption_index import Captions, PictureFiles, read_coco
+from training.data.caption_index import Captions, PictureFiles, read_coco
 
 #: Image ids are kept in 64 bits.
 MAX_ID = 2**63 - 1

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from model.refusal import Refusal
-from training.id_index import IdIndex
-from training.json_members import members
-from training.tar_picture import PictureFile, TarPicture
+from training.data.id_index import IdIndex
+from training.data.json_members import members
+from training.data.tar_picture import PictureFile, TarPicture
 
 
 class Texts:

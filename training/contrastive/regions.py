@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from model.image.decode import Preprocessing
 from model.refusal import Refusal
-from training.dataset import CaptionDataset, read_json
+from training.data.dataset import CaptionDataset, read_json
 
 #: Label of a place in the table where there is no box, or a box without an attribute.
 NOTHING = -100

@@ -2,7 +2,7 @@
 
 The contrastive loss is CLIP's (arXiv 2103.00020, figure 3); the caption loss, as in CoCa
 (arXiv 2205.01917), runs a small ClipCap on the image feature; the region loss lets the patches
-under a box name what is there (see `training.regions`).
+under a box name what is there (see `training.contrastive.regions`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from model.config import CaptionerConfig, MapperConfig
 from model.image.decode import Preprocessing
 from model.network.captioner import IGNORED, ClipCap
 from model.network.encoder import look
+from training.captioner.optimization import adamw
+from training.captioner.pair_prior import PairPrior
+from training.captioner.tuning import CLIP, prepare
 from training.config import Clip
-from training.optimization import adamw
-from training.pair_prior import PairPrior
-from training.pixels import normalised
-from training.regions import NOTHING, RegionHead, Regions
-from training.repainting import repainted
-from training.retrieval import recall_at
-from training.tuning import CLIP, prepare
+from training.contrastive.regions import NOTHING, RegionHead, Regions
+from training.contrastive.repainting import repainted
+from training.contrastive.retrieval import recall_at
+from training.encoding.pixel_cache import normalised
 
 #: Pixels uint8 [B, 3, S, S], token ids [B, C, L], and boxes where the data set has them.
 Batch = tuple[Tensor, Tensor, Regions | None]

@@ -19,12 +19,12 @@ from huggingface_hub import EvalResult, ModelCard
 
 from model.checkpoint import CARD, Checkpoint, weights_sha256
 from model.refusal import Refusal
-from training.dataset import CaptionDataset
-from training.report import TITLES, number
+from training.data.dataset import CaptionDataset
+from training.evaluation.report import TITLES, number
 from training.scenes.statements import KINDS
 
 Figures = Mapping[str, Mapping[str, float]]
-"""Split -> name of a figure (see `training.report.TITLES`) -> value."""
+"""Split -> name of a figure (see `training.evaluation.report.TITLES`) -> value."""
 
 
 def write_card(

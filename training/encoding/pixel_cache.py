@@ -23,8 +23,8 @@ from torch import Tensor
 
 from model.image.decode import Preprocessing, to_square
 from model.refusal import Refusal
-from training.decoding import decode_files
-from training.tar_picture import PictureFile
+from training.data.image_decoding import decode_files
+from training.data.tar_picture import PictureFile
 
 
 def cached_pixels(

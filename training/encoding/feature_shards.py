@@ -31,7 +31,7 @@ from numpy.lib import format as npy
 from model.locked_folder import locked, remove_locked
 from model.refusal import Refusal
 from model.whole_folder import check_replaceable
-from training.feature_file import EncoderIdentity, shard_file
+from training.encoding.feature_file import EncoderIdentity, shard_file
 
 #: What a shard is made of, by name; JSON.
 Ingredients = Mapping[str, Any]

@@ -24,7 +24,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Sequent
 
 from model.network.captioner import IGNORED
 from model.refusal import Refusal
-from training.dataset import CaptionDataset
+from training.data.dataset import CaptionDataset
 
 #: Images [U, ...], each once; for each caption the place of its image among them [B]; and labels
 #: [B, T], `IGNORED` behind the end token.

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from training.config import Config
-from training.dataset import CaptionDataset
-from training.feature_file import FeatureFile
+from training.data.dataset import CaptionDataset
+from training.encoding.feature_file import FeatureFile
+from training.encoding.pixel_cache import cached_pixels
 from training.features import Encoder
-from training.pixels import cached_pixels
 
 
 class SplitImages(NamedTuple):

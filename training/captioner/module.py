@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from model.export import build_decoder
 from model.network.captioner import IGNORED, ClipCap
 from model.network.search import Search
-from training.caption_data import Batch
+from training.captioner.data import Batch
+from training.captioner.optimization import adamw
+from training.captioner.pair_prior import PairPrior
+from training.captioner.tuning import CLIP, GPT2, merged, prepare
 from training.config import Train
-from training.optimization import adamw
-from training.pair_prior import PairPrior
-from training.pixels import normalised
-from training.tuning import CLIP, GPT2, merged, prepare
+from training.encoding.pixel_cache import normalised
 
 
 class CaptionerModule(pl.LightningModule):

@@ -20,7 +20,7 @@ from model.artifact import Artifact
 from model.checkpoint import Checkpoint
 from model.export import unexported
 from model.layers.precision import ARITHMETIC, available
-from training.scoring import cider
+from training.evaluation.scoring import cider
 
 #: Share of the captions that must stay the same, token for token.
 SAME = 0.98

@@ -5,7 +5,7 @@ from __future__ import annotations
 from model.config import FEATURE_KINDS, MapperConfig
 from model.refusal import Refusal
 from training.config import Config, Train
-from training.feature_file import EncoderIdentity
+from training.encoding.feature_file import EncoderIdentity
 
 
 def check_kinds(config: Config) -> None:

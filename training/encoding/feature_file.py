@@ -6,7 +6,7 @@
     DIR/encoder.json         which encoder and preprocessing made it
 
 The rows lie in several files (shards), so that no file is larger than a disk or a download takes
-well; readers see one array. `training.feature_shards` writes it.
+well; readers see one array. `training.encoding.feature_shards` writes it.
 
 A captioner only understands the features of the encoder it was trained on, so whoever loads a
 file says which encoder he means, and another's is refused.
@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 
 from model.image.decode import Preprocessing
 from model.refusal import Refusal
-from training.id_index import IdIndex
+from training.data.id_index import IdIndex
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from model.image.decode import load_image
 from model.refusal import Refusal
-from training.tar_picture import PictureFile
+from training.data.tar_picture import PictureFile
 
 #: A picture as a tensor, or why it cannot be read.
 Decoded = Tensor | str

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.regions import NOTHING, Regions
+from training.contrastive.regions import NOTHING, Regions
 
 #: Levels of each channel in the histograms of colours.
 LEVELS = 8

@@ -1,0 +1,1 @@
+"""Contrastive training of CLIP: the Lightning module, its data, and the losses beside it."""

@@ -1,0 +1,1 @@
+"""What encoding leaves on disk: features, and pixels for a CLIP that is still learning."""

@@ -1,0 +1,1 @@
+"""What an evaluation measures, and the page and the model card that show it."""
