@@ -25,12 +25,12 @@ from torch import nn
 
 from model.checkpoint import Checkpoint
 from model.pretrained.completion import complete
+from tests import ROOT
 from tests.models import save_clip, save_gpt2
 from tests.published_weights import weights_file
 from training.data.dataset import CaptionDataset
 from training.features import Encoder
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 Run = Callable[..., list[list[str]]]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from model.options import LIMITS
+from tests import ROOT
 from training.config import load_config
 
-ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
 INLINE = " \n".join(re.findall(r"`([^`\n]+)`", README))

@@ -25,9 +25,9 @@ from model.artifact import Artifact
 from model.image.decode import to_pixels
 from model.options import GenerationOptions
 from model.refusal import Refusal
+from tests import ROOT
 from tests.pictures import broken, encoded, picture, sound
 
-ROOT = Path(__file__).resolve().parents[2]
 REST = {"Host": "x", "Content-Length": "1"}
 
 

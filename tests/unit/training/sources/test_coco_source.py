@@ -20,12 +20,12 @@ from typing import Any
 import pytest
 
 from model.refusal import Refusal
+from tests import ROOT
 from tests.file_server import FileServer, file_server
 from training.config import load_config
 from training.data.dataset import CaptionDataset
 from training.prepare import prepare
 
-ROOT = Path(__file__).parents[2]
 SPLITS = {"train": 5, "restval": 3, "val": 2, "test": 2}
 
 

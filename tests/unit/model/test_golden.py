@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 
 from benchmarks import golden
 from benchmarks.original import Original
+from tests import ROOT
 
-OWN = Path(__file__).resolve().parents[1] / "golden"
+OWN = ROOT / "tests" / "golden"
 FOLDERS = [OWN, *map(Path, filter(None, [os.environ.get("CLIPCAP_GOLDEN")]))]
 FILES = [file for folder in FOLDERS for file in sorted(folder.glob("*_weights.pt"))]
 

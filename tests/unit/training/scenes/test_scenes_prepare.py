@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests import ROOT
 from training.data.dataset import CaptionDataset
 from training.scenes import Scene, write_captions
-
-ROOT = Path(__file__).parents[2]
 
 
 def command(*arguments: str) -> list[str]:

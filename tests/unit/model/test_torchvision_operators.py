@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import ROOT
+
 #: What PyPI's torchvision does when its library, built for CUDA, could not be loaded.
 DESCRIBES = """
 import torch

@@ -15,8 +15,7 @@ import pytest
 from model.locked_folder import working_folder
 from model.refusal import Refusal
 from model.whole_folder import whole_folder
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests import ROOT
 
 
 def older(target: Path) -> Path:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests import ROOT
 from training.evaluation.scoring import cider, score
 
-ROOT = Path(__file__).resolve().parents[2]
 ANNOTATIONS, RESULTS = "captions_val2014.json", "captions_val2014_fakecap_results.json"
 #: To three places, as published.
 PUBLISHED = {"BLEU_1": 0.579, "BLEU_2": 0.404, "BLEU_3": 0.279, "BLEU_4": 0.191, "METEOR": 0.195,
