@@ -56,14 +56,14 @@ class Contestant:
         encode: Pixels [B, 3, S, S] to features.
         caption: Features, beams and tokens to token ids, a list of T for each picture.
         side: S of its pictures.
-        weigh: Pixels and captions [B, T] to log-probabilities of the tokens; of ours only.
+        score: Pixels and captions [B, T] to log-probabilities of the tokens; of ours only.
     """
 
     name: str
     encode: Callable[[Tensor], Tensor]
     caption: Callable[[Tensor, int, int], list[list[int]]]
     side: int
-    weigh: Callable[[Tensor, Tensor], Tensor] | None = None
+    score: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __call__(self, pixels: Tensor, beams: int, tokens: int) -> list[list[int]]:
         """Pixels to token ids."""
@@ -108,11 +108,11 @@ def ours(folder: Path, precision: str) -> Contestant:
         forced = GenerationOptions(num_beams=beams, max_tokens=tokens, min_tokens=tokens)
         return artifact.tokens(features, forced)
 
-    def weigh(pixels: Tensor, captions: Tensor) -> Tensor:
-        return artifact.weigh(artifact.encode(pixels), captions)
+    def score(pixels: Tensor, captions: Tensor) -> Tensor:
+        return artifact.score(artifact.encode(pixels), captions)
 
     side = artifact.preprocessing.size
-    return Contestant(f"ours {precision}", artifact.encode, caption, side, weigh)
+    return Contestant(f"ours {precision}", artifact.encode, caption, side, score)
 
 
 @functools.cache

@@ -177,8 +177,8 @@ def repeated(make: Callable[[], Step], times: int) -> None:
 def weighed(make: Callable[[], Contestant], captions: torch.Tensor) -> torch.Tensor:
     """Mean log-probability of the tokens of captions [B, T], [B], for features of its own."""
     one = make()
-    assert one.weigh is not None
-    return one.weigh(pictures(len(captions), one.side), captions).mean(1)
+    assert one.score is not None
+    return one.score(pictures(len(captions), one.side), captions).mean(1)
 
 
 def nats_off(

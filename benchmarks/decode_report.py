@@ -26,7 +26,8 @@ def rates(results: dict[str, Any]) -> dict[tuple[str, str, int, int], float]:
 def targets(results: dict[str, Any]) -> list[Target]:
     """Those that this run measured both sides of, for each of the narrow precisions.
 
-    Which of these a captioner is served in is decided by its gate (`training.evaluation.precision_gate`).
+    Which of these a captioner is served in is decided by its gate
+    (`training.evaluation.precision_gate`).
     """
     found = rates(results)
     original, theirs = ("caption", "original fp32", 1, 5), "Hugging Face"

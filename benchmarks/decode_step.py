@@ -35,7 +35,7 @@ from benchmarks.converted_step import (
 from benchmarks.machine import dtypes
 from model.artifact import as_written
 from model.checkpoint import Checkpoint
-from model.layers.precision import available, rough
+from model.layers.precision import available, narrow_output_linear
 from model.network.decoder import Cache
 
 
@@ -128,7 +128,7 @@ def _product(inputs: int, outputs: int, precision: str) -> Callable[[], Tensor]:
         return lambda: multiply(rounded, 1.0, 128, packed, scales, zeros, *more)
     if precision == "rough":
         linear = nn.Linear(inputs, outputs, bias=False)
-        packed = rough(linear, "fp16").packed
+        packed = narrow_output_linear(linear, "fp16").packed
         multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
         return lambda: multiply(x, 1.0 / 63.0, 64, packed)
     if precision == "fp16":

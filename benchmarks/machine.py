@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import transformers
 
-from model.layers.precision import why_not
+from model.layers.precision import unsupported_reason
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -81,9 +81,9 @@ def served() -> str:
     """The fastest precision that keeps the default captioner's captions (`training.evaluate`)."""
     if _multiplies_bf16():
         return "bf16"
-    return "fp32" if why_not("fp16") else "fp16"
+    return "fp32" if unsupported_reason("fp16") else "fp16"
 
 
 def _multiplies_bf16() -> bool:
     # torch also takes bf16 where AVX-512 lacks its product, and takes long for it there.
-    return "avx512_bf16" in instructions() and not why_not("bf16")
+    return "avx512_bf16" in instructions() and not unsupported_reason("bf16")

@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 
 from model.config import CaptionerConfig, MapperConfig
-from model.layers.memory import give_back
+from model.layers.memory import release_free_memory
 from model.network.captioner import ClipCap
 from training.captioner.data import CaptionDataModule, TokenizedCaptions
 from training.captioner.language_model import language_model
@@ -94,7 +94,7 @@ def train(folder: Path, batches: int) -> None:
 
 
 def _done(stage: str) -> None:
-    give_back()  # what is free but kept, some 50 MB more or less from run to run
+    release_free_memory()  # what is free but kept, some 50 MB more or less from run to run
     spent = {"cpu_seconds": round(time.process_time(), 1)}
     print(json.dumps({"stage": stage, **spent, **resident(os.getpid())}), flush=True)
 

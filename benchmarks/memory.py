@@ -31,7 +31,7 @@ from rich.table import Table
 
 from benchmarks.machine import RESULTS, machine
 from benchmarks.measured_training import STAGES, resident
-from model.image.decode import Preprocessing
+from model.image.preprocessing import Preprocessing
 from model.refusal import Refusal
 from training.command import command
 from training.data.dataset import Picture, write_index, writing_dataset

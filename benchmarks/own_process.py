@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import transformers
 
-from model.layers.memory import give_back
+from model.layers.memory import release_free_memory
 
 
 class OwnProcess:
@@ -62,7 +62,7 @@ def _begin(threads: int, makers: Sequence[Callable[[], Any]]) -> None:
     for make in makers:
         make()
     gc.collect()
-    give_back()  # many processes share the memory
+    release_free_memory()  # many processes share the memory
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 `python -m benchmarks.pruning` measures both sides. Time: captioners of real size with random
 weights whose feed-forward layers lack 10, 25 or 50% of their neurons, or whose vocabulary is a
 fourth, 8 pictures to captions of 20 tokens with 5 beams, each in a process of its own and in turn.
-Quality: the trained captioner (`models/clipcap`) without the neurons that weigh least (the norm of
+Quality: the trained captioner (`models/clipcap`) without the neurons that norms least (the norm of
 what a neuron reads times the norm of what it writes), not trained on, captions pictures of the test
 split. Writes `pruning.json` into `benchmarks/results/KIND` of processor.
 """
@@ -31,7 +31,7 @@ from benchmarks.own_process import OwnProcess
 from benchmarks.real_size import VOCABULARY, real_size_checkpoint
 from benchmarks.table import Table
 from model.checkpoint import Checkpoint
-from model.export import unexported
+from model.export import eager_artifact
 from model.layers.precision import PRECISIONS
 from model.refusal import Refusal
 from training.command import command
@@ -51,9 +51,9 @@ def pruned(gpt2: GPT2LMHeadModel, share: float) -> None:
     """Silence this share of each feed-forward layer's neurons, as removing them would."""
     for block in gpt2.transformer.h:
         reads, writes = block.mlp.c_fc.weight, block.mlp.c_proj.weight  # [E, N], [N, E]
-        weigh = reads.norm(dim=0) * writes.norm(dim=1)
+        norms = reads.norm(dim=0) * writes.norm(dim=1)
         with torch.no_grad():
-            writes[weigh.argsort()[: round(share * len(weigh))]] = 0.0
+            writes[norms.argsort()[: round(share * len(norms))]] = 0.0
 
 
 def qualities(checkpoint: str) -> dict[str, float]:
@@ -64,7 +64,7 @@ def qualities(checkpoint: str) -> dict[str, float]:
     for share in SHARES:
         captioner = Checkpoint.load(checkpoint)
         pruned(captioner.captioner.gpt2, share)
-        written = caption_split(unexported(captioner), dataset, "test", settings)
+        written = caption_split(eager_artifact(captioner), dataset, "test", settings)
         texts = {i: caption.text for i, caption in written.items()}
         found[name(share)] = cider(texts, {i: dataset.captions[i] for i in texts})
     return found
@@ -109,7 +109,7 @@ def pruning_table(results: Mapping[str, Any]) -> Table:
         f"`{results['command']}`, {results['threads']} threads, {results['date']}. Times: "
         f"8 pictures, 5 beams, 20 tokens, {results['precision']}, real size, random weights. "
         "CIDEr: the default captioner on the test split, without those of its feed-forward neurons "
-        "that weigh least, and not trained on."
+        "that norms least, and not trained on."
     )
     columns = ("left out of GPT-2", "ms", "of the time", "CIDEr")
     return Table("Pruning", columns, rows, note)

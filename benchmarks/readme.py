@@ -41,7 +41,7 @@ def measured() -> dict[str, Any]:
 
 
 def gate() -> dict[str, Any]:
-    """What the last evaluation said of each precision (see `training.evaluation.precision_gate`)."""
+    """The last evaluation's gates, by precision (see `training.evaluation.precision_gate`)."""
     metrics = json.loads((ROOT / "reports" / "metrics.json").read_text())
     return {**machine("benchmarks.readme"), "precisions": metrics.get("precisions", {})}
 

@@ -19,7 +19,7 @@ from transformers import CLIPVisionConfig, GPT2Config
 
 from model.checkpoint import Checkpoint
 from model.config import CaptionerConfig, MapperConfig
-from model.image.decode import Preprocessing
+from model.image.preprocessing import Preprocessing
 from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 from model.pretrained.published import CLIP_MEAN, CLIP_STD

@@ -18,7 +18,8 @@ from rich.progress import track
 
 from benchmarks.contestants import artifact_of, ours
 from benchmarks.pictures import draw_pictures
-from model.image.decode import load_image, to_pixels
+from model.image.decode import load_image
+from model.image.preprocessing import to_pixels
 from model.layers.precision import available
 
 #: What is varied, its sizes, and (batch, beams, tokens) otherwise.

@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from benchmarks.real_size import real_size_checkpoint
-from deploy.torchserve import WAITING, TorchServe, derived_config, on_free_ports
+from deploy.torchserve import THREAD_ENVIRONMENT, TorchServe, derived_config, on_free_ports
 from handler.caption_settings import cores
 from model.export import export_torchscript
 from model.options import GenerationOptions
@@ -164,7 +164,7 @@ class InProcess:
             [sys.executable, "-P", script, folder / "unpacked"],
             cwd=folder,
             env={
-                **WAITING,
+                **THREAD_ENVIRONMENT,
                 **os.environ,
                 "PYTHONPATH": str(folder / "unpacked"),
             },

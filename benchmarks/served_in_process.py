@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from model.image.decode import load_image, to_pixels
+from model.image.decode import load_image
+from model.image.preprocessing import to_pixels
 
 TRY_ARCHIVE = Path(__file__).parents[1] / "training" / "try_archive.py"
 

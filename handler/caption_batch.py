@@ -11,7 +11,7 @@ import torch
 from handler.caption_reply import Failure
 from handler.caption_request import CaptionRequest
 from handler.lanes import Lanes
-from model.artifact import Artifact, Caption
+from model.artifact import Artifact, GeneratedCaption
 from model.options import GenerationOptions
 
 
@@ -44,7 +44,7 @@ def caption_batch(
     deadline: float,
     spent: Spent,
     lanes: Lanes,
-) -> list[list[list[Caption]] | Failure]:
+) -> list[list[list[GeneratedCaption]] | Failure]:
     """Caption every picture of every request.
 
     Args:
@@ -75,7 +75,7 @@ def caption_batch(
     spent.pictures += len(options)
 
     begin = time.monotonic()
-    captions: dict[int, list[Caption]] = {}
+    captions: dict[int, list[GeneratedCaption]] = {}
 
     def search(places: list[int]) -> None:
         if time.monotonic() < deadline:
@@ -88,7 +88,7 @@ def caption_batch(
         lanes.map(search, [places[part] for part in lanes.parts(len(places), per_pass)])
     spent.generate += time.monotonic() - begin
 
-    results: list[list[list[Caption]] | Failure] = []
+    results: list[list[list[GeneratedCaption]] | Failure] = []
     first = 0
     for prepared in batch:
         places = list(range(first, first + len(prepared.request.pictures)))

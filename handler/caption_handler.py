@@ -25,8 +25,9 @@ from handler.caption_batch import Prepared, Spent, caption_batch, too_late
 from handler.caption_reply import PHRASES, Failure, reply_body, to_json
 from handler.lanes import Lanes
 from handler.request_fields import is_describe, is_rest, parse_request
-from model.artifact import Artifact, Caption
-from model.image.decode import load_image, to_pixels
+from model.artifact import Artifact, GeneratedCaption
+from model.image.decode import load_image
+from model.image.preprocessing import to_pixels
 from model.image.refusals import FORMATS, ImageRefusal
 from model.options import LIMITS
 from model.refusal import Refusal
@@ -82,7 +83,7 @@ class CaptionHandler:
 
     def inference(
         self, prepared: Sequence[Prepared | Failure | None], context: Context
-    ) -> list[list[list[Caption]] | Failure]:
+    ) -> list[list[list[GeneratedCaption]] | Failure]:
         """Caption the sound requests together; the others pass through."""
         spent = Spent()
         sound = [item for item in prepared if isinstance(item, Prepared)]
@@ -103,7 +104,7 @@ class CaptionHandler:
     def postprocess(
         self,
         prepared: Sequence[Prepared | Failure | None],
-        results: Sequence[list[list[Caption]] | Failure],
+        results: Sequence[list[list[GeneratedCaption]] | Failure],
         context: Context,
     ) -> list[str]:
         """Give each request its status and its reply as JSON text."""

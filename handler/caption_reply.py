@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from handler.caption_request import CaptionRequest, Form, RequestRefusal
-from model.artifact import Caption
+from model.artifact import GeneratedCaption
 from model.image.refusals import ImageRefusal
 from model.options import BadOption, UnknownOption
 from model.refusal import Refusal
@@ -69,7 +69,7 @@ class Failure:
 
 
 #: The captions of one picture, best first.
-PictureCaptions = Sequence[Caption]
+PictureCaptions = Sequence[GeneratedCaption]
 
 
 def reply_body(

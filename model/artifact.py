@@ -22,10 +22,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from model.image.decode import Preprocessing
-from model.layers.int8_linear import hush
-from model.layers.memory import give_back, map_parameters
-from model.layers.precision import why_not
+from model.image.preprocessing import Preprocessing
+from model.layers.int8_linear import suppress_quantized_tensor_warning
+from model.layers.memory import map_parameters, release_free_memory
+from model.layers.precision import unsupported_reason
 from model.options import BadOption, GenerationOptions
 from model.refusal import Refusal
 from model.tokenizer import load_tokenizer
@@ -48,7 +48,7 @@ as_written = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
 
 
 @dataclasses.dataclass(frozen=True)
-class Caption:
+class GeneratedCaption:
     """One caption of one image.
 
     Attributes:
@@ -124,7 +124,7 @@ class Artifact:
                 f"{folder / 'captioner.json'} lacks {', '.join(missing)}; "
                 "export the captioner again"
             )
-        if reason := why_not(info["precision"]):
+        if reason := unsupported_reason(info["precision"]):
             raise Refusal(
                 f"{folder / 'captioner.pt'} was exported in {info['precision']}: {reason}; export "
                 "it with export.precision=fp32, or on a machine like this one"
@@ -136,13 +136,13 @@ class Artifact:
                 f"{folder / 'captioner.pt'} is not the file captioner.json was written for "
                 f"(SHA-256 {digest[:12]}…, expected {info['sha256'][:12]}…); export it again"
             )
-        hush()
+        suppress_quantized_tensor_warning()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             module = torch.jit.load(str(folder / "captioner.pt"), map_location="cpu").eval()
         map_parameters(module, folder / "captioner.pt")  # first: packing needs room
         _pack(module)
-        give_back()
+        release_free_memory()
         return cls(module, info, load_tokenizer(folder / "tokenizer.json"))
 
     @torch.inference_mode()
@@ -171,9 +171,9 @@ class Artifact:
 
     @torch.inference_mode()
     @as_written
-    def weigh(self, features: Tensor, tokens: Tensor) -> Tensor:
+    def score(self, features: Tensor, tokens: Tensor) -> Tensor:
         """Log-probabilities [B, T] of given tokens [B, T], each after those before it, in nats."""
-        return self.module.weigh(features, tokens)
+        return self.module.score(features, tokens)
 
     def tokens(self, features: Tensor, options: GenerationOptions) -> list[list[int]]:
         """Token ids of the best caption of each feature, the end token included; see `search`."""
@@ -181,7 +181,7 @@ class Artifact:
         best = zip(tokens[:, 0].tolist(), lengths[:, 0].tolist(), strict=True)
         return [ids[:length] for ids, length in best]
 
-    def caption(self, features: Tensor, options: GenerationOptions) -> list[list[Caption]]:
+    def caption(self, features: Tensor, options: GenerationOptions) -> list[list[GeneratedCaption]]:
         """Captions of a batch of features, all with the same options.
 
         Args:
@@ -198,7 +198,7 @@ class Artifact:
         tokens, lengths, log_probs = self.search(features, options)
         return [
             [
-                Caption(self.text(ids[:length]), log_prob, length)
+                GeneratedCaption(self.text(ids[:length]), log_prob, length)
                 for ids, length, log_prob in zip(*image, strict=True)
             ]
             for image in zip(tokens.tolist(), lengths.tolist(), log_probs.tolist(), strict=True)

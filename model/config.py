@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from model.image.decode import Preprocessing
+from model.image.preprocessing import Preprocessing
 from model.refusal import Refusal
 
 #: Layers of a model at most: each is built before it is known whether the weights have it.

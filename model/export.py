@@ -26,7 +26,7 @@ from transformers import GPT2LMHeadModel
 from model.artifact import FORMAT, Artifact
 from model.checkpoint import Checkpoint, weights_sha256
 from model.layers.output_layer import NarrowOutputLayer
-from model.layers.precision import pack_linears, rough
+from model.layers.precision import narrow_output_linear, pack_linears
 from model.network.captioner import ClipCap
 from model.network.decoder import Decoder
 from model.network.encoder import ClipEncoder, ImageEncoder, SiglipEncoder
@@ -49,7 +49,7 @@ def build_search(captioner: ClipCap, precision: str = "fp32") -> Search:
     """The search over a copy of the captioner's GPT-2; runs eagerly, or scripted when exported."""
     decoder = build_decoder(captioner.gpt2)
     if precision != "fp32":
-        head = rough(decoder.output.head, precision)
+        head = narrow_output_linear(decoder.output.head, precision)
         decoder.output = NarrowOutputLayer(head, decoder.wte)  # type: ignore[assignment]
     pack_linears(decoder, precision)
     return Search(decoder, captioner.config.end_token_id).eval()
@@ -174,9 +174,9 @@ class _Captioner(nn.Module):
         )
 
     @torch.jit.export
-    def weigh(self, features: Tensor, tokens: Tensor) -> Tensor:
+    def score(self, features: Tensor, tokens: Tensor) -> Tensor:
         """Log-probabilities [B, T] of given tokens [B, T], each after those before it, in nats."""
-        return self.search.weigh(self.prefix(features), tokens)
+        return self.search.score(self.prefix(features), tokens)
 
     def forward(
         self,
@@ -193,7 +193,7 @@ class _Captioner(nn.Module):
         )
 
 
-def unexported(checkpoint: Checkpoint, precision: str = "fp32") -> Artifact:
+def eager_artifact(checkpoint: Checkpoint, precision: str = "fp32") -> Artifact:
     """The captioner as it will be exported, run eagerly: for evaluation, and as a reference."""
     module, info = _assemble(checkpoint, precision), _describe(checkpoint, precision)
     return Artifact(module, info, checkpoint.tokenizer)

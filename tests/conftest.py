@@ -24,7 +24,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from model.checkpoint import Checkpoint
     from model.config import CaptionerConfig, MapperConfig
-    from model.image.decode import Preprocessing
+    from model.image.preprocessing import Preprocessing
     from model.network.captioner import ClipCap
     from model.options import GenerationOptions
     from training.captioner.tokenizer import train_tokenizer

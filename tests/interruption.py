@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from torch import Tensor
 
-from training.captioner.data import Batch
+from training.captioner.data import CaptionBatch
 from training.captioner.module import CaptionerModule
 
 
@@ -17,7 +17,7 @@ def power_cut(monkeypatch: pytest.MonkeyPatch, at: int) -> Iterator[None]:
     """The captioner's training in this block fails at a step, and must have come so far."""
     step = CaptionerModule.training_step
 
-    def failing(module: CaptionerModule, batch: Batch, index: int) -> Tensor:
+    def failing(module: CaptionerModule, batch: CaptionBatch, index: int) -> Tensor:
         if module.global_step == at:
             raise RuntimeError("power cut")
         return step(module, batch, index)

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from model.config import CaptionerConfig, MapperConfig
-from model.image.decode import Preprocessing
+from model.image.preprocessing import Preprocessing
 from model.pretrained.preprocessor_config import write_preprocessing
 from training.captioner.tokenizer import END, START, train_tokenizer
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from model.config import CaptionerConfig, MapperConfig
-from model.image.decode import Preprocessing
+from model.image.preprocessing import Preprocessing
 from model.network.captioner import ClipCap
 from model.pretrained.published import FULL_STOP_ID
 

@@ -31,7 +31,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from model.image.decode import Preprocessing
+from model.image.preprocessing import Preprocessing
 from model.pretrained.hugging_face import load_clip
 from model.pretrained.preprocessor_config import read_preprocessing, write_preprocessing
 from model.refusal import Refusal

@@ -74,8 +74,8 @@ class Clip:
     is `full`, or `lora` with the settings of that name.
     `caption_weight` and `region_weight` 0 leave contrastive training alone; the region loss wants
     boxes in the data set. `shift` is the random shift in pixels. `recolour` is the share of a batch
-    whose things change colour at random (see `training.contrastive.repainting`); such pictures teach nothing
-    about attributes.
+    whose things change colour at random (see `training.contrastive.repainting`); such pictures
+    teach nothing about attributes.
     """
 
     base: str | None
@@ -104,8 +104,8 @@ class Clip:
 class Features:
     """Encoding of every image; `on_broken` is `stop` or `skip`.
 
-    `clip` is the encoder (see `model.pretrained.encoder_folder`); `kind` is `pooled` for one feature of an
-    image, or `patches` for one of each patch, which `train.mapper.kind=patch` reads.
+    `clip` is the encoder (see `model.pretrained.encoder_folder`); `kind` is `pooled` for one
+    feature of an image, or `patches` for one of each patch, which `train.mapper.kind=patch` reads.
     `shard_batches` batches make one file of the feature file, and are what a killed run may lose.
     """
 

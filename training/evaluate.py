@@ -28,10 +28,10 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from model.artifact import Artifact, Caption
+from model.artifact import Artifact, GeneratedCaption
 from model.checkpoint import EVALUATION, Checkpoint, read_evaluation, weights_sha256
-from model.export import unexported
-from model.image.decode import Preprocessing, to_pixels
+from model.export import eager_artifact
+from model.image.preprocessing import Preprocessing, to_pixels
 from model.refusal import Refusal
 from training.command import arguments, command
 from training.config import Evaluate, load_config
@@ -67,7 +67,7 @@ def evaluate(settings: Evaluate) -> dict[str, dict[str, float]]:
         )
     checkpoint = Checkpoint.load(settings.checkpoint)
     load_card(Path(settings.checkpoint), checkpoint)  # now, rather than after all captions
-    artifact = unexported(checkpoint)
+    artifact = eager_artifact(checkpoint)
     truth = _truth(dataset)
     sections: dict[str, Section] = {}
     notes: list[str] = []
@@ -117,12 +117,12 @@ def evaluate(settings: Evaluate) -> dict[str, dict[str, float]]:
 
 def caption_split(
     artifact: Artifact, dataset: CaptionDataset, split: str, settings: Evaluate
-) -> dict[int, Caption]:
+) -> dict[int, GeneratedCaption]:
     """The best caption of every picture of a split, by the captioner's own defaults."""
     ids = dataset.ids(split)
     files = [dataset.files[i] for i in ids]
     decoded = _pixels(artifact.preprocessing, files, settings)
-    captions: dict[int, Caption] = {}
+    captions: dict[int, GeneratedCaption] = {}
     waiting: list[tuple[int, torch.Tensor]] = []
 
     def flush() -> None:

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from model.artifact import Artifact
 from model.checkpoint import WEIGHTS, Checkpoint, read_evaluation
-from model.export import export_torchscript, unexported
-from model.image.decode import to_pixels
-from model.layers.precision import PRECISIONS, why_not
+from model.export import eager_artifact, export_torchscript
+from model.image.preprocessing import to_pixels
+from model.layers.precision import PRECISIONS, unsupported_reason
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.whole_folder import whole_folder
@@ -64,7 +64,8 @@ def choose_precision(wanted: str, figures: Mapping[str, Any] | None) -> str:
     """The precision to export in.
 
     `auto` takes the fastest that passed its gate when these weights were evaluated (see
-    `training.evaluation.precision_gate`), by the times measured there; float32 unless another gains.
+    `training.evaluation.precision_gate`), by the times measured there; float32 unless another
+    gains.
 
     Args:
         wanted: `auto` or a precision.
@@ -77,7 +78,7 @@ def choose_precision(wanted: str, figures: Mapping[str, Any] | None) -> str:
         raise Refusal(f"export.precision is {wanted!r}; it must be auto, {', '.join(PRECISIONS)}")
     measured = valid_gates(figures)
     if wanted == "auto":
-        passed = {k: v for k, v in measured.items() if v["passes"] and not why_not(k)}
+        passed = {k: v for k, v in measured.items() if v["passes"] and not unsupported_reason(k)}
         fastest = min(passed, key=lambda name: passed[name]["seconds"], default="fp32")
         gain = passed[fastest]["seconds"] * WORTH <= passed["fp32"]["seconds"] if passed else False
         return fastest if gain else "fp32"
@@ -88,7 +89,7 @@ def choose_precision(wanted: str, figures: Mapping[str, Any] | None) -> str:
             f"stay the same (at least {SAME:.0%}), CIDEr changes by {own['cider_change']:+.2%} (at "
             f"most {CIDER_CHANGE:.0%}); use export.precision=auto"
         )
-    if reason := why_not(wanted):
+    if reason := unsupported_reason(wanted):
         raise Refusal(f"export.precision={wanted} cannot be used here: {reason}; use auto")
     return wanted
 
@@ -138,13 +139,13 @@ def _compare_likelihood(
 ) -> None:
     """Refuse an artifact that finds the checkpoint's greedy captions less or more likely."""
     options = dataclasses.replace(checkpoint.generation, num_beams=1, num_captions=1)
-    exact = unexported(checkpoint)
+    exact = eager_artifact(checkpoint)
     worst = 0.0
     for ids, feature, other in zip(
         hugging_face_tokens(checkpoint, expected, options), expected, features, strict=True
     ):
         tokens = torch.tensor([ids])
-        change = artifact.weigh(other[None], tokens) - exact.weigh(feature[None], tokens)
+        change = artifact.score(other[None], tokens) - exact.score(feature[None], tokens)
         worst = max(worst, abs(change.mean().item()))
     if not worst <= LIKELIHOOD_TOLERANCE:
         raise Refusal(

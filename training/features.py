@@ -1,12 +1,12 @@
 """Encode every image of a data set once.
 
-`python -m training.features` writes a feature file (see `training.encoding.feature_file`): of each image
-one pooled feature, or with `features.kind=patches` one of each patch, for the patch mapper. Patches
-are large: ViT-B/32's of an image are 49 x 768 numbers, 75 kB, where the pooled feature has 2 kB.
-Images are decoded in worker processes and encoded in batches, `features.shard_batches` of them to a
-shard. Killed and started again, it goes on behind the last whole shard and ends with the same bytes
-(see `training.encoding.feature_shards`). Broken images fail the command in the end with a list of all of
-them; `features.on_broken=skip` leaves them out and says how many.
+`python -m training.features` writes a feature file (see `training.encoding.feature_file`): of each
+image one pooled feature, or with `features.kind=patches` one of each patch, for the patch mapper.
+Patches are large: ViT-B/32's of an image are 49 x 768 numbers, 75 kB, where the pooled feature has
+2 kB. Images are decoded in worker processes and encoded in batches, `features.shard_batches` of
+them to a shard. Killed and started again, it goes on behind the last whole shard and ends with the
+same bytes (see `training.encoding.feature_shards`). Broken images fail the command in the end with
+a list of all of them; `features.on_broken=skip` leaves them out and says how many.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rich.progress import (
 )
 from torch import Tensor
 
-from model.image.decode import to_pixels
+from model.image.preprocessing import to_pixels
 from model.network.encoder import ImageEncoder
 from model.pretrained.encoder_folder import load_encoder
 from model.refusal import Refusal

@@ -178,7 +178,7 @@ def _check_segments(data: bytes | bytearray) -> None:
             raise _too_many("parts", MAX_PARTS)
         if marker == _START_OF_SCAN:
             return
-        end = _behind(data, marker, at)
+        end = _segment_end(data, marker, at)
 
 
 def _segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
@@ -190,10 +190,10 @@ def _segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
             return
         scanned |= marker == _START_OF_SCAN
         yield marker, found.start(), found.end()
-        at = _behind(data, marker, found.end())
+        at = _segment_end(data, marker, found.end())
 
 
-def _behind(data: bytes | bytearray, marker: int, at: int) -> int:
+def _segment_end(data: bytes | bytearray, marker: int, at: int) -> int:
     """Where the segment of a marker that ends at a place is over."""
     return at if marker in _ALONE else at + int.from_bytes(data[at : at + 2], "big")
 

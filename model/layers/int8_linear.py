@@ -1,4 +1,4 @@
-"""Linear layers of 8-bit weights, and inputs of 8 or 7 bits; saved as those of `model.layers.linear`.
+"""Linear layers with 8-bit weights and inputs of 8 or 7 bits; saved like `model.layers.linear`'s.
 
 Every row of inputs is rounded by itself, so that its result does not depend on which other rows are
 in the batch.
@@ -103,7 +103,7 @@ class Int8Linear(nn.Module):
         return y.view(list(x.shape[:-1]) + [y.shape[1]])
 
 
-class RoughLinear(nn.Module):
+class FbgemmInt8Linear(nn.Module):
     """8-bit weights and 7-bit inputs (FBGEMM): twice as fast as float16, for where rough will do.
 
     AVX2 adds the products of two pairs of bytes in 16 bits, which has room for 8 bits by 7. Each
@@ -159,10 +159,11 @@ def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
 
-def hush() -> None:
+def suppress_quantized_tensor_warning() -> None:
     """Let torch say where nobody hears it that quantized tensors are deprecated: it does so once.
 
-    A `RoughLinear` makes one for its packing; said by TorchScript, it would be a line in every log.
+    A `FbgemmInt8Linear` makes one for its packing; said by TorchScript, it would be a line in every
+    log.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

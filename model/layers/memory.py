@@ -1,7 +1,7 @@
 """What a loaded captioner holds in memory: no more than it must.
 
-TorchScript reads a whole file into memory. What no layer has laid out anew (`model.layers.linear`) can
-stay in the file: the token embedding above all, a third of GPT-2 124M, of which a step reads 40
+TorchScript reads a whole file into memory. What no layer has laid out anew (`model.layers.linear`)
+can stay in the file: the token embedding above all, a third of GPT-2 124M, of which a step reads 40
 rows of 50,257. Mapped, its pages belong to the system: they are read when first touched, given up
 when memory is short, and shared by all workers of a machine.
 """
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 #: Bytes of a tensor for which a mapping pays.
-LARGE = 1 << 20
+MIN_MAPPED_BYTES = 1 << 20
 #: Bytes compared at a time.
-CHUNK = 1 << 22
+COMPARED_BYTES = 1 << 22
 #: A zip file's header before each record, up to the lengths of its name and its extra field.
 HEADER = struct.Struct("<26xHH")
 
@@ -36,7 +36,7 @@ def map_parameters(module: nn.Module, file: Path) -> None:
         module: As `torch.jit.load` gave it.
         file: What it was loaded from. It may be removed or replaced meanwhile, but not written to.
     """
-    large = [each for each in module.parameters() if each.nbytes >= LARGE]
+    large = [each for each in module.parameters() if each.nbytes >= MIN_MAPPED_BYTES]
     with zipfile.ZipFile(file) as archive, file.open("rb") as content:
         records = [
             (_start(content, record), record.file_size)
@@ -51,7 +51,7 @@ def map_parameters(module: nn.Module, file: Path) -> None:
                     break
 
 
-def give_back() -> None:
+def release_free_memory() -> None:
     """Return to the system what the C library keeps of memory that was let go (glibc only)."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -68,8 +68,8 @@ def _holds(content: BinaryIO, start: int, parameter: Tensor) -> bool:
     if not parameter.is_contiguous() or start % parameter.element_size():
         return False
     content.seek(start)
-    read = torch.empty(CHUNK, dtype=torch.uint8)
-    for part in parameter.detach().view(-1).view(torch.uint8).split(CHUNK):
+    read = torch.empty(COMPARED_BYTES, dtype=torch.uint8)
+    for part in parameter.detach().view(-1).view(torch.uint8).split(COMPARED_BYTES):
         content.readinto(read.numpy())  # type: ignore[attr-defined]
         if not torch.equal(read[: len(part)], part):
             return False

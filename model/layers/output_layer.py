@@ -38,7 +38,7 @@ class OutputLayer(nn.Module):
             scores.select(-1, barred).fill_(float("-inf"))
         return largest(scores, count)
 
-    def weigh(self, hidden: Tensor, ids: Tensor) -> Tensor:
+    def score(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """Log-probabilities [..., n] of tokens [..., n] after hidden states [..., E]."""
         return self.head(hidden).log_softmax(-1).gather(-1, ids)
 
@@ -61,24 +61,24 @@ class NarrowOutputLayer(nn.Module):
 
     def forward(self, hidden: Tensor, count: int, barred: int) -> tuple[Tensor, Tensor]:
         """The likeliest tokens after each hidden state; see `OutputLayer.forward`."""
-        ids, logits, total = self._weighed(hidden, count)
+        ids, logits, total = self._shortlist(hidden, count)
         scores = logits - total
         if barred >= 0:
             scores = scores.masked_fill(ids == barred, float("-inf"))
         best, index = scores.topk(count, dim=-1)
         return best, ids.gather(-1, index)
 
-    def weigh(self, hidden: Tensor, ids: Tensor) -> Tensor:
+    def score(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """Log-probabilities [..., n] of tokens [..., n] after hidden states [..., E]."""
-        return self._logits(hidden, ids) - self._weighed(hidden, 1)[2]
+        return self._logits(hidden, ids) - self._shortlist(hidden, 1)[2]
 
-    def _weighed(self, hidden: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _shortlist(self, hidden: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens worth weighing [..., n], their logits, and the log of all weights [..., 1]."""
         spare = 16  # beyond those asked for, as 8-bit logits may put them in the wrong order
-        rough = self.head(hidden)  # [..., V]
-        best, ids = largest(rough, min(count + spare, rough.shape[-1]))
+        approximate = self.head(hidden)  # [..., V]
+        best, ids = largest(approximate, min(count + spare, approximate.shape[-1]))
         # The log of all their weights, from what the likeliest is less than: a single fused pass.
-        total = best[..., :1] - rough.log_softmax(-1).gather(-1, ids[..., :1])
+        total = best[..., :1] - approximate.log_softmax(-1).gather(-1, ids[..., :1])
         logits = self._logits(hidden, ids)
         others = (1.0 - (best - total).exp().sum(-1, keepdim=True)).clamp(min=0.0)
         mended = others + (logits - total).exp().sum(-1, keepdim=True)

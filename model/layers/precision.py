@@ -6,7 +6,7 @@
     int8   weights rounded to 8 bits, a scale for each output; inputs to 8 bits, a range for each
            row (as LLM.int8(), arXiv 2208.07339, section 2, without its outliers)
 
-In all but fp32 the output layer is 8-bit (`rough`): see `model.layers.output_layer`.
+In all but fp32 the output layer is 8-bit (`narrow_output_linear`): see `model.layers.output_layer`.
 
 With AMX, oneDNN sums large batches in another order than small ones, which bf16 outputs show by one
 rounding step now and then.
@@ -19,7 +19,7 @@ import warnings
 import torch
 from torch import nn
 
-from model.layers.int8_linear import Int8Linear, RoughLinear, hush
+from model.layers.int8_linear import FbgemmInt8Linear, Int8Linear, suppress_quantized_tensor_warning
 from model.layers.linear import Float16Linear, InnerLinear, PackedLinear
 from model.refusal import Refusal
 
@@ -29,7 +29,7 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 ARITHMETIC = 2
 
 
-def why_not(precision: str) -> str:
+def unsupported_reason(precision: str) -> str:
     """Why this processor is not to run a precision; empty if it may.
 
     oneDNN 3 computes 8-bit products without AVX-512 in a reference loop a thousand times slower.
@@ -53,7 +53,7 @@ def why_not(precision: str) -> str:
 
 def available() -> tuple[str, ...]:
     """The precisions that this processor is to run, from exact to narrow."""
-    return tuple(precision for precision in PRECISIONS if not why_not(precision))
+    return tuple(precision for precision in PRECISIONS if not unsupported_reason(precision))
 
 
 def pack_linears(module: nn.Module, precision: str) -> None:
@@ -75,7 +75,7 @@ def pack_linears(module: nn.Module, precision: str) -> None:
             pack_linears(child, precision)
 
 
-def rough(linear: nn.Linear, precision: str) -> nn.Module:
+def narrow_output_linear(linear: nn.Linear, precision: str) -> nn.Module:
     """An 8-bit layer for the processors that a precision is for, of a layer without a bias.
 
     Raises:
@@ -83,16 +83,16 @@ def rough(linear: nn.Linear, precision: str) -> nn.Module:
     """
     _check(precision)
     if linear.bias is not None:
-        raise ValueError("a rough layer has no bias")
-    hush()
-    return _scripted(RoughLinear(linear) if precision == "fp16" else Int8Linear(linear))
+        raise ValueError("an 8-bit output layer has no bias")
+    suppress_quantized_tensor_warning()
+    return _scripted(FbgemmInt8Linear(linear) if precision == "fp16" else Int8Linear(linear))
 
 
 def _check(precision: str) -> None:
     """Refuse a precision that there is not, or that this processor has not."""
     if precision not in PRECISIONS:
         raise Refusal(f"precision is {precision!r}; it must be {', '.join(PRECISIONS)}")
-    if reason := why_not(precision):
+    if reason := unsupported_reason(precision):
         raise Refusal(f"{reason}; export with export.precision=fp32")
 
 

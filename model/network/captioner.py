@@ -1,8 +1,8 @@
 """ClipCap as it is trained: CLIP encoder -> mapper -> GPT-2.
 
 Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix for Image Captioning", arXiv 2111.09734, figure 2.
-The encoder is another library's (see `model.network.encoder`), GPT-2 Hugging Face's, the mapper ours.
-Serving runs the same weights through `model.network.decoder` and `model.network.search`.
+The encoder is another library's (see `model.network.encoder`), GPT-2 Hugging Face's, the mapper
+ours. Serving runs the same weights through `model.network.decoder` and `model.network.search`.
 
 Axes: B batch, K prefix length, T caption tokens, D CLIP width, E GPT-2 width, V vocabulary,
 P image patches. A feature is [D], or [P, D] for the patch mapper, whose prefix length is P.
@@ -89,7 +89,7 @@ class ClipCap(nn.Module):
             hidden = self.gpt2.transformer(inputs_embeds=both, use_cache=False).last_hidden_state
             hidden = hidden[:, prefix.shape[1] - 1 :]  # [B, T, E]
         else:
-            hidden = self._behind(prefix, owners, words)
+            hidden = self._hidden_after_prefix(prefix, owners, words)
         counted = labels != IGNORED
         logits = self.gpt2.lm_head(hidden[counted])  # [tokens, V]
         logits = logits.float()
@@ -97,7 +97,7 @@ class ClipCap(nn.Module):
             logits = prior(logits, labels)
         return F.cross_entropy(logits, labels[counted])
 
-    def _behind(self, prefix: Tensor, owners: Tensor, words: Tensor) -> Tensor:
+    def _hidden_after_prefix(self, prefix: Tensor, owners: Tensor, words: Tensor) -> Tensor:
         """Hidden states [B, T, E] at the end of each prefix [U, K, E] and its words [B, T-1, E]."""
         read = self.gpt2.transformer(inputs_embeds=prefix, use_cache=True)
         ends = read.last_hidden_state[owners, -1:]  # [B, 1, E]

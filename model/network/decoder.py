@@ -38,7 +38,7 @@ class Cache:
         self.values = values
         self.used = used
 
-    def keep(self, order: Tensor) -> None:
+    def select(self, order: Tensor) -> None:
         """Go on with the images [b] alone, in this order; only those that move are copied."""
         count = order.shape[0]
         moved = (order != torch.arange(count, device=order.device)).nonzero()[:, 0]

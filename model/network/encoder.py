@@ -99,14 +99,14 @@ class ClipEncoder(ImageEncoder):
 
     def pooled(self, pixels: Tensor) -> Tensor:
         """The projected feature, as text features are compared with, [B, D]."""
-        return look(self, pixels)[0]
+        return pooled_and_patches(self, pixels)[0]
 
     def patches(self, pixels: Tensor) -> Tensor:
         """What the last layer reads, without the class token, [B, P, W]."""
-        return look(self, pixels)[1]
+        return pooled_and_patches(self, pixels)[1]
 
 
-def look(clip: CLIPModel | ClipEncoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def pooled_and_patches(clip: CLIPModel | ClipEncoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Features [B, D] and patches [B, P, W] of normalised pixels [B, 3, S, S] in one pass.
 
     The patches are those that the last layer reads (as in LLaVA, arXiv 2304.08485, section 4.1):

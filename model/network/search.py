@@ -90,9 +90,9 @@ class Search(nn.Module):
             if count + 1 == max_tokens or not bool(going.any()):
                 break
             if not bool(going.all()):
-                order = closed_up(going)
+                order = compacted_order(going)
                 image, token = image[order], token[order]
-                cache.keep(order)
+                cache.select(order)
             hidden = self.decoder.step(token, start + count, cache, None)
         tokens = tokens[:, : int(lengths.max())]
         return tokens.unsqueeze(1), lengths.unsqueeze(1), log_probs.unsqueeze(1)
@@ -178,26 +178,26 @@ class Search(nn.Module):
                 all_sums[image[over]] = sums[over]
                 if not bool(going.any()):
                     break
-                order = closed_up(going)
+                order = compacted_order(going)
                 image, running, scores = image[order], running[order], scores[order]
                 finished, rank, sums = finished[order], rank[order], sums[order]
                 lengths, filled, mask = lengths[order], filled[order], mask[order]
                 token, parent = token[order], parent[order]
-                cache.keep(order)
+                cache.select(order)
             ancestry = mask.gather(1, parent.unsqueeze(-1).expand(-1, -1, mask.shape[2]))
             mask = torch.cat([ancestry, own.expand(len(image), -1, -1)], dim=2)
             hidden = self.decoder.step(token, start + count, cache, mask)
         return all_tokens, all_lengths, all_sums
 
     @torch.jit.export
-    def weigh(self, prefix: Tensor, tokens: Tensor) -> Tensor:
+    def score(self, prefix: Tensor, tokens: Tensor) -> Tensor:
         """Log-probabilities [B, T] of given tokens [B, T] behind prefixes [B, K, E], in nats."""
         start, count = prefix.shape[1], tokens.shape[1]
         hidden, cache = self.decoder.prefill(prefix, start + count)
         log_probs: list[Tensor] = []
         for place in range(count):
             token = tokens[:, place : place + 1]
-            log_probs.append(self.decoder.output.weigh(hidden, token.unsqueeze(-1))[:, 0])
+            log_probs.append(self.decoder.output.score(hidden, token.unsqueeze(-1))[:, 0])
             if place + 1 < count:
                 hidden = self.decoder.step(token, start + place, cache, None)
         return torch.cat(log_probs, dim=1)
@@ -215,7 +215,7 @@ class Search(nn.Module):
         return (hope > worst).any(dim=1)
 
 
-def closed_up(going: Tensor) -> Tensor:
+def compacted_order(going: Tensor) -> Tensor:
     """The places [b] of what goes on, of bool [B], in an order that moves as few as can be."""
     count = int(going.sum())
     order = torch.arange(count, device=going.device)

@@ -24,10 +24,12 @@ def complete(captioner: ClipCap, file: Path, clip: str | None, gpt2_tokenizer: s
     """A checkpoint from a captioner that was published without encoder and tokenizer.
 
     Args:
-        captioner: What `model.pretrained.published.read_published` gives; the encoder is put into it.
+        captioner: What `model.pretrained.published.read_published` gives; the encoder is put into
+            it.
         file: Where it was read from, for the model card and for messages.
-        clip: The encoder it was trained on, as name or folder (see `model.pretrained.encoder_folder`); None
-            takes the one that the width of its features tells.
+        clip: The encoder it was trained on, as name or folder (see
+            `model.pretrained.encoder_folder`); None takes the one that the width of its features
+            tells.
         gpt2_tokenizer: GPT-2's tokenizer, as Hugging Face name or folder.
 
     Raises:
@@ -80,7 +82,8 @@ def _card(file: Path, config: CaptionerConfig, clip: str, gpt2_tokenizer: str) -
 # Image captioner from `{file.name}`
 
 A ClipCap captioner (Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix for Image Captioning",
-[arXiv 2111.09734](https://arxiv.org/abs/2111.09734)), converted by `python -m model.pretrained.published`.
+[arXiv 2111.09734](https://arxiv.org/abs/2111.09734)), converted by
+`python -m model.pretrained.published`.
 
 | part | from |
 |---|---|

@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers import CLIPVisionModelWithProjection
 
-from model.image.decode import Preprocessing
+from model.image.preprocessing import Preprocessing
 from model.network.encoder import ClipEncoder, ImageEncoder, ResNetEncoder, SiglipEncoder
 from model.pretrained.hugging_face import find, load_clip, load_siglip, model_type, unknown
 from model.pretrained.preprocessor_config import read_preprocessing

@@ -10,12 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from model.image.decode import Preprocessing
+from model.image.preprocessing import Preprocessing
 from model.pretrained.hugging_face import NOT_FOUND, find
 from model.refusal import Refusal
 
-OWN = "preprocessor_config.json"
-WHOLE = "processor_config.json"
+IMAGE_PROCESSOR_FILE = "preprocessor_config.json"
+PROCESSOR_FILE = "processor_config.json"
 
 
 def read_preprocessing(name: str) -> Preprocessing:
@@ -49,8 +49,8 @@ def read_preprocessing(name: str) -> Preprocessing:
 
 
 def _fields(name: str) -> tuple[Path, dict[str, Any]]:
-    """The file, and what it says of the image processor; `OWN` or the whole processor's."""
-    for candidate in (OWN, WHOLE):
+    """The file that describes the image processor, and its fields."""
+    for candidate in (IMAGE_PROCESSOR_FILE, PROCESSOR_FILE):
         try:
             file = find(name, candidate)
             found: Any = json.loads(file.read_text()) if file else None
@@ -59,13 +59,13 @@ def _fields(name: str) -> tuple[Path, dict[str, Any]]:
             raise Refusal(f"no {candidate} at {name!r}: {reason}") from error
         except ValueError as error:
             raise Refusal(f"{candidate} of {name!r} is not JSON: {error}") from None
-        if candidate == WHOLE and isinstance(found, dict):
+        if candidate == PROCESSOR_FILE and isinstance(found, dict):
             found = found.get("image_processor")
         if file and isinstance(found, dict):
             return file, found
     raise Refusal(
-        f"no {OWN} at {name!r}, nor {WHOLE} with an image_processor; take them from where the "
-        "encoder's weights came from"
+        f"no {IMAGE_PROCESSOR_FILE} at {name!r}, nor {PROCESSOR_FILE} with an image_processor; "
+        "take them from where the encoder's weights came from"
     )
 
 
@@ -82,7 +82,7 @@ def _side(size: int | dict[str, int], file: Path) -> int:
 
 
 def write_preprocessing(preprocessing: Preprocessing, folder: Path) -> None:
-    """Write `OWN` so that Hugging Face reads the same preprocessing."""
+    """Write `IMAGE_PROCESSOR_FILE` so that Hugging Face reads the same preprocessing."""
     side = preprocessing.size
     fields = {
         "image_processor_type": "CLIPImageProcessor",
@@ -98,4 +98,4 @@ def write_preprocessing(preprocessing: Preprocessing, folder: Path) -> None:
         "image_std": list(preprocessing.std),
         "do_convert_rgb": True,
     }
-    (folder / OWN).write_text(json.dumps(fields, indent=2) + "\n")
+    (folder / IMAGE_PROCESSOR_FILE).write_text(json.dumps(fields, indent=2) + "\n")

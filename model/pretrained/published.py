@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from model.config import CaptionerConfig, MapperConfig
-from model.image.decode import Preprocessing
+from model.image.preprocessing import Preprocessing
 from model.network.captioner import ClipCap
 from model.pretrained.completion import complete
 from model.refusal import Refusal

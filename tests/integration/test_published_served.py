@@ -11,8 +11,9 @@ import pytest
 
 from deploy.torchserve import TorchServe, derived_config, on_free_ports
 from model.checkpoint import Checkpoint
-from model.export import export_torchscript, unexported
-from model.image.decode import MAX_PIXELS, load_image, to_pixels
+from model.export import eager_artifact, export_torchscript
+from model.image.decode import MAX_PIXELS, load_image
+from model.image.preprocessing import to_pixels
 from model.pretrained import published
 from tests.pictures import sound
 from tests.published_weights import weights_file
@@ -43,7 +44,7 @@ def test_published_weights_are_served(
         )
     finally:
         server.stop()
-    artifact = unexported(Checkpoint.load(checkpoint))
+    artifact = eager_artifact(Checkpoint.load(checkpoint))
     pixels = to_pixels(load_image(photo.read_bytes(), MAX_PIXELS), artifact.preprocessing)
     best = artifact.caption(artifact.encode(pixels[None]), artifact.defaults)[0][0]
     assert json.loads(done.stdout)["caption"] == best.text

@@ -53,7 +53,9 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def run(bases: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a page in a folder of its own; returns the words of what was run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("training.evaluation.scoring._meteor", lambda *_: 0.0)  # seconds each to start
+    monkeypatch.setattr(
+        "training.evaluation.scoring._meteor", lambda *_: 0.0
+    )  # seconds each to start
     small = {**bases, "train.epochs": "1", "clip.epochs": "1", "clip.precision": "32-true"}
     workers = {f"{block}.workers": "0" for block in ("folder", "features", "evaluate")}
 

@@ -7,7 +7,6 @@ import re
 import runpy
 import shlex
 import sys
-from pathlib import Path
 
 import pytest
 

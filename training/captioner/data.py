@@ -28,7 +28,7 @@ from training.data.dataset import CaptionDataset
 
 #: Images [U, ...], each once; for each caption the place of its image among them [B]; and labels
 #: [B, T], `IGNORED` behind the end token.
-Batch = tuple[Tensor, Tensor, Tensor]
+CaptionBatch = tuple[Tensor, Tensor, Tensor]
 #: Images at a time where all of a split are gone through.
 PART = 128
 
@@ -36,7 +36,7 @@ PART = 128
 AT_ONCE = 256
 
 
-class TokenizedCaptions(Dataset[Batch]):
+class TokenizedCaptions(Dataset[CaptionBatch]):
     """Captions with their images, by lists of caption numbers.
 
     Args:
@@ -91,7 +91,7 @@ class TokenizedCaptions(Dataset[Batch]):
         """Number of captions."""
         return len(self.owners)
 
-    def __getitem__(self, numbers: Sequence[int]) -> Batch:
+    def __getitem__(self, numbers: Sequence[int]) -> CaptionBatch:
         """These captions, and each of their images once."""
         numbers = np.asarray(numbers)
         rows, owners = np.unique(self.owners[numbers], return_inverse=True)

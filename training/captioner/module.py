@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from model.export import build_decoder
 from model.network.captioner import IGNORED, ClipCap
 from model.network.search import Search
-from training.captioner.data import Batch
+from training.captioner.data import CaptionBatch
 from training.captioner.optimization import adamw
 from training.captioner.pair_prior import PairPrior
 from training.captioner.tuning import CLIP, GPT2, merged, prepare
@@ -67,7 +67,7 @@ class CaptionerModule(pl.LightningModule):
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
 
-    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+    def on_train_batch_start(self, batch: CaptionBatch, index: int) -> None:
         """Dropout follows from seed and step alone, so that a resumed run goes the same way."""
         torch.manual_seed(self.settings.seed + self.global_step)
 
@@ -77,7 +77,7 @@ class CaptionerModule(pl.LightningModule):
             return images
         return self.captioner.encode(normalised(images, self.mean, self.std))
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: CaptionBatch, index: int) -> Tensor:
         """Negative log-likelihood per token."""
         images, owners, labels = batch
         features, dropout = self.features(images), self.settings.word_dropout
@@ -85,7 +85,7 @@ class CaptionerModule(pl.LightningModule):
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: Batch, index: int) -> None:
+    def validation_step(self, batch: CaptionBatch, index: int) -> None:
         """The same loss on the validation captions."""
         images, owners, labels = batch
         tokens = int((labels != IGNORED).sum())

@@ -14,13 +14,13 @@ from torch.utils.data import (
 )
 from transformers import PreTrainedTokenizerBase
 
-from training.contrastive.module import Batch
+from training.contrastive.module import ContrastiveBatch
 from training.contrastive.regions import Regions
 from training.data.dataset import CaptionDataset
 
 
-class CaptionedPixels(Dataset[Batch]):
-    """Batches (see `contrastive_module.Batch`) by a list of rows.
+class CaptionedPixels(Dataset[ContrastiveBatch]):
+    """Batches (see `training.contrastive.module.ContrastiveBatch`) by a list of rows.
 
     Args:
         pixels: uint8 [N, 3, S, S], usually memory-mapped.
@@ -37,7 +37,7 @@ class CaptionedPixels(Dataset[Batch]):
         """Number of pictures."""
         return len(self.texts)
 
-    def __getitem__(self, rows: list[int]) -> Batch:
+    def __getitem__(self, rows: list[int]) -> ContrastiveBatch:
         """The pictures of these rows, all their captions and all their boxes."""
         order = sorted(rows)
         regions = self.regions

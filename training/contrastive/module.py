@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from transformers import CLIPModel
 
 from model.config import CaptionerConfig, MapperConfig
-from model.image.decode import Preprocessing
+from model.image.preprocessing import Preprocessing
 from model.network.captioner import IGNORED, ClipCap
-from model.network.encoder import look
+from model.network.encoder import pooled_and_patches
 from training.captioner.optimization import adamw
 from training.captioner.pair_prior import PairPrior
 from training.captioner.tuning import CLIP, prepare
@@ -30,7 +30,7 @@ from training.contrastive.retrieval import recall_at
 from training.encoding.pixel_cache import normalised
 
 #: Pixels uint8 [B, 3, S, S], token ids [B, C, L], and boxes where the data set has them.
-Batch = tuple[Tensor, Tensor, Regions | None]
+ContrastiveBatch = tuple[Tensor, Tensor, Regions | None]
 
 
 class ContrastiveModule(pl.LightningModule):
@@ -78,9 +78,9 @@ class ContrastiveModule(pl.LightningModule):
         """What the image tower takes, of pixels [B, 3, S, S] in 0..255."""
         return normalised(pixels, self.mean, self.std)
 
-    def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def pooled_and_patches(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Features [B, D] and patches [B, P, width] of normalised pixels [B, 3, S, S]."""
-        return look(self.clip, pixels)
+        return pooled_and_patches(self.clip, pixels)
 
     def text_features(self, tokens: Tensor) -> Tensor:
         """Features [B, D] of token ids [B, L], start and end tokens included."""
@@ -88,7 +88,7 @@ class ContrastiveModule(pl.LightningModule):
         pooled = self.clip.text_model(input_ids=tokens).pooler_output
         return self.clip.text_projection(pooled)
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: ContrastiveBatch, index: int) -> Tensor:
         """The three losses; the contrastive one reads one caption a picture, ClipCap another.
 
         A data set in which dogs are never green teaches that what is green is no dog, and the
@@ -103,7 +103,7 @@ class ContrastiveModule(pl.LightningModule):
             pixels = pixels.float()
             boxes = Regions(*(part[changed] for part in regions))
             pixels[changed] = repainted(pixels[changed] / 255, boxes) * 255
-        features, patches = self.look(self.normalised(pixels))
+        features, patches = self.pooled_and_patches(self.normalised(pixels))
         loss = self._contrastive(features[~changed], _one_of(texts[~changed]))
         self.log("contrastive", loss, prog_bar=True)
         if self.captioner is not None:
@@ -142,11 +142,11 @@ class ContrastiveModule(pl.LightningModule):
         labels = labels.masked_fill(untrue, IGNORED)
         return captioner(features, labels, self.settings.captioner.word_dropout, self.prior)
 
-    def validation_step(self, batch: Batch, index: int) -> None:
+    def validation_step(self, batch: ContrastiveBatch, index: int) -> None:
         """Collect features, since retrieval needs the whole split; count the boxes named right."""
         pixels, texts, regions = batch
         text = self.text_features(texts.flatten(0, 1))
-        features, patches = self.look(self.normalised(pixels))
+        features, patches = self.pooled_and_patches(self.normalised(pixels))
         self.seen.append((features.float(), text.float()))
         if self.regions is not None and regions is not None:
             _, right = self.regions.loss(patches, features, regions)

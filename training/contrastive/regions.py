@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.image.decode import Preprocessing
+from model.image.preprocessing import Preprocessing
 from model.refusal import Refusal
 from training.data.dataset import CaptionDataset, read_json
 

@@ -105,7 +105,7 @@ def writing_dataset(target: str | Path) -> Iterator[Path]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class TarPosition:
     """Bytes in a tar file: its number, first byte and count."""
 
     tar: int
@@ -129,7 +129,7 @@ class Picture:
     file_name: str
     captions: list[str]
     split: str
-    place: Place | None = None
+    place: TarPosition | None = None
 
 
 def write_index(

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from model.image.decode import Preprocessing
+from model.image.preprocessing import Preprocessing
 from model.refusal import Refusal
 from training.data.id_index import IdIndex
 

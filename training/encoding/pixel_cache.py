@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from model.image.decode import Preprocessing, to_square
+from model.image.preprocessing import Preprocessing, to_square
 from model.refusal import Refusal
 from training.data.image_decoding import decode_files
 from training.data.tar_picture import PictureFile
@@ -74,7 +74,7 @@ def normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
     Args:
         pixels: As `cached_pixels` keeps them.
-        mean: Of R, G, B in 0..1, to broadcast; see `model.image.decode.Preprocessing`.
+        mean: Of R, G, B in 0..1, to broadcast; see `model.image.preprocessing.Preprocessing`.
         std: The same.
     """
     return (pixels.float() / 255 - mean) / std

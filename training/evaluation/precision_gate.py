@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint
-from model.export import unexported
+from model.export import eager_artifact
 from model.layers.precision import ARITHMETIC, available
 from training.evaluation.scoring import cider
 
@@ -92,7 +92,7 @@ def gates(
     found: dict[str, Gate] = {}
     first: list[list[int]] = []
     for precision in available():
-        artifact = unexported(checkpoint, precision)
+        artifact = eager_artifact(checkpoint, precision)
         begin = time.perf_counter()
         tokens: list[list[int]] = []
         for start in range(0, len(ids), batch_size):

@@ -6,8 +6,8 @@ import dataclasses
 
 
 @dataclasses.dataclass
-class Fractions:
-    """Shares of the scenes per split; they add up to 1."""
+class SceneSplitFractions:
+    """SplitFractions of the scenes per split; they add up to 1."""
 
     train: float
     val: float
@@ -22,13 +22,13 @@ class Scenes:
     seed: int
     count: int
     out: str
-    fractions: Fractions
+    fractions: SceneSplitFractions
     sides: list[int]
 
 
 @dataclasses.dataclass
-class Shares:
-    """Shares of the pictures per split; they add up to 1."""
+class SplitFractions:
+    """SplitFractions of the pictures per split; they add up to 1."""
 
     train: float
     val: float
@@ -45,7 +45,7 @@ class OwnPictures:
 
     out: str
     seed: int
-    fractions: Shares
+    fractions: SplitFractions
     on_broken: str
     max_pixels: int
     workers: int

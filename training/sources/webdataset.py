@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from model.refusal import Refusal
-from training.data.dataset import Picture, Place, check_target, write_index, writing_dataset
+from training.data.dataset import Picture, TarPosition, check_target, write_index, writing_dataset
 from training.data.image_decoding import undecodable
 from training.data.tar_picture import TarPicture
 from training.sources.faults import check_on_broken, counted, listed
@@ -121,5 +121,5 @@ def _pictures(
                 continue
             split = drawn_split(f"{settings.seed}/{tar.name}/{sample.key}", shares)
             given.add(split)
-            place = Place(number, sample.offset, sample.size)
+            place = TarPosition(number, sample.offset, sample.size)
             yield Picture(image_id, sample.name, sample.captions, split, place)

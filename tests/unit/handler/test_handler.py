@@ -22,7 +22,7 @@ from handler.caption_reply import Failure, to_json
 from handler.caption_request import CaptionRequest
 from handler.lanes import Lanes
 from model.artifact import Artifact
-from model.image.decode import to_pixels
+from model.image.preprocessing import to_pixels
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from tests import ROOT

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.artifact import Artifact, Caption
+from model.artifact import Artifact, GeneratedCaption
 from model.options import BadOption, GenerationOptions
 from model.refusal import Refusal
 
@@ -95,7 +95,7 @@ def test_captions_come_best_first_as_many_as_asked(artifact: Artifact, features:
 
 
 def test_confidence_is_the_mean_token_probability():
-    caption = Caption("a b", log_prob=3 * math.log(0.5), tokens=3)
+    caption = GeneratedCaption("a b", log_prob=3 * math.log(0.5), tokens=3)
     assert caption.confidence == pytest.approx(0.5)
 
 
@@ -130,4 +130,4 @@ def test_an_end_token_that_is_a_word_stays(artifact: Artifact):
 
 def test_a_caption_cannot_be_changed_afterwards():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Caption("a", -1.0, 1).text = "b"  # type: ignore[misc]
+        GeneratedCaption("a", -1.0, 1).text = "b"  # type: ignore[misc]

@@ -15,8 +15,8 @@ from transformers import CLIPModel, PreTrainedTokenizerFast
 
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint
-from model.export import unexported
-from model.image.decode import Preprocessing
+from model.export import eager_artifact
+from model.image.preprocessing import Preprocessing
 from model.options import GenerationOptions
 from model.pretrained import published
 from model.pretrained.completion import complete
@@ -60,7 +60,7 @@ def test_a_published_file_becomes_an_artifact_that_says_the_same(
         features = clip.visual_projection(clip.vision_model(pixels).pooler_output)
         expected = original.prefix(features)
         torch.testing.assert_close(artifact.module.prefix(artifact.encode(pixels)), expected)
-    eager = unexported(Checkpoint.load(out))
+    eager = eager_artifact(Checkpoint.load(out))
     for options in (GenerationOptions(1, max_tokens=12), GenerationOptions(5, 2, max_tokens=12)):
         for mine, theirs in zip(
             artifact.caption(features, options), eager.caption(features, options), strict=True
@@ -90,7 +90,7 @@ def test_a_caption_ends_with_the_full_stop_and_shows_it(
 ):
     file = weights_file(tmp_path)
     checkpoint = complete(read_published(file), file, str(tiny_clip), str(gpt2_tokenizer))
-    artifact = unexported(checkpoint)
+    artifact = eager_artifact(checkpoint)
     assert (
         artifact.text([*checkpoint.tokenizer.encode("two boats").ids, FULL_STOP_ID]) == "two boats."
     )

@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, BertConfig, CLIPVisionModelWithProjection
 
 from model.checkpoint import Checkpoint
-from model.image.decode import Preprocessing, load_image, to_pixels
+from model.image.decode import load_image
+from model.image.preprocessing import Preprocessing, to_pixels
 from model.network.captioner import ClipCap
 from model.network.encoder import ClipEncoder, ImageEncoder, SiglipEncoder, build_encoder
 from model.options import GenerationOptions

@@ -16,7 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint, weights_sha256
 from model.config import MapperConfig
-from model.export import build_decoder, export_torchscript, unexported
+from model.export import build_decoder, eager_artifact, export_torchscript
 from model.layers.precision import available
 from model.network.captioner import ClipCap
 from model.options import GenerationOptions
@@ -58,7 +58,7 @@ def test_features_are_those_of_hugging_face(checkpoint: Checkpoint, artifact: Ar
 def test_exported_and_unexported_say_the_same(
     checkpoint: Checkpoint, artifact: Artifact, options: GenerationOptions
 ):
-    before = unexported(checkpoint)
+    before = eager_artifact(checkpoint)
     features = before.encode(pictures(3))
     expected, found = before.caption(features, options), artifact.caption(features, options)
     for mine, theirs in zip(found, expected, strict=True):
@@ -73,7 +73,7 @@ def test_a_narrow_export_says_what_it_said_before_and_loads_without_a_word(
     checkpoint: Checkpoint, tiny_checkpoint: Path, tmp_path: Path, precision: str
 ):
     export_torchscript(tiny_checkpoint, tmp_path / "narrow", None, precision)
-    before, narrow = unexported(checkpoint, precision), Artifact.load(tmp_path / "narrow")
+    before, narrow = eager_artifact(checkpoint, precision), Artifact.load(tmp_path / "narrow")
     for options in OPTIONS:
         features = before.encode(pictures(3))
         found, expected = narrow.caption(features, options), before.caption(features, options)
@@ -81,8 +81,8 @@ def test_a_narrow_export_says_what_it_said_before_and_loads_without_a_word(
             assert mine.text == theirs.text
             assert mine.log_prob == pytest.approx(theirs.log_prob, abs=1e-3)
     tokens = before.search(features, OPTIONS[2])[0][:, 0]
-    exact = unexported(checkpoint)
-    change = narrow.weigh(features, tokens) - exact.weigh(exact.encode(pictures(3)), tokens)
+    exact = eager_artifact(checkpoint)
+    change = narrow.score(features, tokens) - exact.score(exact.encode(pictures(3)), tokens)
     assert change.mean(1).abs().max() < 0.02  # nats a token, as an export may change
     # A server logs what loading says, each time that a worker starts.
     loading = f"from model.artifact import Artifact; Artifact.load({str(tmp_path / 'narrow')!r})"

@@ -22,7 +22,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from model.image.decode import Preprocessing, to_pixels
+from model.image.preprocessing import Preprocessing, to_pixels
 from model.pretrained.hugging_face import load_clip, load_gpt2_tokenizer, only_local
 from model.pretrained.preprocessor_config import read_preprocessing, write_preprocessing
 from model.refusal import Refusal

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.image.decode import Preprocessing, load_image, to_pixels
+from model.image.decode import load_image
+from model.image.preprocessing import Preprocessing, to_pixels
 from model.image.refusals import FORMATS, ImageRefusal
 from model.refusal import Refusal
 from tests.pictures import (

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model.layers.linear import ACTIVATIONS, InnerLinear
 from model.layers.output_layer import NarrowOutputLayer, OutputLayer, largest
-from model.layers.precision import available, pack_linears, rough
+from model.layers.precision import available, narrow_output_linear, pack_linears
 from model.refusal import Refusal
 
 #: Relative error of a layer, in the Euclidean norm: 24, 11, 8 and 7 bits, weights and inputs.
@@ -91,7 +91,7 @@ def test_the_largest_are_those_that_topk_finds(vocabulary: int, count: int):
 def test_the_narrow_output_layer_chooses_as_the_wide_one(barred: int, precision: str):
     embedding = nn.Embedding(5000, 64)
     wide = OutputLayer(embedding)
-    narrow = NarrowOutputLayer(rough(wide.head, precision), embedding)
+    narrow = NarrowOutputLayer(narrow_output_linear(wide.head, precision), embedding)
     hidden = torch.randn(6, 5, 64)
     hidden[0] = embedding.weight[7]  # token 7 is the likeliest there
     expected, ids = wide(hidden, 10, barred)
@@ -100,15 +100,15 @@ def test_the_narrow_output_layer_chooses_as_the_wide_one(barred: int, precision:
     near = 1e-2 if precision == "fp16" else 5e-3  # 7 bits of inputs, or 8
     torch.testing.assert_close(scores, expected, rtol=0, atol=near)
     assert barred not in own.flatten().tolist()
-    weights: Tensor = narrow.weigh(hidden, ids)
-    torch.testing.assert_close(weights, wide.weigh(hidden, ids), rtol=0, atol=near)
+    weights: Tensor = narrow.score(hidden, ids)
+    torch.testing.assert_close(weights, wide.score(hidden, ids), rtol=0, atol=near)
 
 
 @pytest.mark.parametrize("precision", available()[1:])
 @torch.inference_mode()
 def test_a_rough_layer_is_near_the_layer_before_and_after_its_file(precision: str):
     plain = nn.Linear(96, 50, bias=False)
-    layer = rough(plain, precision)
+    layer = narrow_output_linear(plain, precision)
     file = io.BytesIO()
     torch.jit.save(layer, file)
     loaded = torch.jit.load(io.BytesIO(file.getvalue()))
@@ -125,5 +125,5 @@ def test_a_rough_layer_is_near_the_layer_before_and_after_its_file(precision: st
     assert torch.equal(layer(torch.zeros(2, 96)), torch.zeros(2, 50))
     # Pairs of products of the largest bytes fit into 16 bits.
     nn.init.ones_(plain.weight)
-    full = rough(plain, precision)(torch.ones(1, 96))
+    full = narrow_output_linear(plain, precision)(torch.ones(1, 96))
     torch.testing.assert_close(full, torch.full((1, 50), 96.0))

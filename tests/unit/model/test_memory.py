@@ -30,7 +30,7 @@ def file(tiny_artifact: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def everything_large(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(memory, "LARGE", 1)
+    monkeypatch.setattr(memory, "MIN_MAPPED_BYTES", 1)
     monkeypatch.setattr(memory, "CHUNK", 1000)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from model.export import build_decoder
-from model.network.search import Search, closed_up
+from model.network.search import Search, compacted_order
 
 END, VOCABULARY, WIDTH, PREFIX, IMAGES, LONGEST = 3, 40, 32, 4, 8, 14
 SEED, LEAN = 4, 1.0
@@ -201,7 +201,7 @@ def test_an_image_whose_caption_is_found_costs_no_more_steps(
 
 @given(stays=st.lists(st.booleans(), max_size=12))
 def test_closing_up_moves_only_what_it_must(stays: list[bool]):
-    order = closed_up(torch.tensor(stays, dtype=torch.bool)).tolist()
+    order = compacted_order(torch.tensor(stays, dtype=torch.bool)).tolist()
     assert sorted(order) == [row for row, stay in enumerate(stays) if stay]
     assert all(order[row] == row for row in range(len(order)) if stays[row])
 

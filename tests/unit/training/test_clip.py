@@ -23,7 +23,7 @@ from tests.models import PREPROCESSING
 from training import clip
 from training.captioner.tokenizer import END
 from training.config import load_config
-from training.contrastive.module import Batch, ContrastiveModule
+from training.contrastive.module import ContrastiveBatch, ContrastiveModule
 from training.contrastive.regions import NOTHING, RegionHead, Regions
 from training.features import Encoder
 
@@ -157,9 +157,9 @@ def test_nothing_is_learned_of_attributes_that_were_changed(tiny_clip: Path):
     label = torch.ones(4, 1, dtype=torch.long)
     asked: dict[str, Tensor] = {}
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
-    look, contrastive, region = module.look, module._contrastive, head.loss
+    look, contrastive, region = module.pooled_and_patches, module._contrastive, head.loss
     captioner = module.captioner.forward
-    module.look = lambda p: asked.update(pixels=p) or look(p)  # type: ignore
+    module.pooled_and_patches = lambda p: asked.update(pixels=p) or look(p)  # type: ignore
     module._contrastive = lambda f, t: asked.update(texts=t) or contrastive(f, t)  # type: ignore
     head.loss = lambda p, f, r: asked.update(r._asdict()) or region(p, f, r)  # type: ignore
     module.captioner.forward = lambda f, t, *a: asked.update(labels=t) or captioner(f, t, *a)  # type: ignore
@@ -182,7 +182,7 @@ def test_nothing_is_learned_of_attributes_that_were_changed(tiny_clip: Path):
 def test_an_interrupted_run_goes_on_where_it_was(run: Run, monkeypatch: pytest.MonkeyPatch):
     step, seen = ContrastiveModule.training_step, []
 
-    def failing(module: ContrastiveModule, batch: Batch, index: int) -> Tensor:
+    def failing(module: ContrastiveModule, batch: ContrastiveBatch, index: int) -> Tensor:
         if module.global_step == STEPS + 1 and not seen.count("cut"):
             seen.append("cut")
             raise RuntimeError("power cut")
@@ -203,7 +203,7 @@ def test_on_request_it_starts_anew(run: Run, monkeypatch: pytest.MonkeyPatch):
         run("clip.captioner.width=16")
     step, seen = ContrastiveModule.training_step, []
 
-    def counted(module: ContrastiveModule, batch: Batch, index: int) -> Tensor:
+    def counted(module: ContrastiveModule, batch: ContrastiveBatch, index: int) -> Tensor:
         seen.append(module.global_step)
         return step(module, batch, index)
 
@@ -239,7 +239,7 @@ def test_features_are_hugging_face_s_whatever_the_padding(module: ContrastiveMod
     normalised = (pixels.float() / 255 - module.mean) / module.std
     with torch.inference_mode():
         found = module.clip(input_ids=texts[:, 0], pixel_values=normalised)
-        images = F.normalize(module.look(module.normalised(pixels))[0], dim=-1)
+        images = F.normalize(module.pooled_and_patches(module.normalised(pixels))[0], dim=-1)
         words = F.normalize(module.text_features(texts[:, 0]), dim=-1)
     torch.testing.assert_close(images, found.image_embeds, atol=1e-5, rtol=0)
     torch.testing.assert_close(words, found.text_embeds, atol=1e-5, rtol=0)
@@ -257,7 +257,7 @@ def test_the_loss_is_clip_s_own_and_the_caption_s(
         expected = module.clip(
             input_ids=texts[:, 0], pixel_values=normalised, return_loss=True
         ).loss
-        features = module.look(module.normalised(pixels))[0]
+        features = module.pooled_and_patches(module.normalised(pixels))[0]
         assert module.captioner is not None
         captions = ([20, 21, 22, 0], [30, 0], [40, 41, 0], [50, 51, 52, 53, 0])
         alone = [

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from model.checkpoint import Checkpoint, read_evaluation, weights_sha256
-from model.export import unexported
+from model.export import eager_artifact
 from model.refusal import Refusal
 from training.config import Config
 from training.data.dataset import CaptionDataset
@@ -23,7 +23,9 @@ def reports(tiny_run: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one evaluation of both splits wrote."""
     out = tmp_path_factory.mktemp("reports")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.evaluation.scoring._meteor", lambda *_: 0.5)  # ten seconds, and tested there
+        patch.setattr(
+            "training.evaluation.scoring._meteor", lambda *_: 0.5
+        )  # ten seconds, and tested there
         figures = evaluate(dataclasses.replace(tiny_run.evaluate, out=str(out)))
     assert list(figures) == ["test", "compositional"]
     return out
@@ -54,7 +56,7 @@ def test_every_picture_s_caption_is_written_as_the_captioner_says_it(
     dataset = CaptionDataset.load(tiny_run.evaluate.data)
     wanted = [(s, i) for s in ("test", "compositional") for i in dataset.ids(s)]
     assert [(line["split"], line["image_id"]) for line in lines] == wanted
-    artifact = unexported(Checkpoint.load(tiny_run.evaluate.checkpoint))
+    artifact = eager_artifact(Checkpoint.load(tiny_run.evaluate.checkpoint))
     settings = dataclasses.replace(tiny_run.evaluate, batch_size=5)  # another batch, same words
     captions = caption_split(artifact, dataset, "compositional", settings)
     own = {line["image_id"]: line for line in lines if line["split"] == "compositional"}

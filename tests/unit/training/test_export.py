@@ -13,8 +13,8 @@ import torch
 
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint, weights_sha256
-from model.export import unexported
-from model.layers.precision import why_not
+from model.export import eager_artifact
+from model.layers.precision import unsupported_reason
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from training.config import Export
@@ -60,12 +60,12 @@ def test_an_artifact_that_was_tampered_with_is_refused(
         for parameter in getattr(other.captioner, part).parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator))
     with pytest.raises(Refusal, match=words):
-        compare(checkpoint, unexported(other))
+        compare(checkpoint, eager_artifact(other))
 
 
 @torch.inference_mode()
 def test_both_sides_of_the_comparison_write_tokens_up_to_the_end(checkpoint: Checkpoint):
-    artifact = unexported(checkpoint)
+    artifact = eager_artifact(checkpoint)
     features = artifact.encode(sample_pixels(artifact))
     options = GenerationOptions(num_beams=3, max_tokens=9, min_tokens=2)
     ours, theirs = (
@@ -125,7 +125,7 @@ def test_the_fastest_precision_that_passed_is_chosen():
     exact, same = Gate(1.0, 3.0, 0.0, 1.0).to_dict(), Gate(0.99, 3.0, 0.0, 0.5)
     passed = {"fp32": exact, "bf16": same.to_dict()}
     failed = {"int8": Gate(0.9, 3.0, 0.0, 0.2).to_dict()}
-    available = "fp32" if why_not("bf16") else "bf16"
+    available = "fp32" if unsupported_reason("bf16") else "bf16"
     assert choose_precision("auto", {"precisions": passed | failed}) == available
     older = {**passed, "bf16": {**same.to_dict(), "arithmetic": 1}}  # about other products
     assert choose_precision("auto", {"precisions": older}) == "fp32"
@@ -139,11 +139,11 @@ def test_the_fastest_precision_that_passed_is_chosen():
 
 
 # Where the processor has no bf16 products the precision is refused, so nothing is to be compared.
-@pytest.mark.skipif(bool(why_not("bf16")), reason=why_not("bf16"))
+@pytest.mark.skipif(bool(unsupported_reason("bf16")), reason=unsupported_reason("bf16"))
 def test_a_narrow_artifact_that_finds_captions_less_likely_is_refused(checkpoint: Checkpoint):
-    compare(checkpoint, unexported(checkpoint, "bf16"))
+    compare(checkpoint, eager_artifact(checkpoint, "bf16"))
     other = copy.deepcopy(checkpoint)
     with torch.no_grad():
         other.captioner.gpt2.transformer.wte.weight.mul_(1.5)
     with pytest.raises(Refusal, match=r"in bf16 the log-probability .* the limit is 0.02"):
-        compare(checkpoint, unexported(other, "bf16"))
+        compare(checkpoint, eager_artifact(other, "bf16"))

@@ -17,7 +17,7 @@ from transformers import GPT2LMHeadModel
 
 from model.checkpoint import Checkpoint
 from model.config import MapperConfig
-from model.export import unexported
+from model.export import eager_artifact
 from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 from model.refusal import Refusal
@@ -97,7 +97,7 @@ def test_the_loss_falls_and_is_kept_as_curves(tiny_run: Config):
 
 
 def test_what_was_trained_captions_pictures(tiny_run: Config):
-    artifact = unexported(Checkpoint.load(tiny_run.train.out))
+    artifact = eager_artifact(Checkpoint.load(tiny_run.train.out))
     features = torch.from_numpy(FeatureFile(tiny_run.train.features).features[:2].copy())
     assert [len(each) for each in artifact.caption(features, artifact.defaults)] == [1, 1]
 
@@ -196,7 +196,7 @@ def test_the_score_is_of_the_validation_pictures_own_captions(
     data = CaptionDataset.load(config.train.data)
     assert references == {i: data.captions[i] for i in data.ids("val")}
     assert list(generated) == list(data.ids("val"))
-    artifact = unexported(Checkpoint.load(config.train.out))
+    artifact = eager_artifact(Checkpoint.load(config.train.out))
     file = FeatureFile(config.train.features)
     features = torch.from_numpy(file.features[file.rows(data.ids("val"))])
     greedy = GenerationOptions(num_beams=1, max_tokens=40)
@@ -225,7 +225,7 @@ def test_patches_of_the_encoder_are_learned_from_and_captioned(variant: Variant,
     np.testing.assert_allclose(statistics["mean"], own.mean(0), atol=1e-5)
     np.testing.assert_allclose(statistics["std"], own.std(0), atol=1e-5)
     evaluation = dataclasses.replace(config.evaluate, checkpoint=settings.out)
-    artifact = unexported(checkpoint)
+    artifact = eager_artifact(checkpoint)
     captions = caption_split(artifact, dataset, "test", evaluation)
     rows = torch.from_numpy(file.features[file.rows(dataset.ids("test"))])
     expected = artifact.caption(rows, artifact.defaults)

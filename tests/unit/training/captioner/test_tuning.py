@@ -16,7 +16,7 @@ from model.network.captioner import ClipCap
 from model.refusal import Refusal
 from tests.interruption import power_cut
 from tests.models import save_gpt2, small_config
-from training.captioner.data import Batch
+from training.captioner.data import CaptionBatch
 from training.captioner.module import CaptionerModule
 from training.captioner.tuning import GPT2, merged, prepare
 from training.config import Config, Lora, Train
@@ -148,7 +148,7 @@ def test_a_frozen_gpt2_is_a_fixed_function_in_every_step(
     seen = []
     end = CaptionerModule.on_train_batch_start
 
-    def watching(module: CaptionerModule, batch: Batch, index: int) -> None:
+    def watching(module: CaptionerModule, batch: CaptionBatch, index: int) -> None:
         gpt2 = module.captioner.gpt2
         assert gpt2.config.resid_pdrop > 0  # there is dropout to be off
         drops = [m.training for m in gpt2.modules() if isinstance(m, torch.nn.Dropout)]

@@ -18,15 +18,16 @@ from transformers import (
 )
 
 from model.checkpoint import Checkpoint
-from model.export import unexported
-from model.image.decode import load_image, to_pixels
+from model.export import eager_artifact
+from model.image.decode import load_image
+from model.image.preprocessing import to_pixels
 from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 from model.pretrained.hugging_face import load_clip
 from model.refusal import Refusal
 from tests.interruption import power_cut
 from tests.models import PREPROCESSING, small_config
-from training.captioner.data import Batch
+from training.captioner.data import CaptionBatch
 from training.captioner.module import CaptionerModule
 from training.captioner.tuning import CLIP, merged, prepare
 from training.config import Config, Lora, Train
@@ -59,7 +60,7 @@ def module_of(settings: Train, clip: Path) -> CaptionerModule:
     return CaptionerModule(captioner, settings, 10, list, lambda _: 0.0)
 
 
-def example() -> Batch:
+def example() -> CaptionBatch:
     """Two pictures, the second with two captions."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator)
@@ -207,7 +208,7 @@ def test_the_checkpoint_holds_the_tuned_clip_and_the_statistics_of_its_features(
     assert statistics["count"] == len(own)
     np.testing.assert_allclose(statistics["mean"], own.mean(0), atol=1e-5)
     np.testing.assert_allclose(statistics["std"], own.std(0), atol=1e-5)
-    artifact = unexported(checkpoint)
+    artifact = eager_artifact(checkpoint)
     greedy = GenerationOptions(num_beams=1, max_tokens=40)
     expected = [captions[0].text for captions in artifact.caption(val, greedy)]
     assert [" ".join(text.split()) for text in scored[1].values()] == expected

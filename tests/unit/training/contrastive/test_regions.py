@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.image.decode import Preprocessing
+from model.image.preprocessing import Preprocessing
 from model.refusal import Refusal
 from training.contrastive.regions import NOTHING, RegionHead, RegionIndex, Regions
 from training.data.dataset import CaptionDataset

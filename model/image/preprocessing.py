@@ -1,0 +1,117 @@
+"""From a decoded image to the pixels that a CLIP encoder takes.
+
+The image is resized, cropped and normalised as CLIP was trained (Radford et al. 2021, arXiv
+2103.00020); the numbers are those of Hugging Face's `CLIPImageProcessorPil`. Needs torch and Pillow
+only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from PIL import Image
+
+from model.refusal import Refusal
+
+#: Beyond this ratio of long to short side the crop is taken first: see `to_square`.
+ORDINARY_ASPECT = 8
+
+_RESAMPLE = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What a CLIP encoder expects of its pixels; travels with the weights.
+
+    Attributes:
+        size: Side S of the square the encoder sees, in pixels.
+        mean: Subtracted from each of R, G, B after scaling to 0..1.
+        std: Each of R, G, B is then divided by it.
+        resample: Filter: `nearest`, `bilinear`, `bicubic` or `lanczos`.
+        crop: Resize the shorter side to S and cut the centre; if false, squeeze to S x S.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resample: str = "bicubic"
+    crop: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what no encoder could have been trained with."""
+        for name in ("mean", "std"):  # JSON brings lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not 1 <= self.size <= 4096:
+            raise Refusal(f"preprocessing size is {self.size}; it must be from 1 to 4096 pixels")
+        if self.resample not in _RESAMPLE:
+            known = ", ".join(_RESAMPLE)
+            raise Refusal(f"preprocessing resample is {self.resample!r}; it must be one of {known}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise Refusal(
+                f"preprocessing mean {self.mean} and std {self.std} must be three numbers each, "
+                "std above 0"
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """From what `to_dict` wrote, read back from JSON; an unknown or missing name is refused."""
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise Refusal(f"preprocessing {values!r} cannot be read: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain names, numbers and lists, as written to JSON."""
+        return {**dataclasses.asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+
+def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> torch.Tensor:
+    """Resize, crop and normalise a picture as its CLIP encoder expects.
+
+    Args:
+        image: A picture of mode RGB, as `load_image` gives it.
+        preprocessing: What the encoder was trained with.
+
+    Returns:
+        float32 [3, S, S], normalised.
+
+    Source: `CLIPImageProcessorPil` in Hugging Face transformers, which it equals within 1e-5.
+    """
+    side = preprocessing.size
+    square = to_square(image, preprocessing)
+    raw = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8)
+    pixels = raw.view(side, side, 3).permute(2, 0, 1).to(torch.float32) / 255  # [3, S, S], 0..1
+    mean = torch.tensor(preprocessing.mean).view(3, 1, 1)
+    std = torch.tensor(preprocessing.std).view(3, 1, 1)
+    return ((pixels - mean) / std).contiguous()
+
+
+def to_square(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """The S x S square the encoder sees.
+
+    The shorter side becomes S and the centre is cut out. For very long pictures the resized one
+    would be huge (1 x 20000 at S = 224 is a gigabyte and more), so only the part that is kept is
+    computed; ordinary shapes go the plain way, which is the reference to the last bit.
+    """
+    side = preprocessing.size
+    filter_ = _RESAMPLE[preprocessing.resample]
+    if not preprocessing.crop:
+        return image.resize((side, side), filter_)
+    short, long = sorted(image.size)
+    resized_long = side * long // short
+    width, height = (side, resized_long) if image.width <= image.height else (resized_long, side)
+    left, top = (width - side) // 2, (height - side) // 2
+    if long <= ORDINARY_ASPECT * short:
+        resized = image.resize((width, height), filter_)
+        return resized.crop((left, top, left + side, top + side))
+    across, down = image.width / width, image.height / height  # source pixels for one of ours
+    box = (left * across, top * down, (left + side) * across, (top + side) * down)
+    return image.resize((side, side), filter_, box=box)
