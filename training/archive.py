@@ -20,8 +20,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from model.locked_folder import working_folder
 from model.refusal import Refusal
+from model.whole_folder import working_folder
 from training.command import arguments, command
 from training.config import load_config
 

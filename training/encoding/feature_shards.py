@@ -15,7 +15,6 @@ killed after that had finished already, and the next one starts from the beginni
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -28,9 +27,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from model.locked_folder import locked, remove_locked
 from model.refusal import Refusal
-from model.whole_folder import check_replaceable
+from model.whole_folder import check_replaceable, locked, remove_locked
 from training.encoding.feature_file import EncoderIdentity, shard_file
 
 #: What a shard is made of, by name; JSON.
@@ -197,7 +195,7 @@ def writing_features(
     folder = Path(os.path.realpath(folder))  # what a link leads to, not the link, is replaced
     check_replaceable(folder, "encoder.json")
     work = folder.with_name(folder.name + ".partial")
-    with contextlib.closing(locked(work)):
+    with locked(work):
         writer = FeatureWriter(work, encoder, made_of)
         yield writer
         writer.finish(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from model.locked_folder import working_folder
 from model.refusal import Refusal
-from model.whole_folder import whole_folder
+from model.whole_folder import whole_folder, working_folder
 from tests import ROOT
 
 
@@ -160,3 +160,29 @@ def test_what_a_killed_run_took_away_is_put_back(tmp_path: Path):
         raise OSError("disk")
     assert (tmp_path / "out" / "mark").read_text() == "older"
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_a_child_that_outlives_a_killed_run_does_not_keep_the_lock(tmp_path: Path):
+    code = (
+        "import os, time; from model.whole_folder import whole_folder\n"
+        f"with whole_folder({str(tmp_path / 'out')!r}, 'mark'):\n"
+        "    child = os.fork()\n"
+        "    if child: print(child, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    child = int(run.stdout.readline())
+    try:
+        with pytest.raises(Refusal, match=rf"another run \(process {run.pid}\)"):
+            write_newer(tmp_path / "out")
+        run.kill()
+        run.wait()
+        write_newer(tmp_path / "out")
+        os.kill(child, 0)  # it lives
+    finally:
+        run.kill()
+        os.kill(child, signal.SIGKILL)
+    assert (tmp_path / "out" / "mark").read_text() == "newer"
