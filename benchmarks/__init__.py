@@ -1,3 +1,3 @@
 """Measurements, side by side and in one run; and checks at real sizes."""
 
-import model  # noqa: F401 - goes before transformers: see `model.pretrained.torchvision_operators`
+import model.pretrained  # noqa: F401 - prepares the import of transformers

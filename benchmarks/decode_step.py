@@ -35,7 +35,8 @@ from benchmarks.converted_step import (
 from benchmarks.machine import dtypes
 from model.artifact import as_written
 from model.checkpoint import Checkpoint
-from model.layers.precision import available, narrow_output_linear
+from model.layers.packing import narrow_output_linear
+from model.layers.precision import available
 from model.network.decoder import Cache
 
 

@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from model.export import build_search
 from model.network.captioner import ClipCap
+from model.network.conversion import build_search
 from model.pretrained.published import read_published
 from model.refusal import Refusal
 

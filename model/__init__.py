@@ -1,10 +1,49 @@
 """The captioner itself: image -> pixels -> feature -> prefix -> caption.
 
-Reading order: `config`, `mapper`, `captioner` (training's view), `vision_transformer`, `decoder`,
-`search`, `artifact` (serving's view); then `checkpoint`, `torchscript` (the exporter), `published`
-(others' weights).
+Reading order, for a server:
+
+    refusal                          the error whose message is for the user
+    options                          the options of caption generation: names, limits, defaults
+    tokenizer                        GPT-2's tokenizer.json
+    image/refusals                   why an image is refused; the accepted formats
+    image/limits                     what an image file may cost to decode
+    image/decode                     bytes of a file -> upright RGB image
+    image/preprocessing              RGB image -> pixels of the encoder
+    artifact                         the exported captioner: pixels -> captions
+
+The network, as the paper draws it (`network`), first as it is trained, then as it is served:
+
+    config                           the sizes that travel with the weights
+    network/captioner                encoder -> mapper -> language model, and the caption loss
+    network/encoder                  CLIP and SigLIP, of other libraries
+    network/mapper                   features -> prefix
+    network/vision_transformer       the encoder as it is served
+    network/decoder                  GPT-2 as it is served, with its cache
+    network/search                   greedy and beam search over the decoder
+    network/conversion               trained modules -> served modules, with the same weights
+
+How served layers are computed (`layers`):
+
+    layers/precision                 the precisions, and what this processor supports
+    layers/linear                    packed linear layers in fp32, fp16 and bf16
+    layers/int8_linear               packed linear layers with 8-bit weights
+    layers/output_layer              GPT-2's output layer and the choice of the best tokens
+    layers/packing                   replaces the layers of a network by packed ones
+    layers/memory                    keeps large weights in the file they were loaded from
+    layers/loading                   TorchScript file -> module that is packed and ready
+
+What training writes, and what is served:
+
+    whole_folder                     folders that are written completely or not at all
+    checkpoint                       the folder of a trained captioner
+    export                           checkpoint -> artifact
+
+Weights of others (`pretrained`):
+
+    pretrained/torchvision_operators a torchvision that does not fit torch, before transformers
+    pretrained/hugging_face          CLIP, SigLIP and tokenizers by name or folder
+    pretrained/preprocessor_config   Hugging Face's files about preprocessing
+    pretrained/encoder_folder        an image encoder by name or folder
+    pretrained/completion            adds an encoder and a tokenizer to a published captioner
+    pretrained/published             reads the captioners that the authors of ClipCap published
 """
-
-from model.pretrained.torchvision_operators import declare_operators
-
-declare_operators()  # before anything imports transformers

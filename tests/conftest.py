@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # Before torch is imported: threads that wait sleep, so that tests stay quick on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import model  # noqa: E402, F401 - goes before transformers: see `model.pretrained.torchvision_operators`
+import model.pretrained  # noqa: E402, F401 - prepares the import of transformers
 
 
 @pytest.fixture(scope="session")

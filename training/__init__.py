@@ -1,3 +1,3 @@
 """From a caption data set to an archive: prepare, features, train, evaluate, export, archive."""
 
-import model  # noqa: F401 - goes before transformers: see `model.pretrained.torchvision_operators`
+import model.pretrained  # noqa: F401 - prepares the import of transformers

@@ -6,8 +6,6 @@ in the batch.
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor, nn
 
@@ -157,17 +155,6 @@ def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """int8 [out, in] and float32 [out] with weight = int8 * scale, as near as 255 steps allow."""
     scale = weight.abs().amax(1).clamp(min=1e-20) / 127.0
     return (weight / scale[:, None]).round().to(torch.int8), scale
-
-
-def suppress_quantized_tensor_warning() -> None:
-    """Let torch say where nobody hears it that quantized tensors are deprecated: it does so once.
-
-    A `FbgemmInt8Linear` makes one for its packing; said by TorchScript, it would be a line in every
-    log.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        _quantized(torch.zeros([1, 1], dtype=torch.int8), torch.ones([1]))
 
 
 def _quantized(weight: Tensor, scale: Tensor) -> Tensor:

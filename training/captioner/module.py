@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from model.export import build_decoder
 from model.network.captioner import IGNORED, ClipCap
+from model.network.conversion import build_decoder
 from model.network.search import Search
 from training.captioner.data import CaptionBatch
 from training.captioner.optimization import adamw

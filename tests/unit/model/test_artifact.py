@@ -73,6 +73,14 @@ def test_a_damaged_tokenizer_is_refused(folder: Path):
         Artifact.load(folder)
 
 
+def test_packed_layers_are_refused_where_torch_has_no_onednn(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    with pytest.raises(Refusal, match="was exported in fp32: its layers need oneDNN"):
+        Artifact.load(folder)
+
+
 def test_torch_is_left_as_it_was(tiny_artifact: Path, features: Tensor):
     threads = torch.get_num_threads()
     artifact = Artifact.load(tiny_artifact)
@@ -107,8 +115,9 @@ def test_its_own_defaults_are_options_it_takes(artifact: Artifact, features: Ten
 def test_more_tokens_than_this_model_has_room_for_are_refused(artifact: Artifact, features: Tensor):
     assert artifact.info["max_tokens"] == 60  # 64 positions less a prefix of 4
     artifact.caption(features, GenerationOptions(num_beams=2, max_tokens=60, min_tokens=60))
-    with pytest.raises(BadOption, match="max_tokens is '61'; it must be at most 60 here"):
-        artifact.caption(features, GenerationOptions(max_tokens=61))
+    for captions_of in (artifact.caption, artifact.tokens):
+        with pytest.raises(BadOption, match="max_tokens is '61'; it must be at most 60 here"):
+            captions_of(features, GenerationOptions(max_tokens=61))
 
 
 def test_text_has_single_spaces_and_no_end_token(artifact: Artifact):

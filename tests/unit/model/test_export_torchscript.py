@@ -16,9 +16,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint, weights_sha256
 from model.config import MapperConfig
-from model.export import build_decoder, eager_artifact, export_torchscript
+from model.export import eager_artifact, export_torchscript
 from model.layers.precision import available
 from model.network.captioner import ClipCap
+from model.network.conversion import build_decoder
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from tests.models import small_config

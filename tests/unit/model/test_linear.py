@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from model.layers.linear import ACTIVATIONS, InnerLinear
 from model.layers.output_layer import NarrowOutputLayer, OutputLayer, largest
-from model.layers.precision import available, narrow_output_linear, pack_linears
+from model.layers.packing import narrow_output_linear, pack_linears
+from model.layers.precision import available, unsupported_reason
 from model.refusal import Refusal
 
 #: Relative error of a layer, in the Euclidean norm: 24, 11, 8 and 7 bits, weights and inputs.
@@ -73,6 +74,16 @@ def test_an_unknown_precision_is_refused():
         pack_linears(nn.Linear(2, 2), "fp8")
 
 
+def test_fp32_needs_onednn_only_where_its_layers_are_packed_by_it(monkeypatch: pytest.MonkeyPatch):
+    assert unsupported_reason("fp32", onednn=True) == ""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert unsupported_reason("fp32") == ""
+    assert "oneDNN" in unsupported_reason("fp32", onednn=True)
+    plain = nn.Sequential(nn.Linear(2, 2))
+    pack_linears(plain, "fp32")
+    assert type(plain[0]) is nn.Linear
+
+
 @pytest.mark.parametrize("vocabulary", [20, 4096, 4099, 50257])
 @pytest.mark.parametrize("count", [1, 10, 16])
 def test_the_largest_are_those_that_topk_finds(vocabulary: int, count: int):
@@ -106,7 +117,7 @@ def test_the_narrow_output_layer_chooses_as_the_wide_one(barred: int, precision:
 
 @pytest.mark.parametrize("precision", available()[1:])
 @torch.inference_mode()
-def test_a_rough_layer_is_near_the_layer_before_and_after_its_file(precision: str):
+def test_an_8_bit_output_layer_is_near_the_layer_before_and_after_its_file(precision: str):
     plain = nn.Linear(96, 50, bias=False)
     layer = narrow_output_linear(plain, precision)
     file = io.BytesIO()

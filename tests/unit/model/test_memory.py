@@ -31,7 +31,7 @@ def file(tiny_artifact: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def everything_large(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory, "MIN_MAPPED_BYTES", 1)
-    monkeypatch.setattr(memory, "CHUNK", 1000)
+    monkeypatch.setattr(memory, "COMPARED_BYTES", 1000)
 
 
 @pytest.mark.usefixtures("everything_large")

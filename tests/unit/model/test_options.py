@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from model.export import _Captioner
+from model.export import ServedCaptioner
 from model.network.search import Search
 from model.options import OPTIONS, BadOption, GenerationOptions, UnknownOption
 from training.config import Generation
@@ -136,13 +136,15 @@ def test_the_table_of_options_is_complete():
     assert GenerationOptions().to_dict() == {name: row[3] for name, row in table.items()}
 
 
-@pytest.mark.parametrize("method", [Search.forward, _Captioner.caption, _Captioner.forward])
+@pytest.mark.parametrize(
+    "method", [Search.forward, ServedCaptioner.caption, ServedCaptioner.forward]
+)
 def test_options_are_passed_in_the_order_of_the_table(method: Callable[..., Any]):
     """TorchScript takes plain scalars, so `Artifact.search` passes the options by position."""
     _, _, *parameters = inspect.signature(method).parameters.values()  # self and the tensor
     annotations = [(each.name, each.annotation) for each in parameters]
     assert annotations == [(name, option.kind.__name__) for name, option in OPTIONS.items()]
-    if method is _Captioner.forward:
+    if method is ServedCaptioner.forward:
         assert [each.default for each in parameters] == [each.default for each in OPTIONS.values()]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from model.export import build_decoder
+from model.network.conversion import build_decoder
 from model.network.search import Search, compacted_order
 
 END, VOCABULARY, WIDTH, PREFIX, IMAGES, LONGEST = 3, 40, 32, 4, 8, 14

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,20 @@ def test_torchvision_without_its_library_cannot_be_imported_by_itself(tmp_path: 
     assert importing("import torchvision", tmp_path).returncode != 0
 
 
-@pytest.mark.parametrize("first", ["model", "training", "benchmarks"])
-def test_torchvision_without_its_library_is_imported_behind_each_room(first: str, tmp_path: Path):
+@pytest.mark.parametrize("first", ["model.network", "model.pretrained", "training", "benchmarks"])
+def test_torchvision_without_its_library_can_be_imported_after_each_package(
+    first: str, tmp_path: Path
+):
     done = importing(f"import {first}, torchvision", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_only_prepared_packages_of_the_model_import_transformers():
+    importing_it = set()
+    for file in (ROOT / "model").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if any(str(name).partition(".")[0] == "transformers" for name in names):
+                importing_it.add(file.parent.name)
+    assert importing_it == {"network", "pretrained"}

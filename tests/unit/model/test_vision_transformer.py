@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, SiglipVisionConfig
 
-from model.export import build_vision
+from model.network.conversion import build_vision
 from model.network.encoder import build_encoder
 from model.refusal import Refusal
 

@@ -27,6 +27,26 @@ def test_the_same_inputs_give_the_same_bytes(
     assert [file.name for file in tmp_path.iterdir()] == ["again.mar"]  # nothing left aside
 
 
+def test_exactly_these_modules_of_the_model_are_packed():
+    packed = [str(file) for file in serving_modules() if file.parts[0] == "model"]
+    assert packed == [
+        "model/__init__.py",
+        "model/artifact.py",
+        "model/image/__init__.py",
+        "model/image/decode.py",
+        "model/image/limits.py",
+        "model/image/preprocessing.py",
+        "model/image/refusals.py",
+        "model/layers/__init__.py",
+        "model/layers/loading.py",
+        "model/layers/memory.py",
+        "model/layers/precision.py",
+        "model/options.py",
+        "model/refusal.py",
+        "model/tokenizer.py",
+    ]
+
+
 def test_it_holds_what_serving_needs_and_no_more(tiny_archive: Path):
     with zipfile.ZipFile(tiny_archive) as opened:
         names = set(opened.namelist())
