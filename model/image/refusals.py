@@ -1,12 +1,24 @@
-"""Pictures that cannot be captioned, and why: in words for whoever sent them."""
+"""Why an image cannot be captioned: the accepted formats, and messages for the user."""
 
 from __future__ import annotations
 
 from model.refusal import Refusal
 
-#: Formats that are decoded. Pillow would open many more, and some by running other programs (EPS).
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-FORMAT_NAMES = "JPEG, PNG, WebP, GIF, BMP or TIFF"
+#: The accepted formats: Pillow's name, the name that users know, and the bytes that files begin
+#: with. Pillow opens many more formats, and some of them by running other programs (EPS).
+_ACCEPTED: tuple[tuple[str, str, tuple[bytes, ...]], ...] = (
+    ("JPEG", "JPEG", (b"\xff\xd8\xff",)),
+    ("PNG", "PNG", (b"\x89PNG",)),
+    ("WEBP", "WebP", (b"RIFF",)),
+    ("GIF", "GIF", (b"GIF8",)),
+    ("BMP", "BMP", (b"BM",)),
+    ("TIFF", "TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+)
+#: Pillow's names of the accepted formats.
+FORMATS = tuple(name for name, _, _ in _ACCEPTED)
+_NAMES = [shown for _, shown, _ in _ACCEPTED]
+#: The accepted formats in a sentence.
+FORMAT_NAMES = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
 
 _STATUS = {
     "empty": 400,
@@ -15,10 +27,7 @@ _STATUS = {
     "image_format": 415,
 }
 
-# How the accepted formats begin: a file that begins so and cannot be read is damaged.
-_OUR_HEADS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0")
-
-# How files that are pictures (or often sent as one), but of a kind we do not accept, begin.
+# Formats that are not accepted but often sent: where their first bytes stand, these bytes, the name.
 _OTHER_FORMATS: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftypavif", "AVIF"),
     (4, b"ftypavis", "AVIF"),
@@ -46,11 +55,11 @@ _OTHER_FORMATS: tuple[tuple[int, bytes, str], ...] = (
 
 
 class ImageRefusal(Refusal):
-    """A picture that cannot be captioned.
+    """An image that cannot be captioned.
 
     Attributes:
         code: `empty`, `image_undecodable`, `image_too_large` or `image_format`.
-        status: The HTTP status that says the same: 400, 400, 413 or 415.
+        status: The HTTP status of that code: 400, 400, 413 or 415.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -69,7 +78,7 @@ def too_large(size: str, limit: int) -> ImageRefusal:
 
 
 def damaged(size: int) -> ImageRefusal:
-    """The refusal for a file of so many bytes that cannot be decoded."""
+    """The refusal for a damaged file of `size` bytes."""
     return ImageRefusal(
         "image_undecodable",
         f"the picture ({size} bytes) is damaged or cut short and cannot be decoded; "
@@ -78,9 +87,9 @@ def damaged(size: int) -> ImageRefusal:
 
 
 def unrecognised(data: bytes | bytearray) -> ImageRefusal:
-    """The refusal for bytes that Pillow takes for none of our formats."""
+    """The refusal for bytes that Pillow recognises as none of the accepted formats."""
     head = bytes(data[:16])
-    if head.startswith(_OUR_HEADS):
+    if any(head.startswith(starts) for _, _, starts in _ACCEPTED):
         return damaged(len(data))
     for offset, magic, name in _OTHER_FORMATS:
         if head[offset : offset + len(magic)] == magic:

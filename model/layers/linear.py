@@ -1,13 +1,15 @@
 """Linear layers as serving runs them: weights packed for the processor once, when loaded.
 
-A decode step multiplies 40 rows or fewer by every weight of GPT-2, so it costs what reading and
-multiplying those weights costs. Libraries multiply twice as fast from weights that are laid out in
-their own blocks, and faster again from narrower ones (see `model.layers.precision`).
+A decode step multiplies 40 rows or fewer by every weight of GPT-2, so its cost is that of reading
+and multiplying those weights. Libraries multiply twice as fast when the weights are packed: stored
+in the block layout that the processor's instructions read. Narrower weights are faster again (see
+`model.layers.precision`).
 
-A packed layout belongs to one processor, so the file holds the plain weights of its precision.
-Whoever loads it packs the layers (`pack`), a few at a time, so that memory never holds all weights
-twice; one that was forgotten packs itself when it is first used. TorchScript compiles this file as
-it is.
+A packed layout fits one kind of processor, so a file holds the plain weights. After loading, `pack`
+packs each layer (see `model.layers.loading`), layer by layer, so that memory never holds all weights
+twice. A layer that was not packed then packs itself at its first use.
+
+TorchScript compiles this file: it keeps to the part of Python that TorchScript accepts.
 """
 
 from __future__ import annotations
@@ -16,19 +18,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-#: What an inner layer may apply to its sums.
+#: Activations that an inner layer may apply to its outputs.
 ACTIVATIONS = ("none", "gelu", "gelu_tanh", "swish")
 
 
 class InnerLinear(nn.Linear):
-    """A linear layer whose outputs go into attention or another linear layer, and nowhere else.
+    """A linear layer with an activation, whose outputs only attention or a linear layer reads.
 
-    Packed, it may therefore give them in the type of its weights. It applies its activation itself,
-    so that the multiplication can do that to its sums before it rounds them.
+    When it is packed, its outputs may therefore have the type of its weights (bfloat16). The
+    activation is part of the layer so that the product's float32 sums go through it before they are
+    rounded.
 
     Args:
-        inputs: Width of what it reads.
-        outputs: Width of what it gives.
+        inputs: Width of the inputs.
+        outputs: Width of the outputs.
         activation: `none`, `gelu`, `gelu_tanh` (its approximation by tanh, GPT-2's) or `swish`.
     """
 
@@ -44,7 +47,7 @@ class InnerLinear(nn.Linear):
 
 
 def activated(x: Tensor, activation: str) -> Tensor:
-    """The activation of each number of x."""
+    """Apply an activation of `ACTIVATIONS` to each element of x."""
     if activation == "swish":
         return F.silu(x)
     if activation == "none":
@@ -53,9 +56,9 @@ def activated(x: Tensor, activation: str) -> Tensor:
 
 
 class PackedLinear(nn.Module):
-    """y = x W' + b, and the activation of an `InnerLinear`, in the type of its weights.
+    """y = activation(x W' + b) with weights in float32 or bfloat16 (oneDNN).
 
-    Sums are float32, and the activation is applied to them.
+    The sums are float32, and the activation is applied to them.
 
     Args:
         linear: The trained layer; weights that keep their type are shared, not copied.
@@ -73,12 +76,12 @@ class PackedLinear(nn.Module):
 
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, bool, str, bool]:
-        """What the file holds: plain weights."""
+        """The content of the file: plain weights and the bias."""
         return self.weight, self.bias, self.inner, self.activation, self.training
 
     @torch.jit.export
     def __setstate__(self, state: tuple[Tensor, Tensor, bool, str, bool]) -> None:
-        """Take them from the file, not packed yet."""
+        """Read the content of the file; the weights are not packed yet."""
         self.weight = state[0]
         self.bias = state[1]
         self.inner = state[2]
@@ -89,7 +92,7 @@ class PackedLinear(nn.Module):
 
     @torch.jit.export
     def pack(self) -> None:
-        """Pack the weights and let the plain ones go: from now on the layer cannot be saved."""
+        """Pack the weights and free the plain ones; after this the layer cannot be saved."""
         self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
         self.weight = torch.empty([0])
         self.ready = True
@@ -98,20 +101,19 @@ class PackedLinear(nn.Module):
         """Map [..., in] to [..., out], float32 unless this is an inner layer."""
         if not self.ready:
             self.pack()
-        name, how = self.activation, "none"
+        name, approximation = self.activation, "none"
         if name == "gelu_tanh":
-            name, how = "gelu", "tanh"
+            name, approximation = "gelu", "tanh"
         x = x.to(self.bias.dtype)
-        y = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, name, [], how)
+        y = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, name, [], approximation)
         return y if self.inner else y.to(torch.float32)
 
 
 class Float16Linear(nn.Module):
-    """The same with weights in float16, which are widened as they are read: outputs are float32.
+    """y = activation(x W' + b) with weights in float16, widened as they are read (FBGEMM).
 
-    Needs nothing of a processor that AVX2 has not, and rounds weights eight times as finely as
-    bfloat16, inputs not at all.
-    Weights beyond 65,504 become that.
+    Inputs and outputs are float32. It needs AVX2 only, and rounds weights eight times as finely as
+    bfloat16. Weights are clamped to float16's largest number, 65,504.
 
     Args:
         linear: The trained layer.
@@ -128,12 +130,12 @@ class Float16Linear(nn.Module):
 
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, str, bool]:
-        """What the file holds: plain weights."""
+        """The content of the file: plain weights and the bias."""
         return self.weight, self.bias, self.activation, self.training
 
     @torch.jit.export
     def __setstate__(self, state: tuple[Tensor, Tensor, str, bool]) -> None:
-        """Take them from the file, not packed yet."""
+        """Read the content of the file; the weights are not packed yet."""
         self.weight = state[0]
         self.bias = state[1]
         self.activation = state[2]
@@ -143,7 +145,7 @@ class Float16Linear(nn.Module):
 
     @torch.jit.export
     def pack(self) -> None:
-        """Pack the weights and let the plain ones go: from now on the layer cannot be saved."""
+        """Pack the weights and free the plain ones; after this the layer cannot be saved."""
         weight = self.weight.float()
         self.weight = torch.empty([0], dtype=torch.float16)
         self.packed = torch.ops.quantized.linear_prepack_fp16(weight, self.bias)
@@ -163,5 +165,5 @@ def bias_of(linear: nn.Linear) -> Tensor:
 
 
 def activation_of(linear: nn.Linear) -> str:
-    """What the layer applies to its sums."""
+    """The name in `ACTIVATIONS` of the layer's activation."""
     return linear.activation if isinstance(linear, InnerLinear) else "none"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from model.image.decode import load_image
 from model.image.preprocessing import Preprocessing, to_pixels
@@ -90,6 +90,11 @@ def test_wide_grey_values_of_tiff_are_scaled(mode: str, value: float, grey: int)
 
 def test_grey_values_that_are_no_numbers_are_refused():
     assert_refused(encoded(Image.new("F", (60, 40), float("nan")), "TIFF"), "image_undecodable")
+
+
+def test_cielab_colours_are_refused_by_name():
+    message = assert_refused(encoded(Image.new("LAB", (60, 40)), "TIFF"), "image_undecodable")
+    assert "CIELAB" in message
 
 
 @pytest.mark.parametrize(
@@ -322,6 +327,65 @@ def test_a_large_bmp_of_runs_is_refused():
     assert "run-length encoded BMP of 2097153 pixels" in message
     idle = run_length_bmp(60, b"\xff\x00" * (1 << 21))  # runs behind the end of the line
     assert "the limit of each is 2097152" in assert_refused(idle, "image_too_large")
+
+
+@pytest.mark.parametrize("part", ["list of tags", "strip"])
+def test_a_place_beyond_any_file_is_damage(part: str):
+    data = bytearray(encoded(picture(), "TIFF", big_tiff=True))
+    (at,) = struct.unpack_from("<Q", data, 8)
+    (number,) = struct.unpack_from("<Q", data, at)
+    if part == "list of tags":
+        struct.pack_into("<Q", data, 8, 2**63 + 9)
+    for entry in range(at + 8, at + 8 + 20 * number, 20):
+        if part == "strip" and data[entry : entry + 2] == struct.pack("<H", 273):
+            struct.pack_into("<HHQQ", data, entry, 273, 16, 1, 2**63 + 9)
+    assert_refused(bytes(data), "image_undecodable")
+
+
+def png_chunks(mode: str, **changes: bytes | None) -> bytes:
+    """A PNG with chunks replaced by name, or removed (None)."""
+    data = encoded(picture().convert(mode), "PNG", transparency=3)
+    made, at = data[:8], 8
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        kind = data[at + 4 : at + 8]
+        content = changes.get(kind.decode(), data[at + 8 : end - 4])
+        if content is not None:
+            check = zlib.crc32(kind + content)
+            made += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+        at = end
+    return made
+
+
+@pytest.mark.parametrize("changes", [{"PLTE": None}, {"tRNS": bytes(300)}])
+def test_a_png_whose_palette_is_damaged_is_refused(changes: dict[str, bytes | None]):
+    assert load_image(png_chunks("P")).size == (60, 40)
+    assert_refused(png_chunks("P", **changes), "image_undecodable")
+
+
+def test_a_colour_profile_cut_short_behind_the_pixels_is_refused():
+    data = encoded(picture(), "PNG")
+    profile = b"iCCPname\0"
+    chunk = struct.pack(">I", len(profile) - 4) + profile
+    chunk += struct.pack(">I", zlib.crc32(profile))
+    assert_refused(data[:-12] + chunk + data[-12:], "image_undecodable")
+
+
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError, AttributeError, KeyError])
+@pytest.mark.parametrize("call", ["open", "load", "convert"])
+def test_a_fault_that_is_not_the_file_s_is_not_called_damage(
+    call: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+):
+    """Pillow meets a machine out of memory, or a mistake in a program."""
+
+    def failing(*given: Any, **more: Any) -> Any:
+        raise error("not the file's fault")
+
+    data = encoded(picture().convert("L"), "PNG")
+    owner = {"open": Image, "load": PngImagePlugin.PngImageFile, "convert": Image.Image}[call]
+    monkeypatch.setattr(owner, call, failing)
+    with pytest.raises(error, match="not the file's fault"):
+        load_image(data)
 
 
 @settings(max_examples=150, deadline=None)
