@@ -27,7 +27,7 @@ _STATUS = {
     "image_format": 415,
 }
 
-# Formats that are not accepted but often sent: where their first bytes stand, these bytes, the name.
+# Formats that are not accepted but often sent: offset, the bytes there, and the name.
 _OTHER_FORMATS: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftypavif", "AVIF"),
     (4, b"ftypavis", "AVIF"),

@@ -5,8 +5,8 @@ and multiplying those weights. Libraries multiply twice as fast when the weights
 in the block layout that the processor's instructions read. Narrower weights are faster again (see
 `model.layers.precision`).
 
-A packed layout fits one kind of processor, so a file holds the plain weights. After loading, `pack`
-packs each layer (see `model.layers.loading`), layer by layer, so that memory never holds all weights
+A packed layout fits one kind of processor, so a file holds the plain weights. Each layer is packed
+after loading (see `model.layers.loading`), a few at a time, so that memory never holds all weights
 twice. A layer that was not packed then packs itself at its first use.
 
 TorchScript compiles this file: it keeps to the part of Python that TorchScript accepts.

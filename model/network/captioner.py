@@ -1,11 +1,11 @@
 """ClipCap as it is trained: CLIP encoder -> mapper -> GPT-2.
 
 Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix for Image Captioning", arXiv 2111.09734, figure 2.
-The encoder is another library's (see `model.network.encoder`), GPT-2 Hugging Face's, the mapper
-ours. Serving runs the same weights through `model.network.decoder` and `model.network.search`.
+The encoder comes from another library (see `model.network.encoder`), GPT-2 from Hugging Face.
+Serving runs the same weights through `model.network.decoder` and `model.network.search`.
 
 Axes: B batch, K prefix length, T caption tokens, D CLIP width, E GPT-2 width, V vocabulary,
-P image patches. A feature is [D], or [P, D] for the patch mapper, whose prefix length is P.
+P image patches, U images. A feature is [D], or [P, D] for the patch mapper, where K is P.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 
 from model.config import CaptionerConfig
 from model.network.encoder import ImageEncoder, build_encoder
 from model.network.mapper import build_mapper
 
-#: Label of a position that is no token of the caption: it takes no part in the loss.
+#: Label of a position that is not a token of the caption; it is left out of the loss.
 IGNORED = -100
 
 
@@ -29,7 +29,10 @@ class ClipCap(nn.Module):
     """CLIP encoder, mapper and language model, with the caption loss.
 
     Args:
-        config: Sizes; weights are random until loaded.
+        config: The sizes; the weights are random until they are loaded.
+
+    Raises:
+        Refusal: The config names an unknown encoder or mapper, or sizes that do not fit.
     """
 
     def __init__(self, config: CaptionerConfig) -> None:
@@ -43,12 +46,12 @@ class ClipCap(nn.Module):
         self.mapper = build_mapper(config.mapper, config.feature_width, width)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Features [B, D] or [B, P, D], as the mapper reads, of normalised pixels [B, 3, S, S]."""
+        """Map normalised pixels [B, 3, S, S] to the mapper's features [B, D] or [B, P, D]."""
         assert self.clip is not None, "this captioner was loaded without its encoder"
         return self.clip.encode(pixels, self.config.mapper.feature_kind)
 
     def prefix(self, features: Tensor) -> Tensor:
-        """Prefixes [B, K, E] of features [B, D] or [B, P, D]."""
+        """Map features [B, D] or [B, P, D] to prefixes [B, K, E]."""
         if self.config.normalize_feature:
             features = F.normalize(features, dim=-1)
         return self.mapper(features)
@@ -61,50 +64,53 @@ class ClipCap(nn.Module):
         prior: Callable[[Tensor, Tensor], Tensor] | None = None,
         owners: Tensor | None = None,
     ) -> Tensor:
-        """Mean negative log-likelihood per caption token, in nats.
+        """The caption loss: mean cross-entropy of a caption token, in nats.
 
-        Pads stand at the right, so causal attention alone keeps them from the tokens, and
-        vocabulary logits are computed for tokens only. The prefix of an image is read once,
-        however many of its captions there are: a long one costs most of the time.
+        Without `prior` this is the mean negative log-likelihood. Padding stands at the right, so
+        causal attention alone hides it from the tokens, and vocabulary logits are computed for
+        tokens only. With `owners` the prefix of an image is read once for all of its captions; that
+        saves most of the time where the prefix is long.
 
         Args:
-            features: Of U images, [U, D] or [U, P, D], as `encode` gives them.
-            labels: [B, T] token ids, the end token included, then `IGNORED`. An ignored token
-                among the others is neither read nor learned.
-            word_dropout: Share of the words read that are blanked, so that the next word is
-                learned from the image and not from what usually follows (arXiv 1511.06349,
-                section 3.1).
-            prior: Gives the logits [n, V] of the n labels that are not ignored, as the loss takes
-                them, from these logits and all labels: see `training.captioner.pair_prior`.
-            owners: Which of the images each caption is of, [B]; None if U is B.
+            features: float32 [U, D] or [U, P, D], as `encode` gives them.
+            labels: int64 [B, T]: token ids, the end token included, then `IGNORED`. A token that is
+                `IGNORED` among the others is neither read nor learned.
+            word_dropout: Fraction of the input tokens, from 0 to 1, whose embedding is replaced by
+                zeros. The next token is then learned from the image and less from the tokens before
+                it (arXiv 1511.06349, section 3.1).
+            prior: Maps the logits [n, V] of the n labels that are not ignored, and all labels
+                [B, T], to the logits that the loss takes; see `training.captioner.pair_prior`.
+            owners: int64 [B], the image of each caption, from 0 to U - 1; None where U is B.
+
+        Returns:
+            The loss, float32 [].
         """
         prefix = self.prefix(features)  # [U, K, E]
         tokens = labels.clamp(min=0)
-        read = labels[:, :-1] != IGNORED
+        visible = labels[:, :-1] != IGNORED
         if word_dropout > 0:
-            read = read & (torch.rand(read.shape, device=read.device) >= word_dropout)
-        words = self.gpt2.transformer.wte(tokens[:, :-1]) * read.unsqueeze(-1)  # [B, T-1, E]
+            visible = visible & (torch.rand(visible.shape, device=visible.device) >= word_dropout)
+        words = self.gpt2.transformer.wte(tokens[:, :-1]) * visible.unsqueeze(-1)  # [B, T-1, E]
         if owners is None:
-            both = torch.cat([prefix, words], dim=1)
+            both = torch.cat([prefix, words], dim=1)  # [B, K+T-1, E]
             hidden = self.gpt2.transformer(inputs_embeds=both, use_cache=False).last_hidden_state
             hidden = hidden[:, prefix.shape[1] - 1 :]  # [B, T, E]
         else:
             hidden = self._hidden_after_prefix(prefix, owners, words)
-        counted = labels != IGNORED
-        logits = self.gpt2.lm_head(hidden[counted])  # [tokens, V]
-        logits = logits.float()
+        learned = labels != IGNORED
+        logits = self.gpt2.lm_head(hidden[learned]).float()  # [n, V]
         if prior is not None:
             logits = prior(logits, labels)
-        return F.cross_entropy(logits, labels[counted])
+        return F.cross_entropy(logits, labels[learned])
 
     def _hidden_after_prefix(self, prefix: Tensor, owners: Tensor, words: Tensor) -> Tensor:
         """Hidden states [B, T, E] at the end of each prefix [U, K, E] and its words [B, T-1, E]."""
-        read = self.gpt2.transformer(inputs_embeds=prefix, use_cache=True)
-        ends = read.last_hidden_state[owners, -1:]  # [B, 1, E]
+        # The cache is passed by position: its name changed from `past_key_values` to `cache`.
+        cache = DynamicCache(config=self.gpt2.config)
+        read = self.gpt2.transformer(None, cache, inputs_embeds=prefix, use_cache=True)
+        last = read.last_hidden_state[owners, -1:]  # [B, 1, E]
         if not words.shape[1]:
-            return ends
-        read.past_key_values.batch_select_indices(owners)
-        behind = self.gpt2.transformer(
-            inputs_embeds=words, past_key_values=read.past_key_values, use_cache=True
-        )
-        return torch.cat([ends, behind.last_hidden_state], dim=1)
+            return last
+        cache.batch_select_indices(owners)
+        read = self.gpt2.transformer(None, cache, inputs_embeds=words, use_cache=True)
+        return torch.cat([last, read.last_hidden_state], dim=1)

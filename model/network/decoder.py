@@ -1,14 +1,14 @@
-"""GPT-2 as serving runs it: a prefix read once, then one token per beam and step.
+"""GPT-2 as serving runs it: the prefix is read once, then one token per beam and step.
 
-The same weights as Hugging Face's `GPT2LMHeadModel`, laid out for decoding. Two ideas keep the
-key/value cache from being copied, which at five beams costs more than the mathematics:
+The weights are those of Hugging Face's `GPT2LMHeadModel`. With five beams, copying the key/value
+cache would take longer than the products. Two ideas avoid it:
 
-* the prefix's keys and values are the same for all beams of an image and are stored once;
-* beams are followed by ancestry: every step writes its N new entries behind the others, and a
-  mask says which of them a beam descends from. Reordering beams reorders that mask, a few bytes,
-  and never the cache.
+* The prefix's keys and values are the same for all beams of an image, so they are stored once.
+* Each step appends N new entries to the cache, one for each beam. A mask records which entries
+  belong to the tokens of a beam. Reordering the beams reorders the mask, a few bytes, and not the
+  cache.
 
-TorchScript compiles this file as it is; it also runs eagerly.
+TorchScript compiles this file: it keeps to the part of Python that TorchScript accepts.
 
 Axes: B batch, N beams, K prefix length, S cache slots (K + N * steps), H heads, E width,
 V vocabulary.
@@ -30,7 +30,7 @@ class Cache:
     Attributes:
         keys: Per layer [B, H, S, E/H].
         values: Per layer [B, H, S, E/H].
-        used: Slots filled so far.
+        used: Number of slots that are filled.
     """
 
     def __init__(self, keys: list[Tensor], values: list[Tensor], used: int) -> None:
@@ -39,7 +39,13 @@ class Cache:
         self.used = used
 
     def select(self, order: Tensor) -> None:
-        """Go on with the images [b] alone, in this order; only those that move are copied."""
+        """Keep only some images.
+
+        Only rows whose place changes are copied; see `model.network.search.compacted_order`.
+
+        Args:
+            order: int64 [b], the image that comes to each place.
+        """
         count = order.shape[0]
         moved = (order != torch.arange(count, device=order.device)).nonzero()[:, 0]
         source = order[moved]
@@ -53,7 +59,8 @@ class Cache:
 class Block(nn.Module):
     """One layer of GPT-2: attention and feed-forward, each behind a layer norm.
 
-    Queries come out of `c_attn` already divided by the square root of their width.
+    The weights of `c_attn` contain attention's scale: its queries are already divided by the square
+    root of their width.
     """
 
     def __init__(self, width: int, heads: int, inner: int, epsilon: float) -> None:
@@ -67,7 +74,7 @@ class Block(nn.Module):
         self.mlp_proj = nn.Linear(inner, width)
 
     def project(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values [B, H, N, E/H] of hidden states [B, N, E]."""
+        """Map hidden states [B, N, E] to queries, keys and values, each [B, H, N, E/H]."""
         batch, length, width = hidden.shape
         packed = self.c_attn(self.ln_1(hidden)).view(
             batch, length, 3, self.heads, width // self.heads
@@ -75,9 +82,17 @@ class Block(nn.Module):
         query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
         return query, key, value
 
-    def finish(self, hidden: Tensor, mixed: Tensor) -> Tensor:
-        """What follows attention: hidden states [B, N, E] from its output [B, H, N, E/H]."""
-        hidden = self.attn_proj(mixed.transpose(1, 2).reshape(hidden.shape)).add_(hidden)
+    def finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
+        """The rest of the layer after attention.
+
+        Args:
+            hidden: The layer's input [B, N, E].
+            attended: Attention's output [B, H, N, E/H].
+
+        Returns:
+            The layer's output [B, N, E].
+        """
+        hidden = self.attn_proj(attended.transpose(1, 2).reshape(hidden.shape)).add_(hidden)
         return self.mlp_proj(self.c_fc(self.ln_2(hidden))).add_(hidden)
 
 
@@ -86,12 +101,12 @@ class Decoder(nn.Module):
 
     Args:
         vocabulary: V.
-        positions: Longest sequence, prefix included.
+        positions: Length of the longest sequence, the prefix included.
         width: E.
         layers: Number of layers.
         heads: H.
         inner: Width of the feed-forward layer.
-        epsilon: Of the layer norms.
+        epsilon: The constant of the layer norms.
     """
 
     def __init__(
@@ -116,10 +131,11 @@ class Decoder(nn.Module):
 
         Args:
             prefix: [B, K, E].
-            slots: S, room for the prefix and everything that follows.
+            slots: S, the size of the cache: for the prefix and all entries of later steps.
 
         Returns:
-            Hidden state [B, 1, E] that `output` chooses the first token from, and the cache.
+            The last hidden state [B, 1, E], from which `output` chooses the first token, and the
+            cache.
         """
         batch, length, width = prefix.shape
         hidden = prefix + self.wpe.weight[:length]
@@ -127,29 +143,29 @@ class Decoder(nn.Module):
         values: list[Tensor] = []
         for block in self.blocks:
             query, key, value = block.project(hidden)
-            room = [batch, key.shape[1], slots, key.shape[3]]
-            all_keys, all_values = key.new_empty(room), key.new_empty(room)
+            shape = [batch, key.shape[1], slots, key.shape[3]]
+            all_keys, all_values = key.new_empty(shape), key.new_empty(shape)
             all_keys[:, :, :length] = key
             all_values[:, :, :length] = value
             keys.append(all_keys)
             values.append(all_values)
-            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)
-            hidden = block.finish(hidden, mixed)
+            attended = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)
+            hidden = block.finish(hidden, attended)
         return self.ln_f(hidden[:, -1:]), Cache(keys, values, length)
 
     def step(self, tokens: Tensor, position: int, cache: Cache, mask: Tensor | None) -> Tensor:
         """Read one token per beam.
 
         Args:
-            tokens: [B, N] ids of the tokens chosen last.
-            position: Their place in the sequence, the prefix counted.
-            cache: Gets N more slots.
-            mask: [B, N, used + N], zero at the slots that each beam descends from, its own new
-                one included, and minus infinity at the others; None if every beam sees all (one
-                beam).
+            tokens: int64 [B, N], the tokens chosen last.
+            position: Their position in the sequence, the prefix included.
+            cache: N of its slots are filled.
+            mask: float32 [B, N, used + N]: zero at the slots of the prefix and of the beam's own
+                tokens, this one included, and minus infinity at the others. None for one beam,
+                which attends to all slots.
 
         Returns:
-            Hidden states [B, N, E] that `output` chooses the next tokens from.
+            Hidden states [B, N, E], from which `output` chooses the next tokens.
         """
         start = cache.used
         end = start + tokens.shape[1]
@@ -163,15 +179,25 @@ class Decoder(nn.Module):
             all_values = cache.values[layer]
             all_keys[:, :, start:end] = key
             all_values[:, :, start:end] = value
-            mixed = attend(query, all_keys[:, :, :end], all_values[:, :, :end], mask)
-            hidden = block.finish(hidden, mixed)
+            attended = attend(query, all_keys[:, :, :end], all_values[:, :, :end], mask)
+            hidden = block.finish(hidden, attended)
         return self.ln_f(hidden)
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of N scaled queries [B, H, N, E/H] to S slots; `step`'s mask as [B, 1, N, S]."""
+    """Attention of a step.
+
+    Args:
+        query: [B, H, N, E/H], already scaled.
+        keys: [B, H, S, E/H].
+        values: [B, H, S, E/H].
+        mask: [B, 1, N, S], zero or minus infinity; or None.
+
+    Returns:
+        [B, H, N, E/H].
+    """
     if mask is None or query.dtype != torch.float32:
         return F.scaled_dot_product_attention(query, keys, values, mask, scale=1.0)
-    # A few queries in float32: two plain products take two thirds of the fused operator's time.
+    # For a few queries in float32, two plain products take two thirds of the fused operator's time.
     scores = torch.matmul(query, keys.transpose(2, 3)).add_(mask)  # [B, H, N, S]
     return torch.matmul(scores.softmax(-1), values)

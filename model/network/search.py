@@ -1,11 +1,14 @@
 """Caption search over the decoder: greedy and beam.
 
-Token for token what Hugging Face's `generate(inputs_embeds=prefix, ...)` gives with the same
-settings (`early_stopping=False`), row by row, whatever else is in the batch. An image whose caption
-is found leaves the batch, so that a batch costs what its images cost, and not the longest of them
-times their number. TorchScript compiles this file as it is; it also runs eagerly.
+The captions are, token for token, those of Hugging Face's `generate(inputs_embeds=prefix, ...)`
+with the same settings (`early_stopping=False`), and do not depend on the other rows of the batch.
 
-Axes: B batch, b images of it that are still at work, N beams, M captions returned, K prefix length,
+An image whose search is finished leaves the batch. So a batch costs the sum of its images' steps,
+and not the steps of the longest caption times the number of images.
+
+TorchScript compiles this file: it keeps to the part of Python that TorchScript accepts.
+
+Axes: B batch, b images whose search still runs, N beams, M captions returned, K prefix length,
 E width, T tokens.
 """
 
@@ -22,16 +25,16 @@ class Search(nn.Module):
 
     Args:
         decoder: The language model.
-        end_token_id: The token after which a caption is over; also fills the rows behind it.
+        end_token_id: The token that ends a caption; it also fills the rows after the end.
     """
 
     def __init__(self, decoder: Decoder, end_token_id: int) -> None:
         super().__init__()
         self.decoder = decoder
         self.end_token_id = end_token_id
-        # Score of what cannot be chosen: below whatever the strongest length penalty makes of a sum
-        # (64 ** 5 times it), and finite, so that twice it still is.
-        self.never = -1.0e30
+        # The score of a beam that must not be chosen. It is below every real score, also after the
+        # strongest length penalty (a factor of 64 ** 5), and twice the value is still finite.
+        self.excluded = -1.0e30
 
     def forward(
         self,
@@ -50,12 +53,13 @@ class Search(nn.Module):
             num_captions: M, at most N.
             max_tokens: Tokens at most, the end token included.
             min_tokens: Tokens before the end token is allowed.
-            length_penalty: Beams rank by log-probability / tokens ** length_penalty.
+            length_penalty: Beams are ranked by log-probability / tokens ** length_penalty.
 
         Returns:
-            Token ids [B, M, T] (T is the longest caption's length; behind its end a caption is
-            filled with end tokens), lengths [B, M] with the end token counted, and
-            log-probabilities [B, M] summed over those tokens, in nats. Best caption first.
+            Token ids int64 [B, M, T], where T is the length of the longest caption and shorter ones
+            are filled with end tokens; lengths int64 [B, M], the end token included; and
+            log-probabilities float32 [B, M], summed over those tokens, in nats. The best caption of
+            an image comes first.
         """
         if num_beams == 1:
             return self.greedy(prefix, max_tokens, min_tokens)
@@ -68,7 +72,7 @@ class Search(nn.Module):
     def greedy(
         self, prefix: Tensor, max_tokens: int, min_tokens: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The likeliest token each time; see `forward`."""
+        """Choose the most likely token at every step; see `forward`."""
         batch, start, _ = prefix.shape
         device = prefix.device
         tokens = torch.full(
@@ -76,21 +80,20 @@ class Search(nn.Module):
         )
         lengths = torch.zeros([batch], dtype=torch.int64, device=device)
         log_probs = torch.zeros([batch], dtype=torch.float32, device=device)
-        # b images are still at work; which of the batch they are:
-        image = torch.arange(batch, device=device)
+        image = torch.arange(batch, device=device)  # [b], the rows whose search still runs
         hidden, cache = self.decoder.prefill(prefix, start + max_tokens)
         for count in range(max_tokens):
             best, token = self.decoder.output(
-                hidden[:, 0], 1, self._barred(count, min_tokens)
+                hidden[:, 0], 1, self._forbidden_token(count, min_tokens)
             )  # [b, 1]
             tokens[image, count] = token[:, 0]
             lengths[image] = count + 1
             log_probs[image] += best[:, 0]
-            going = token[:, 0] != self.end_token_id
-            if count + 1 == max_tokens or not bool(going.any()):
+            running = token[:, 0] != self.end_token_id
+            if count + 1 == max_tokens or not bool(running.any()):
                 break
-            if not bool(going.all()):
-                order = compacted_order(going)
+            if not bool(running.all()):
+                order = compacted_order(running)
                 image, token = image[order], token[order]
                 cache.select(order)
             hidden = self.decoder.step(token, start + count, cache, None)
@@ -108,116 +111,147 @@ class Search(nn.Module):
         """The N best finished beams of each image, best first; see `forward`."""
         batch, start, _ = prefix.shape
         device = prefix.device
-        wide = 2 * num_beams  # enough candidates that N of them do not end
+        candidate_count = 2 * num_beams  # at most N of them end, so at least N can continue
+        # The result, filled in when the search of an image is finished.
         all_tokens = torch.full(
             [batch, num_beams, max_tokens], self.end_token_id, dtype=torch.int64, device=device
         )
         all_lengths = torch.zeros([batch, num_beams], dtype=torch.int64, device=device)
         all_sums = torch.zeros([batch, num_beams], device=device)
 
-        # Of the b images still at work: which of the batch they are, their running beams, and the
-        # finished ones.
+        # The b images whose search still runs: their rows, their running beams (tokens and summed
+        # log-probabilities), and their finished beams with scores that are normalised by length.
         image = torch.arange(batch, device=device)
-        running = all_tokens
-        scores = torch.zeros([batch, 1], device=device)  # summed log-probability of each beam
-        finished = all_tokens
-        rank = torch.full([batch, num_beams], self.never, device=device)  # normalised by length
-        sums = all_sums
-        lengths = all_lengths
-        filled = torch.zeros([batch, num_beams], dtype=torch.bool, device=device)
+        running_tokens = all_tokens
+        running_sums = torch.zeros([batch, 1], device=device)
+        finished_tokens = all_tokens
+        finished_scores = torch.full([batch, num_beams], self.excluded, device=device)
+        finished_sums = all_sums
+        finished_lengths = all_lengths
+        is_finished = torch.zeros([batch, num_beams], dtype=torch.bool, device=device)
 
         hidden, cache = self.decoder.prefill(prefix, start + num_beams * max_tokens)
-        # What each beam sees of the cache: zero where it descends from, minus infinity elsewhere.
+        # Attention mask of each beam over the cache: zero at the entries of the prefix and of the
+        # beam's own tokens, minus infinity at those of other beams.
         mask = torch.zeros([batch, num_beams, start], device=device)
-        own = torch.full([num_beams, num_beams], float("-inf"), device=device)
-        own = own.fill_diagonal_(0.0)
+        new_entries = torch.full([num_beams, num_beams], float("-inf"), device=device)
+        new_entries = new_entries.fill_diagonal_(0.0)
         for count in range(max_tokens):
-            # Candidates: the best of each beam, then the best of those.
-            # n beams: 1 for the first token, N after.
+            # Candidates: the best tokens after each beam, and the best of those over all beams.
+            # n is the number of beams: 1 for the first token, then N.
             best, token = self.decoder.output(
-                hidden, wide, self._barred(count, min_tokens)
+                hidden, candidate_count, self._forbidden_token(count, min_tokens)
             )  # [b, n, 2N]
-            candidates = (best + scores.unsqueeze(-1)).flatten(1)  # [b, n * 2N]
-            candidates, index = candidates.topk(wide, dim=1)  # [b, 2N]
-            parent = index.div(wide, rounding_mode="floor")
+            candidates = (best + running_sums.unsqueeze(-1)).flatten(1)  # [b, n * 2N]
+            candidates, index = candidates.topk(candidate_count, dim=1)  # [b, 2N]
+            parent = index.div(candidate_count, rounding_mode="floor")
             token = token.flatten(1).gather(1, index)
-            sequences = running.gather(1, parent.unsqueeze(-1).expand(-1, -1, max_tokens))
+            sequences = running_tokens.gather(1, parent.unsqueeze(-1).expand(-1, -1, max_tokens))
             sequences[:, :, count] = token
 
-            # Those that end among the N best join the finished ones, if they are good enough.
+            # Candidates that end, among the N best, enter the finished beams if their score is
+            # among the N best of those.
             ends = token == self.end_token_id
             if count + 1 == max_tokens:
                 ends = torch.ones_like(ends)
-            joins = ends.clone()
-            joins[:, num_beams:] = False
-            ranked = candidates / (float(count + 1) ** length_penalty)
-            ranked = torch.where(joins, ranked, torch.full_like(ranked, 2 * self.never))
-            rank, keep = torch.cat([rank, ranked], 1).topk(num_beams, dim=1)
-            finished = torch.cat([finished, sequences], 1).gather(
-                1, keep.unsqueeze(-1).expand(-1, -1, max_tokens)
+            finishes = ends.clone()
+            finishes[:, num_beams:] = False
+            scores = candidates / (float(count + 1) ** length_penalty)
+            scores = torch.where(finishes, scores, torch.full_like(scores, 2 * self.excluded))
+            finished_scores, kept = torch.cat([finished_scores, scores], 1).topk(num_beams, dim=1)
+            finished_tokens = torch.cat([finished_tokens, sequences], 1).gather(
+                1, kept.unsqueeze(-1).expand(-1, -1, max_tokens)
             )
-            sums = torch.cat([sums, candidates], 1).gather(1, keep)
+            finished_sums = torch.cat([finished_sums, candidates], 1).gather(1, kept)
             length = torch.full_like(index, count + 1)
-            lengths = torch.cat([lengths, length], 1).gather(1, keep)
-            filled = torch.cat([filled, joins], 1).gather(1, keep)
+            finished_lengths = torch.cat([finished_lengths, length], 1).gather(1, kept)
+            is_finished = torch.cat([is_finished, finishes], 1).gather(1, kept)
 
-            # The N best that go on, unless none of them can become better than the finished ones.
-            scores, chosen = torch.where(ends, candidates + self.never, candidates).topk(
+            # The N best candidates that do not end are the running beams of the next step.
+            running_sums, chosen = torch.where(ends, candidates + self.excluded, candidates).topk(
                 num_beams, 1
             )
             token = token.gather(1, chosen)
-            running = sequences.gather(1, chosen.unsqueeze(-1).expand(-1, -1, max_tokens))
+            running_tokens = sequences.gather(1, chosen.unsqueeze(-1).expand(-1, -1, max_tokens))
             parent = parent.gather(1, chosen)
-            going = self._can_improve(scores, rank, filled, count + 1, length_penalty)
+
+            # An image leaves the batch when no running beam can enter its finished beams any more.
+            running = self._can_improve(
+                running_sums, finished_scores, is_finished, count + 1, length_penalty
+            )
             if count + 1 == max_tokens:
-                going = torch.zeros_like(going)
-            if not bool(going.all()):
-                over = ~going
-                all_tokens[image[over]] = finished[over]
-                all_lengths[image[over]] = lengths[over]
-                all_sums[image[over]] = sums[over]
-                if not bool(going.any()):
+                running = torch.zeros_like(running)
+            if not bool(running.all()):
+                leaving = ~running
+                all_tokens[image[leaving]] = finished_tokens[leaving]
+                all_lengths[image[leaving]] = finished_lengths[leaving]
+                all_sums[image[leaving]] = finished_sums[leaving]
+                if not bool(running.any()):
                     break
-                order = compacted_order(going)
-                image, running, scores = image[order], running[order], scores[order]
-                finished, rank, sums = finished[order], rank[order], sums[order]
-                lengths, filled, mask = lengths[order], filled[order], mask[order]
-                token, parent = token[order], parent[order]
+                order = compacted_order(running)
+                image, mask = image[order], mask[order]
+                running_tokens, running_sums = running_tokens[order], running_sums[order]
+                finished_tokens, finished_scores = finished_tokens[order], finished_scores[order]
+                finished_sums, finished_lengths = finished_sums[order], finished_lengths[order]
+                is_finished, token, parent = is_finished[order], token[order], parent[order]
                 cache.select(order)
-            ancestry = mask.gather(1, parent.unsqueeze(-1).expand(-1, -1, mask.shape[2]))
-            mask = torch.cat([ancestry, own.expand(len(image), -1, -1)], dim=2)
+            mask = mask.gather(1, parent.unsqueeze(-1).expand(-1, -1, mask.shape[2]))
+            mask = torch.cat([mask, new_entries.expand(len(image), -1, -1)], dim=2)
             hidden = self.decoder.step(token, start + count, cache, mask)
         return all_tokens, all_lengths, all_sums
 
     @torch.jit.export
     def score(self, prefix: Tensor, tokens: Tensor) -> Tensor:
-        """Log-probabilities [B, T] of given tokens [B, T] behind prefixes [B, K, E], in nats."""
+        """Log-probabilities of given tokens.
+
+        Args:
+            prefix: [B, K, E].
+            tokens: int64 [B, T].
+
+        Returns:
+            float32 [B, T], in nats: of each token after the prefix and the tokens before it.
+        """
         start, count = prefix.shape[1], tokens.shape[1]
         hidden, cache = self.decoder.prefill(prefix, start + count)
         log_probs: list[Tensor] = []
-        for place in range(count):
-            token = tokens[:, place : place + 1]
+        for step in range(count):
+            token = tokens[:, step : step + 1]
             log_probs.append(self.decoder.output.score(hidden, token.unsqueeze(-1))[:, 0])
-            if place + 1 < count:
-                hidden = self.decoder.step(token, start + place, cache, None)
+            if step + 1 < count:
+                hidden = self.decoder.step(token, start + step, cache, None)
         return torch.cat(log_probs, dim=1)
 
-    def _barred(self, count: int, min_tokens: int) -> int:
-        """The token that may not come now, or -1."""
+    def _forbidden_token(self, count: int, min_tokens: int) -> int:
+        """The end token while the caption is shorter than `min_tokens`, or else -1."""
         return self.end_token_id if count < min_tokens else -1
 
     def _can_improve(
-        self, scores: Tensor, rank: Tensor, filled: Tensor, length: int, length_penalty: float
+        self,
+        running_sums: Tensor,
+        finished_scores: Tensor,
+        is_finished: Tensor,
+        length: int,
+        length_penalty: float,
     ) -> Tensor:
-        """[b]: whether the best running beam would still enter the finished ones."""
-        hope = scores[:, :1] / (float(length) ** length_penalty)
-        worst = torch.where(filled, rank.min(dim=1, keepdim=True)[0], self.never)
-        return (hope > worst).any(dim=1)
+        """bool [b]: whether the best running beam could still enter the finished beams."""
+        best_running = running_sums[:, :1] / (float(length) ** length_penalty)
+        worst_finished = torch.where(
+            is_finished, finished_scores.min(dim=1, keepdim=True)[0], self.excluded
+        )
+        return (best_running > worst_finished).any(dim=1)
 
 
-def compacted_order(going: Tensor) -> Tensor:
-    """The places [b] of what goes on, of bool [B], in an order that moves as few as can be."""
-    count = int(going.sum())
-    order = torch.arange(count, device=going.device)
-    order[~going[:count]] = going[count:].nonzero()[:, 0] + count
+def compacted_order(running: Tensor) -> Tensor:
+    """An order of the rows that stay in the batch, in which as few of them as possible move.
+
+    Args:
+        running: bool [B]; the b rows that are True stay.
+
+    Returns:
+        int64 [b], the row that comes to each place: a row below b keeps its place, and the others
+        fill the gaps.
+    """
+    count = int(running.sum())
+    order = torch.arange(count, device=running.device)
+    order[~running[:count]] = running[count:].nonzero()[:, 0] + count
     return order

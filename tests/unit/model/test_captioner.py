@@ -81,6 +81,7 @@ def test_an_ignored_word_is_neither_read_nor_learned(captioner: ClipCap):
     torch.testing.assert_close(captioner(features, labels), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("error")  # a user would see them at every start of a training
 @pytest.mark.parametrize("tokens", [4, 1])
 def test_a_prefix_read_once_for_several_captions_is_the_same(captioner: ClipCap, tokens: int):
     features = features_of(captioner)[:2]
