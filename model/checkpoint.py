@@ -1,15 +1,15 @@
-"""A captioner's checkpoint folder, in the Hugging Face habit.
+"""The checkpoint folder of a captioner, with the file names that Hugging Face uses.
 
     config.json              sizes, preprocessing, end token (`model.config`)
     model.safetensors        weights: clip.*, mapper.*, gpt2.*
     tokenizer.json           GPT-2's tokenizer
-    generation_config.json   how it captions unless asked otherwise
+    generation_config.json   the options of captions unless a request gives others
     training_features.json   optional: statistics of the features it was trained on
     training.json            optional: what it was trained on, and how
-    README.md                optional: model card, where the captioner comes from
+    README.md                optional: model card
     evaluation.json          optional: figures of its last evaluation (`training.evaluate`)
 
-Loading is strict and needs no network.
+Loading is strict: every file must fit the others. It needs no network.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ _TIED = "gpt2.lm_head.weight"
 
 @dataclasses.dataclass
 class Checkpoint:
-    """What a checkpoint folder holds.
+    """The content of a checkpoint folder.
 
     Attributes:
         captioner: The model, in evaluation mode.
-        tokenizer: Text to GPT-2 tokens and back.
-        generation: How it captions unless asked otherwise.
-        training_features: Per-dimension `mean` and `std` of the training features (over their
-            patches too, where they have those) and the `count` of images, or None.
-        card: Model card in Markdown: where the captioner comes from, or None.
-        training: What it was trained on and how, by name, for the model card; or None.
+        tokenizer: GPT-2's tokenizer.
+        generation: The options of captions unless a request gives others.
+        training_features: `mean` and `std` of each dimension of the training features (over images,
+            and over patches where there are patches) and the `count` of images; or None.
+        card: Model card in Markdown; or None.
+        training: By name, what it was trained on and how, for the model card; or None.
     """
 
     captioner: ClipCap
@@ -61,7 +61,11 @@ class Checkpoint:
     training: dict[str, Any] | None = None
 
     def save(self, folder: str | Path) -> None:
-        """Write the folder aside, then put it in place of an older one."""
+        """Write the folder; it replaces an older one when it is complete.
+
+        Raises:
+            Refusal: The folder holds something else, or another process is writing it.
+        """
         with whole_folder(folder, WEIGHTS, EVALUATION) as partial:
             self.captioner.config.save(partial / "config.json")
             weights = {
@@ -82,7 +86,7 @@ class Checkpoint:
 
     @classmethod
     def load(cls, folder: str | Path) -> Checkpoint:
-        """Read a folder; everything must fit everything else.
+        """Read a folder.
 
         Raises:
             Refusal: A file is missing, damaged, or does not fit the others.
@@ -107,13 +111,13 @@ class Checkpoint:
                 generation = generation.updated(present)
             except Refusal as error:
                 raise Refusal(f"{file}: {error}") from None
-        places = captioner.gpt2.config.n_positions
+        positions = captioner.gpt2.config.n_positions
         prefix_length = captioner.config.mapper.prefix_length
-        if prefix_length + generation.max_tokens > places:
+        if prefix_length + generation.max_tokens > positions:
             raise Refusal(
                 f"{folder} writes up to {generation.max_tokens} tokens behind a prefix of "
-                f"{prefix_length}, but its GPT-2 has {places} positions; lower max_new_tokens in "
-                "generation_config.json"
+                f"{prefix_length}, but its GPT-2 has {positions} positions; lower max_new_tokens "
+                "in generation_config.json"
             )
         features, record = folder / "training_features.json", folder / "training.json"
         statistics = _read_json(features) if features.exists() else None
@@ -123,7 +127,10 @@ class Checkpoint:
 
 
 def read_evaluation(folder: str | Path) -> dict[str, Any] | None:
-    """The figures of a checkpoint's last evaluation, if they are about these very weights.
+    """The figures of a checkpoint's last evaluation.
+
+    Returns:
+        None where there is no evaluation, or where it was made with other weights.
 
     Raises:
         Refusal: The file is damaged.
@@ -136,7 +143,7 @@ def read_evaluation(folder: str | Path) -> dict[str, Any] | None:
 
 
 def weights_sha256(folder: str | Path) -> str:
-    """SHA-256 of a checkpoint's weights: its identity."""
+    """SHA-256 of a checkpoint's weights file, which identifies the captioner."""
     with (Path(folder) / WEIGHTS).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -169,7 +176,7 @@ def _check_sizes(captioner: ClipCap, vocabulary: int, folder: Path) -> None:
 
 
 def _load_weights(captioner: ClipCap, file: Path) -> None:
-    """Fill the model; every tensor of it, and nothing else, must be in the file."""
+    """Load the weights; the file must hold exactly the tensors of the model."""
     try:
         weights = load_file(file)
     except FileNotFoundError:
@@ -194,14 +201,14 @@ def _load_weights(captioner: ClipCap, file: Path) -> None:
 
 
 def _read_json(
-    file: Path, cure: str = "take the file from where the folder came from"
+    file: Path, advice: str = "take the file from where the folder came from"
 ) -> dict[str, Any]:
     try:
         fields = json.loads(file.read_text())
     except ValueError as error:
-        raise Refusal(f"{file} is not JSON: {error}; {cure}") from None
+        raise Refusal(f"{file} is not JSON: {error}; {advice}") from None
     if not isinstance(fields, dict):
-        raise Refusal(f"{file} holds no values by name, but a {type(fields).__name__}; {cure}")
+        raise Refusal(f"{file} holds no values by name, but a {type(fields).__name__}; {advice}")
     return fields
 
 

@@ -1,4 +1,4 @@
-"""The frozen config that travels with a captioner's weights as `config.json`."""
+"""The frozen config of a captioner: `config.json`, stored beside its weights."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from typing import Any
 from model.image.preprocessing import Preprocessing
 from model.refusal import Refusal
 
-#: Layers of a model at most: each is built before it is known whether the weights have it.
+#: Most layers of a model. Layers are built before the weights are read, so a wrong number in a
+#: config would otherwise take all memory.
 MAX_LAYERS = 1000
-#: What of an image a mapper may read: one feature, or one for each patch.
+#: What a mapper reads of an image: one feature, or one for each patch.
 FEATURE_KINDS = ("pooled", "patches")
 
 
 @dataclasses.dataclass(frozen=True)
 class MapperConfig:
-    """Which mapper, and its sizes.
+    """The kind of mapper, and its sizes.
 
     Attributes:
         kind: `mlp`, `transformer`, `linear` or `patch`.
-        prefix_length: K, GPT-2 embeddings that the image becomes; for `patch` the number of the
-            encoder's patches.
-        clip_length: Vectors made from the feature inside the transformer mapper.
+        prefix_length: K, the number of GPT-2 embeddings in the prefix; for `patch` the number of
+            the encoder's patches.
+        clip_length: C, the number of vectors made from the feature in the transformer mapper.
         layers: Layers of the transformer mapper.
         heads: Attention heads of the transformer mapper.
     """
@@ -37,27 +38,27 @@ class MapperConfig:
 
     @property
     def feature_kind(self) -> str:
-        """Which of `FEATURE_KINDS` the mapper reads."""
+        """The member of `FEATURE_KINDS` that the mapper reads."""
         return "patches" if self.kind == "patch" else "pooled"
 
 
 @dataclasses.dataclass(frozen=True)
 class CaptionerConfig:
-    """Everything needed to rebuild a captioner around its weights.
+    """Everything that is needed to build a captioner for its weights.
 
     Attributes:
-        clip: What `model.network.encoder.build_encoder` makes the encoder of: Hugging Face's
+        clip: The argument of `model.network.encoder.build_encoder`: Hugging Face's
             `CLIPVisionConfig` or `SiglipVisionConfig` as a dictionary, or the sizes of open_clip's
-            ResNet; None for a captioner that was published without its encoder and takes features
+            ResNet. None for a captioner that was published without its encoder and takes features
             only.
-        gpt2: Hugging Face `GPT2Config` as a dictionary.
+        gpt2: Hugging Face's `GPT2Config` as a dictionary.
         mapper: The mapper between the two.
-        preprocessing: How an image becomes the pixels that `clip` expects.
-        feature_width: D, the width of the feature that the mapper takes; of one patch for the
+        preprocessing: How an image becomes the pixels that `clip` takes.
+        feature_width: D, the width of the feature that the mapper reads; that of one patch for the
             mapper `patch`.
         normalize_feature: Divide the feature by its L2 norm before the mapper.
-        end_token_id: The token after which a caption is over.
-        end_token_is_text: The end token is part of the caption (a full stop), not a mark.
+        end_token_id: The token that ends a caption.
+        end_token_is_text: The end token is part of the caption's text, such as a full stop.
     """
 
     clip: dict[str, Any] | None
@@ -76,7 +77,15 @@ class CaptionerConfig:
 
     @classmethod
     def load(cls, file: Path) -> CaptionerConfig:
-        """Read what `save` wrote; refuse missing and unknown fields."""
+        """Read what `save` wrote.
+
+        Args:
+            file: A `config.json`.
+
+        Raises:
+            Refusal: The file is missing, is not JSON, is not a captioner's, has missing, unknown or
+                wrong fields, or more layers than `MAX_LAYERS`.
+        """
         try:
             fields = json.loads(file.read_text())
         except FileNotFoundError:

@@ -1,5 +1,5 @@
-"""The one error that is written for a person: what was wrong, the value, the limit, what to do."""
+"""The error whose message is for the user: what was wrong, the value, the limit, what to do."""
 
 
 class Refusal(ValueError):
-    """Something the user gave cannot be used; the message is complete and readable as it is."""
+    """An input of the user cannot be used; the message is shown as it is, without a traceback."""

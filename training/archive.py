@@ -2,9 +2,9 @@
 
     python -m training.archive [--artifact build/artifact] [--out model_store/clipcap.mar]
 
-The archive holds the artifact, the handler and those modules of `model/` that serving imports. It
-is reproducible: the same inputs give the same bytes. Before it takes its place it is unpacked
-elsewhere and captions a picture from there, through TorchServe's own loader.
+The archive holds the artifact, the handler and those modules of `model/` that the handler imports.
+It is reproducible: the same inputs give the same bytes. Before it replaces an older one, it is
+unpacked in another folder, and captions an image there through TorchServe's own loader.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time a zip entry can have
 
 
 def archive(artifact: Path, out: Path, name: str = "clipcap", version: str = "1.0") -> str:
-    """Pack, try out, and only then put the archive in its place.
+    """Pack an archive and try it; it replaces an older one if it works.
 
     Args:
         artifact: Folder with `captioner.pt`, `captioner.json` and `tokenizer.json`.
@@ -44,10 +44,10 @@ def archive(artifact: Path, out: Path, name: str = "clipcap", version: str = "1.
         version: The model's version in the archive.
 
     Returns:
-        The caption that the unpacked archive gave for a plain picture.
+        The caption that the unpacked archive gave for a plain grey image.
 
     Raises:
-        Refusal: The artifact is incomplete, what was packed does not work, or another process is
+        Refusal: The artifact is incomplete, the packed archive does not work, or another process is
             packing the same archive.
     """
     missing = [file for file in ARTIFACT_FILES if not (artifact / file).is_file()]
@@ -68,16 +68,16 @@ def archive(artifact: Path, out: Path, name: str = "clipcap", version: str = "1.
 
 
 def serving_modules() -> list[Path]:
-    """Files of ours that the handler needs, relative to the repository: what it imports."""
+    """Files of `PACKED` that the handler imports, directly or not; relative to the repository."""
     found: set[Path] = set()
-    waiting = [Path(ENTRY)]
-    while waiting:
-        file = waiting.pop()
+    pending = [Path(ENTRY)]
+    while pending:
+        file = pending.pop()
         if file in found:
             continue
         found.add(file)
-        waiting += [init for init in [file.parent / "__init__.py"] if (ROOT / init).is_file()]
-        waiting += _imports(ROOT / file)
+        pending += [init for init in [file.parent / "__init__.py"] if (ROOT / init).is_file()]
+        pending += _imports(ROOT / file)
     return sorted(found)
 
 
@@ -106,13 +106,13 @@ def _pack(artifact: Path, folder: Path, name: str, version: str) -> Path:
         shutil.copyfile(ROOT / file, staging / file)
     for file in ARTIFACT_FILES[1:]:
         shutil.copyfile(artifact / file, staging / file)
-    scratch = folder / "scratch"  # the archiver empties $TMPDIR/<model name> without asking
+    scratch = folder / "scratch"  # the archiver deletes $TMPDIR/<model name>
     scratch.mkdir()
     done = subprocess.run(
         [
             *(sys.executable, "-m", "model_archiver.model_packaging"),
             *("--model-name", name, "--version", version, "--export-path", folder, "--force"),
-            *("--archive-format", "zip-store"),  # weights do not shrink, and try for minutes
+            *("--archive-format", "zip-store"),  # compression takes minutes and saves nothing
             *("--serialized-file", artifact / ARTIFACT_FILES[0], "--extra-files", staging),
             *("--handler", ROOT / ENTRY, "--config-file", ROOT / "handler/model-config.yaml"),
         ],
@@ -128,7 +128,7 @@ def _pack(artifact: Path, folder: Path, name: str, version: str) -> Path:
 
 
 def _rewrite(packed: Path, out: Path) -> None:
-    """The same archive without the marks of the moment: sorted entries, no times, no dates."""
+    """Write the same archive with sorted entries and without times, so that it is reproducible."""
     with zipfile.ZipFile(packed) as source, zipfile.ZipFile(out, "w") as target:
         for name in sorted(each for each in source.namelist() if not each.endswith("/")):
             entry = zipfile.ZipInfo(name, _EPOCH)
@@ -143,14 +143,14 @@ def _rewrite(packed: Path, out: Path) -> None:
 
 
 def _try_out(packed: Path, folder: Path) -> str:
-    """Unpack an archive and caption a picture from there, in a process that sees no other code."""
+    """Unpack an archive and caption an image in a process that can import no other code of ours."""
     with zipfile.ZipFile(packed) as source:
         source.extractall(folder)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-P", Path(__file__).with_name("try_archive.py"), folder],
         cwd=folder,
-        # Threads that wait shall sleep, not spin: other programs may want the cores too.
+        # Waiting threads sleep and leave the cores to other programs.
         env={"OMP_WAIT_POLICY": "PASSIVE", **environment, "PYTHONPATH": str(folder)},
         capture_output=True,
         text=True,
@@ -171,7 +171,7 @@ def _sha256(file: Path) -> str:
 
 
 def main() -> None:
-    """Pack the archive and say what was packed."""
+    """Pack the archive and print its size, hash and a caption."""
     parser = arguments(__doc__)
     parser.add_argument("--artifact", help="export.out: artifact folder")
     parser.add_argument("--out", help="archive.out: the .mar file to write")

@@ -1,9 +1,10 @@
-"""Captions one picture from an unpacked archive, as a TorchServe worker would.
+"""Captions one image from an unpacked archive, as a TorchServe worker would.
 
     python -P training/try_archive.py FOLDER        (with PYTHONPATH=FOLDER)
 
-Run by `training/archive.py` on what it has packed. Nothing of this repository may be needed, so
-this file imports none of it: the handler is loaded from the folder by TorchServe's own loader.
+`training/archive.py` runs it on the archive that it packed. This file imports nothing of this
+repository, so that the archive must be complete: TorchServe's own loader loads the handler from the
+folder.
 """
 
 import io
@@ -31,7 +32,7 @@ def load(folder: Path) -> Any:
 
 
 def main(folder: Path) -> str:
-    """The reply to one picture, as a worker would send it."""
+    """The caption in the reply to one image; exits where the reply is an error."""
     service = load(folder)
     picture = io.BytesIO()
     Image.new("RGB", (320, 240), "grey").save(picture, "JPEG")
@@ -41,8 +42,8 @@ def main(folder: Path) -> str:
     begin, end = reply.find(b'{"'), reply.rfind(b"}") + 1
     answer = json.loads(reply[begin:end]) if 0 <= begin < end else {}
     if "caption" not in answer:
-        why = answer.get("error", {}).get("message") or reply.decode(errors="replace")
-        sys.exit(f"it answered: {' '.join(why.split())[-300:]}")
+        text = answer.get("error", {}).get("message") or reply.decode(errors="replace")
+        sys.exit(f"it answered: {' '.join(text.split())[-300:]}")
     return answer["caption"]
 
 

@@ -1,1 +1,4 @@
-"""From the bytes of an image file to pixels, or to the reason why not."""
+"""From the bytes of an image file to pixels, or to a refusal.
+
+Reading order: `refusals`, `limits`, `decode`, `preprocessing`.
+"""

@@ -1,8 +1,8 @@
-"""What a picture file may cost to read, beyond what its size in pixels says.
+"""Limits on the time and memory that an image file takes to decode, beyond its size in pixels.
 
-A file of a few bytes can keep a decoder busy for minutes: with an area that is gone over again and
-again, with tiles far larger than the picture, with parts that Pillow reads one by one in Python.
-Each limit here is far from what cameras and programs write, and keeps a file to a few seconds.
+A file of a few bytes can occupy a decoder for minutes: with many scans over the same area, with
+tiles that are far larger than the image, or with parts that Pillow reads one by one in Python. Each
+limit here is far above what cameras and programs write, and keeps decoding within a few seconds.
 """
 
 from __future__ import annotations
@@ -16,41 +16,44 @@ from PIL import Image
 
 from model.image.refusals import ImageRefusal, damaged, too_large
 
-#: Parts that a JPEG (before its first scan) or a PNG may have, bytes that belong to none, and tiles
-#: or strips of a TIFF.
+#: Most parts of a JPEG before its first scan (each byte outside of a part counts as one), of a PNG,
+#: and most strips or tiles of a TIFF.
 MAX_PARTS = 1 << 16
-#: Parts of a JPEG with EXIF; Pillow joins them one by one. Programs write one, of 64 kB at most.
+#: Most EXIF parts of a JPEG; Pillow joins them one by one. Programs write one of 64 kB at most.
 MAX_EXIF = 64
-#: Times that a JPEG may go over its whole area, refining it (`progressive`); encoders take about
-#: ten. Every one costs as much as decoding the picture once, and a few bytes of the file.
+#: Most scans of a progressive JPEG; encoders write about ten. A scan may take a few bytes of the
+#: file, and costs as much as decoding the image once.
 MAX_SCANS = 64
-#: Pixels that all scans of a JPEG may go over, as a multiple of the pixels allowed: the usual ten,
-#: and 18 of four inks.
+#: Most pixels in all scans of a JPEG together, as a multiple of the limit in pixels: enough for the
+#: usual ten scans, and for the 18 of a CMYK image.
 MAX_SCANNED = 24
-#: Pixels of a run-length encoded BMP, and runs in the file (2 bytes each): Pillow decodes them in
-#: Python, a million within a second.
+#: Most pixels of a run-length encoded BMP, and most runs in its file (2 bytes each). Pillow decodes
+#: them in Python, a million in a second.
 MAX_RUNS = 1 << 21
-#: Pixels of a TIFF's tiles that are fine however small the picture or the limit is.
+#: Pixels in all tiles of a TIFF that are always accepted, however small the image or the limit is.
 SMALL_TILES = 1 << 20
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-#: A marker of a JPEG: neither an escaped byte of a scan, nor one of the marks to resume at.
+#: A marker of a JPEG that begins a part: no escaped byte of a scan, and no restart marker.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 _START_OF_SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
-#: Markers that nothing belongs to: TEM, SOI, EOI.
-_ALONE = (0x01, 0xD8, _END)
-#: Frames with arithmetic coding, which takes many times as long as Huffman's; browsers refuse it.
+#: Markers without content: TEM, SOI, EOI.
+_WITHOUT_CONTENT = (0x01, 0xD8, _END)
+#: Frames with arithmetic coding. It takes many times as long as Huffman coding; browsers refuse it.
 _ARITHMETIC = (0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 #: BMP's codes for run-length encoding, of 8 bits and of 4.
 _RUN_LENGTH = (1, 2)
-#: Beginnings of a TIFF: byte order, and the size of the numbers that say where things are.
+#: First bytes of a TIFF -> byte order, and size of its offsets in bytes.
 _TIFF = {b"II*\0": ("<", 4), b"MM\0*": (">", 4), b"II+\0": ("<", 8), b"MM\0+": (">", 8)}
-#: TIFF tags: where its strips or tiles begin, how many bytes each has, and the sides of a tile.
+#: TIFF tags of strips and tiles: offsets, sizes in bytes, and the sides of a tile.
 _OFFSETS, _COUNTS, _TILE_SIDES = (273, 324), (279, 325), (322, 323)
 
 
 def check_parts(data: bytes | bytearray) -> None:
-    """Refuse a file whose parts alone would take long, before Pillow reads them.
+    """Refuse a file with too many parts, before Pillow reads them one by one.
+
+    Args:
+        data: The whole file.
 
     Raises:
         ImageRefusal: Too many parts, or arithmetic coding.
@@ -64,17 +67,17 @@ def check_parts(data: bytes | bytearray) -> None:
 
 
 def check_cost(image: Image.Image, data: bytes | bytearray, limit: int) -> None:
-    """Refuse what would take far more time or memory than the size of the picture says.
+    """Refuse an image that would take far more time or memory than its size in pixels implies.
 
     Args:
-        image: Opened, and not decoded yet.
+        image: The image after `Image.open`, not decoded yet.
         data: Its file.
-        limit: Pixels allowed.
+        limit: The limit of width x height.
 
     Raises:
-        ImageRefusal: It would.
+        ImageRefusal: Too many scans, runs or pixels in tiles, or strips that share their bytes.
     """
-    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})  # of a TIFF
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})  # Pillow's name; only a TIFF has them
     pixels = image.width * image.height
     scans, pieces = 0, _pieces(tags, len(data))
     if sum(size for _, size in pieces) > 2 * len(data):
@@ -86,8 +89,8 @@ def check_cost(image: Image.Image, data: bytes | bytearray, limit: int) -> None:
         scans = sum(marker == _START_OF_SCAN for marker, _, _ in _segments(data))
     elif image.info.get("compression") in ("jpeg", "tiff_jpeg"):
         # Each strip or tile is a JPEG of its own.
-        mark = bytes([0xFF, _START_OF_SCAN])
-        scans = sum(data.count(mark, start, start + size) for start, size in pieces)
+        marker = bytes([0xFF, _START_OF_SCAN])
+        scans = sum(data.count(marker, start, start + size) for start, size in pieces)
     allowed = max(1, len(pieces)) * min(MAX_SCANS, max(1, MAX_SCANNED * limit // pixels))
     if scans > allowed:
         raise ImageRefusal(
@@ -107,7 +110,7 @@ def check_cost(image: Image.Image, data: bytes | bytearray, limit: int) -> None:
 
 
 def _check_tiles(image: Image.Image, tags: Mapping[int, Any], size: int, limit: int) -> None:
-    """Tiles may reach over the edges of their picture, but not by far."""
+    """Refuse tiles that reach far beyond the edges of their image."""
     width, height = (tags.get(tag, 0) for tag in _TILE_SIDES)
     if not isinstance(width, int) or not isinstance(height, int):
         raise damaged(size)
@@ -121,19 +124,20 @@ def _check_tiles(image: Image.Image, tags: Mapping[int, Any], size: int, limit: 
 
 
 def _check_directory(data: bytes | bytearray) -> None:
-    """A TIFF's list of tags: each strip or tile that it counts is an object of Pillow's."""
-    order, wide = _TIFF[bytes(data[:4])]
-    # Numbers of 4 bytes, or of 8 (BigTIFF): the list's place; then how many, and each entry.
-    place, entry = (order + "I", order + "HHI") if wide == 4 else (order + "Q", order + "HHQ")
-    number, step = (order + "H", 12) if wide == 4 else (order + "Q", 20)
+    """Refuse a TIFF with too many strips or tiles: Pillow makes an object of each."""
+    order, offset_size = _TIFF[bytes(data[:4])]
+    if offset_size == 4:
+        offset_format, number_format, entry_format, entry_size = "I", "H", "HHI", 12
+    else:  # BigTIFF
+        offset_format, number_format, entry_format, entry_size = "Q", "Q", "HHQ", 20
     try:
-        (at,) = struct.unpack_from(place, data, wide)
+        (at,) = struct.unpack_from(order + offset_format, data, offset_size)
         if at >= len(data):
             return  # cut short, or damaged: Pillow refuses it
-        (entries,) = struct.unpack_from(number, data, at)
-        at += struct.calcsize(number)
+        (entries,) = struct.unpack_from(order + number_format, data, at)
+        at += struct.calcsize(order + number_format)
         for index in range(min(entries, MAX_PARTS)):
-            tag, _, count = struct.unpack_from(entry, data, at + step * index)
+            tag, _, count = struct.unpack_from(order + entry_format, data, at + entry_size * index)
             if tag in _OFFSETS and count > MAX_PARTS:
                 raise _too_many("strips or tiles", MAX_PARTS)
     except struct.error:
@@ -141,29 +145,31 @@ def _check_directory(data: bytes | bytearray) -> None:
 
 
 def _pieces(tags: Mapping[int, Any], size: int) -> list[tuple[int, int]]:
-    """First byte and size of each strip or tile of a TIFF, as far as they are in the file.
+    """Offset and size in bytes of each strip or tile of a TIFF, cut off at the end of the file.
 
-    One without a size may be all of it.
+    Args:
+        tags: The tags of the TIFF.
+        size: Size of the file; also taken as the size of a strip or tile that has none.
     """
     found = []
     for offsets, counts in zip(_OFFSETS, _COUNTS, strict=True):
         starts, sizes = (_numbers(tags.get(tag, ())) for tag in (offsets, counts))
         sizes += [size] * (len(starts) - len(sizes))
         found += [
-            (start, min(own, max(0, size - start)))
-            for start, own in zip(starts, sizes, strict=False)
+            (start, min(length, max(0, size - start)))
+            for start, length in zip(starts, sizes, strict=False)
         ]
     return found
 
 
 def _numbers(value: Any) -> list[int]:
-    """What a tag says as a list: Pillow gives a single number, several, or bytes."""
-    several = value if isinstance(value, tuple | bytes) else (value,)
-    return [number for number in several if isinstance(number, int)]
+    """The value of a tag as a list: Pillow gives one number, a tuple of numbers, or bytes."""
+    values = value if isinstance(value, tuple | bytes) else (value,)
+    return [number for number in values if isinstance(number, int)]
 
 
 def _check_segments(data: bytes | bytearray) -> None:
-    """A JPEG as far as Pillow reads it in Python: to its first scan."""
+    """Check a JPEG up to its first scan; Pillow reads that part in Python."""
     end, parts, exif = 2, 0, 0
     for marker, start, at in _segments(data):
         if marker in _ARITHMETIC:
@@ -184,7 +190,7 @@ def _check_segments(data: bytes | bytearray) -> None:
 
 
 def _segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
-    """Each marker of a JPEG up to the end of the picture, where it stands, and where it ends."""
+    """Each marker of a JPEG up to the end of the image: its code, its offset, and its end."""
     at, scanned = 2, False
     while found := _MARKER.search(data, at):
         marker = data[found.end() - 1]
@@ -196,12 +202,12 @@ def _segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
 
 
 def _segment_end(data: bytes | bytearray, marker: int, at: int) -> int:
-    """Where the segment of a marker that ends at a place is over."""
-    return at if marker in _ALONE else at + int.from_bytes(data[at : at + 2], "big")
+    """The end of the segment of a marker whose own end is `at`."""
+    return at if marker in _WITHOUT_CONTENT else at + int.from_bytes(data[at : at + 2], "big")
 
 
 def _check_chunks(data: bytes | bytearray) -> None:
-    """The chunks of a PNG, which Pillow reads in Python; it unpacks every colour profile."""
+    """Check the chunks of a PNG: Pillow reads them in Python, and unpacks every colour profile."""
     at, profiles = len(_PNG), 0
     for _ in range(MAX_PARTS):
         kind = data[at + 4 : at + 8]

@@ -1,8 +1,10 @@
 """From a decoded image to the pixels that a CLIP encoder takes.
 
 The image is resized, cropped and normalised as CLIP was trained (Radford et al. 2021, arXiv
-2103.00020); the numbers are those of Hugging Face's `CLIPImageProcessorPil`. Needs torch and Pillow
-only.
+2103.00020). The pixels equal those of Hugging Face's `CLIPImageProcessorPil`. Needs torch and
+Pillow only.
+
+Axes: S side of the encoder's image.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from PIL import Image
 
 from model.refusal import Refusal
 
-#: Beyond this ratio of long to short side the crop is taken first: see `to_square`.
+#: Where the ratio of the sides is larger, only the crop is resized: see `to_square`.
 ORDINARY_ASPECT = 8
 
 _RESAMPLE = {
@@ -29,14 +31,17 @@ _RESAMPLE = {
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What a CLIP encoder expects of its pixels; travels with the weights.
+    """How an image becomes the pixels of its encoder; stored with the weights.
 
     Attributes:
-        size: Side S of the square the encoder sees, in pixels.
-        mean: Subtracted from each of R, G, B after scaling to 0..1.
-        std: Each of R, G, B is then divided by it.
-        resample: Filter: `nearest`, `bilinear`, `bicubic` or `lanczos`.
-        crop: Resize the shorter side to S and cut the centre; if false, squeeze to S x S.
+        size: S, the side of the encoder's square image, in pixels, from 1 to 4096.
+        mean: Subtracted from R, G and B, which are from 0 to 1.
+        std: R, G and B are then divided by it; above 0.
+        resample: The filter: `nearest`, `bilinear`, `bicubic` or `lanczos`.
+        crop: Resize the shorter side to S and crop the centre. If false, resize to S x S.
+
+    Raises:
+        Refusal: A value that no encoder can have been trained with.
     """
 
     size: int
@@ -46,7 +51,7 @@ class Preprocessing:
     crop: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what no encoder could have been trained with."""
+        """Check the values."""
         for name in ("mean", "std"):  # JSON brings lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not 1 <= self.size <= 4096:
@@ -62,7 +67,11 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """From what `to_dict` wrote, read back from JSON; an unknown or missing name is refused."""
+        """Read what `to_dict` wrote.
+
+        Raises:
+            Refusal: An unknown or missing name, or a value that cannot be.
+        """
         try:
             return cls(**values)
         except (TypeError, ValueError) as error:
@@ -74,11 +83,11 @@ class Preprocessing:
 
 
 def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> torch.Tensor:
-    """Resize, crop and normalise a picture as its CLIP encoder expects.
+    """Resize, crop and normalise an image for its encoder.
 
     Args:
-        image: A picture of mode RGB, as `load_image` gives it.
-        preprocessing: What the encoder was trained with.
+        image: An image of mode RGB, as `load_image` gives it.
+        preprocessing: That of the encoder.
 
     Returns:
         float32 [3, S, S], normalised.
@@ -95,11 +104,11 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> torch.Tensor:
 
 
 def to_square(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """The S x S square the encoder sees.
+    """Resize and crop an image to S x S, still as 8-bit RGB.
 
-    The shorter side becomes S and the centre is cut out. For very long pictures the resized one
-    would be huge (1 x 20000 at S = 224 is a gigabyte and more), so only the part that is kept is
-    computed; ordinary shapes go the plain way, which is the reference to the last bit.
+    The shorter side is resized to S and the centre is cropped. Of a very long image the resized
+    one would be huge: 1 x 20000 pixels at S = 224 become more than a gigabyte. There only the crop
+    is computed. Other images are resized whole, which gives the same bits as the reference.
     """
     side = preprocessing.size
     filter_ = _RESAMPLE[preprocessing.resample]
@@ -112,6 +121,6 @@ def to_square(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     if long <= ORDINARY_ASPECT * short:
         resized = image.resize((width, height), filter_)
         return resized.crop((left, top, left + side, top + side))
-    across, down = image.width / width, image.height / height  # source pixels for one of ours
+    across, down = image.width / width, image.height / height  # source pixels for a resized one
     box = (left * across, top * down, (left + side) * across, (top + side) * down)
     return image.resize((side, side), filter_, box=box)

@@ -1,1 +1,4 @@
-"""How serving computes the network's products: packed and narrow layers, and their memory."""
+"""How serving computes linear layers: precisions, packed layers, and their memory.
+
+Reading order: `precision`, `linear`, `int8_linear`, `output_layer`, `packing`, `memory`, `loading`.
+"""

@@ -1,9 +1,9 @@
-"""What a loaded captioner holds in memory: no more than it must.
+"""Keeps the large parameters of a loaded captioner in its file, mapped into memory.
 
-TorchScript reads a whole file into memory. What no layer has laid out anew (`model.layers.linear`)
-can stay in the file: the token embedding above all, a third of GPT-2 124M, of which a step reads 40
-rows of 50,257. Mapped, its pages belong to the system: they are read when first touched, given up
-when memory is short, and shared by all workers of a machine.
+TorchScript reads a whole file into memory. Parameters that are not packed (`model.layers.linear`)
+can stay in the file. Above all that is the token embedding: a third of GPT-2 124M, of which a step
+reads 40 rows of 50,257. The system reads a mapped page when it is first used, drops it when memory
+is short, and shares it between all workers of a machine.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-#: Bytes of a tensor for which a mapping pays.
+#: Smallest tensor, in bytes, that is mapped.
 MIN_MAPPED_BYTES = 1 << 20
-#: Bytes compared at a time.
+#: Bytes that are compared at a time.
 COMPARED_BYTES = 1 << 22
-#: A zip file's header before each record, up to the lengths of its name and its extra field.
+#: The header of a record in a zip file: its last two fields are the lengths of the name and of the
+#: extra field, which follow it.
 HEADER = struct.Struct("<26xHH")
 
 
 def map_parameters(module: nn.Module, file: Path) -> None:
-    """Let every large parameter be a view of the file that it was loaded from.
+    """Turn every large parameter into a view of the file that it was loaded from.
 
-    A parameter that the file does not hold byte for byte, uncompressed, stays as it is. Costs one
-    reading of the records that come into question.
+    A parameter stays as it is where the file does not hold the same bytes, uncompressed. The cost
+    is one reading of the records that have the size of a large parameter.
 
     Args:
-        module: As `torch.jit.load` gave it.
-        file: What it was loaded from. It may be removed or replaced meanwhile, but not written to.
+        module: The module that `torch.jit.load` returned.
+        file: The file of the module. It may be removed or replaced afterwards, but its bytes must
+            not change.
     """
     large = [each for each in module.parameters() if each.nbytes >= MIN_MAPPED_BYTES]
     with zipfile.ZipFile(file) as archive, file.open("rb") as content:
@@ -46,25 +48,25 @@ def map_parameters(module: nn.Module, file: Path) -> None:
         storage = torch.UntypedStorage.from_file(str(file), False, file.stat().st_size)
         for parameter in large:
             for start, size in records:
-                if size == parameter.nbytes and _holds(content, start, parameter):
+                if size == parameter.nbytes and _equals(content, start, parameter):
                     parameter.data = _view(storage, start, parameter)
                     break
 
 
 def release_free_memory() -> None:
-    """Return to the system what the C library keeps of memory that was let go (glibc only)."""
+    """Return freed memory, which the C library keeps, to the system (glibc only)."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _start(content: BinaryIO, record: zipfile.ZipInfo) -> int:
-    """Where the bytes of a record begin."""
+    """The offset of a record's bytes in the file."""
     content.seek(record.header_offset)
     return record.header_offset + HEADER.size + sum(HEADER.unpack(content.read(HEADER.size)))
 
 
-def _holds(content: BinaryIO, start: int, parameter: Tensor) -> bool:
-    """Whether the file has the parameter's bytes there."""
+def _equals(content: BinaryIO, start: int, parameter: Tensor) -> bool:
+    """Whether the file's bytes from `start` are the parameter's."""
     if not parameter.is_contiguous() or start % parameter.element_size():
         return False
     content.seek(start)
@@ -77,7 +79,7 @@ def _holds(content: BinaryIO, start: int, parameter: Tensor) -> bool:
 
 
 def _view(storage: Any, start: int, parameter: Tensor) -> Tensor:
-    """The parameter, in the mapped file."""
+    """A tensor like the parameter, whose data is in the mapped file from `start`."""
     empty = torch.empty(0, dtype=parameter.dtype)
     offset = start // parameter.element_size()
     return empty.set_(storage, offset, parameter.shape, parameter.stride())

@@ -1,6 +1,9 @@
-"""GPT-2's output layer and the choice of the likeliest tokens: a third of a step's products.
+"""GPT-2's output layer and the choice of the most likely tokens.
 
-Axes: E width, V vocabulary.
+The output layer has a third of the weights that a decode step multiplies. TorchScript compiles this
+file: it keeps to the part of Python that TorchScript accepts.
+
+Axes: E width, V vocabulary, n tokens.
 """
 
 from __future__ import annotations
@@ -10,10 +13,10 @@ from torch import Tensor, nn
 
 
 class OutputLayer(nn.Module):
-    """Logits from the token embedding, and the likeliest of them.
+    """The output layer with the token embedding's weights, and the choice of the best tokens.
 
     Args:
-        embedding: The token embedding, whose weight [V, E] is the output layer's too.
+        embedding: The token embedding; its weight [V, E] is also the output layer's.
     """
 
     def __init__(self, embedding: nn.Embedding) -> None:
@@ -21,36 +24,37 @@ class OutputLayer(nn.Module):
         self.head = nn.Linear(embedding.embedding_dim, embedding.num_embeddings, bias=False)
         self.head.weight = embedding.weight
 
-    def forward(self, hidden: Tensor, count: int, barred: int) -> tuple[Tensor, Tensor]:
-        """The likeliest tokens after each hidden state.
+    def forward(self, hidden: Tensor, count: int, forbidden: int) -> tuple[Tensor, Tensor]:
+        """The most likely tokens after each hidden state, best first.
 
         Args:
-            hidden: [..., E], normalised.
-            count: How many, best first.
-            barred: A token that is not to be among them, or -1.
+            hidden: float32 [..., E], after the last layer norm.
+            count: Number of tokens.
+            forbidden: A token that must not be chosen, or -1. The log-probabilities of the others
+                stay as they are.
 
         Returns:
-            Log-probabilities [..., count] (barring a token does not raise the others') and token
-            ids [..., count].
+            Log-probabilities float32 [..., count], in nats, and token ids int64 [..., count].
         """
         scores = self.head(hidden).log_softmax(-1)
-        if barred >= 0:
-            scores.select(-1, barred).fill_(float("-inf"))
+        if forbidden >= 0:
+            scores.select(-1, forbidden).fill_(float("-inf"))
         return largest(scores, count)
 
     def score(self, hidden: Tensor, ids: Tensor) -> Tensor:
-        """Log-probabilities [..., n] of tokens [..., n] after hidden states [..., E]."""
+        """Log-probabilities [..., n], in nats, of tokens [..., n] after hidden states [..., E]."""
         return self.head(hidden).log_softmax(-1).gather(-1, ids)
 
 
 class NarrowOutputLayer(nn.Module):
-    """The same through an 8-bit layer, with the choice itself made from the embedding as trained.
+    """The same with an 8-bit layer, and the choice made with the embedding's own weights.
 
-    The 8-bit logits only say which tokens are worth weighing, and what all the others together
-    weigh; those worth it are weighed again with their rows of the embedding.
+    The 8-bit layer gives approximate logits of the whole vocabulary. The best of them are a short
+    list, whose logits are computed again from the trained embedding. The approximate logits of all
+    other tokens are used only for the normalisation of the log-probabilities.
 
     Args:
-        head: Packed linear layer from E to V.
+        head: Packed 8-bit layer from E to V.
         embedding: The token embedding [V, E].
     """
 
@@ -59,51 +63,69 @@ class NarrowOutputLayer(nn.Module):
         self.head = head
         self.embedding = embedding
 
-    def forward(self, hidden: Tensor, count: int, barred: int) -> tuple[Tensor, Tensor]:
-        """The likeliest tokens after each hidden state; see `OutputLayer.forward`."""
-        ids, logits, total = self._shortlist(hidden, count)
-        scores = logits - total
-        if barred >= 0:
-            scores = scores.masked_fill(ids == barred, float("-inf"))
+    def forward(self, hidden: Tensor, count: int, forbidden: int) -> tuple[Tensor, Tensor]:
+        """The most likely tokens after each hidden state; see `OutputLayer.forward`."""
+        ids, logits, log_sum = self._shortlist(hidden, count)
+        scores = logits - log_sum
+        if forbidden >= 0:
+            scores = scores.masked_fill(ids == forbidden, float("-inf"))
         best, index = scores.topk(count, dim=-1)
         return best, ids.gather(-1, index)
 
     def score(self, hidden: Tensor, ids: Tensor) -> Tensor:
-        """Log-probabilities [..., n] of tokens [..., n] after hidden states [..., E]."""
+        """Log-probabilities [..., n], in nats, of tokens [..., n] after hidden states [..., E]."""
         return self._logits(hidden, ids) - self._shortlist(hidden, 1)[2]
 
     def _shortlist(self, hidden: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens worth weighing [..., n], their logits, and the log of all weights [..., 1]."""
-        spare = 16  # beyond those asked for, as 8-bit logits may put them in the wrong order
+        """The short list for `count` tokens.
+
+        Returns:
+            Token ids [..., n] of the best approximate logits, their exact logits [..., n], and the
+            log of the sum of exp(logit) over the vocabulary [..., 1].
+        """
+        spare = 16  # more than asked for, as the order of 8-bit logits may be wrong
         approximate = self.head(hidden)  # [..., V]
         best, ids = largest(approximate, min(count + spare, approximate.shape[-1]))
-        # The log of all their weights, from what the likeliest is less than: a single fused pass.
-        total = best[..., :1] - approximate.log_softmax(-1).gather(-1, ids[..., :1])
+        # The log-sum of the approximate logits, as a logit less its log-probability: `log_softmax`
+        # is a single fused pass.
+        log_sum = best[..., :1] - approximate.log_softmax(-1).gather(-1, ids[..., :1])
         logits = self._logits(hidden, ids)
-        others = (1.0 - (best - total).exp().sum(-1, keepdim=True)).clamp(min=0.0)
-        mended = others + (logits - total).exp().sum(-1, keepdim=True)
-        return ids, logits, total + mended.log()
+        # In the sum, the approximate logits of the short list are replaced by the exact ones.
+        outside = (1.0 - (best - log_sum).exp().sum(-1, keepdim=True)).clamp(min=0.0)
+        corrected = outside + (logits - log_sum).exp().sum(-1, keepdim=True)
+        return ids, logits, log_sum + corrected.log()
 
     def _logits(self, hidden: Tensor, ids: Tensor) -> Tensor:
-        # A row times a matrix: a matrix times a column takes seven times as long.
+        """Exact logits [..., n] of tokens [..., n] after hidden states [..., E]."""
+        # As a row times a matrix; a matrix times a column takes seven times as long.
         rows = self.embedding(ids).transpose(-1, -2)  # [..., E, n]
         return torch.matmul(hidden.unsqueeze(-2), rows).squeeze(-2)
 
 
 def largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The largest scores [..., count], best first, and their places, of scores [..., V].
+    """The largest scores and their indices, best first.
 
-    Choosing from a large vocabulary costs more than the softmax over it, so it goes by way of the
-    largest of each block: the `count` best are in the `count` blocks with the best largest.
+    `topk` over a large vocabulary costs more than the softmax over it. So the scores are split into
+    blocks: the `count` largest scores are in the `count` blocks with the largest maxima.
+
+    Args:
+        scores: float32 [..., V].
+        count: Number of scores.
+
+    Returns:
+        Scores float32 [..., count] and indices int64 [..., count].
     """
-    block, large = 64, 4096  # tokens looked at together, and the vocabulary from which that pays
+    block, large = (
+        64,
+        4096,
+    )  # tokens in a block; the smallest vocabulary for which blocks are faster
     vocabulary = scores.shape[-1]
     if vocabulary < large:
         return scores.topk(count, dim=-1)
     whole = vocabulary // block * block
     blocks = scores[..., :whole].unflatten(-1, [whole // block, block])
-    places = blocks.amax(-1).topk(count, dim=-1)[1].unsqueeze(-1)  # [..., count, 1]
-    ids = (places * block + torch.arange(block, device=scores.device)).flatten(-2)
+    chosen = blocks.amax(-1).topk(count, dim=-1)[1].unsqueeze(-1)  # [..., count, 1]
+    ids = (chosen * block + torch.arange(block, device=scores.device)).flatten(-2)
     rest = torch.arange(whole, vocabulary, device=scores.device)
     rest = rest + torch.zeros_like(ids[..., :1])  # [..., V - whole]
     ids = torch.cat([ids, rest], dim=-1)

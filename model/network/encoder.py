@@ -1,6 +1,6 @@
-"""Image encoders: pixels in, features out, one for the picture or one for each of its patches.
+"""Image encoders: pixels in, features out, one for the whole image or one for each of its patches.
 
-Each is a module of another library, wrapped so that the captioner sees the same two questions:
+Each is a module of another library behind one interface, `ImageEncoder`:
 
     CLIP's vision transformer   Hugging Face, arXiv 2103.00020
     SigLIP and SigLIP 2         Hugging Face, arXiv 2303.15343 and 2502.14786
@@ -26,23 +26,23 @@ from transformers import (
 from model.config import FEATURE_KINDS
 from model.refusal import Refusal
 
-#: The class token stands before the patches of CLIP's vision transformer.
+#: Number of class tokens before the patches in CLIP's vision transformer.
 CLASS_TOKENS = 1
-#: CLIP's ResNet halves the picture five times before its attention pool.
+#: CLIP's ResNet halves the image's side five times before its attention pool.
 RESNET_STRIDE = 32
-#: Dimensions of one head of that pool.
+#: Width of one head of that pool.
 RESNET_HEAD_WIDTH = 64
 
 
 class ImageEncoder(nn.Module, abc.ABC):
-    """What an encoder is asked; the classes below answer.
+    """The interface of all encoders.
 
     Args:
-        config: Its sizes as JSON knows them; `build_encoder` makes the same module of them.
-        image_size: S, the side of the pictures it takes, in pixels.
-        pooled_width: D, of the feature of a whole picture.
-        grid: Patches along one side; P is its square.
-        patch_width: W, of the feature of one patch.
+        config: Its sizes, as written to JSON; `build_encoder` builds the same module from them.
+        image_size: S, the side of the images that it takes, in pixels.
+        pooled_width: D, the width of the feature of a whole image.
+        grid: Number of patches along one side; P is its square.
+        patch_width: W, the width of the feature of one patch.
     """
 
     def __init__(
@@ -60,18 +60,22 @@ class ImageEncoder(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def pooled(self, pixels: Tensor) -> Tensor:
-        """Features [B, D] of normalised pixels, float32 [B, 3, S, S]."""
+        """Map normalised pixels, float32 [B, 3, S, S], to features, float32 [B, D]."""
 
     @abc.abstractmethod
     def patches(self, pixels: Tensor) -> Tensor:
-        """Patches [B, P, W], row by row, of normalised pixels, float32 [B, 3, S, S]."""
+        """Map normalised pixels, float32 [B, 3, S, S], to patches, float32 [B, P, W], by rows."""
 
     def encode(self, pixels: Tensor, kind: str) -> Tensor:
-        """Features [B, *shape] of normalised pixels [B, 3, S, S], where shape is `shape(kind)`."""
+        """Map normalised pixels, float32 [B, 3, S, S], to features of a kind of `FEATURE_KINDS`.
+
+        Returns:
+            float32 [B, D] for `pooled`, [B, P, W] for `patches`.
+        """
         return self.pooled(pixels) if kind == "pooled" else self.patches(pixels)
 
     def shape(self, kind: str) -> tuple[int, ...]:
-        """Shape of one picture's feature: (D,) for `pooled`, (P, W) for `patches`.
+        """Shape of the feature of one image: (D,) for `pooled`, (P, W) for `patches`.
 
         Raises:
             Refusal: Another kind.
@@ -98,30 +102,41 @@ class ClipEncoder(ImageEncoder):
         self.visual_projection = tower.visual_projection
 
     def pooled(self, pixels: Tensor) -> Tensor:
-        """The projected feature, as text features are compared with, [B, D]."""
+        """The projected feature [B, D], which CLIP compares with text features."""
         return pooled_and_patches(self, pixels)[0]
 
     def patches(self, pixels: Tensor) -> Tensor:
-        """What the last layer reads, without the class token, [B, P, W]."""
+        """The inputs of the last layer without the class token, [B, P, W]."""
         return pooled_and_patches(self, pixels)[1]
 
 
 def pooled_and_patches(clip: CLIPModel | ClipEncoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Features [B, D] and patches [B, P, W] of normalised pixels [B, 3, S, S] in one pass.
+    """Map normalised pixels to features and patches in one pass.
 
-    The patches are those that the last layer reads (as in LLaVA, arXiv 2304.08485, section 4.1):
-    the feature is gathered from them, while what the last layer makes of the patches themselves
-    goes nowhere.
+    The patches are the inputs of the last layer (as in LLaVA, arXiv 2304.08485, section 4.1). The
+    feature is computed from them. The last layer's outputs at the patches are used for nothing, so
+    CLIP's training does not shape them.
+
+    Args:
+        clip: The encoder, or a whole CLIP.
+        pixels: float32 [B, 3, S, S].
+
+    Returns:
+        Features [B, D] and patches [B, P, W].
     """
-    seen = clip.vision_model(pixel_values=pixels, output_hidden_states=True)
-    return clip.visual_projection(seen.pooler_output), seen.hidden_states[-2][:, CLASS_TOKENS:]
+    output = clip.vision_model(pixel_values=pixels, output_hidden_states=True)
+    patches = output.hidden_states[-2][:, CLASS_TOKENS:]
+    return clip.visual_projection(output.pooler_output), patches
 
 
 class SiglipEncoder(ImageEncoder):
-    """SigLIP's vision transformer; its attention head pools the patches, there is no class token.
+    """SigLIP's vision transformer: attention pools the patches, there is no class token.
 
     Args:
         tower: Hugging Face's module, whose parameters keep their names.
+
+    Raises:
+        Refusal: It has no pooling head.
     """
 
     def __init__(self, tower: SiglipVisionModel) -> None:
@@ -137,16 +152,16 @@ class SiglipEncoder(ImageEncoder):
         self.vision_model = tower
 
     def pooled(self, pixels: Tensor) -> Tensor:
-        """The pooled feature, as text features are compared with, [B, D]."""
+        """The pooled feature [B, D], which SigLIP compares with text features."""
         return self.vision_model(pixel_values=pixels).pooler_output
 
     def patches(self, pixels: Tensor) -> Tensor:
-        """What the last layer reads, [B, P, W]."""
+        """The inputs of the last layer, [B, P, W]."""
         return self.vision_model(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
 
 
 class ResNetEncoder(ImageEncoder):
-    """CLIP's modified ResNet (RN50x4 and its like), computed by open_clip.
+    """CLIP's modified ResNet, such as RN50x4, computed by open_clip.
 
     Args:
         config: `image_size`, `width`, `layers` (blocks of the four stages) and `embed_dim` (D).
@@ -164,7 +179,7 @@ class ResNetEncoder(ImageEncoder):
                 f"CLIP's ResNet needs open_clip, which cannot be imported ({reason}); install it: "
                 "pip install -e '.[openclip]'"
             ) from error
-        width = config["width"] * 32  # of the last stage
+        width = config["width"] * 32  # outputs of the last stage
         side = config["image_size"]
         super().__init__(config, side, config["embed_dim"], side // RESNET_STRIDE, width)
         self.visual = ModifiedResNet(
@@ -176,30 +191,31 @@ class ResNetEncoder(ImageEncoder):
         )
 
     def pooled(self, pixels: Tensor) -> Tensor:
-        """The feature of the attention pool, [B, D]."""
+        """The output of the attention pool, [B, D]."""
         return self.visual(pixels)
 
     def patches(self, pixels: Tensor) -> Tensor:
-        """The last stage's grid before the attention pool (9 x 9 for RN50x4), [B, P, W]."""
-        seen = self.visual.stem(pixels)
+        """The output of the last stage, before the attention pool (9 x 9 for RN50x4), [B, P, W]."""
+        hidden = self.visual.stem(pixels)
         for stage in (
             self.visual.layer1,
             self.visual.layer2,
             self.visual.layer3,
             self.visual.layer4,
         ):
-            seen = stage(seen)
-        return seen.flatten(2).transpose(1, 2)
+            hidden = stage(hidden)  # [B, channels, side, side]
+        return hidden.flatten(2).transpose(1, 2)
 
 
 def build_encoder(config: dict[str, Any]) -> ImageEncoder:
-    """The encoder of these sizes, its weights random.
+    """An encoder of these sizes with random weights.
 
     Args:
-        config: What `ImageEncoder.config` was; without `model_type` it is CLIP's.
+        config: As in `ImageEncoder.config`; without `model_type` it is CLIP's.
 
     Raises:
-        Refusal: Of a kind that is none of the above.
+        Refusal: An unknown `model_type`, a SigLIP without its pooling head, or a ResNet where
+            open_clip is not installed.
     """
     kind = config.get("model_type", "clip_vision_model")
     if kind == "clip_vision_model":

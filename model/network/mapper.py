@@ -1,12 +1,13 @@
 """Mappers: features of an image in, a prefix of GPT-2 embeddings out.
 
-The two of the paper (Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix for Image Captioning",
-arXiv 2111.09734, section 3.2) and the single linear layer that its code also offers. Parameter
-names follow the published checkpoints, so those load without renaming. These read one feature of
-the whole image; the patch mapper reads one of each patch, as LLaVA 1.5 does (Liu, Li, Li, Lee:
-"Improved Baselines with Visual Instruction Tuning", arXiv 2310.03744, section 3.2).
+`mlp` and `transformer` are the mappers of the paper (Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix
+for Image Captioning", arXiv 2111.09734, section 3.2); its code also has `linear`. They read one
+feature of the whole image. Their parameters have the names of the published checkpoints.
 
-Axes: B batch, K prefix length, C clip length, D CLIP width, E GPT-2 width, P patches.
+`patch` reads a feature of each patch, as LLaVA 1.5 does (Liu, Li, Li, Lee: "Improved Baselines with
+Visual Instruction Tuning", arXiv 2310.03744, section 3.2).
+
+Axes: B batch, K prefix length, C clip length, D CLIP width, E GPT-2 width, P patches, L = C + K.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class LinearMapper(nn.Module):
 
 
 class MLPMapper(nn.Module):
-    """Two linear layers with tanh between: the mapper for a fine-tuned GPT-2."""
+    """Two linear layers with tanh between them: the paper's mapper for a fine-tuned GPT-2."""
 
     def __init__(self, feature_width: int, width: int, prefix_length: int) -> None:
         super().__init__()
@@ -53,7 +54,8 @@ class MLPMapper(nn.Module):
 class TransformerMapper(nn.Module):
     """A transformer over C vectors made from the feature and K learned constants.
 
-    The mapper for a frozen GPT-2: the constants gather from the feature what GPT-2 needs to read.
+    The paper's mapper for a frozen GPT-2. The outputs at the constants are the prefix; there,
+    attention reads the vectors of the feature.
     """
 
     def __init__(
@@ -81,10 +83,10 @@ class TransformerMapper(nn.Module):
 
 
 class PatchMapper(nn.Module):
-    """Every patch becomes a vector of the prefix: two linear layers with GELU between.
+    """Two linear layers with GELU between them, which make a prefix vector of each patch.
 
-    The patches come from within the encoder, where their scale differs from one to another by far,
-    so each is normalised first.
+    The patches are hidden states of the encoder, whose magnitudes differ by far, so each is
+    normalised first.
     """
 
     def __init__(self, feature_width: int, width: int) -> None:
@@ -99,7 +101,7 @@ class PatchMapper(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Full self-attention; keys and values packed as (2, heads, width per head)."""
+    """Full self-attention; one layer gives keys and values, as (2, heads, width of a head)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -113,12 +115,12 @@ class _Attention(nn.Module):
         shape = (batch, length, 2, self.heads, width // self.heads)
         query = self.to_queries(hidden).view(batch, length, self.heads, -1).transpose(1, 2)
         key, value = self.to_keys_values(hidden).view(shape).permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(query, key, value)  # [B, heads, L, E/heads]
-        return self.project(mixed.transpose(1, 2).reshape(batch, length, width))
+        attended = F.scaled_dot_product_attention(query, key, value)  # [B, heads, L, E/heads]
+        return self.project(attended.transpose(1, 2).reshape(batch, length, width))
 
 
 class _FeedForward(nn.Module):
-    """Two linear layers with ReLU between, twice as wide inside."""
+    """Two linear layers with ReLU between them; the inner width is twice the outer."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -145,7 +147,7 @@ class _Layer(nn.Module):
 
 
 class _Stack(nn.Module):
-    """Layers one after another, named as in the published checkpoints."""
+    """The layers of the transformer, named as in the published checkpoints."""
 
     def __init__(self, width: int, heads: int, layers: int) -> None:
         super().__init__()
@@ -158,12 +160,18 @@ class _Stack(nn.Module):
 
 
 def build_mapper(config: MapperConfig, feature_width: int, width: int) -> nn.Module:
-    """The mapper a config names.
+    """A mapper with random weights.
 
     Args:
         config: Kind and sizes.
         feature_width: D, the width of the CLIP feature, or of one patch.
         width: E, the width of GPT-2.
+
+    Returns:
+        A module that maps features [B, D], or [B, P, D] for `patch`, to prefixes [B, K, E].
+
+    Raises:
+        Refusal: An unknown kind, or heads that do not divide the width.
     """
     if config.kind == "linear":
         return LinearMapper(feature_width, width, config.prefix_length)

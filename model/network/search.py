@@ -233,7 +233,7 @@ class Search(nn.Module):
         length: int,
         length_penalty: float,
     ) -> Tensor:
-        """bool [b]: whether the best running beam could still enter the finished beams."""
+        """Whether, bool [b], the best running beam could still enter the finished beams."""
         best_running = running_sums[:, :1] / (float(length) ** length_penalty)
         worst_finished = torch.where(
             is_finished, finished_scores.min(dim=1, keepdim=True)[0], self.excluded

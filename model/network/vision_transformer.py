@@ -1,9 +1,10 @@
 """The vision transformer of CLIP and SigLIP as serving runs it: pixels in, a feature out.
 
-The same weights as Hugging Face's modules (arXiv 2103.00020 and 2303.15343), laid out for few and
-large products: patches are cut out and multiplied like any other row, queries, keys and values come
-out of one layer, activations are applied by the layer before them, and what the feature does not
-depend on is not computed: the last layer behind all but the class token, or at all for patches.
+The weights are those of Hugging Face's modules (arXiv 2103.00020 and 2303.15343). They are arranged
+for few and large products: the patch embedding is a linear layer, queries, keys and values come
+from one layer, and activations are part of the layer before them. Parts that the feature does not
+depend on are not computed: the last layer at all tokens but the class token, or the whole last
+layer where the patches are the feature.
 
 Axes: B batch, P patches, N tokens (the patches and perhaps a class token), H heads, W width,
 D width of the pooled feature, S image side.
@@ -21,9 +22,10 @@ from model.layers.linear import InnerLinear
 from model.network.encoder import CLASS_TOKENS, ClipEncoder, SiglipEncoder
 from model.refusal import Refusal
 
-#: CLIP's own activation, x sigmoid(1.702 x): swish between weights times this and divided by it.
+#: CLIP's activation is x sigmoid(1.702 x) = swish(1.702 x) / 1.702: the two factors go into the
+#: weights before and after it.
 QUICK_GELU = 1.702
-#: Hugging Face's names for activations, and ours.
+#: Hugging Face's names of activations -> names of `model.layers.linear.ACTIVATIONS`.
 ACTIVATIONS = {
     "quick_gelu": "swish",
     "gelu": "gelu",
@@ -33,10 +35,10 @@ ACTIVATIONS = {
 
 
 class PatchEmbedding(nn.Module):
-    """Cuts the picture into squares and maps each to a vector.
+    """Cuts the image into squares and maps each to a vector.
 
     Args:
-        convolution: Hugging Face's, whose stride is its kernel's side.
+        convolution: Hugging Face's layer, whose stride is the side of its kernel.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -49,72 +51,77 @@ class PatchEmbedding(nn.Module):
         """Map pixels [B, 3, S, S] to patches [B, P, W], row by row."""
         grid = pixels.shape[-1] // self.side
         pixels = pixels[:, :, : grid * self.side, : grid * self.side]
-        cut = pixels.unflatten(3, (grid, self.side)).unflatten(2, (grid, self.side))
-        return self.linear(cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2))
+        squares = pixels.unflatten(3, (grid, self.side)).unflatten(2, (grid, self.side))
+        return self.linear(squares.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2))
 
 
 class FeedForward(nn.Module):
-    """Two layers with an activation between them.
+    """Two linear layers with an activation between them.
 
     Args:
-        theirs: Hugging Face's, with `fc1` and `fc2`.
-        activation: Hugging Face's name for it.
+        source: Hugging Face's module, with `fc1` and `fc2`.
+        activation: Hugging Face's name of the activation.
 
     Raises:
-        Refusal: An activation that is none of `ACTIVATIONS`.
+        Refusal: The activation is not in `ACTIVATIONS`.
     """
 
-    def __init__(self, theirs: Any, activation: str) -> None:
+    def __init__(self, source: Any, activation: str) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise Refusal(f"the encoder's hidden_act is {activation!r}; it must be {known}")
         factor = QUICK_GELU if activation == "quick_gelu" else 1.0
-        inner, width = theirs.fc1.weight.shape
+        inner, width = source.fc1.weight.shape
         self.fc1 = InnerLinear(width, inner, ACTIVATIONS[activation])
-        self.fc1.load_state_dict({k: v * factor for k, v in theirs.fc1.state_dict().items()})
-        self.fc2 = _linear(theirs.fc2.weight / factor, theirs.fc2.bias)
+        self.fc1.load_state_dict({k: v * factor for k, v in source.fc1.state_dict().items()})
+        self.fc2 = _linear(source.fc2.weight / factor, source.fc2.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Map [B, N, W] to the same."""
+        """Map hidden states [B, N, W] to [B, N, W]."""
         return self.fc2(self.fc1(hidden))
 
 
 class Layer(nn.Module):
-    """One layer: attention and feed-forward, each behind a layer norm.
+    """One layer: attention and feed-forward, each after a layer norm.
 
     Args:
-        theirs: Hugging Face's.
-        config: Its sizes.
+        source: Hugging Face's layer.
+        config: Hugging Face's config of the encoder.
     """
 
-    def __init__(self, theirs: Any, config: Any) -> None:
+    def __init__(self, source: Any, config: Any) -> None:
         super().__init__()
-        attention = theirs.self_attn
+        attention = source.self_attn
         self.heads = config.num_attention_heads
-        self.ln_1, self.ln_2 = theirs.layer_norm1, theirs.layer_norm2
+        self.ln_1, self.ln_2 = source.layer_norm1, source.layer_norm2
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
         self.qkv = InnerLinear(config.hidden_size, 3 * config.hidden_size)
         for name in ("weight", "bias"):
-            together = torch.cat([getattr(part, name).detach() for part in parts])
-            setattr(self.qkv, name, nn.Parameter(together))
+            joined = torch.cat([getattr(part, name).detach() for part in parts])
+            setattr(self.qkv, name, nn.Parameter(joined))
         self.out = attention.out_proj
-        self.mlp = FeedForward(theirs.mlp, config.hidden_act)
+        self.mlp = FeedForward(source.mlp, config.hidden_act)
 
-    def forward(self, hidden: Tensor, first: bool = False) -> Tensor:
-        """Map hidden states [B, N, W] to the same, or to those of the first token [B, 1, W]."""
+    def forward(self, hidden: Tensor, first_only: bool = False) -> Tensor:
+        """Map hidden states [B, N, W] to hidden states [B, N, W].
+
+        Args:
+            hidden: [B, N, W].
+            first_only: Compute the output of the first token only, [B, 1, W].
+        """
         batch, tokens, width = hidden.shape
         packed = self.qkv(self.ln_1(hidden)).view(batch, tokens, 3, self.heads, -1)
         query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)  # [B, H, N, W/H]
-        if first:
+        if first_only:
             hidden, query = hidden[:, :1], query[:, :, :1]
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        hidden = hidden + self.out(mixed.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(query, key, value)
+        hidden = hidden + self.out(attended.transpose(1, 2).flatten(2))
         return hidden + self.mlp(self.ln_2(hidden))
 
 
 class ClassToken(nn.Module):
-    """CLIP's pooling: the class token, normalised and projected.
+    """CLIP's pooling: the hidden state of the class token, normalised and projected.
 
     Args:
         clip: The encoder.
@@ -130,10 +137,10 @@ class ClassToken(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """SigLIP's pooling: a learned query looks at all patches.
+    """SigLIP's pooling: a learned query attends to all patches.
 
     Args:
-        tower: Hugging Face's.
+        tower: Hugging Face's vision transformer.
     """
 
     def __init__(self, tower: Any) -> None:
@@ -146,25 +153,25 @@ class AttentionPool(nn.Module):
         """Map hidden states [B, P, W] to features [B, W]."""
         hidden = self.norm(hidden)
         probe = self.probe.expand(hidden.shape[0], -1, -1)  # [B, 1, W]
-        seen = self.attention(probe, hidden, hidden, need_weights=False)[0]
-        return (seen + self.mlp(self.ln(seen)))[:, 0]
+        attended = self.attention(probe, hidden, hidden, need_weights=False)[0]
+        return (attended + self.mlp(self.ln(attended)))[:, 0]
 
 
 class VisionTransformer(nn.Module):
     """An encoder for one kind of feature.
 
     Args:
-        encoder: Shares the weights that need no other layout.
+        encoder: The trained encoder; weights that keep their layout are shared with it.
         kind: `pooled` or `patches`, as in `ImageEncoder.encode`.
 
     Raises:
-        Refusal: Its activation is not known.
+        Refusal: Its activation is not in `ACTIVATIONS`.
     """
 
     def __init__(self, encoder: ClipEncoder | SiglipEncoder, kind: str) -> None:
         super().__init__()
         tower: Any = encoder.vision_model
-        tower = getattr(tower, "vision_model", tower)  # transformers 4 nests SigLIP's once more
+        tower = getattr(tower, "vision_model", tower)  # SigLIP's, in transformers 4
         self.patches = PatchEmbedding(tower.embeddings.patch_embedding)
         self.positions = tower.embeddings.position_embedding.weight  # [N, W]
         self.layers = nn.ModuleList(Layer(each, tower.config) for each in tower.encoder.layers)
@@ -190,7 +197,7 @@ class VisionTransformer(nn.Module):
         for layer in layers:
             hidden = layer(hidden)
         if self.pool is not None:
-            return self.pool(last(hidden, first=self.class_token is not None))
+            return self.pool(last(hidden, first_only=self.class_token is not None))
         return hidden if self.class_token is None else hidden[:, CLASS_TOKENS:]
 
 

@@ -1,9 +1,9 @@
-"""An image encoder by name or folder, recognised by the files that are there.
+"""Loads an image encoder by name or folder; the files in it tell its kind.
 
     config.json with model_type clip or siglip    Hugging Face, with preprocessor_config.json
     open_clip_config.json with a ResNet in it      open_clip, with open_clip_model.safetensors
 
-The first kind goes first: some folders hold both.
+Some folders hold the files of both kinds; then the first is taken.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ACCEPTED = (
     "an image encoder is a CLIP or SigLIP of Hugging Face (model_type clip, clip_vision_model, "
     f"siglip or siglip_vision_model in config.json), or a ResNet of open_clip ({OPEN_CLIP_CONFIG})"
 )
-#: Preprocessing of open_clip where the folder says nothing else (arXiv 2103.00020).
+#: open_clip's preprocessing where the folder does not give another (arXiv 2103.00020).
 OPEN_CLIP_PREPROCESSING: dict[str, Any] = {
     "mean": (0.48145466, 0.4578275, 0.40821073),
     "std": (0.26862954, 0.26130258, 0.27577711),
@@ -37,15 +37,15 @@ OPEN_CLIP_PREPROCESSING: dict[str, Any] = {
 
 
 def load_encoder(name: str, option: str | None = None) -> tuple[ImageEncoder, Preprocessing]:
-    """An image encoder in fp32, and what its pixels must be.
+    """An image encoder in fp32, and its preprocessing.
 
     Args:
         name: Hugging Face name or folder.
-        option: What the user gives the name with, for the refusal.
+        option: The command-line option or setting that the name came from, for the message.
 
     Raises:
-        Refusal: Nothing there, no network, something that is no such encoder, files that are
-            damaged or contradict each other, or open_clip is needed and not installed.
+        Refusal: There is nothing at the name, no network, no such encoder, files that are damaged
+            or contradict each other, or open_clip is needed and not installed.
     """
     found = model_type(name, option)
     encoder: ImageEncoder
@@ -67,7 +67,7 @@ def load_encoder(name: str, option: str | None = None) -> tuple[ImageEncoder, Pr
 
 
 def _load_open_clip(name: str, file: Path) -> tuple[ResNetEncoder, Preprocessing]:
-    """CLIP's ResNet from the files that open_clip writes for the hub."""
+    """CLIP's ResNet from open_clip's files."""
     try:
         fields = json.loads(file.read_text())
         sizes = fields["model_cfg"]
@@ -109,7 +109,7 @@ def _load_open_clip(name: str, file: Path) -> tuple[ResNetEncoder, Preprocessing
 
 
 def _open_clip_preprocessing(file: Path, given: dict[str, Any], side: int) -> Preprocessing:
-    """Preprocessing in open_clip's words; the side is the model's."""
+    """The preprocessing that open_clip's file describes, for images of this side in pixels."""
     fields = {**OPEN_CLIP_PREPROCESSING, **given}
     crops = {"shortest": True, "squash": False}
     if fields["resize_mode"] not in crops:

@@ -1,7 +1,7 @@
-"""How an encoder wants its pictures, as Hugging Face writes it down: read and written.
+"""Reads and writes an encoder's preprocessing in Hugging Face's files.
 
-preprocessor_config.json   of the image processor alone
-processor_config.json      of image processor and tokenizer together, as transformers 5 saves them
+preprocessor_config.json   the image processor alone
+processor_config.json      image processor and tokenizer together, as transformers 5 saves them
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ PROCESSOR_FILE = "processor_config.json"
 
 
 def read_preprocessing(name: str) -> Preprocessing:
-    """What a CLIP or SigLIP was trained with.
+    """The preprocessing of a CLIP or SigLIP.
 
     Args:
         name: Hugging Face name or folder.
 
     Raises:
-        Refusal: There is none, or it is not one that `Preprocessing` can do.
+        Refusal: There is no such file, or it describes a preprocessing that `Preprocessing` does
+            not support.
     """
     file, fields = _fields(name)
     resamples = {2: "bilinear", 3: "bicubic"}
     resample = fields.get("resample", 3)
     if resample not in resamples:
         raise Refusal(f"{file}: resample is {resample}; it must be 2 (bilinear) or 3 (bicubic)")
-    # SigLIP squeezes the picture into the square; its processor knows no crop and says nothing.
-    squeezed = str(fields.get("image_processor_type", "")).startswith("Siglip")
-    crop = fields.get("do_center_crop", not squeezed)
+    # SigLIP resizes the image to a square without a crop, and its file has no `do_center_crop`.
+    siglip = str(fields.get("image_processor_type", "")).startswith("Siglip")
+    crop = fields.get("do_center_crop", not siglip)
     try:
         resized = _side(fields["size"], file)
         side = _side(fields["crop_size"], file) if crop and "crop_size" in fields else resized
@@ -49,7 +50,7 @@ def read_preprocessing(name: str) -> Preprocessing:
 
 
 def _fields(name: str) -> tuple[Path, dict[str, Any]]:
-    """The file that describes the image processor, and its fields."""
+    """The file with the image processor, and the fields of that."""
     for candidate in (IMAGE_PROCESSOR_FILE, PROCESSOR_FILE):
         try:
             file = find(name, candidate)
@@ -70,7 +71,7 @@ def _fields(name: str) -> tuple[Path, dict[str, Any]]:
 
 
 def _side(size: int | dict[str, int], file: Path) -> int:
-    """The side of a square in any of Hugging Face's spellings."""
+    """The side of a square, in pixels, in any of the forms that Hugging Face writes."""
     if isinstance(size, int):
         return size
     if "shortest_edge" in size:

@@ -97,20 +97,20 @@ def test_the_largest_are_those_that_topk_finds(vocabulary: int, count: int):
 
 
 @pytest.mark.parametrize("precision", available()[1:])
-@pytest.mark.parametrize("barred", [-1, 7])
+@pytest.mark.parametrize("forbidden", [-1, 7])
 @torch.inference_mode()
-def test_the_narrow_output_layer_chooses_as_the_wide_one(barred: int, precision: str):
+def test_the_narrow_output_layer_chooses_as_the_wide_one(forbidden: int, precision: str):
     embedding = nn.Embedding(5000, 64)
     wide = OutputLayer(embedding)
     narrow = NarrowOutputLayer(narrow_output_linear(wide.head, precision), embedding)
     hidden = torch.randn(6, 5, 64)
     hidden[0] = embedding.weight[7]  # token 7 is the likeliest there
-    expected, ids = wide(hidden, 10, barred)
-    scores, own = narrow(hidden, 10, barred)
+    expected, ids = wide(hidden, 10, forbidden)
+    scores, own = narrow(hidden, 10, forbidden)
     assert torch.equal(own, ids)
     near = 1e-2 if precision == "fp16" else 5e-3  # 7 bits of inputs, or 8
     torch.testing.assert_close(scores, expected, rtol=0, atol=near)
-    assert barred not in own.flatten().tolist()
+    assert forbidden not in own.flatten().tolist()
     weights: Tensor = narrow.score(hidden, ids)
     torch.testing.assert_close(weights, wide.score(hidden, ids), rtol=0, atol=near)
 
