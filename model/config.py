@@ -94,7 +94,7 @@ class CaptionerConfig:
             raise Refusal(f"{file} is not JSON: {error}") from None
         kind = fields.pop("model_type", None) if isinstance(fields, dict) else None
         if kind != "clipcap":
-            raise Refusal(f"{file} has model_type {kind!r}; a captioner's says 'clipcap'")
+            raise Refusal(f"{file} has model_type {kind!r}; a captioner's is 'clipcap'")
         try:
             fields["mapper"] = MapperConfig(**fields["mapper"])
             fields["preprocessing"] = Preprocessing(**fields["preprocessing"])

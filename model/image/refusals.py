@@ -99,6 +99,6 @@ def unrecognised(data: bytes | bytearray) -> ImageRefusal:
             )
     return ImageRefusal(
         "image_undecodable",
-        f"these bytes are no picture we know (they begin {head[:12]!r}); send a "
+        f"these bytes are no known picture format (they begin {head[:12]!r}); send a "
         f"{FORMAT_NAMES} file",
     )

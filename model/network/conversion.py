@@ -91,15 +91,15 @@ def build_decoder(gpt2: GPT2LMHeadModel) -> Decoder:
     }
     weights = {k: v for k, v in source.items() if not k.startswith("h.")}
     for layer in range(config.n_layer):
-        for theirs, ours in names.items():
-            weight = source[f"h.{layer}.{theirs}.weight"]
+        for source_name, name in names.items():
+            weight = source[f"h.{layer}.{source_name}.weight"]
             # Hugging Face stores linear layers of GPT-2 as [in, out].
-            weights[f"blocks.{layer}.{ours}.weight"] = weight.t() if weight.ndim == 2 else weight
-            weights[f"blocks.{layer}.{ours}.bias"] = source[f"h.{layer}.{theirs}.bias"]
+            weights[f"blocks.{layer}.{name}.weight"] = weight.t() if weight.ndim == 2 else weight
+            weights[f"blocks.{layer}.{name}.bias"] = source[f"h.{layer}.{source_name}.bias"]
         for part in ("weight", "bias"):
-            name = f"blocks.{layer}.c_attn.{part}"
-            queries, keys_values = weights[name].tensor_split([config.n_embd])
-            weights[name] = torch.cat([queries * scale, keys_values])
+            packed = f"blocks.{layer}.c_attn.{part}"
+            queries, keys_values = weights[packed].tensor_split([config.n_embd])
+            weights[packed] = torch.cat([queries * scale, keys_values])
     weights["output.head.weight"] = weights["wte.weight"]
     decoder.load_state_dict(weights)
     return decoder.eval()

@@ -57,7 +57,7 @@ class Cache:
 
 
 class Block(nn.Module):
-    """One layer of GPT-2: attention and feed-forward, each behind a layer norm.
+    """One layer of GPT-2: attention and feed-forward, each after a layer norm.
 
     The weights of `c_attn` contain attention's scale: its queries are already divided by the square
     root of their width.

@@ -156,7 +156,7 @@ def test_a_damaged_json_file_is_refused_by_name(folder: Path, name: str, content
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"model_type": "gpt2"}, "config.json has model_type 'gpt2'; a captioner's says 'clipcap'"),
+        ({"model_type": "gpt2"}, "config.json has model_type 'gpt2'; a captioner's is 'clipcap'"),
         ({"colour": "red"}, "config.json does not fit this version: .*colour"),
         ({"mapper": {"kind": "mlp", "depth": 3}}, "config.json does not fit this version: .*depth"),
         ({"mapper": {"kind": "cnn"}}, "mapper.kind is 'cnn'"),

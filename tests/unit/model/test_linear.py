@@ -106,11 +106,11 @@ def test_the_narrow_output_layer_chooses_as_the_wide_one(forbidden: int, precisi
     hidden = torch.randn(6, 5, 64)
     hidden[0] = embedding.weight[7]  # token 7 is the likeliest there
     expected, ids = wide(hidden, 10, forbidden)
-    scores, own = narrow(hidden, 10, forbidden)
-    assert torch.equal(own, ids)
+    scores, chosen = narrow(hidden, 10, forbidden)
+    assert torch.equal(chosen, ids)
     near = 1e-2 if precision == "fp16" else 5e-3  # 7 bits of inputs, or 8
     torch.testing.assert_close(scores, expected, rtol=0, atol=near)
-    assert forbidden not in own.flatten().tolist()
+    assert forbidden not in chosen.flatten().tolist()
     weights: Tensor = narrow.score(hidden, ids)
     torch.testing.assert_close(weights, wide.score(hidden, ids), rtol=0, atol=near)
 

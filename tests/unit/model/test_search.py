@@ -154,7 +154,7 @@ def test_a_batch_of_eight_is_eight_batches_of_one(kind: str, beams: int):
 
 @pytest.mark.parametrize("beams", [1, 5])
 @torch.inference_mode()
-def test_rows_behind_the_end_hold_the_end_token(beams: int):
+def test_rows_after_the_end_hold_the_end_token(beams: int):
     tokens, lengths, _ = search_of("eager")(prefixes(), beams, 1, LONGEST, 0, 1.0)
     behind = torch.arange(tokens.shape[2]) >= lengths.unsqueeze(-1)
     assert behind.any()  # some row ended before another
@@ -200,7 +200,7 @@ def test_an_image_whose_caption_is_found_costs_no_more_steps(
 
 
 @given(stays=st.lists(st.booleans(), max_size=12))
-def test_closing_up_moves_only_what_it_must(stays: list[bool]):
+def test_compacting_moves_as_few_rows_as_possible(stays: list[bool]):
     order = compacted_order(torch.tensor(stays, dtype=torch.bool)).tolist()
     assert sorted(order) == [row for row, stay in enumerate(stays) if stay]
     assert all(order[row] == row for row in range(len(order)) if stays[row])
