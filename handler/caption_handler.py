@@ -29,7 +29,7 @@ from model.artifact import Artifact, GeneratedCaption
 from model.image.decode import load_image
 from model.image.preprocessing import to_pixels
 from model.image.refusals import FORMATS, ImageRefusal
-from model.options import LIMITS
+from model.options import OPTIONS
 from model.refusal import Refusal
 
 logger = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ class CaptionHandler:
             "max_pixels": self.settings.max_pixels,
             "max_pictures": self.settings.max_pictures,
             "options": {
-                name: {"default": default, "from": LIMITS[name][1], "to": LIMITS[name][2]}
+                name: {"default": default, "from": OPTIONS[name].low, "to": OPTIONS[name].high}
                 for name, default in self.artifact.defaults.to_dict().items()
             },
             "captioner": self.artifact.info,

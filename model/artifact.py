@@ -160,14 +160,7 @@ class Artifact:
             features: float32 [B, D] or [B, P, D], as `encode` gives them.
             options: How to search; M is `num_captions`.
         """
-        return self.module.caption(
-            features,
-            options.num_beams,
-            options.num_captions,
-            options.max_tokens,
-            options.min_tokens,
-            options.length_penalty,
-        )
+        return self.module.caption(features, *options.to_dict().values())
 
     @torch.inference_mode()
     @as_written

@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 
 from model.config import CaptionerConfig
 from model.network.captioner import ClipCap
-from model.options import GenerationOptions
+from model.options import OPTIONS, GenerationOptions
 from model.refusal import Refusal
 from model.tokenizer import load_tokenizer
 from model.whole_folder import whole_folder
@@ -35,14 +35,6 @@ WEIGHTS = "model.safetensors"
 CARD = "README.md"
 #: Figures of its last evaluation, in a checkpoint folder (see `training.evaluate`).
 EVALUATION = "evaluation.json"
-#: Our option names and Hugging Face's.
-_GENERATION_NAMES = {
-    "num_beams": "num_beams",
-    "num_captions": "num_return_sequences",
-    "max_tokens": "max_new_tokens",
-    "min_tokens": "min_new_tokens",
-    "length_penalty": "length_penalty",
-}
 #: GPT-2's output layer is its token embedding and is stored once.
 _TIED = "gpt2.lm_head.weight"
 
@@ -78,7 +70,7 @@ class Checkpoint:
             save_file(weights, partial / WEIGHTS, metadata={"format": "pt"})
             self.tokenizer.save(str(partial / "tokenizer.json"))
             options = self.generation.to_dict()
-            generation = {theirs: options[ours] for ours, theirs in _GENERATION_NAMES.items()}
+            generation = {OPTIONS[name].hugging_face: value for name, value in options.items()}
             generation["eos_token_id"] = self.captioner.config.end_token_id
             _write_json(generation, partial / "generation_config.json")
             if self.training_features is not None:
@@ -109,10 +101,10 @@ class Checkpoint:
         generation = GenerationOptions()
         if (file := folder / "generation_config.json").exists():
             given = _read_json(file)
-            values = {ours: given.get(theirs) for ours, theirs in _GENERATION_NAMES.items()}
-            said = {ours: value for ours, value in values.items() if value is not None}
+            values = {name: given.get(option.hugging_face) for name, option in OPTIONS.items()}
+            present = {name: value for name, value in values.items() if value is not None}
             try:
-                generation = generation.updated(said)
+                generation = generation.updated(present)
             except Refusal as error:
                 raise Refusal(f"{file}: {error}") from None
         places = captioner.gpt2.config.n_positions

@@ -32,10 +32,11 @@ from model.network.decoder import Decoder
 from model.network.encoder import ClipEncoder, ImageEncoder, SiglipEncoder
 from model.network.search import Search
 from model.network.vision_transformer import VisionTransformer
-from model.options import LIMITS
+from model.options import OPTIONS, GenerationOptions
 from model.refusal import Refusal
 from model.whole_folder import whole_folder
 
+_DEFAULTS = GenerationOptions()
 #: Settings of a GPT-2 that the decoder computes, and their values.
 _STANDARD: dict[str, tuple[Any, ...]] = {
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
@@ -68,7 +69,7 @@ def build_decoder(gpt2: GPT2LMHeadModel) -> Decoder:
                 f"{name} of this GPT-2 is {getattr(config, name)!r}; only a GPT-2 as published "
                 f"can be exported, where it is {' or '.join(map(repr, known))}"
             )
-    least = 2 * LIMITS["num_beams"][2]
+    least = 2 * int(OPTIONS["num_beams"].high)
     if config.vocab_size < least:
         raise Refusal(
             f"the vocabulary is {config.vocab_size} tokens; beam search needs at least {least}: "
@@ -181,11 +182,11 @@ class _Captioner(nn.Module):
     def forward(
         self,
         pixels: Tensor,
-        num_beams: int = 5,
-        num_captions: int = 1,
-        max_tokens: int = 32,
-        min_tokens: int = 0,
-        length_penalty: float = 1.0,
+        num_beams: int = _DEFAULTS.num_beams,
+        num_captions: int = _DEFAULTS.num_captions,
+        max_tokens: int = _DEFAULTS.max_tokens,
+        min_tokens: int = _DEFAULTS.min_tokens,
+        length_penalty: float = _DEFAULTS.length_penalty,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels [B, 3, S, S] to token ids, lengths and log-probabilities."""
         return self.caption(
@@ -276,6 +277,6 @@ def _describe(checkpoint: Checkpoint, precision: str) -> dict[str, Any]:
         "vocabulary": captioner.gpt2.config.vocab_size,
         "end_token_id": config.end_token_id,
         "end_token_is_text": config.end_token_is_text,
-        "max_tokens": int(min(room, LIMITS["max_tokens"][2])),
+        "max_tokens": int(min(room, OPTIONS["max_tokens"].high)),
         "generation": checkpoint.generation.to_dict(),
     }

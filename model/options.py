@@ -1,7 +1,8 @@
-"""Options of caption generation: their names, defaults and limits, in one place for every door.
+"""The options of caption generation: the single place of their names, types, limits and defaults.
 
-The same names arrive as JSON fields, form fields, query parameters (on the KServe routes), gRPC
-input keys and command-line settings; a checkpoint's `generation_config.json` has Hugging Face's.
+The same names are used as JSON fields, form fields, query parameters (on the KServe routes), gRPC
+input keys and command-line settings. A checkpoint's `generation_config.json` uses Hugging Face's
+names. To add an option, add a field to `GenerationOptions` and an argument to `Search.forward`.
 """
 
 from __future__ import annotations
@@ -13,21 +14,12 @@ from typing import Any
 
 from model.refusal import Refusal
 
-#: name -> (type, smallest, largest)
-LIMITS: dict[str, tuple[type, float, float]] = {
-    "num_beams": (int, 1, 8),
-    "num_captions": (int, 1, 8),
-    "max_tokens": (int, 1, 64),
-    "min_tokens": (int, 0, 64),
-    "length_penalty": (float, -5.0, 5.0),
-}
-
 
 class UnknownOption(Refusal):
     """An option name that does not exist."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"unknown option {name[:40]!r}; known options: {', '.join(LIMITS)}")
+        super().__init__(f"unknown option {name[:40]!r}; known options: {', '.join(OPTIONS)}")
         self.name = name
 
 
@@ -35,8 +27,8 @@ class BadOption(Refusal):
     """A known option with a value it cannot take."""
 
     def __init__(self, name: str, value: object, limit: str) -> None:
-        # Python does not write out whole numbers of thousands of digits, nor lists in lists without
-        # end.
+        # Python refuses to print integers of thousands of digits, and fails on lists that are
+        # nested too deeply.
         if isinstance(value, int) and abs(value) > 10**40:
             shown = "a number of over 40 digits"
         elif isinstance(value, list | dict):
@@ -48,27 +40,80 @@ class BadOption(Refusal):
 
 
 @dataclasses.dataclass(frozen=True)
-class GenerationOptions:
-    """How captions are searched for.
+class Option:
+    """One option of caption generation.
 
     Attributes:
-        num_beams: Width of the beam search; 1 is greedy.
-        num_captions: Captions returned per image, best first; at most `num_beams`.
-        max_tokens: Tokens generated at most, the end token included.
-        min_tokens: Tokens generated before the end token is allowed.
-        length_penalty: Beams are ranked by log-probability / tokens ** length_penalty.
+        name: Its name here and in requests.
+        kind: `int` or `float`.
+        low: Smallest value accepted.
+        high: Largest value accepted.
+        default: Value where neither the captioner nor the request gives one.
+        hugging_face: Its name in Hugging Face's `generation_config.json`.
+        help: One line for users.
     """
 
-    num_beams: int = 5
-    num_captions: int = 1
-    max_tokens: int = 32
-    min_tokens: int = 0
-    length_penalty: float = 1.0
+    name: str
+    kind: type[int] | type[float]
+    low: float
+    high: float
+    default: float
+    hugging_face: str
+    help: str
+
+    def check(self, value: object) -> float:
+        """The value as a number of this option's type.
+
+        Raises:
+            BadOption: It is not a number of this type, or outside the limits.
+        """
+        numbers = int if self.kind is int else (int, float)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, numbers)
+            or not self.low <= value <= self.high
+        ):
+            noun = "a whole number" if self.kind is int else "a number"
+            raise BadOption(self.name, value, f"{noun} from {self.low:g} to {self.high:g}")
+        return self.kind(value)
+
+
+def _option(default: Any, low: float, high: float, hugging_face: str, help: str) -> Any:
+    """A field of `GenerationOptions`; `OPTIONS` is made from what is recorded here."""
+    described = {"low": low, "high": high, "hugging_face": hugging_face, "help": help}
+    return dataclasses.field(default=default, metadata=described)
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationOptions:
+    """How captions are searched for; each field is an option, described in `OPTIONS`.
+
+    Raises:
+        BadOption: A value of the wrong type, outside its limits, or in conflict with another one.
+    """
+
+    num_beams: int = _option(5, 1, 8, "num_beams", "width of the beam search; 1 is greedy search")
+    num_captions: int = _option(
+        1, 1, 8, "num_return_sequences", "captions for each image, best first; at most num_beams"
+    )
+    max_tokens: int = _option(
+        32, 1, 64, "max_new_tokens", "most tokens of a caption, the end token included"
+    )
+    min_tokens: int = _option(
+        0, 0, 64, "min_new_tokens", "tokens of a caption before the end token is allowed"
+    )
+    length_penalty: float = _option(
+        1.0,
+        -5.0,
+        5.0,
+        "length_penalty",
+        "beams are ranked by log-probability / tokens ** length_penalty; larger favours long ones",
+    )
 
     def __post_init__(self) -> None:
         """Refuse values outside their limits, alone and against each other."""
-        for name in LIMITS:
-            _check_range(name, getattr(self, name))
+        for name, option in OPTIONS.items():
+            object.__setattr__(self, name, option.check(getattr(self, name)))
         if self.num_captions > self.num_beams:
             raise BadOption(
                 "num_captions",
@@ -81,18 +126,23 @@ class GenerationOptions:
             )
 
     def updated(self, given: Mapping[str, Any]) -> GenerationOptions:
-        """These options with what a request gives; what is left out follows what is given.
+        """These options with the values of a request.
 
-        `num_beams` and `num_captions` follow each other, and `min_tokens` follows `max_tokens`.
+        Options that the request leaves out are adapted to those that it gives: `num_beams` and
+        `num_captions` to each other, `min_tokens` to `max_tokens`.
 
         Args:
             given: Names to numbers, or to text that spells one (as in a form).
 
         Raises:
-            UnknownOption: A name that is no option.
-            BadOption: A value of the wrong kind or outside its limits.
+            UnknownOption: A name that is not an option.
+            BadOption: A value of the wrong type or outside its limits.
         """
-        values = {name: _parse(name, value) for name, value in given.items()}
+        values: dict[str, Any] = {}
+        for name, value in given.items():
+            if name not in OPTIONS:
+                raise UnknownOption(name)
+            values[name] = OPTIONS[name].check(_number(value, OPTIONS[name].kind))
         if "num_captions" in values and "num_beams" not in values:
             values["num_beams"] = max(self.num_beams, values["num_captions"])
         elif "num_beams" in values and "num_captions" not in values:
@@ -102,36 +152,27 @@ class GenerationOptions:
         return dataclasses.replace(self, **values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain names and numbers, as written to JSON."""
+        """Plain names and numbers in the order of `OPTIONS`, as written to JSON."""
         return dataclasses.asdict(self)
 
 
-def _limit_text(name: str) -> str:
-    kind, low, high = LIMITS[name]
-    noun = "a whole number" if kind is int else "a number"
-    return f"{noun} from {low:g} to {high:g}"
+def _number(value: object, kind: type[int] | type[float]) -> object:
+    """The number that text spells in JSON, as an int where `kind` is int and the value is whole.
 
-
-def _check_range(name: str, value: Any) -> None:
-    kind, low, high = LIMITS[name]
-    numeric = isinstance(value, int if kind is int else (int, float))
-    if isinstance(value, bool) or not numeric or not low <= value <= high:
-        raise BadOption(name, value, _limit_text(name))
-
-
-def _parse(name: str, value: Any) -> Any:
-    """A number from what a request holds; text must spell a JSON number, nothing looser."""
-    if name not in LIMITS:
-        raise UnknownOption(name)
-    kind, low, high = LIMITS[name]
+    Anything else is returned as it is; `Option.check` refuses it.
+    """
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except (ValueError, RecursionError):  # no JSON, or brackets without end
-            raise BadOption(name, value, _limit_text(name)) from None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise BadOption(name, value, _limit_text(name))
-    # The range first: what is outside it may be infinite, or too long for a float.
-    if not low <= value <= high or (kind is int and value != int(value)):
-        raise BadOption(name, value, _limit_text(name))
-    return kind(value)
+        except (ValueError, RecursionError):  # no JSON, or brackets nested too deeply
+            return value
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+#: Every option by name, in the order of the arguments of `Search.forward`.
+OPTIONS: dict[str, Option] = {
+    field.name: Option(field.name, type(field.default), default=field.default, **field.metadata)
+    for field in dataclasses.fields(GenerationOptions)
+}

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from model.options import LIMITS
+from model.options import OPTIONS
 from tests import ROOT
 from training.config import load_config
 
@@ -53,7 +53,7 @@ def test_every_setting_is_a_setting():
 
 def test_options_named_are_the_options_there_are():
     listed = README.partition("under these names:")[2].partition("Without make")[0]
-    assert set(re.findall(r"`([a-z_]+)`", listed)) == set(LIMITS)
+    assert set(re.findall(r"`([a-z_]+)`", listed)) == set(OPTIONS)
 
 
 def test_the_json_shown_has_the_fields_of_a_reply():

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from model.options import LIMITS, BadOption, GenerationOptions, UnknownOption
+from model.export import _Captioner
+from model.network.search import Search
+from model.options import OPTIONS, BadOption, GenerationOptions, UnknownOption
+from training.config import Generation
 
-NAMES = list(LIMITS)
+NAMES = list(OPTIONS)
 JSON_VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -42,15 +48,15 @@ def test_anything_gives_sound_options_or_a_short_refusal(wild: dict[str, Any]):
     except (UnknownOption, BadOption) as refusal:
         given_up = refusal
     if given_up is not None:
-        assert (given_up.name in LIMITS) == isinstance(given_up, BadOption)
+        assert (given_up.name in OPTIONS) == isinstance(given_up, BadOption)
         assert given_up.name[:40] in str(given_up) or repr(given_up.name[:40]) in str(given_up)
         assert len(str(given_up)) < 400
         return
-    assert set(wild) <= set(LIMITS)
-    for name, (kind, low, high) in LIMITS.items():
+    assert set(wild) <= set(OPTIONS)
+    for name, option in OPTIONS.items():
         value = getattr(options, name)
-        assert isinstance(value, (int, float) if kind is float else int)
-        assert low <= value <= high
+        assert type(value) is option.kind
+        assert option.low <= value <= option.high
     assert options.num_captions <= options.num_beams
     assert options.min_tokens <= options.max_tokens
 
@@ -77,7 +83,7 @@ def test_numbers_and_the_text_that_spells_them_mean_the_same(values: dict[str, A
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("past", [-1, 1])
 def test_each_limit_is_the_last_value_accepted(name: str, past: int):
-    kind, low, high = LIMITS[name]
+    kind, low, high = OPTIONS[name].kind, OPTIONS[name].low, OPTIONS[name].high
     edge = kind(low if past < 0 else high)
     others = {"num_beams": 8} if name == "num_captions" else {}
     others = {"max_tokens": 64} if name == "min_tokens" else others
@@ -112,6 +118,37 @@ def test_fewer_tokens_lower_the_minimum_unless_said_otherwise():
 def test_what_is_no_whole_number_is_refused(value: object):
     with pytest.raises(BadOption):
         GenerationOptions().updated({"num_beams": value})
+
+
+def test_the_table_of_options_is_complete():
+    table = {
+        name: (option.kind, option.low, option.high, option.default, option.hugging_face)
+        for name, option in OPTIONS.items()
+    }
+    assert table == {
+        "num_beams": (int, 1, 8, 5, "num_beams"),
+        "num_captions": (int, 1, 8, 1, "num_return_sequences"),
+        "max_tokens": (int, 1, 64, 32, "max_new_tokens"),
+        "min_tokens": (int, 0, 64, 0, "min_new_tokens"),
+        "length_penalty": (float, -5.0, 5.0, 1.0, "length_penalty"),
+    }
+    assert all(option.help and "\n" not in option.help for option in OPTIONS.values())
+    assert GenerationOptions().to_dict() == {name: row[3] for name, row in table.items()}
+
+
+@pytest.mark.parametrize("method", [Search.forward, _Captioner.caption, _Captioner.forward])
+def test_options_are_passed_in_the_order_of_the_table(method: Callable[..., Any]):
+    """TorchScript takes plain scalars, so `Artifact.search` passes the options by position."""
+    _, _, *parameters = inspect.signature(method).parameters.values()  # self and the tensor
+    annotations = [(each.name, each.annotation) for each in parameters]
+    assert annotations == [(name, option.kind.__name__) for name, option in OPTIONS.items()]
+    if method is _Captioner.forward:
+        assert [each.default for each in parameters] == [each.default for each in OPTIONS.values()]
+
+
+def test_the_settings_of_the_pipeline_are_these_options():
+    types = {field.name: field.type for field in dataclasses.fields(Generation)}
+    assert types == {name: option.kind.__name__ for name, option in OPTIONS.items()}
 
 
 def test_options_made_by_hand_are_checked_too():
