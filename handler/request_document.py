@@ -4,9 +4,9 @@ Ours:       {"image": "<base64>", "options": {"num_beams": 5}}
 KServe v1:  {"instances": [{"data": "<base64>"}, ...], "parameters": {...}}
 KServe v2:  {"inputs": [{"name": ..., "shape": [1], "datatype": "BYTES", "data": ["<base64>"]}]}
 
-TorchServe has routes for both protocols but no envelope that survives a batch, so they are read
-here, for each request by itself. Options stand by name beside the picture, or together under
-`options` or `parameters`.
+TorchServe has routes for both protocols, but its own readers of them fail the whole batch when one
+request is wrong. So they are read here, each request alone. Options are fields beside the picture,
+or members of an object `options` or `parameters`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from typing import Any
 from handler.caption_request import HOW_TO_SEND, CaptionRequest, Form, RequestRefusal
 from model.options import GenerationOptions
 
-#: Dimensions of a KServe tensor at most.
+#: Fields of a KServe v2 input tensor.
+TENSOR_FIELDS = ("name", "shape", "datatype", "data", "parameters")
+#: Most dimensions of a KServe tensor.
 DIMENSIONS = 5
 
 
@@ -33,7 +35,7 @@ def parse_document(document: Any, options: GenerationOptions, max_pictures: int)
         max_pictures: Pictures that one KServe request may hold.
 
     Raises:
-        RequestRefusal: It holds no picture, too many, or is built wrongly.
+        RequestRefusal: It holds no picture, too many, or has the wrong structure.
         UnknownOption: It gives an option that does not exist.
         BadOption: It gives an option a value it cannot take.
     """
@@ -58,11 +60,12 @@ def _parse_v1(
 ) -> CaptionRequest:
     """KServe v1: {"instances": [{"data": "<base64>"}, ...], "parameters": {...}}."""
     instances = rest.pop("instances")
+    rest.pop("signature_name", None)  # TensorFlow Serving's clients send it; there is one signature
     options = _merge(options, rest)
     _check_count(instances, "instances", max_pictures)
     pictures, chosen = [], []
-    for place, instance in enumerate(instances):
-        where = f"instances[{place}]"
+    for index, instance in enumerate(instances):
+        where = f"instances[{index}]"
         own = dict(instance) if isinstance(instance, Mapping) else {"data": instance}
         names = [name for name in ("data", "image", "b64") if name in own]
         if len(names) != 1:
@@ -80,13 +83,24 @@ def _parse_v2(
 ) -> CaptionRequest:
     """KServe v2: {"inputs": [{"name", "shape", "datatype": "BYTES", "data": ["<base64>"]}]}."""
     inputs, request_id = rest.pop("inputs"), rest.pop("id", None)
-    rest.pop("outputs", None)  # which tensors a client wants: we always send all of them
+    rest.pop("outputs", None)  # the tensors that a client wants; the reply always has them all
     options = _merge(options, rest)
     if request_id is not None and not isinstance(request_id, str):
         raise RequestRefusal("bad_request", f'"id" is {_kind(request_id)}; it must be text')
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], Mapping):
         raise RequestRefusal("bad_request", '"inputs" must be a list of one tensor of pictures')
     tensor = inputs[0]
+    if unknown := [name for name in tensor if name not in TENSOR_FIELDS]:
+        raise RequestRefusal(
+            "bad_request",
+            f'"inputs[0]" has the field {unknown[0][:40]!r}, which is not one of a tensor: '
+            f"{', '.join(TENSOR_FIELDS)}",
+        )
+    # Options may also be parameters of the tensor; `content_type` is a hint about its encoding.
+    parameters = tensor.get("parameters")
+    if isinstance(parameters, Mapping):
+        parameters = {name: parameters[name] for name in parameters if name != "content_type"}
+    options = _merge(options, {"parameters": parameters})
     datatype = tensor.get("datatype")
     if datatype != "BYTES":
         shown = repr(datatype[:20]) if isinstance(datatype, str) else _kind(datatype)
@@ -122,7 +136,7 @@ def _flat(data: Any, depth: int = 0) -> Iterator[Any]:
 
 
 def _merge(options: GenerationOptions, rest: Mapping[str, Any]) -> GenerationOptions:
-    """Options updated with what stands beside a picture: by name, or under options/parameters."""
+    """Options updated with the fields beside a picture, and with `options` and `parameters`."""
     loose = dict(rest)
     given: dict[str, Any] = {}
     for name in ("options", "parameters"):
@@ -143,12 +157,11 @@ def _check_count(pictures: Any, where: str, max_pictures: int) -> None:
             "too_many_images",
             f'"{where}" holds {len(pictures)} pictures; the limit is {max_pictures} a request; '
             "send several requests",
-            status=413,
         )
 
 
 def _decode_base64(held: Any, where: str) -> bytes:
-    """Bytes from base64: standard or URL-safe letters, line breaks and a data: prefix allowed."""
+    """Bytes from base64: standard or URL-safe alphabet, with or without line breaks or `data:`."""
     if not isinstance(held, str):
         raise RequestRefusal(
             "bad_base64", f'"{where}" is {_kind(held)}; it must be a picture file as base64 text'
@@ -168,7 +181,7 @@ def _decode_base64(held: Any, where: str) -> bytes:
 
 
 def _kind(value: Any) -> str:
-    """What a JSON value is, in words."""
+    """The type of a JSON value in words."""
     if value is None:
         return "null"
     kinds = {bool: "true or false", str: "text", list: "a list", dict: "an object"}
