@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from handler.failure import deadline_passed
+from handler.caption_request import deadline_passed
 from handler.parallel_passes import ParallelPasses
 from handler.request_result import ImageResult, failing_alone
 from model.artifact import Artifact
@@ -42,7 +42,8 @@ def caption_images(
     """Give each image its captions, or the failure that explains why it has none.
 
     Images with the same options are searched together. A pass that raises is repeated image by
-    image, so that only those fail that raise alone.
+    image, so that only those images fail that raise alone. The rest of the batch then waits for
+    the repeated passes.
 
     Args:
         artifact: The captioner.
@@ -90,12 +91,10 @@ def _run(
 
 
 def _one_pass(work: Work, deadline: float, images: Sequence[ImageResult]) -> None:
-    """Run one pass; if it raises, find the images at fault by running each of them alone."""
-    if time.monotonic() >= deadline:
-        for image in images:
-            image.failure = deadline_passed()
-        return
+    """Run one pass; if it raises, run each of its images alone to find those at fault."""
     with failing_alone(*images):
+        if time.monotonic() >= deadline:
+            raise deadline_passed()
         work(images)
     if len(images) > 1 and images[0].failure is not None:
         for image in images:

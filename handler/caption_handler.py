@@ -37,8 +37,8 @@ from model.refusal import Refusal
 
 logger = logging.getLogger(__name__)
 
-#: First words of the error of an archive that cannot be served. `deploy/torchserve.py`, which must
-#: not import this room, finds them in the worker's log; a unit test compares the two.
+#: First words of the error of an archive that cannot be served. `deploy/`, which must not import
+#: this package, searches the worker's log for them; a test compares the two.
 CANNOT_BE_SERVED = "this archive cannot be served"
 
 

@@ -29,6 +29,15 @@ class RequestRefusal(Refusal):
         self.code = code
 
 
+def deadline_passed() -> RequestRefusal:
+    """The refusal of a request that was not captioned before the deadline of its batch."""
+    return RequestRefusal(
+        "deadline",
+        "the server had too much to do to caption this in time; ask for fewer beams or fewer "
+        "tokens, or try again later",
+    )
+
+
 class Form(enum.Enum):
     """The form of a request; its reply has the same form."""
 

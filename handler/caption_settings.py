@@ -68,7 +68,7 @@ def read(config: Mapping[str, Any]) -> Settings:
             noun = "whole number" if whole else "number"
             raise _refusal(f"handler.{name} is {value!r}; it must be a {noun} above 0")
     settings = Settings(**section)
-    timeout = config.get("responseTimeout", DEFAULT_RESPONSE_TIMEOUT)
+    timeout = config.get("responseTimeout") or DEFAULT_RESPONSE_TIMEOUT
     if not settings.deadline_seconds < timeout:
         raise _refusal(
             f"handler.deadline_seconds is {settings.deadline_seconds:g}; it must be below "

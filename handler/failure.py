@@ -89,12 +89,3 @@ def failure_of(error: Exception) -> Failure:
             return Failure("bad_request", str(error))
     logger.error("a request met a fault of the server", exc_info=error)
     return Failure("internal", "this request met a fault of the server; its log has the details")
-
-
-def deadline_passed() -> Failure:
-    """The failure of a request that was not captioned before the deadline of its batch."""
-    return Failure(
-        "deadline",
-        "the server had too much to do to caption this in time; ask for fewer beams or fewer "
-        "tokens, or try again later",
-    )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 
-from handler.caption_request import CaptionRequest, RequestRefusal
+from handler.caption_request import CaptionRequest, RequestRefusal, deadline_passed
 from handler.caption_settings import Settings
-from handler.failure import deadline_passed
 from handler.request_result import ImageResult
 from model.image.decode import load_image
 from model.image.preprocessing import Preprocessing, to_pixels
@@ -37,8 +36,7 @@ def decode_images(
     decoded, limit = 0, MAX_DECODED_RATIO * settings.max_pixels
     for index, (picture, options) in enumerate(zip(request.pictures, request.options, strict=True)):
         if time.monotonic() >= deadline:
-            late = deadline_passed()
-            raise RequestRefusal(late.code, late.message)
+            raise deadline_passed()
         try:
             image = load_image(picture, settings.max_pixels, preprocessing.size)
         except ImageRefusal as refusal:

@@ -80,7 +80,14 @@ class Option:
 
 def _option(default: Any, low: float, high: float, hugging_face: str, help: str) -> Any:
     """A field of `GenerationOptions`; `OPTIONS` is made from what is recorded here."""
-    described = {"low": low, "high": high, "hugging_face": hugging_face, "help": help}
+    described = {
+        "kind": type(default),
+        "low": low,
+        "high": high,
+        "default": default,
+        "hugging_face": hugging_face,
+        "help": help,
+    }
     return dataclasses.field(default=default, metadata=described)
 
 
@@ -173,6 +180,6 @@ def _number(value: object, kind: type[int] | type[float]) -> object:
 
 #: Every option by name, in the order of the arguments of `Search.forward`.
 OPTIONS: dict[str, Option] = {
-    field.name: Option(field.name, type(field.default), default=field.default, **field.metadata)
+    field.name: Option(field.name, **field.metadata)
     for field in dataclasses.fields(GenerationOptions)
 }

@@ -19,10 +19,9 @@ from PIL import Image
 from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
-from deploy.torchserve import TorchServe
 from handler import caption_handler, caption_settings, request_images
 from handler.caption_batch import caption_images
-from handler.caption_handler import CaptionHandler
+from handler.caption_handler import CANNOT_BE_SERVED, CaptionHandler
 from handler.caption_reply import to_json
 from handler.caption_settings import Settings
 from handler.failure import PHRASES, STATUSES
@@ -380,15 +379,10 @@ def test_another_copy_of_our_code_is_refused(tiny_artifact: Path):
         CaptionHandler().initialize(context_of(tiny_artifact))
 
 
-def test_the_server_finds_why_an_archive_cannot_be_served(tiny_artifact: Path, tmp_path: Path):
-    """`deploy` must not import `handler`: it looks for the same words in the worker's log."""
-    with pytest.raises(RuntimeError) as caught:
-        CaptionHandler().initialize(context_of(tiny_artifact))
-    server = TorchServe(tmp_path, tmp_path / "clipcap.mar")
-    server.logs.mkdir()
-    log = f"2026-01-01 INFO Traceback\n2026-01-01 INFO RuntimeError: {caught.value}\n"
-    (server.logs / "model_log.log").write_text(log)
-    assert server._worker_failure() == str(caught.value)
+def test_the_server_looks_for_the_words_of_an_archive_that_cannot_be_served():
+    """`deploy` must not import `handler`; an integration test shows that it finds them."""
+    sources = [file.read_text() for file in (ROOT / "deploy").glob("*.py")]
+    assert any(f"RuntimeError: ({CANNOT_BE_SERVED}: " in source for source in sources)
 
 
 def test_a_wrong_setting_is_refused(tiny_artifact: Path):
@@ -425,7 +419,8 @@ def test_the_deadline_is_before_torchserve_s_own():
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_container_s_share_of_the_cores_counts(tmp_path: Path, version: int):
-    machine = len(os.sched_getaffinity(0))
+    affinity = getattr(os, "sched_getaffinity", None)
+    machine = len(affinity(0)) if affinity else os.cpu_count() or 1
     assert caption_settings.cores(tmp_path / "none") == machine
     for quota, cores in (("none", None), ("150000", 2), ("50000", 1)):
         if version == 2:
@@ -442,7 +437,7 @@ def test_a_container_s_share_of_the_cores_counts(tmp_path: Path, version: int):
 def test_cores_are_counted_where_a_process_has_no_affinity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
     assert caption_settings.cores(tmp_path) == os.cpu_count()
 
 
