@@ -251,7 +251,7 @@ def page(measured: Mapping[str, Any]) -> str:
         "Two workers share the token embedding, which stays in the file of the unpacked "
         "archive (mapped; 154 MB in float32), and nothing else: linear layers are laid out "
         "anew for the processor, into memory of each worker's own. So the cores are shared "
-        "out within one worker instead (`handler/parallel_passes.py`).",
+        "out within one worker instead (`handler/lanes.py`).",
         f"## {kept.title}",
         kept.markdown(),
     ]
