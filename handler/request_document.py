@@ -23,7 +23,7 @@ from model.options import GenerationOptions
 #: Fields of a KServe v2 input tensor.
 TENSOR_FIELDS = ("name", "shape", "datatype", "data", "parameters")
 #: Most dimensions of a KServe tensor.
-DIMENSIONS = 5
+MAX_DIMENSIONS = 5
 
 
 def parse_document(document: Any, options: GenerationOptions, max_pictures: int) -> CaptionRequest:
@@ -44,47 +44,47 @@ def parse_document(document: Any, options: GenerationOptions, max_pictures: int)
             "bad_json",
             f"the JSON body is {_kind(document)}; it must be an object; {HOW_TO_SEND}",
         )
-    rest = dict(document)
-    if "instances" in rest:
-        return _parse_v1(rest, options, max_pictures)
-    if "inputs" in rest:
-        return _parse_v2(rest, options, max_pictures)
-    if "image" not in rest:
+    fields = dict(document)
+    if "instances" in fields:
+        return _parse_v1(fields, options, max_pictures)
+    if "inputs" in fields:
+        return _parse_v2(fields, options, max_pictures)
+    if "image" not in fields:
         raise RequestRefusal("no_image", f'the JSON body has no "image"; {HOW_TO_SEND}')
-    picture = _decode_base64(rest.pop("image"), "image")
-    return CaptionRequest([picture], [_merge(options, rest)])
+    picture = _decode_base64(fields.pop("image"), "image")
+    return CaptionRequest([picture], [_merge(options, fields)])
 
 
 def _parse_v1(
-    rest: dict[str, Any], options: GenerationOptions, max_pictures: int
+    fields: dict[str, Any], options: GenerationOptions, max_pictures: int
 ) -> CaptionRequest:
     """KServe v1: {"instances": [{"data": "<base64>"}, ...], "parameters": {...}}."""
-    instances = rest.pop("instances")
-    rest.pop("signature_name", None)  # TensorFlow Serving's clients send it; there is one signature
-    options = _merge(options, rest)
+    instances = fields.pop("instances")
+    fields.pop("signature_name", None)  # of TensorFlow Serving's clients; there is only one
+    options = _merge(options, fields)
     _check_count(instances, "instances", max_pictures)
-    pictures, chosen = [], []
+    pictures, options_of_each = [], []
     for index, instance in enumerate(instances):
         where = f"instances[{index}]"
-        own = dict(instance) if isinstance(instance, Mapping) else {"data": instance}
-        names = [name for name in ("data", "image", "b64") if name in own]
+        members = dict(instance) if isinstance(instance, Mapping) else {"data": instance}
+        names = [name for name in ("data", "image", "b64") if name in members]
         if len(names) != 1:
             raise RequestRefusal("no_image", f'{where} must hold one "data" with a base64 picture')
-        held = own.pop(names[0])
-        if isinstance(held, Mapping) and set(held) == {"b64"}:
-            held = held["b64"]
-        pictures.append(_decode_base64(held, f"{where}.{names[0]}"))
-        chosen.append(_merge(options, own))
-    return CaptionRequest(pictures, chosen, Form.KSERVE_V1)
+        value = members.pop(names[0])
+        if isinstance(value, Mapping) and set(value) == {"b64"}:
+            value = value["b64"]
+        pictures.append(_decode_base64(value, f"{where}.{names[0]}"))
+        options_of_each.append(_merge(options, members))
+    return CaptionRequest(pictures, options_of_each, Form.KSERVE_V1)
 
 
 def _parse_v2(
-    rest: dict[str, Any], options: GenerationOptions, max_pictures: int
+    fields: dict[str, Any], options: GenerationOptions, max_pictures: int
 ) -> CaptionRequest:
     """KServe v2: {"inputs": [{"name", "shape", "datatype": "BYTES", "data": ["<base64>"]}]}."""
-    inputs, request_id = rest.pop("inputs"), rest.pop("id", None)
-    rest.pop("outputs", None)  # the tensors that a client wants; the reply always has them all
-    options = _merge(options, rest)
+    inputs, request_id = fields.pop("inputs"), fields.pop("id", None)
+    fields.pop("outputs", None)  # the tensors that a client wants; the reply always has them all
+    options = _merge(options, fields)
     if request_id is not None and not isinstance(request_id, str):
         raise RequestRefusal("bad_request", f'"id" is {_kind(request_id)}; it must be text')
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], Mapping):
@@ -111,10 +111,10 @@ def _parse_v2(
         raise RequestRefusal(
             "bad_request", '"inputs[0].shape" must be a list of whole numbers from 0'
         )
-    if len(shape) > DIMENSIONS:  # multiplying thousands of numbers would take minutes
+    if len(shape) > MAX_DIMENSIONS:  # multiplying thousands of numbers would take minutes
         raise RequestRefusal(
             "bad_request",
-            f'"inputs[0].shape" has {len(shape)} dimensions; the limit is {DIMENSIONS}',
+            f'"inputs[0].shape" has {len(shape)} dimensions; the limit is {MAX_DIMENSIONS}',
         )
     if math.prod(shape) != len(data):
         raise RequestRefusal(
@@ -128,25 +128,25 @@ def _parse_v2(
 
 def _flat(data: Any, depth: int = 0) -> Iterator[Any]:
     """The elements of a tensor, which may be written flat or nested by its shape."""
-    if not isinstance(data, list) or depth == DIMENSIONS:
+    if not isinstance(data, list) or depth == MAX_DIMENSIONS:
         yield data
         return
     for item in data:
         yield from _flat(item, depth + 1)
 
 
-def _merge(options: GenerationOptions, rest: Mapping[str, Any]) -> GenerationOptions:
+def _merge(options: GenerationOptions, fields: Mapping[str, Any]) -> GenerationOptions:
     """Options updated with the fields beside a picture, and with `options` and `parameters`."""
-    loose = dict(rest)
-    given: dict[str, Any] = {}
+    single = dict(fields)
+    grouped: dict[str, Any] = {}
     for name in ("options", "parameters"):
-        group = loose.pop(name, None)
+        group = single.pop(name, None)
         if group is None:
             continue
         if not isinstance(group, Mapping):
             raise RequestRefusal("bad_json", f'"{name}" is {_kind(group)}; it must be an object')
-        given.update(group)
-    return options.updated({**loose, **given})
+        grouped.update(group)
+    return options.updated({**single, **grouped})
 
 
 def _check_count(pictures: Any, where: str, max_pictures: int) -> None:
@@ -160,13 +160,13 @@ def _check_count(pictures: Any, where: str, max_pictures: int) -> None:
         )
 
 
-def _decode_base64(held: Any, where: str) -> bytes:
+def _decode_base64(value: Any, where: str) -> bytes:
     """Bytes from base64: standard or URL-safe alphabet, with or without line breaks or `data:`."""
-    if not isinstance(held, str):
+    if not isinstance(value, str):
         raise RequestRefusal(
-            "bad_base64", f'"{where}" is {_kind(held)}; it must be a picture file as base64 text'
+            "bad_base64", f'"{where}" is {_kind(value)}; it must be a picture file as base64 text'
         )
-    text = held
+    text = value
     if text.startswith("data:"):
         text = text[:200].partition(",")[2] + text[200:]
     text = "".join(text.split()).translate({ord("-"): "+", ord("_"): "/"})

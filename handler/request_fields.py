@@ -60,11 +60,11 @@ def parse_request(
             f"the request holds {len(holders)} pictures, in the fields {' and '.join(holders)}; "
             "send one",
         )
-    held = given.pop(holders[0])
-    options = defaults.updated({name: _text(value) for name, value in given.items()})
-    document = _document(held, _content_type(headers, holders[0]))
+    value = given.pop(holders[0])
+    options = defaults.updated({name: _text(text) for name, text in given.items()})
+    document = _document(value, _content_type(headers, holders[0]))
     if document is None:
-        return CaptionRequest([_as_bytes(held)], [options])
+        return CaptionRequest([_as_bytes(value)], [options])
     return parse_document(document, options, max_pictures)
 
 
@@ -106,9 +106,9 @@ def _no_picture(headers: Mapping[str, Any]) -> RequestRefusal:
     )
 
 
-def _as_bytes(held: Any) -> bytes | bytearray:
+def _as_bytes(value: Any) -> bytes | bytearray:
     # TorchServe decodes text/* bodies to text; this restores the bytes.
-    return held if isinstance(held, bytes | bytearray) else str(held).encode()
+    return value if isinstance(value, bytes | bytearray) else str(value).encode()
 
 
 def _text(value: Any) -> Any:
@@ -117,12 +117,12 @@ def _text(value: Any) -> Any:
     return value
 
 
-def _document(held: Any, content_type: str) -> Any:
+def _document(value: Any, content_type: str) -> Any:
     """The JSON document in a field, or None if the field holds the bytes of a file."""
     declared = content_type.startswith("application/json")
-    if not isinstance(held, str | bytes | bytearray) or (declared and isinstance(held, str)):
-        return held if held is not None else {}  # TorchServe has parsed the document
-    data = _as_bytes(held)
+    if not isinstance(value, str | bytes | bytearray) or (declared and isinstance(value, str)):
+        return value if value is not None else {}  # TorchServe has parsed the document
+    data = _as_bytes(value)
     looks_like_json = data[:64].lstrip().startswith((b"{", b"["))
     if not looks_like_json and not (declared and _is_text(data)):
         return None
