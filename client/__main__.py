@@ -56,21 +56,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: The command line is wrong (2), or asks for help (0).
     """
     parser, flags = _parser()
-    words, options = _split(parser, flags, sys.argv[1:] if arguments is None else arguments)
+    words, options = _split_options(parser, flags, sys.argv[1:] if arguments is None else arguments)
     given = parser.parse_args(words)
     for extra in given.option:
         name, equals, value = extra.partition("=")
         if not equals:
-            _wrong(parser, f"--option takes NAME=VALUE, not {extra!r}")
+            _usage_error(parser, f"--option takes NAME=VALUE, not {extra!r}")
         options[name] = value
     try:
         if given.options:
             return _print_options(given.management, given.model, given.timeout, given.json)
         if not given.files:
-            _wrong(parser, "no FILE is given; for the server's options use --options")
+            _usage_error(parser, "no FILE is given; for the server's options use --options")
         address = given.address or (GRPC_ADDRESS if given.grpc else REST_ADDRESS)
         if given.grpc and not address.startswith("grpc://"):
-            _wrong(parser, f"--grpc needs an address grpc://HOST:PORT, not {address!r}")
+            _usage_error(parser, f"--grpc needs an address grpc://HOST:PORT, not {address!r}")
         try:
             texts = option_texts(options)
             client = CaptionClient(address, model=given.model, timeout=given.timeout)
@@ -135,29 +135,29 @@ def _parser() -> tuple[argparse.ArgumentParser, set[str]]:
     return parser, {"--help", *(name for flag in flags for name in flag.option_strings)}
 
 
-def _split(
+def _split_options(
     parser: argparse.ArgumentParser, flags: set[str], words: Sequence[str]
 ) -> tuple[list[str], dict[str, str]]:
     """Divide the command line into the words for the parser and the options of the server."""
-    own: list[str] = []
+    client_words: list[str] = []
     options: dict[str, str] = {}
     remaining = iter(words)
     for word in remaining:
         if word == "--":  # only files follow
-            return [*own, word, *remaining], options
+            return [*client_words, word, *remaining], options
         flag, equals, value = word.partition("=")
         if not word.startswith("--") or flag in flags:
-            own.append(word)
+            client_words.append(word)
             continue
         if not equals:
             value = next(remaining, "--")
         if value.startswith("--"):
-            _wrong(parser, f"{flag} needs a value: {flag} VALUE; see --options and --help")
+            _usage_error(parser, f"{flag} needs a value: {flag} VALUE; see --options and --help")
         options[flag.removeprefix("--").replace("-", "_")] = value
-    return own, options
+    return client_words, options
 
 
-def _wrong(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+def _usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     """End with one line, where `parser.error` would print the usage too."""
     parser.exit(2, f"error: {message}\n")
 
@@ -209,7 +209,7 @@ def _caption_all(
 ) -> Iterator[tuple[Path, Outcome]]:
     """Caption files in parallel; yields the outcomes in the order of the files."""
 
-    def one(file: Path) -> Outcome:
+    def caption_file(file: Path) -> Outcome:
         try:
             return client.caption(file, **options)
         except (CaptionError, OSError) as error:
@@ -234,7 +234,7 @@ def _caption_all(
         ThreadPoolExecutor(jobs) as pool,
     ):
         task = progress.add_task("captioning", total=len(files))
-        for file, outcome in zip(files, pool.map(one, files), strict=True):
+        for file, outcome in zip(files, pool.map(caption_file, files), strict=True):
             progress.advance(task)
             yield file, outcome
 

@@ -69,7 +69,7 @@ def generate() -> Path:
     return FOLDER
 
 
-def why_unusable() -> str | None:
+def unusable_reason() -> str | None:
     """The reason why the stubs have to be generated, or None if they fit what is installed.
 
     A package that is not installed is not compared: a machine that only sends requests needs
@@ -94,7 +94,7 @@ def load() -> tuple[ModuleType, ModuleType]:
     Raises:
         RuntimeError: They are missing, or were made with other versions than the installed ones.
     """
-    if reason := why_unusable():
+    if reason := unusable_reason():
         raise RuntimeError(f"{reason}; {_HOW}")
     return (
         importlib.import_module("client.generated.inference_pb2"),
@@ -119,7 +119,7 @@ def main() -> int:
     Returns:
         The exit status.
     """
-    reason = why_unusable()
+    reason = unusable_reason()
     if reason is None:
         return 0
     try:

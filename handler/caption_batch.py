@@ -11,7 +11,7 @@ import torch
 
 from handler.caption_request import deadline_passed
 from handler.parallel_passes import ParallelPasses
-from handler.request_result import ImageResult, failing_alone
+from handler.request_result import ImageResult, record_failure
 from model.artifact import Artifact
 from model.options import GenerationOptions
 
@@ -92,7 +92,7 @@ def _run(
 
 def _one_pass(work: Work, deadline: float, images: Sequence[ImageResult]) -> None:
     """Run one pass; if it raises, run each of its images alone to find those at fault."""
-    with failing_alone(*images):
+    with record_failure(*images):
         if time.monotonic() >= deadline:
             raise deadline_passed()
         work(images)

@@ -29,7 +29,7 @@ from handler.failure import PHRASES
 from handler.parallel_passes import ParallelPasses
 from handler.request_fields import is_rest, parse_request
 from handler.request_images import decode_images
-from handler.request_result import RequestResult, failing_alone
+from handler.request_result import RequestResult, record_failure
 from model.artifact import Artifact
 from model.image.refusals import FORMATS
 from model.options import OPTIONS
@@ -96,7 +96,7 @@ class CaptionHandler:
 
         def prepare(index: int) -> RequestResult:
             result = RequestResult()
-            with failing_alone(result):
+            with record_failure(result):
                 headers = context.get_all_request_header(index)
                 result.request = parse_request(
                     rows[index], headers, self.artifact.defaults, self.settings.max_pictures
@@ -139,7 +139,7 @@ class CaptionHandler:
         """The reply to one request; sets its status, headers and metrics."""
         reply, request = "", result.request
         if result.failure is None and request is not None:
-            with failing_alone(result):
+            with record_failure(result):
                 if request.form is Form.DESCRIPTION:
                     reply = to_json(self._description())
                 else:

@@ -49,7 +49,7 @@ class RequestResult:
 
 
 @contextlib.contextmanager
-def failing_alone(*results: RequestResult | ImageResult) -> Iterator[None]:
+def record_failure(*results: RequestResult | ImageResult) -> Iterator[None]:
     """Turn an exception of the `with` block into the failure of these results.
 
     TorchServe answers 503 to the whole batch when a handler raises. So whatever a block raises

@@ -460,7 +460,7 @@ def test_stubs_are_generated_from_the_installed_server(
     monkeypatch.setattr(stubs, "FOLDER", tmp_path / "client" / "generated")
     (tmp_path / "client").mkdir()
     folder = stubs.generate()
-    assert stubs.why_unusable() is None
+    assert stubs.unusable_reason() is None
     assert "service" in (folder / "inference_pb2_grpc.py").read_text()
     assert "from client.generated import" in (folder / "inference_pb2_grpc.py").read_text()
 
