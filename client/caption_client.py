@@ -1,4 +1,4 @@
-"""One client for both doors of the server: the scheme of the address chooses."""
+"""One client for REST and gRPC; the scheme of the address chooses between them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from types import TracebackType
 from typing import Protocol
 
 from client.errors import CaptionError
-from client.rest import RestTransport
 from client.results import CaptionResult
 
 REST_ADDRESS = "http://127.0.0.1:8080"
 GRPC_ADDRESS = "grpc://127.0.0.1:7070"
-#: Seconds to wait for an answer. The server's own 504, which says more, comes 60 s after it began
-#: with a request, or twice that if one slow batch was before it.
+#: Form field, or gRPC input key, of the picture itself.
+PICTURE_FIELD = "data"
+#: Seconds to wait for an answer. The server answers 504, with a reason, 60 s after it began with a
+#: batch. This limit leaves time for one such batch before a request's own. A server with a full
+#: queue of slow requests may take longer still.
 TIMEOUT = 130.0
-#: Seconds before the first retry of an overloaded server; doubled each time.
+#: Seconds before a request is sent again after a 503; doubled each time.
 FIRST_PAUSE = 0.25
 
 
@@ -30,7 +32,7 @@ class Transport(Protocol):
         """Caption one picture; raises `CaptionError`."""
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
 
 
 class CaptionClient:
@@ -40,7 +42,8 @@ class CaptionClient:
         address: `http://HOST:PORT` (or https) for REST, `grpc://HOST:PORT` for gRPC.
         model: Name of the model on the server.
         timeout: Seconds to wait for each answer.
-        retries: How often to ask an overloaded server (503) again; nothing else is retried.
+        retries: How often a request is sent again, after a pause, when the server is overloaded
+            (503). Other errors are raised at once.
     """
 
     def __init__(
@@ -55,14 +58,17 @@ class CaptionClient:
 
         Raises:
             ValueError: The address has neither scheme.
+            RuntimeError: The gRPC stubs are missing, or do not fit the installed packages.
         """
         scheme, _, rest = address.partition("://")
         self._transport: Transport
         if scheme == "grpc" and rest:
-            from client.rpc import GrpcTransport  # REST needs no gRPC
+            from client.rpc import GrpcTransport  # each transport loads its own library only
 
             self._transport = GrpcTransport(rest, model, timeout)
         elif scheme in ("http", "https") and rest:
+            from client.rest import RestTransport
+
             self._transport = RestTransport(address, model, timeout)
         else:
             raise ValueError(
@@ -77,18 +83,16 @@ class CaptionClient:
 
         Args:
             picture: The bytes of a picture file, or its path.
-            options: The server's options: `num_beams=5`, `num_captions=3`, `max_tokens=20`, ...
-                `data` is not one of them: it is the name of the field that holds the picture.
+            options: Options of the server, such as `num_beams=5`; `python -m client --options`
+                lists them.
 
         Raises:
             CaptionError: The server refused the picture or an option, or could not answer.
             OSError: The file cannot be read.
             ValueError: An option is called `data`.
         """
-        if "data" in options:
-            raise ValueError("data is the field of the picture itself; it is no option")
+        texts = option_texts(options)
         data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
-        texts = {name: str(value) for name, value in options.items()}
         for attempt in range(self._retries):
             try:
                 return self._transport.send(data, texts)
@@ -114,3 +118,14 @@ class CaptionClient:
     ) -> None:
         """Close connections."""
         self.close()
+
+
+def option_texts(options: Mapping[str, float | str]) -> dict[str, str]:
+    """Options as the text that is sent.
+
+    Raises:
+        ValueError: An option is called `data`: that is the field of the picture.
+    """
+    if PICTURE_FIELD in options:
+        raise ValueError(f"{PICTURE_FIELD} is the field of the picture itself, not an option")
+    return {name: str(value) for name, value in options.items()}

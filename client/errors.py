@@ -7,8 +7,9 @@ class CaptionError(Exception):
     """The server refused a request, or could not answer it.
 
     Attributes:
-        status: HTTP status that says the same (400, 413, 415, 422, 503, 504, ...); over gRPC too.
-        code: A word for programs, such as `image_undecodable`.
+        status: HTTP status (400, 413, 415, 422, 503, 504, ...), over gRPC too; 0 if there was no
+            answer.
+        code: For programs, such as `image_undecodable`.
         message: A sentence for people.
     """
 

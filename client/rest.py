@@ -24,14 +24,17 @@ class RestTransport:
         self.address = url.rstrip("/")
         self._path = f"{self.address}/predictions/{model}"
         self._timeout = timeout
-        # No proxy from the environment: the server is on this machine or named outright.
-        self._http = httpx.Client(timeout=timeout, trust_env=False)
+        # No proxy of the environment: the address is the server's own. Without the environment
+        # httpx would not read SSL_CERT_FILE and SSL_CERT_DIR either; the context does.
+        self._http = httpx.Client(
+            timeout=timeout, trust_env=False, verify=httpx.create_ssl_context()
+        )
 
     def send(self, picture: bytes, options: Mapping[str, str]) -> CaptionResult:
         """Caption one picture.
 
         Raises:
-            CaptionError: The server refused, or nobody answered.
+            CaptionError: The server refused, or did not answer.
         """
         try:
             # A form: TorchServe drops the parameters of a query on this route.
@@ -47,7 +50,8 @@ class RestTransport:
                 0,
                 "connection_lost",
                 f"{self.address} closed the connection while {len(picture)} bytes were sent "
-                f"({type(error).__name__}); the picture may be over its limit, or it was stopped",
+                f"({type(error).__name__}); the picture may be over the server's size limit, or "
+                "the server was stopped",
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServerUnreachable(self.address, str(error)) from None

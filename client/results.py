@@ -1,4 +1,4 @@
-"""Typed results, and how a server's JSON becomes one, or an error."""
+"""Typed results, made from the JSON of a server, and the errors it reports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Caption:
         caption: The text.
         confidence: exp of the mean log-probability of its tokens, 0..1.
         log_prob: Sum of the log-probabilities of its tokens.
-        tokens: How many tokens it has, the end token included.
+        tokens: Number of its tokens, the end token included.
     """
 
     caption: str
@@ -28,7 +28,7 @@ class Caption:
 
 @dataclasses.dataclass(frozen=True)
 class CaptionResult:
-    """What the server says about one picture.
+    """The server's answer for one picture.
 
     Attributes:
         captions: At least one, best first.
@@ -51,7 +51,7 @@ class CaptionResult:
         return self.captions[0].confidence
 
     def to_dict(self) -> dict[str, Any]:
-        """The reply as the server's JSON has it."""
+        """The reply in the form of the server's JSON."""
         return {
             "caption": self.caption,
             "confidence": self.confidence,
@@ -68,38 +68,58 @@ def read_reply(status: int, body: bytes) -> CaptionResult:
         body: JSON text: captions, our error object, or TorchServe's own error object.
 
     Raises:
-        CaptionError: The body is an error, or no reply of a captioner.
+        CaptionError: The body is an error, or not the reply of a captioner.
     """
-    if status == 413 and not body:  # TorchServe says nothing more
+    if status == 413 and not body:  # TorchServe's own, over REST
         raise CaptionError(413, "request_too_large", "the request is over the server's size limit")
     try:
         reply = json.loads(body)
     except ValueError:
-        raise CaptionError(status, "bad_reply", f"no reply of a captioner: {body[:80]!r}") from None
+        raise bad_reply(status, body) from None
     if not isinstance(reply, dict):
-        raise CaptionError(status, "bad_reply", f"no reply of a captioner: {body[:80]!r}")
+        raise bad_reply(status, body)
     if isinstance(reply.get("error"), dict):
         error = reply["error"]
+        given = error.get("status")
+        if type(given) is not int:
+            given = status if status >= 400 else 500
         raise CaptionError(
-            int(error.get("status", status)),
+            given,
             str(error.get("code", "unknown")),
             str(error.get("message", "")),
         )
     if "message" in reply and "code" in reply:
         raise server_error(status, str(reply.get("type", "")), str(reply["message"]))
     try:
-        captions = tuple(Caption(**each) for each in reply["captions"])
-        captions[0]
-        return CaptionResult(captions, reply["model"]["name"], reply["model"]["version"])
-    except (KeyError, TypeError, IndexError):
-        raise CaptionError(status, "bad_reply", f"no reply of a captioner: {body[:80]!r}") from None
+        captions = tuple(_caption(each) for each in reply["captions"])
+        model, version = str(reply["model"]["name"]), str(reply["model"]["version"])
+    except (KeyError, TypeError, ValueError):
+        raise bad_reply(status, body) from None
+    if not captions:
+        raise bad_reply(status, body)
+    return CaptionResult(captions, model, version)
+
+
+def _caption(fields: dict[str, Any]) -> Caption:
+    """One caption from its JSON object; fields that are not known here are ignored."""
+    return Caption(
+        str(fields["caption"]),
+        float(fields["confidence"]),
+        float(fields["log_prob"]),
+        int(fields["tokens"]),
+    )
+
+
+def bad_reply(status: int, body: bytes) -> CaptionError:
+    """The error for a body that a captioner would not send."""
+    return CaptionError(status, "bad_reply", f"not the reply of a captioner: {body[:80]!r}")
 
 
 def server_error(status: int, kind: str, message: str) -> CaptionError:
-    """An error that TorchServe raised before or instead of the captioner.
+    """The error for one that TorchServe itself reports.
 
     Args:
-        status: HTTP status, or 500 where gRPC only says INTERNAL.
+        status: HTTP status; 500 for gRPC's INTERNAL.
         kind: Name of TorchServe's exception, or empty.
         message: Its text.
     """

@@ -10,7 +10,7 @@ from client import stubs
 from client.errors import CaptionError, ServerTimeout, ServerUnreachable
 from client.results import CaptionResult, read_reply, server_error
 
-#: Bytes of a reply at most; requests are bounded by the server.
+#: Most bytes of a reply; the server limits the size of requests.
 MAX_REPLY = 16 << 20
 
 
@@ -24,7 +24,11 @@ class GrpcTransport:
     """
 
     def __init__(self, target: str, model: str, timeout: float) -> None:
-        """Open nothing yet: the channel connects with the first request."""
+        """Open nothing yet: the channel connects with the first request.
+
+        Raises:
+            RuntimeError: The stubs are missing, or do not fit the installed packages.
+        """
         self._messages, services = stubs.load()
         self.address = f"grpc://{target}"
         self._model = model
@@ -42,7 +46,7 @@ class GrpcTransport:
         """Caption one picture.
 
         Raises:
-            CaptionError: The server refused, or nobody answered.
+            CaptionError: The server refused, or did not answer.
         """
         fields = {"data": picture, **{name: value.encode() for name, value in options.items()}}
         request = self._messages.PredictionsRequest(model_name=self._model, input=fields)
@@ -57,15 +61,22 @@ class GrpcTransport:
         self._channel.close()
 
     def _error(self, error: grpc.RpcError, size: int) -> CaptionError:
-        """TorchServe puts most failures under INTERNAL; their text tells them apart."""
+        """The error for gRPC's own; TorchServe's INTERNAL has many causes, told by its text."""
         status, details = error.code(), error.details() or ""
         if status is grpc.StatusCode.UNAVAILABLE:
             return ServerUnreachable(self.address, details.split("\n")[0][:120])
         if status is grpc.StatusCode.DEADLINE_EXCEEDED:
             return ServerTimeout(self.address, self._timeout)
-        if status in (grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        # The server resets the stream of a request that is over its size limit. Without a reset
+        # the call was cancelled on this side, such as by `close` in another thread.
+        reset = status is grpc.StatusCode.CANCELLED and "RST_STREAM" in details
+        if reset or status is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return CaptionError(
                 413, "request_too_large", f"the server cut off a picture of {size} bytes: {details}"
+            )
+        if status is grpc.StatusCode.CANCELLED:
+            return CaptionError(
+                0, "cancelled", f"the request to {self.address} was cancelled: {details}"
             )
         if status is grpc.StatusCode.PERMISSION_DENIED:
             return CaptionError(403, "forbidden", details)

@@ -1,118 +1,110 @@
-"""Captions a whole TorchServe batch: one pass of the encoder, one search per set of options."""
+"""Captions all images of a TorchServe batch: encodes them, then searches by set of options."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
-from handler.caption_reply import Failure
-from handler.caption_request import CaptionRequest
-from handler.lanes import Lanes
-from model.artifact import Artifact, GeneratedCaption
+from handler.caption_request import deadline_passed
+from handler.parallel_passes import ParallelPasses
+from handler.request_result import ImageResult, record_failure
+from model.artifact import Artifact
 from model.options import GenerationOptions
+
+#: Fills in a field of some images; raises without having filled in any.
+Work = Callable[[Sequence[ImageResult]], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A request whose pictures are decoded.
+class BatchTimings:
+    """What a batch took in the model.
 
     Attributes:
-        request: What was asked.
-        pixels: float32 [N, 3, S, S], one for each of its N pictures.
+        encode: Seconds of encoding.
+        generate: Seconds of searching for captions.
     """
 
-    request: CaptionRequest
-    pixels: torch.Tensor
+    encode: float
+    generate: float
 
 
-@dataclasses.dataclass
-class Spent:
-    """Seconds that a batch took in the model, and what they were spent on."""
-
-    encode: float = 0.0
-    generate: float = 0.0
-    pictures: int = 0
-
-
-def caption_batch(
+def caption_images(
     artifact: Artifact,
-    batch: Sequence[Prepared],
-    per_pass: int,
+    images: Sequence[ImageResult],
+    images_per_pass: int,
     deadline: float,
-    spent: Spent,
-    lanes: Lanes,
-) -> list[list[list[GeneratedCaption]] | Failure]:
-    """Caption every picture of every request.
+    passes: ParallelPasses,
+) -> BatchTimings:
+    """Give each image its captions, or the failure that explains why it has none.
+
+    Images with the same options are searched together. A pass that raises is repeated image by
+    image, so that only those images fail that raise alone. The rest of the batch then waits for
+    the repeated passes.
 
     Args:
         artifact: The captioner.
-        batch: Requests with their pixels.
-        per_pass: Pictures in one pass through the model at most: what bounds its memory.
-        deadline: On the clock `time.monotonic`; what is not captioned by then fails with 504.
-        spent: Added to.
-        lanes: Where passes run.
-
-    Returns:
-        For each request the captions of its pictures, or why there are none.
+        images: With pixels and options; their captions or failures are filled in.
+        images_per_pass: Most images in one pass. Up to `passes.threads` passes run at a time, so
+            memory grows with the product of the two.
+        deadline: On the clock of `time.monotonic`. A pass that has not begun by then is left out,
+            and its images fail with `deadline`.
+        passes: Runs the passes in parallel.
     """
-    options = [choice for prepared in batch for choice in prepared.request.options]
-    if not options:
-        return []
+    run = functools.partial(_run, images_per_pass=images_per_pass, deadline=deadline, passes=passes)
     begin = time.monotonic()
-    pixels = torch.cat([prepared.pixels for prepared in batch])  # [B, 3, S, S]
-    features: dict[int, torch.Tensor] = {}  # place -> [D], or [P, D] of patches
-
-    def encode(part: slice) -> None:
-        if time.monotonic() < deadline:
-            found = artifact.encode(pixels[part])
-            features.update(zip(range(part.start, part.stop), found, strict=True))
-
-    lanes.map(encode, lanes.parts(len(pixels), per_pass))
-    spent.encode += time.monotonic() - begin
-    spent.pictures += len(options)
-
-    begin = time.monotonic()
-    captions: dict[int, list[GeneratedCaption]] = {}
-
-    def search(places: list[int]) -> None:
-        if time.monotonic() < deadline:
-            rows = torch.stack([features[place] for place in places])
-            found = artifact.caption(rows, options[places[0]])
-            captions.update(zip(places, found, strict=True))
-
-    for group in _same_options(options).values():
-        places = [place for place in group if place in features]
-        lanes.map(search, [places[part] for part in lanes.parts(len(places), per_pass)])
-    spent.generate += time.monotonic() - begin
-
-    results: list[list[list[GeneratedCaption]] | Failure] = []
-    first = 0
-    for prepared in batch:
-        places = list(range(first, first + len(prepared.request.pictures)))
-        first += len(places)
-        if all(at in captions for at in places):
-            results.append([captions[at] for at in places])
-        else:
-            results.append(too_late())
-    return results
+    run(functools.partial(_encode, artifact), images)
+    encoded = time.monotonic()
+    for group in _by_options([image for image in images if image.failure is None]):
+        run(functools.partial(_search, artifact), group)
+    return BatchTimings(encoded - begin, time.monotonic() - encoded)
 
 
-def _same_options(options: Sequence[GenerationOptions]) -> dict[GenerationOptions, list[int]]:
-    """Which pictures can be searched together."""
-    groups: dict[GenerationOptions, list[int]] = {}
-    for place, choice in enumerate(options):
-        groups.setdefault(choice, []).append(place)
-    return groups
+def _encode(artifact: Artifact, images: Sequence[ImageResult]) -> None:
+    """Fill in the features of some images: one pass through CLIP."""
+    features = artifact.encode(torch.stack([image.pixels for image in images]))
+    for image, row in zip(images, features, strict=True):
+        image.features = row
 
 
-def too_late() -> Failure:
-    """The failure of a request that the deadline cut off."""
-    return Failure(
-        504,
-        "deadline",
-        "the server had too much to do to caption this in time; ask for fewer beams or fewer "
-        "tokens, or try again later",
-    )
+def _search(artifact: Artifact, images: Sequence[ImageResult]) -> None:
+    """Fill in the captions of some images with the same options: one pass of the search."""
+    features = torch.stack([image.features for image in images if image.features is not None])
+    captions = artifact.caption(features, images[0].options)
+    for image, found in zip(images, captions, strict=True):
+        image.captions = found
+
+
+def _run(
+    work: Work,
+    images: Sequence[ImageResult],
+    images_per_pass: int,
+    deadline: float,
+    passes: ParallelPasses,
+) -> None:
+    """Do one kind of work for all these images, in as many passes as it takes."""
+    parts = [images[part] for part in passes.partition(len(images), images_per_pass)]
+    passes.map(functools.partial(_one_pass, work, deadline), parts)
+
+
+def _one_pass(work: Work, deadline: float, images: Sequence[ImageResult]) -> None:
+    """Run one pass; if it raises, run each of its images alone to find those at fault."""
+    with record_failure(*images):
+        if time.monotonic() >= deadline:
+            raise deadline_passed()
+        work(images)
+    if len(images) > 1 and images[0].failure is not None:
+        for image in images:
+            image.failure = None
+            _one_pass(work, deadline, [image])
+
+
+def _by_options(images: Sequence[ImageResult]) -> list[list[ImageResult]]:
+    """The images in groups of the same options, which one search can caption together."""
+    groups: dict[GenerationOptions, list[ImageResult]] = {}
+    for image in images:
+        groups.setdefault(image.options, []).append(image)
+    return list(groups.values())

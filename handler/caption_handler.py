@@ -1,7 +1,8 @@
-"""The TorchServe handler: four verbs between the server and the captioner.
+"""The TorchServe handler: initialize, then preprocess, inference and postprocess for each batch.
 
-TorchServe allows one class in this file. It hands over up to `batchSize` requests at a time; each
-gets its own status, and a bad one never touches its neighbours.
+TorchServe gives it up to `batchSize` requests at a time. Each gets a status and a reply of its own:
+what one request makes fail, in any of the steps, fails that request alone. TorchServe requires that
+this file defines one class.
 """
 
 from __future__ import annotations
@@ -21,22 +22,24 @@ from ts.metrics.metric_type_enum import MetricTypes
 
 import model
 from handler import caption_settings
-from handler.caption_batch import Prepared, Spent, caption_batch, too_late
-from handler.caption_reply import PHRASES, Failure, reply_body, to_json
-from handler.lanes import Lanes
-from handler.request_fields import is_describe, is_rest, parse_request
-from model.artifact import Artifact, GeneratedCaption
-from model.image.decode import load_image
-from model.image.preprocessing import to_pixels
-from model.image.refusals import FORMATS, ImageRefusal
+from handler.caption_batch import caption_images
+from handler.caption_reply import reply_body, to_json
+from handler.caption_request import Form
+from handler.failure import PHRASES
+from handler.parallel_passes import ParallelPasses
+from handler.request_fields import is_rest, parse_request
+from handler.request_images import decode_images
+from handler.request_result import RequestResult, record_failure
+from model.artifact import Artifact
+from model.image.refusals import FORMATS
 from model.options import OPTIONS
 from model.refusal import Refusal
 
 logger = logging.getLogger(__name__)
 
-#: Pixels that all pictures of a request may be decoded to, as a multiple of a picture's own limit.
-#: Large JPEGs count as the fraction of their size that they are decoded at.
-DECODED = 2
+#: First words of the error of an archive that cannot be served. `deploy/`, which must not import
+#: this package, searches the worker's log for them; a test compares the two.
+CANNOT_BE_SERVED = "this archive cannot be served"
 
 
 class CaptionHandler:
@@ -45,145 +48,127 @@ class CaptionHandler:
     def initialize(self, context: Context) -> None:
         """Load the captioner from the unpacked archive and run it once.
 
+        Args:
+            context: TorchServe's; names the folder, and holds the parsed `model-config.yaml`.
+
         Raises:
-            RuntimeError: The archive cannot be served. TorchServe logs the text of this error
-                only; any other kind would end the worker without a word.
+            RuntimeError: The archive cannot be served. TorchServe logs the text of this kind of
+                error only; any other would end the worker without a reason in the log.
         """
         folder = Path(context.system_properties["model_dir"])
         try:
             self.settings = caption_settings.read(context.model_yaml_config or {})
-            self.lanes = Lanes(self.settings.threads)
+            self.passes = ParallelPasses(self.settings.threads)
             _check_origin(folder)
             self.artifact = Artifact.load(folder)
             self._warm_up()
-        except Exception as error:  # TorchServe would try again for ever, without a word
+        except Exception as error:  # of any kind: TorchServe would only start the worker again
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise RuntimeError(f"this archive cannot be served: {reason[:500]}") from error
+            raise RuntimeError(f"{CANNOT_BE_SERVED}: {reason[:500]}") from error
         self.name = context.model_name
         self.version = str(context.manifest["model"]["modelVersion"])
         logger.info("captioner %s %s is ready, %s", self.name, self.version, self.settings)
 
     def handle(self, rows: Sequence[Mapping[str, Any]], context: Context) -> list[str]:
-        """Answer one batch: a reply for each row, in order."""
-        prepared = self.preprocess(rows, context)
-        results = self.inference(prepared, context)
-        return self.postprocess(prepared, results, context)
+        """Answer one batch.
+
+        Args:
+            rows: The fields of each request: name -> bytes, text or parsed JSON.
+            context: TorchServe's; has the headers of each request, and takes its status.
+
+        Returns:
+            For each row its reply as JSON text.
+        """
+        deadline = time.monotonic() + self.settings.deadline_seconds
+        results = self.preprocess(rows, context, deadline)
+        self.inference(results, context, deadline)
+        return self.postprocess(results, context)
 
     def preprocess(
-        self, rows: Sequence[Mapping[str, Any]], context: Context
-    ) -> list[Prepared | Failure | None]:
-        """Read each request and decode its pictures; None stands for a describe call."""
+        self, rows: Sequence[Mapping[str, Any]], context: Context, deadline: float
+    ) -> list[RequestResult]:
+        """Read each request and decode its pictures, several requests in parallel.
+
+        Returns:
+            For each row its request and images, or its failure.
+        """
         begin = time.monotonic()
-        self.deadline = begin + self.settings.deadline_seconds
-        headers = [context.get_all_request_header(index) for index in range(len(rows))]
-        with warnings.catch_warnings():  # restores what decoders on several lanes each restore
-            prepared = self.lanes.map(self._prepare, list(zip(rows, headers, strict=True)))
+
+        def prepare(index: int) -> RequestResult:
+            result = RequestResult()
+            with record_failure(result):
+                headers = context.get_all_request_header(index)
+                result.request = parse_request(
+                    rows[index], headers, self.artifact.defaults, self.settings.max_pictures
+                )
+                for options in result.request.options:
+                    self.artifact.check(options)
+                result.images = decode_images(
+                    result.request, self.artifact.preprocessing, self.settings, deadline
+                )
+            return result
+
+        # Decoders change the warning filters, each in its thread; this restores them at the end.
+        with warnings.catch_warnings():
+            results = self.passes.map(prepare, range(len(rows)))
         self._emit(context, "clipcap_decode_seconds", time.monotonic() - begin)
-        return prepared
+        return results
 
     def inference(
-        self, prepared: Sequence[Prepared | Failure | None], context: Context
-    ) -> list[list[list[GeneratedCaption]] | Failure]:
-        """Caption the sound requests together; the others pass through."""
-        spent = Spent()
-        sound = [item for item in prepared if isinstance(item, Prepared)]
-        captioned = caption_batch(
-            self.artifact,
-            sound,
-            self.settings.images_per_pass,
-            self.deadline,
-            spent,
-            self.lanes,
+        self, results: Sequence[RequestResult], context: Context, deadline: float
+    ) -> None:
+        """Caption the images of all requests together; fills in captions and failures."""
+        images = [image for result in results if not result.failure for image in result.images]
+        if not images:
+            return
+        timings = caption_images(
+            self.artifact, images, self.settings.images_per_pass, deadline, self.passes
         )
-        if spent.pictures:
-            self._emit(context, "clipcap_encode_seconds", spent.encode)
-            self._emit(context, "clipcap_generate_seconds", spent.generate)
-            self._emit(context, "clipcap_batch_images", spent.pictures)
-        return captioned
+        for result in results:
+            failed = (image.failure for image in result.images if image.failure)
+            result.failure = result.failure or next(failed, None)
+        self._emit(context, "clipcap_encode_seconds", timings.encode)
+        self._emit(context, "clipcap_generate_seconds", timings.generate)
+        self._emit(context, "clipcap_batch_images", len(images))
 
-    def postprocess(
-        self,
-        prepared: Sequence[Prepared | Failure | None],
-        results: Sequence[list[list[GeneratedCaption]] | Failure],
-        context: Context,
-    ) -> list[str]:
-        """Give each request its status and its reply as JSON text."""
-        remaining = iter(results)
-        replies = []
-        for index, item in enumerate(prepared):
-            result = next(remaining) if isinstance(item, Prepared) else item
-            status = result.status if isinstance(result, Failure) else 200
-            context.set_response_status(status, PHRASES[status], idx=index)
-            context.set_response_content_type(index, "application/json")
-            if not is_rest(context.get_all_request_header(index)):
-                # TorchServe's gRPC StreamPredictions reads this header without looking whether
-                # it is there, and kills the worker; over REST it would mean a chunked reply.
-                context.set_response_header(index, "ts_stream_next", "false")
-            if isinstance(result, Failure):
-                self._emit(context, "clipcap_errors_total", 1, result.code)
-                replies.append(result.body())
-            elif isinstance(item, Prepared) and result is not None:
-                self._emit(context, "clipcap_captions_total", len(result))
-                replies.append(reply_body(item.request, result, self.name, self.version))
-            else:
-                replies.append(to_json(self._description()))
-        return replies
+    def postprocess(self, results: Sequence[RequestResult], context: Context) -> list[str]:
+        """Give each request its status, and return its reply as JSON text."""
+        return [self._reply(result, index, context) for index, result in enumerate(results)]
 
-    def _prepare(
-        self, received: tuple[Mapping[str, Any], Mapping[str, Any]]
-    ) -> Prepared | Failure | None:
-        """Read one request; whatever it does to us, its neighbours do not notice."""
-        try:
-            return self._read(*received)
-        except Exception:  # what nobody foresaw would else fail the whole batch with 503
-            logger.exception("a request could not be read")
-            return Failure(
-                500, "internal", "this request met a fault of the server; the log has more"
-            )
-
-    def _read(
-        self, row: Mapping[str, Any], headers: Mapping[str, Any]
-    ) -> Prepared | Failure | None:
-        if is_describe(row, headers):
-            return None
-        try:
-            request = parse_request(
-                row, headers, self.artifact.defaults, self.settings.max_pictures
-            )
-            for options in request.options:
-                self.artifact.check(options)
-        except Refusal as refusal:
-            return Failure.of(refusal)
-        pixels, decoded = [], 0
-        side = self.artifact.preprocessing.size
-        limit = DECODED * self.settings.max_pixels
-        for place, picture in enumerate(request.pictures):
-            if time.monotonic() > self.deadline:
-                return too_late()
-            try:
-                image = load_image(picture, self.settings.max_pixels, side)
-            except ImageRefusal as refusal:
-                return Failure.of(refusal, place if len(request.pictures) > 1 else None)
-            decoded += image.width * image.height
-            if decoded > limit:
-                return Failure(
-                    413,
-                    "image_too_large",
-                    f"the first {place + 1} pictures of this request have {decoded} pixels; the "
-                    f"limit is {limit} for all of them; send fewer at a time, or smaller versions",
-                )
-            pixels.append(to_pixels(image, self.artifact.preprocessing))
-        return Prepared(request, torch.stack(pixels))
+    def _reply(self, result: RequestResult, index: int, context: Context) -> str:
+        """The reply to one request; sets its status, headers and metrics."""
+        reply, request = "", result.request
+        if result.failure is None and request is not None:
+            with record_failure(result):
+                if request.form is Form.DESCRIPTION:
+                    reply = to_json(self._description())
+                else:
+                    captions = [image.captions for image in result.images]
+                    reply = reply_body(request, captions, self.name, self.version)
+        if result.failure is None:
+            if result.images:
+                self._emit(context, "clipcap_captions_total", len(result.images))
+        else:
+            self._emit(context, "clipcap_errors_total", 1, result.failure.code)
+            reply = result.failure.body()
+        status = result.failure.status if result.failure else 200
+        context.set_response_status(status, PHRASES[status], idx=index)
+        context.set_response_content_type(index, "application/json")
+        if not is_rest(context.get_all_request_header(index)):
+            # TorchServe's gRPC StreamPredictions reads this header without checking that it is
+            # there, which would end the worker; over REST it would mean a chunked reply.
+            context.set_response_header(index, "ts_stream_next", "false")
+        return reply
 
     def _warm_up(self) -> None:
-        """Run the captioner as requests will, so that the first of them is not the slow one."""
+        """Caption a black image, so that the first request is not slower than the others."""
         side = self.artifact.preprocessing.size
         short = dataclasses.replace(self.artifact.defaults, max_tokens=3, min_tokens=0)
 
         def caption(pixels: torch.Tensor) -> None:
             self.artifact.caption(self.artifact.encode(pixels), short)
 
-        self.lanes.map(caption, [torch.zeros(1, 3, side, side)])
+        self.passes.map(caption, [torch.zeros(1, 3, side, side)])
 
     def _description(self) -> dict[str, Any]:
         """What `GET /models/clipcap?customized=true` adds to TorchServe's own description."""
@@ -193,7 +178,13 @@ class CaptionHandler:
             "max_pixels": self.settings.max_pixels,
             "max_pictures": self.settings.max_pictures,
             "options": {
-                name: {"default": default, "from": OPTIONS[name].low, "to": OPTIONS[name].high}
+                name: {
+                    "default": default,
+                    "from": OPTIONS[name].low,
+                    "to": OPTIONS[name].high,
+                    "type": OPTIONS[name].kind.__name__,
+                    "help": OPTIONS[name].help,
+                }
                 for name, default in self.artifact.defaults.to_dict().items()
             },
             "captioner": self.artifact.info,

@@ -1,72 +1,17 @@
-"""What goes back to the client: captions or one error, as the JSON of the form that was asked.
+"""The reply to a request that was captioned: JSON in the form that the request came in.
 
-The same bodies go out over REST and gRPC; gRPC carries no status per request, so the error object
-repeats it. Everything is serialised here, strictly, because one reply that TorchServe cannot
-serialise fails its whole batch.
+REST and gRPC send the same text. It is serialised here, strictly, because a value that TorchServe
+cannot serialise would fail the whole batch.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
 
-from handler.caption_request import CaptionRequest, Form, RequestRefusal
+from handler.caption_request import CaptionRequest, Form
 from model.artifact import GeneratedCaption
-from model.image.refusals import ImageRefusal
-from model.options import BadOption, UnknownOption
-from model.refusal import Refusal
-
-#: HTTP reason phrases. Only these constants are sent: a line break in a phrase kills the worker.
-PHRASES = {
-    200: "OK",
-    400: "Bad Request",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    422: "Unprocessable Content",
-    500: "Internal Server Error",
-    504: "Gateway Timeout",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """Why a request gets no caption.
-
-    Attributes:
-        status: HTTP status; a key of `PHRASES`.
-        code: A word for programs, such as `image_undecodable`.
-        message: A sentence for people: what was wrong, the value, the limit, what to do.
-    """
-
-    status: int
-    code: str
-    message: str
-
-    @classmethod
-    def of(cls, refusal: Refusal, place: int | None = None) -> Failure:
-        """The failure that a refusal stands for.
-
-        Args:
-            refusal: What a request, a picture or an option was refused with.
-            place: Which picture of its request it is about, where there are several.
-        """
-        message = str(refusal) if place is None else f"picture [{place}]: {refusal}"
-        match refusal:
-            case ImageRefusal() | RequestRefusal():
-                return cls(refusal.status, refusal.code, message)
-            case BadOption():
-                return cls(422, "bad_option", message)
-            case UnknownOption():
-                return cls(400, "unknown_option", message)
-            case _:
-                return cls(400, "bad_request", message)
-
-    def body(self) -> str:
-        """The error object as JSON text."""
-        return to_json({"error": dataclasses.asdict(self)})
-
 
 #: The captions of one picture, best first.
 PictureCaptions = Sequence[GeneratedCaption]
@@ -78,10 +23,13 @@ def reply_body(
     """The captions of a request's pictures as JSON text, in the form the request came in.
 
     Args:
-        request: What was asked.
+        request: What was asked, in any form but `DESCRIPTION`.
         pictures: For each picture of the request its captions.
         name: The model's name in this server.
         version: The version of the archive.
+
+    Raises:
+        ValueError: A number that JSON cannot express, such as NaN.
     """
     model = {"name": name, "version": version}
     if request.form is Form.PLAIN:
@@ -107,7 +55,12 @@ def reply_body(
 
 
 def to_json(value: object) -> str:
-    """JSON text; a number that JSON cannot hold is an error here, not in the client."""
+    """JSON text.
+
+    Raises:
+        ValueError: A number that JSON cannot express; Python would write `NaN`, which clients
+            cannot read.
+    """
     return json.dumps(value, allow_nan=False)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from model.options import GenerationOptions
 from model.refusal import Refusal
 
-#: Said wherever a request holds no picture.
+#: Part of every message to a client that sent no picture.
 HOW_TO_SEND = (
     "send it with curl -T photo.jpg or -F data=@photo.jpg, "
     'or as JSON {"image": "<base64>", "options": {...}}'
@@ -17,35 +17,44 @@ HOW_TO_SEND = (
 
 
 class RequestRefusal(Refusal):
-    """A request that does not say what to caption.
+    """A request that cannot be answered as it is.
 
     Attributes:
-        status: The HTTP status that says the same.
-        code: A word for programs, such as `bad_json`.
+        code: A key of `handler.failure.STATUSES`, such as `bad_json`.
     """
 
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
+    def __init__(self, code: str, message: str) -> None:
         """Build a refusal from a code and a message written for the user."""
         super().__init__(message)
-        self.status = status
         self.code = code
 
 
+def deadline_passed() -> RequestRefusal:
+    """The refusal of a request that was not captioned before the deadline of its batch."""
+    return RequestRefusal(
+        "deadline",
+        "the server had too much to do to caption this in time; ask for fewer beams or fewer "
+        "tokens, or try again later",
+    )
+
+
 class Form(enum.Enum):
-    """The form of a request, which its reply takes too."""
+    """The form of a request; its reply has the same form."""
 
     PLAIN = "plain"
     KSERVE_V1 = "v1"
     KSERVE_V2 = "v2"
+    DESCRIPTION = "description"
 
 
 @dataclasses.dataclass(frozen=True)
 class CaptionRequest:
-    """One request: pictures, each with the options it is to be captioned with.
+    """One request: pictures, and how to caption each of them.
 
     Attributes:
-        pictures: The bytes of each picture file, at least one; exactly one in the plain form.
-        options: For each picture how to caption it.
+        pictures: The bytes of each picture file: exactly one in the plain form, none in a request
+            for a description, at least one in the others.
+        options: The options of each picture.
         form: The form the request came in.
         id: The id a KServe v2 client gave.
     """

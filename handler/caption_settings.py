@@ -1,4 +1,7 @@
-"""The `handler` section of `model-config.yaml`: limits of one worker."""
+"""The `handler` section of `model-config.yaml`: limits of one worker.
+
+The values stand in that file alone, each with its meaning; here they are checked.
+"""
 
 from __future__ import annotations
 
@@ -7,66 +10,97 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from model.image.decode import MAX_PIXELS
 from model.refusal import Refusal
 
-#: Where a container's share of the processor stands (Linux, cgroup 2).
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
+#: Seconds until TorchServe ends a worker that does not answer, where the file does not say.
+DEFAULT_RESPONSE_TIMEOUT = 120
+#: Where Linux keeps the processor quota of a container.
+CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Limits of one worker.
+    """Limits of one worker, all above 0.
 
     Attributes:
-        max_pixels: Width x height of a picture.
-        max_pictures: Pictures in one KServe request.
-        images_per_pass: Pictures that go through the model together; bounds its memory.
-        deadline_seconds: A batch stops captioning after this time and answers 504.
+        max_pixels: Most pixels (width x height) of a picture.
+        max_pictures: Most pictures in one KServe request.
+        images_per_pass: Most images in one pass through the model; up to `threads` passes run at
+            a time.
+        deadline_seconds: Seconds after which a batch begins no more passes, and answers the
+            requests that are left with 504.
         threads: Threads of torch in this worker.
     """
 
-    max_pixels: int = MAX_PIXELS
-    max_pictures: int = 16
-    images_per_pass: int = 8
-    deadline_seconds: float = 60.0
-    threads: int = 1
+    max_pixels: int
+    max_pictures: int
+    images_per_pass: int
+    deadline_seconds: float
+    threads: int
 
 
 def read(config: Mapping[str, Any]) -> Settings:
-    """Settings from the parsed `model-config.yaml`, TorchServe's own keys included.
+    """Check the parsed `model-config.yaml`.
 
-    Without `threads` the cores that it may use are shared out among `minWorkers`.
+    Args:
+        config: The whole file, with TorchServe's own keys. Without `handler.threads` each of the
+            `minWorkers` gets an equal part of the cores.
 
     Raises:
-        Refusal: An unknown key, or a value that is not a positive number.
+        Refusal: A key of the section is unknown or missing, a value is not a positive number, or
+            the deadline is not before TorchServe's own.
     """
     section = dict(config.get("handler") or {})
-    known = {field.name: field.type for field in dataclasses.fields(Settings)}
-    for name, value in section.items():
-        if name not in known:
-            raise Refusal(
-                f"model-config.yaml: handler.{name} does not exist; known: {', '.join(known)}"
-            )
-        whole = known[name] == "int"
-        fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if not fits or value <= 0:
-            kind = "whole number" if whole else "number"
-            raise Refusal(
-                f"model-config.yaml: handler.{name} is {value!r}; it must be a {kind} above 0"
-            )
     workers = max(1, int(config.get("minWorkers") or 1))
     section.setdefault("threads", max(1, cores() // workers))
-    return Settings(**section)
+    types = get_type_hints(Settings)
+    for name in section:
+        if name not in types:
+            raise _refusal(f"handler.{name} does not exist; known: {', '.join(types)}")
+    for name, kind in types.items():
+        if name not in section:
+            raise _refusal(f"handler.{name} is missing; handler/model-config.yaml has them all")
+        value = section[name]
+        whole = kind is int
+        if type(value) not in ((int,) if whole else (int, float)) or not 0 < value < math.inf:
+            noun = "whole number" if whole else "number"
+            raise _refusal(f"handler.{name} is {value!r}; it must be a {noun} above 0")
+    settings = Settings(**section)
+    timeout = config.get("responseTimeout") or DEFAULT_RESPONSE_TIMEOUT
+    if not settings.deadline_seconds < timeout:
+        raise _refusal(
+            f"handler.deadline_seconds is {settings.deadline_seconds:g}; it must be below "
+            f"responseTimeout ({timeout}), after which TorchServe ends the worker"
+        )
+    return settings
 
 
-def cores(quota: Path = QUOTA) -> int:
-    """Cores that this process may use: of the machine, and of its container's share of them."""
-    found = len(os.sched_getaffinity(0))
-    if quota.is_file():
-        share, period = quota.read_text().split()  # microseconds of every so many
-        if share != "max":
-            found = min(found, math.ceil(int(share) / int(period)))
+def cores(cgroup: Path = CGROUP) -> int:
+    """Processor cores that this process may use.
+
+    The smaller of its processor affinity and its container's quota (cgroup 2, or 1), which is
+    rounded up. `loky.cpu_count` reads the same, but would be one more package for every worker to
+    install, for these few lines.
+
+    Args:
+        cgroup: Folder of the container's limits; on systems without one there is no quota.
+    """
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        found = len(os.sched_getaffinity(0))
+    else:
+        found = os.cpu_count() or 1
+    quota = period = ""  # microseconds of processor time in each period
+    if (cgroup / "cpu.max").is_file():
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    elif (cgroup / "cpu" / "cpu.cfs_quota_us").is_file():
+        quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text().strip()
+        period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text().strip()
+    if quota not in ("", "max", "-1"):
+        found = min(found, math.ceil(int(quota) / int(period)))
     return found
+
+
+def _refusal(text: str) -> Refusal:
+    return Refusal(f"model-config.yaml: {text}")

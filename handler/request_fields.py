@@ -1,8 +1,9 @@
-"""Reads one request as TorchServe hands it over: the bytes of a body, or the fields of a form.
+"""Reads one request from the fields that TorchServe gives: a body, a form or a gRPC message.
 
-TorchServe gives the handler one mapping per request: `body` for raw bytes or JSON, the fields of
-a form, the keys of a gRPC message; parameters of a query join them on the routes that pass them
-on. The picture may be the bytes of a file, or stand in a JSON document (`request_document.py`).
+TorchServe gives the handler one mapping for each request. It has the key `body` for raw bytes or
+JSON, the fields of a form, or the keys of a gRPC message. On the routes that pass a query on, it
+also has the query's parameters. The picture is the bytes of a file, or base64 in a JSON document
+(`request_document.py`).
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from handler.caption_request import HOW_TO_SEND, CaptionRequest, RequestRefusal
+from handler.caption_request import HOW_TO_SEND, CaptionRequest, Form, RequestRefusal
 from handler.request_document import parse_document
 from model.options import GenerationOptions
 
 #: Fields that may hold the picture (or a JSON document that holds it).
 PICTURE_FIELDS = ("body", "data", "image", "file")
-#: Fields that TorchServe's own routes add and that are no options.
+#: Fields that TorchServe's own routes add; they are not options.
 ROUTE_FIELDS = ("model_name",)
 
 _FORM = "application/x-www-form-urlencoded"
@@ -33,7 +34,8 @@ def parse_request(
 
     Args:
         fields: The request as TorchServe gives it: name -> bytes, text or parsed JSON.
-        headers: HTTP headers, and for each field its content type; case as the client sent it.
+        headers: HTTP headers, their names as the client wrote them, and for each field its
+            content type.
         defaults: Options where the request gives none.
         max_pictures: Pictures that one KServe request may hold.
 
@@ -42,6 +44,8 @@ def parse_request(
         UnknownOption: It gives an option that does not exist.
         BadOption: It gives an option a value it cannot take.
     """
+    if not fields and _is(headers, "describe", "true"):
+        return CaptionRequest([], [], Form.DESCRIPTION)
     given = {name: value for name, value in fields.items() if name not in ROUTE_FIELDS}
     if _is(headers, "explain", "true"):
         raise RequestRefusal(
@@ -52,21 +56,16 @@ def parse_request(
         raise _no_picture(headers)
     if len(holders) > 1:
         raise RequestRefusal(
-            "too_many_images",
+            "bad_request",
             f"the request holds {len(holders)} pictures, in the fields {' and '.join(holders)}; "
             "send one",
         )
-    held = given.pop(holders[0])
-    options = defaults.updated({name: _text(value) for name, value in given.items()})
-    document = _document(held, _content_type(headers, holders[0]))
+    value = given.pop(holders[0])
+    options = defaults.updated({name: _text(text) for name, text in given.items()})
+    document = _document(value, _content_type(headers, holders[0]))
     if document is None:
-        return CaptionRequest([_as_bytes(held)], [options])
+        return CaptionRequest([_as_bytes(value)], [options])
     return parse_document(document, options, max_pictures)
-
-
-def is_describe(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> bool:
-    """Whether this is TorchServe's own question for a description of the model."""
-    return not fields and _is(headers, "describe", "true")
 
 
 def is_rest(headers: Mapping[str, Any]) -> bool:
@@ -94,10 +93,11 @@ def _no_picture(headers: Mapping[str, Any]) -> RequestRefusal:
         if name.lower() == "content-type" and isinstance(value, str)
     ]
     if any(kind.lower().startswith(_FORM) for kind in kinds):
-        # What `curl --data-binary @photo.jpg` does by itself; the bytes are lost on the way.
+        # `curl --data-binary @photo.jpg` declares a form unless told otherwise, and TorchServe then
+        # drops the bytes.
         return RequestRefusal(
             "no_image",
-            f"the request calls itself a form ({_FORM}) without a picture in it; with curl "
+            f"the request is declared as a form ({_FORM}) but has no picture in it; with curl "
             "--data-binary add -H 'Content-Type: application/octet-stream', or use -T photo.jpg",
         )
     return RequestRefusal(
@@ -106,9 +106,9 @@ def _no_picture(headers: Mapping[str, Any]) -> RequestRefusal:
     )
 
 
-def _as_bytes(held: Any) -> bytes | bytearray:
-    # TorchServe decodes text/* bodies; what was sent as text goes back to the bytes it was.
-    return held if isinstance(held, bytes | bytearray) else str(held).encode()
+def _as_bytes(value: Any) -> bytes | bytearray:
+    # TorchServe decodes text/* bodies to text; this restores the bytes.
+    return value if isinstance(value, bytes | bytearray) else str(value).encode()
 
 
 def _text(value: Any) -> Any:
@@ -117,12 +117,12 @@ def _text(value: Any) -> Any:
     return value
 
 
-def _document(held: Any, content_type: str) -> Any:
+def _document(value: Any, content_type: str) -> Any:
     """The JSON document in a field, or None if the field holds the bytes of a file."""
     declared = content_type.startswith("application/json")
-    if not isinstance(held, str | bytes | bytearray) or (declared and isinstance(held, str)):
-        return held if held is not None else {}  # TorchServe has parsed it
-    data = _as_bytes(held)
+    if not isinstance(value, str | bytes | bytearray) or (declared and isinstance(value, str)):
+        return value if value is not None else {}  # TorchServe has parsed the document
+    data = _as_bytes(value)
     looks_like_json = data[:64].lstrip().startswith((b"{", b"["))
     if not looks_like_json and not (declared and _is_text(data)):
         return None
@@ -135,7 +135,7 @@ def _document(held: Any, content_type: str) -> Any:
 
 
 def _is_text(data: bytes | bytearray) -> bool:
-    """Whether these bytes could be JSON at all; the bytes of a picture are no UTF-8."""
+    """Whether these bytes are UTF-8, as JSON is and the bytes of a picture are not."""
     try:
         return bool(data.decode())
     except UnicodeDecodeError:

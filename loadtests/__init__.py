@@ -1,1 +1,1 @@
-"""A minute of mixed traffic against a real server: `make loadtest`."""
+"""Load test: a minute of mixed requests against a real server (`make loadtest`)."""

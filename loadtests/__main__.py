@@ -1,8 +1,9 @@
-"""Runs the load test against a server of its own and judges it by `thresholds.yaml`.
+"""Starts a server, runs the load test against it, and compares the figures with `thresholds.yaml`.
 
     python -m loadtests [--archive FILE] [--seconds N] [--users N] [--out DIR]
 
-Writes `report.html` (Locust's own) and `summary.json`; the exit status is 1 if a limit is crossed.
+Writes `report.html` (Locust's own) and `summary.json`; the exit status is 1 if a figure is beyond
+its limit.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import yaml
 from deploy.torchserve import ROOT, ServeError, TorchServe, derived_config, on_free_ports
 
 HERE = Path(__file__).parent
-#: Figures that may not be above their limit.
+#: Figures with an upper limit.
 CEILINGS = (
     "wrong_replies",
     "ties_percent",
@@ -34,16 +35,16 @@ CEILINGS = (
 
 
 def run(archive: Path, limits: dict[str, Any], pictures: Path, out: Path) -> dict[str, Any]:
-    """Start a server, load it, stop it.
+    """Start a server, send it the load, and stop it.
 
     Args:
         archive: The `.mar` file to serve.
-        limits: What `thresholds.yaml` says.
+        limits: The values of `thresholds.yaml`.
         pictures: Folder of pictures to send.
         out: Where `report.html`, Locust's log and the server's folder go.
 
     Returns:
-        Figures of the run, under the names that `judge` knows.
+        The figures of the run, under the names that `judge` compares.
 
     Raises:
         ServeError: The server does not start, or Locust does not run.
@@ -59,21 +60,24 @@ def run(archive: Path, limits: dict[str, Any], pictures: Path, out: Path) -> dic
         begun, ended = out / "begun", threading.Event()
         begun.unlink(missing_ok=True)
 
-        def look() -> None:
-            """Once a quarter of the load has come: first full batches take what stays."""
+        def measure_settled() -> None:
+            """Measure memory after a quarter of the load.
+
+            The first full batches allocate memory that the worker keeps; that is no growth.
+            """
             while not begun.exists():
                 if ended.wait(0.1):
                     return
             if not ended.wait(limits["seconds"] / 4):
                 settled.update(_resident(server))
 
-        looking = threading.Thread(target=look)
-        looking.start()
+        measuring = threading.Thread(target=measure_settled)
+        measuring.start()
         try:
             statistics = _locust(server.rest, limits, pictures, out, begun)
         finally:
             ended.set()
-            looking.join()
+            measuring.join()
             begun.unlink(missing_ok=True)
         after = _resident(server)
         same = before == list(after) and settled.keys() == after.keys()
@@ -89,7 +93,7 @@ def _resident(server: TorchServe) -> dict[int, int]:
 
 
 def judge(figures: dict[str, Any], limits: dict[str, Any]) -> list[str]:
-    """What the run got wrong, one line each; empty if it passed."""
+    """A line for each figure that is beyond its limit; empty if the run passed."""
     problems = [
         f"{figures[name]:g} {name.replace('_', ' ')}; the limit is {limits[f'max_{name}']:g}"
         for name in CEILINGS
@@ -108,9 +112,9 @@ def judge(figures: dict[str, Any], limits: dict[str, Any]) -> list[str]:
 def _locust(
     host: str, limits: dict[str, Any], pictures: Path, out: Path, begun: Path
 ) -> dict[str, Any]:
-    """Run Locust in a process of its own (it patches the whole interpreter).
+    """Run Locust in a process of its own, because it patches the whole interpreter.
 
-    It makes the file `begun` when users begin to come.
+    It creates the file `begun` when it starts its users.
     """
     figures = out / "locust.json"
     figures.unlink(missing_ok=True)
@@ -139,7 +143,7 @@ def _locust(
 
 
 def main() -> int:
-    """Run, judge, write the summary.
+    """Run the load test and write the summary.
 
     Returns:
         The exit status.
@@ -148,8 +152,8 @@ def main() -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--archive", type=Path, default=ROOT / "model_store" / "clipcap.mar")
     parser.add_argument("--pictures", type=Path, default=ROOT / "data" / "scenes" / "images")
-    parser.add_argument("--seconds", type=int, help="instead of thresholds.yaml's")
-    parser.add_argument("--users", type=int, help="instead of thresholds.yaml's")
+    parser.add_argument("--seconds", type=int, help="instead of the value in thresholds.yaml")
+    parser.add_argument("--users", type=int, help="instead of the value in thresholds.yaml")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "loadtest")
     given = parser.parse_args()
     if any(value is not None and value < 1 for value in (given.seconds, given.users)):

@@ -1,9 +1,9 @@
-"""Users who send pictures, and sometimes nonsense, and read the answers closely.
+"""Locust users that send pictures, and sometimes bad requests, and check every reply.
 
     python -m locust -f loadtests/locustfile.py --host http://127.0.0.1:8080
 
-Every picture is first captioned alone. Under load the answer must be the same: were two replies
-of a batch ever swapped, this would see it, where a status of 200 would not.
+Every picture is first captioned alone. Under load its reply must be the same. That finds replies
+that were given to the wrong request of a batch, which a status of 200 does not show.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ PATH = "/predictions/clipcap"
 PICTURES = Path(os.environ.get("LOADTEST_PICTURES", "data/scenes/images"))
 CHOICE = random.Random(int(os.environ.get("LOADTEST_SEED", "7")))
 logging.getLogger("httpx").setLevel(logging.WARNING)
-#: Nats a token by which the score of one caption differs between batches of different sizes: in
-#: bf16 by 1e-3, as processors with AMX sum large batches in another order than small ones.
-SAME = 2e-3
-#: And by which two captions may differ that change places for it: what an export may change of a
-#: caption (`LIKELIHOOD_TOLERANCE` of `training.export`).
-TIED = 0.02
+#: Largest difference of a caption's score between batches of different sizes, in nats per token. In
+#: bf16 it is 1e-3, because processors with AMX add up large batches in another order.
+SCORE_TOLERANCE = 2e-3
+#: Largest difference of score between two captions that are given in place of each other because of
+#: that, in nats per token: the same as an export may change (`LIKELIHOOD_TOLERANCE` of
+#: `training.export`).
+TIE_TOLERANCE = 0.02
 
-#: name -> body, status and code of the refusal
+#: Bad requests: name -> body, and status and code of the expected refusal.
 BAD: dict[str, tuple[bytes, int, str]] = {
     "empty": (b"", 400, "empty"),
     "text": (b"no picture at all", 400, "image_undecodable"),
@@ -46,9 +47,9 @@ alone: dict[tuple[str, str], dict[str, Any]] = {}
 ties: list[str] = []
 
 
-@events.init.add_listener  # before the clock of the run starts
+@events.init.add_listener  # before the measured run starts
 def caption_each_alone(environment: Any, **_: Any) -> None:
-    """Read some pictures and remember what each is called when nobody else asks."""
+    """Read some pictures, and record the reply to each when it is the only request."""
     found = sorted(file for file in PICTURES.glob("*") if file.suffix in (".jpg", ".png"))
     if not found:
         raise SystemExit(f"error: {PICTURES} holds no .jpg and no .png; make them: make train")
@@ -65,15 +66,15 @@ def caption_each_alone(environment: Any, **_: Any) -> None:
 
 
 @events.test_start.add_listener
-def say_that_it_begins(**_: Any) -> None:
-    """For the runner, which looks at the server's memory meanwhile."""
+def create_begun_file(**_: Any) -> None:
+    """Tell `loadtests.__main__` that the run starts: it measures the server's memory meanwhile."""
     if file := os.environ.get("LOADTEST_BEGUN"):
         Path(file).touch()
 
 
 @events.quitting.add_listener
 def write_figures(environment: Any, **_: Any) -> None:
-    """Leave the figures of the run where the runner looks for them."""
+    """Write the figures of the run to the file that `loadtests.__main__` reads."""
     total, errors = environment.stats.total, environment.stats.errors.values()
     figures = {
         "requests": total.num_requests,
@@ -92,13 +93,13 @@ def write_figures(environment: Any, **_: Any) -> None:
 
 
 class Visitor(HttpUser):
-    """Asks, reads the answer, asks again."""
+    """Sends a request, checks the reply, and sends the next one."""
 
     wait_time = constant(0)
 
     @task(6)
     def bytes_of_a_picture(self) -> None:
-        """The bytes as the body, as `curl -T` sends them."""
+        """The bytes of a picture as the body, as `curl -T` sends them."""
         name = CHOICE.choice(list(pictures))
         self._caption("bytes", name, {}, data=pictures[name])
 
@@ -116,11 +117,11 @@ class Visitor(HttpUser):
         self._caption("json", name, options, json={"image": text, "options": options})
 
     @task(2)
-    def nonsense(self) -> None:
-        """Something that must be refused, with the right code."""
+    def bad_request(self) -> None:
+        """A request that must be refused, with the right code."""
         name = CHOICE.choice(list(BAD))
         body, status, code = BAD[name]
-        with self.client.post(PATH, data=body, name="nonsense", catch_response=True) as reply:
+        with self.client.post(PATH, data=body, name="bad request", catch_response=True) as reply:
             error = self._json(reply).get("error", {})
             seen = (reply.status_code, error.get("status"), error.get("code"))
             if seen == (status, status, code):
@@ -150,7 +151,7 @@ class Visitor(HttpUser):
 
 
 def difference(seen: dict[str, Any], expected: dict[str, Any]) -> str | None:
-    """What is wrong with a reply, compared with the one to the same picture alone."""
+    """What differs between a reply and the one to the same picture alone; None if nothing does."""
     if set(seen) != set(expected):
         return f"fields {sorted(seen)}"
     if len(seen["captions"]) != len(expected["captions"]):
@@ -159,8 +160,8 @@ def difference(seen: dict[str, Any], expected: dict[str, Any]) -> str | None:
         other = ours["caption"] != theirs["caption"]
         if other:
             ties.append(ours["caption"])
-        # Beyond that it is another picture's.
-        limit = (TIED if other else SAME) * theirs["tokens"]
+        # A larger difference means that it is another picture's reply.
+        limit = (TIE_TOLERANCE if other else SCORE_TOLERANCE) * theirs["tokens"]
         if abs(ours["log_prob"] - theirs["log_prob"]) > limit:
             return f"{ours['caption']!r} ({ours['log_prob']}), not {theirs['caption']!r}"
         if not ours["caption"]:

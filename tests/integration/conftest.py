@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,27 @@ from deploy.torchserve import TorchServe, derived_config, on_free_ports
 
 
 @pytest.fixture(scope="session")
-def server(tiny_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServe]:
+def serve(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[Path], TorchServe]]:
+    """Starts a server of an archive; all of them are stopped after the test run."""
+    with contextlib.ExitStack() as started:
+
+        def start(archive: Path) -> TorchServe:
+            folder = tmp_path_factory.mktemp("torchserve")
+            config = derived_config(folder / "config.properties", on_free_ports())
+            torchserve = TorchServe(folder, archive, config)
+            torchserve.start()
+            started.callback(torchserve.stop)
+            return torchserve
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def server(tiny_archive: Path, serve: Callable[[Path], TorchServe]) -> TorchServe:
     """The server, with its workers ready."""
-    folder = tmp_path_factory.mktemp("torchserve")
-    config = derived_config(folder / "config.properties", on_free_ports())
-    torchserve = TorchServe(folder, tiny_archive, config)
-    torchserve.start()
-    yield torchserve
-    torchserve.stop()
+    return serve(tiny_archive)
 
 
 @pytest.fixture(autouse=True)

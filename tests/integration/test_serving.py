@@ -146,6 +146,7 @@ def test_the_model_describes_itself(server: TorchServe):
     described = server.describe(customized=True)["customizedMetadata"]
     assert described["model"] == {"name": "clipcap", "version": "1.0"}
     assert described["options"]["num_beams"]["to"] == 8
+    assert all(option["help"] for option in described["options"].values())
     assert described["max_pixels"] == 50_000_000
     assert "JPEG" in described["formats"]
 
@@ -292,3 +293,19 @@ def test_the_command_line_client(server: TorchServe, photo: Path, expected: dict
         assert [line["file"] for line in lines] == [str(photo)] * 2
         assert [line["caption"] for line in lines] == [expected["caption"]] * 2
         assert lines[0].keys() == {"file", *expected}
+
+
+def test_the_command_line_client_prints_the_options(server: TorchServe):
+    done = subprocess.run(
+        [sys.executable, "-m", "client", "--options", "--management", server.management],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "140"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    printed = [
+        line.split()[0] for line in done.stdout.splitlines() if line.strip().startswith("--")
+    ]
+    described = server.describe(customized=True)["customizedMetadata"]["options"]
+    assert printed == [f"--{name.replace('_', '-')}" for name in described]

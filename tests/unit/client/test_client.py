@@ -1,8 +1,11 @@
-"""The clients against servers that say what TorchServe was seen to say; the network is faked."""
+"""The clients against servers that answer as TorchServe was observed to answer."""
 
 from __future__ import annotations
 
 import json
+import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent import futures
@@ -16,6 +19,7 @@ import pytest
 import client.caption_client
 from client import Caption, CaptionClient, CaptionError, ServerTimeout, ServerUnreachable, stubs
 from client.__main__ import main
+from tests import ROOT
 
 GOOD = {
     "caption": "a boat",
@@ -27,6 +31,11 @@ GOOD = {
     "model": {"name": "clipcap", "version": "1.0"},
 }
 BAD = {"error": {"status": 422, "code": "bad_option", "message": "num_beams is 99"}}
+OPTIONS = {
+    "num_beams": {"type": "int", "from": 1, "to": 8, "default": 5, "help": "width of the search"},
+    "length_penalty": {"type": "float", "from": -5.0, "to": 5.0, "default": 1.0, "help": "longer"},
+    "of_the_future": {"from": 0},
+}
 BUSY = {
     "code": 503,
     "type": "ServiceUnavailableException",
@@ -42,6 +51,7 @@ class Script:
         self.replies: list[Any] = []
         self.requests: list[Any] = []
         self.address = ""
+        self.server: Any = None
 
     def next(self) -> Any:
         return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
@@ -64,12 +74,22 @@ def rest() -> Iterator[Script]:
             self.end_headers()
             self.wfile.write(data)
 
+        def do_GET(self) -> None:
+            script.requests.append((self.path, b""))
+            status, reply = script.next()
+            data = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
         def log_message(self, *_: Any) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     script.address = f"http://127.0.0.1:{server.server_port}"
+    script.server = server
     yield script
     server.shutdown()
     server.server_close()
@@ -126,6 +146,40 @@ def test_grpc_gives_the_same(rpc: Script):
     assert rpc.requests[0].model_name == "clipcap"
 
 
+def test_fields_that_a_newer_server_adds_are_ignored(rest: Script):
+    newer = [{**each, "language": "en"} for each in GOOD["captions"]]
+    rest.replies = [(200, {**GOOD, "captions": newer, "seconds": 0.1})]
+    with CaptionClient(rest.address) as captioner:
+        assert captioner.caption(b"JPEG").to_dict() == GOOD
+
+
+def test_https_trusts_the_authorities_of_the_environment_and_uses_no_proxy(
+    rest: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rest.replies = [(200, GOOD)]
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
+            *("-keyout", key, "-out", certificate, "-subj", "/CN=test"),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    rest.server.socket = context.wrap_socket(rest.server.socket, server_side=True)
+    address = rest.address.replace("http:", "https:")
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with CaptionClient(address) as captioner, pytest.raises(ServerUnreachable, match="certificate"):
+        captioner.caption(b"JPEG")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with CaptionClient(address) as captioner:
+        assert captioner.caption(b"JPEG").caption == "a boat"
+
+
 def test_a_path_is_read(rest: Script, tmp_path: Path):
     rest.replies = [(200, GOOD)]
     (tmp_path / "a.jpg").write_bytes(b"contents")
@@ -152,6 +206,11 @@ def test_a_path_is_read(rest: Script, tmp_path: Path):
         (200, [1], 200, "bad_reply"),
         (200, {"captions": []}, 200, "bad_reply"),
         (200, {"captions": [{"caption": "a"}]}, 200, "bad_reply"),
+        (200, {"captions": ["a boat"], "model": GOOD["model"]}, 200, "bad_reply"),
+        (200, {**GOOD, "captions": [{**GOOD["captions"][0], "log_prob": "?"}]}, 200, "bad_reply"),
+        (200, {**GOOD, "model": "clipcap"}, 200, "bad_reply"),
+        (429, {"error": {"status": "many", "code": "slow_down"}}, 429, "slow_down"),
+        (200, {"error": {"status": None, "code": "odd"}}, 500, "odd"),
     ],
 )
 def test_rest_errors_are_typed(rest: Script, status: int, body: Any, expected: int, code: str):
@@ -169,6 +228,9 @@ def test_rest_errors_are_typed(rest: Script, status: int, body: Any, expected: i
         ((grpc.StatusCode.INTERNAL, "Model not found: clipcap"), 404, "model_not_found"),
         ((grpc.StatusCode.INTERNAL, "boom\nmore"), 500, "server_error"),
         ((grpc.StatusCode.CANCELLED, "RST_STREAM"), 413, "request_too_large"),
+        ((grpc.StatusCode.RESOURCE_EXHAUSTED, "too large"), 413, "request_too_large"),
+        ((grpc.StatusCode.CANCELLED, "Channel closed!"), 0, "cancelled"),
+        ({"error": {"status": "many", "code": "odd"}}, 500, "odd"),
         ((grpc.StatusCode.PERMISSION_DENIED, "token"), 403, "forbidden"),
         ((grpc.StatusCode.UNAVAILABLE, "gone"), 0, "unreachable"),
         ((grpc.StatusCode.DEADLINE_EXCEEDED, "late"), 0, "timeout"),
@@ -289,12 +351,107 @@ def test_the_command_refuses_a_wrong_address_in_one_line(capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--grpc", "--address", "http://x"], ["--option", "x"], ["--jobs", "0"]]
+    ("arguments", "said"),
+    [
+        (["--grpc", "--address", "http://x", "a.jpg"], "--grpc needs an address grpc://HOST:PORT"),
+        (["--option", "x", "a.jpg"], "--option takes NAME=VALUE, not 'x'"),
+        (["--jobs", "0", "a.jpg"], "'0' is not a whole number from 1 to 64"),
+        (["--jobs", "abc", "a.jpg"], "'abc' is not a whole number from 1 to 64"),
+        (["--timeout", "nan", "a.jpg"], "'nan' is not a number of seconds above 0"),
+        (["--timeout", "soon", "a.jpg"], "'soon' is not a number of seconds above 0"),
+        (["a.jpg", "--num-beams"], "--num-beams needs a value"),
+        (["a.jpg", "--num-beams", "--json"], "--num-beams needs a value"),
+        ([], "no FILE is given"),
+    ],
 )
-def test_the_command_refuses_flags_that_do_not_fit(arguments: list[str]):
+def test_the_command_refuses_flags_that_do_not_fit(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+):
     with pytest.raises(SystemExit) as caught:
-        main([*arguments, "a.jpg"])
+        main(arguments)
     assert caught.value.code == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "_jobs" not in shown
+
+
+def test_a_flag_without_a_value_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["a.jpg", "--num-beams"])
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_any_other_flag_is_an_option_of_the_server(rpc: Script, files: list[str]):
+    rpc.replies = [GOOD]
+    flags = ["--of-the-future", "x", "--num-beams=3", "--length-penalty", "-1.5"]
+    assert main(["--grpc", "--address", rpc.address, *flags, files[0], "--jobs", "1"]) == 0
+    options = dict(rpc.requests[0].input)
+    assert options.pop("data") == b"a.jpg"
+    assert options == {"of_the_future": b"x", "num_beams": b"3", "length_penalty": b"-1.5"}
+
+
+def test_after_two_dashes_only_files_follow(
+    rest: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rest.replies = [(200, GOOD)]
+    (tmp_path / "--odd.jpg").write_bytes(b"odd")
+    monkeypatch.chdir(tmp_path)
+    assert main(["--address", rest.address, "--", "--odd.jpg"]) == 0
+
+
+def test_an_answer_of_nonsense_does_not_end_the_command(
+    rest: Script, files: list[str], capsys: pytest.CaptureFixture[str]
+):
+    rest.replies = [(400, {"error": {"status": "four hundred", "code": "x", "message": "y"}})]
+    rest.replies += [(200, GOOD)]
+    assert main(["--address", rest.address, "--jobs", "1", *files]) == 1
+    out, err = capsys.readouterr()
+    assert err == f"{files[0]}: y (x)\n"
+    assert [line.split(": ")[0] for line in out.splitlines()] == [
+        f for f in files[1:] for _ in "12"
+    ]
+
+
+def test_the_command_prints_the_options_of_the_server(
+    rest: Script, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "120")
+    rest.replies = [(200, [{"modelName": "clipcap", "customizedMetadata": {"options": OPTIONS}}])]
+    assert main(["--options", "--management", rest.address]) == 0
+    assert rest.requests == [("/models/clipcap?customized=true", b"")]
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if "--" in line] == [
+        "--num-beams whole number 1 8 5 width of the search",
+        "--length-penalty number -5 5 1 longer",
+        "--of-the-future 0",
+    ]
+    assert main(["--options", "--json", "--management", rest.address]) == 0
+    assert json.loads(capsys.readouterr().out) == OPTIONS
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (404, NO_MODEL, "Model not found: clipcap (404 model_not_found)"),
+        (200, [{"modelName": "other"}], "not the reply of a captioner"),
+        (200, [], "not the reply of a captioner"),
+        (200, b"<html>", "not the reply of a captioner"),
+    ],
+)
+def test_a_server_without_options_is_reported_in_one_line(
+    rest: Script, capsys: pytest.CaptureFixture[str], status: int, body: Any, said: str
+):
+    rest.replies = [(status, body)]
+    assert main(["--options", "--management", rest.address]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert said in shown
+    assert len(shown.splitlines()) == 1
+
+
+def test_options_of_no_server_are_refused_in_one_line(capsys: pytest.CaptureFixture[str]):
+    assert main(["--options", "--management", "http://127.0.0.1:9"]) == 1
+    assert "no captioner answers at http://127.0.0.1:9" in capsys.readouterr().err
 
 
 def test_stubs_are_generated_from_the_installed_server(
@@ -303,5 +460,70 @@ def test_stubs_are_generated_from_the_installed_server(
     monkeypatch.setattr(stubs, "FOLDER", tmp_path / "client" / "generated")
     (tmp_path / "client").mkdir()
     folder = stubs.generate()
+    assert stubs.unusable_reason() is None
     assert "service" in (folder / "inference_pb2_grpc.py").read_text()
     assert "from client.generated import" in (folder / "inference_pb2_grpc.py").read_text()
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of the versions that the stubs were made with, in a folder of its own."""
+    folder = tmp_path / "client" / "generated"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(stubs, "FOLDER", folder)
+    file = folder / "versions.json"
+    file.write_text((ROOT / "client" / "generated" / "versions.json").read_text())
+    return file
+
+
+def test_stubs_of_another_version_are_refused_in_one_line(
+    recorded: Path, files: list[str], capsys: pytest.CaptureFixture[str]
+):
+    versions = json.loads(recorded.read_text())
+    assert set(versions) == {"torchserve", "grpcio", "grpcio-tools", "protobuf"}
+    installed = versions["protobuf"]
+    recorded.write_text(json.dumps({**versions, "protobuf": "4.0.0"}))
+    assert main(["--grpc", files[0]]) == 1
+    assert capsys.readouterr().err == (
+        f"error: the gRPC stubs were made with protobuf 4.0.0, but {installed} is installed; "
+        "make them: python -m client.stubs\n"
+    )
+
+
+@pytest.mark.parametrize("content", [None, "", "{"])
+def test_missing_stubs_are_reported_in_one_line(
+    recorded: Path, files: list[str], capsys: pytest.CaptureFixture[str], content: str | None
+):
+    recorded.unlink()
+    if content is not None:
+        recorded.write_text(content)
+    assert main(["--grpc", files[0]]) == 1
+    assert capsys.readouterr().err == (
+        "error: the gRPC stubs are missing; make them: python -m client.stubs\n"
+    )
+
+
+def test_stubs_are_made_again_only_when_a_version_changes(
+    recorded: Path, capsys: pytest.CaptureFixture[str]
+):
+    versions = recorded.read_text()
+    assert stubs.main() == 0
+    assert capsys.readouterr().out == ""
+    assert not (recorded.parent / "inference_pb2.py").exists()
+    recorded.write_text(versions.replace("protobuf", "protobug"))
+    assert stubs.main() == 0
+    assert "made with protobuf None" in capsys.readouterr().out
+    assert (recorded.parent / "inference_pb2.py").exists()
+    assert recorded.read_text() == versions
+
+
+def test_checking_the_stubs_imports_neither_grpc_nor_httpx():
+    code = (
+        "import sys, client.stubs\n"
+        "assert client.stubs.main() == 0\n"
+        "print(*sorted({'grpc', 'grpc_tools', 'httpx', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""

@@ -2,40 +2,58 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
+import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
-from handler import caption_handler, caption_settings
-from handler.caption_batch import Prepared, Spent, caption_batch
-from handler.caption_handler import CaptionHandler
-from handler.caption_reply import Failure, to_json
-from handler.caption_request import CaptionRequest
-from handler.lanes import Lanes
-from model.artifact import Artifact
-from model.image.preprocessing import to_pixels
-from model.options import GenerationOptions
+from handler import caption_handler, caption_settings, request_images
+from handler.caption_batch import caption_images
+from handler.caption_handler import CANNOT_BE_SERVED, CaptionHandler
+from handler.caption_reply import to_json
+from handler.caption_settings import Settings
+from handler.failure import PHRASES, STATUSES
+from handler.parallel_passes import ParallelPasses
+from handler.request_result import ImageResult
+from model.artifact import Artifact, GeneratedCaption
+from model.image.decode import MAX_PIXELS, load_image
+from model.options import OPTIONS, GenerationOptions
 from model.refusal import Refusal
 from tests import ROOT
 from tests.pictures import broken, encoded, picture, sound
 
+PNG_TEXT = base64.b64encode(sound()["png"]).decode()
 REST = {"Host": "x", "Content-Length": "1"}
+SHIPPED: dict[str, Any] = yaml.safe_load((ROOT / "handler" / "model-config.yaml").read_text())
+
+
+def config_with(**changes: Any) -> dict[str, Any]:
+    """The shipped `model-config.yaml` with other values in its `handler` section."""
+    return {**SHIPPED, "handler": {**SHIPPED["handler"], **changes}}
+
+
+def settings_with(**changes: Any) -> Settings:
+    return caption_settings.read(config_with(**changes))
 
 
 def context_of(folder: Path, config: dict[str, Any] | None = None) -> Context:
     metrics = MetricsCacheYamlImpl(str(ROOT / "handler" / "metrics.yaml"))
     metrics.initialize_cache()
     manifest = {"model": {"modelVersion": "1.0"}}
-    return Context("clipcap", str(folder), manifest, 8, None, "0.12.0", True, metrics, config or {})
+    config = SHIPPED if config is None else config
+    return Context("clipcap", str(folder), manifest, 8, None, "0.12.0", True, metrics, config)
 
 
 @pytest.fixture(scope="module")
@@ -114,87 +132,241 @@ def test_a_describe_call_may_come_in_a_batch(captioner: CaptionHandler):
     rows: list[dict[str, Any]] = [{}, {"body": sound()["png"]}]
     (_, description, _), (status, body, _) = answer(captioner, rows, [{"describe": "True"}, REST])
     assert description["model"] == {"name": "clipcap", "version": "1.0"}
-    assert description["options"]["num_beams"]["to"] == 8
+    assert list(description["options"]) == list(OPTIONS)
+    assert description["options"]["num_beams"] == {
+        "default": 5,
+        "from": 1,
+        "to": 8,
+        "type": "int",
+        "help": OPTIONS["num_beams"].help,
+    }
+    assert description["options"]["max_tokens"]["default"] == 12  # the captioner's own
+    assert description["options"]["length_penalty"]["type"] == "float"
     assert (status, "caption" in body) == (200, True)
 
 
 def test_what_is_past_the_deadline_is_answered_504(
     captioner: CaptionHandler, monkeypatch: pytest.MonkeyPatch
 ):
-    settings = caption_settings.Settings(deadline_seconds=1e-9)
-    monkeypatch.setattr(captioner, "settings", settings)
+    monkeypatch.setattr(captioner, "settings", settings_with(deadline_seconds=1e-9))
     ((status, body, _),) = answer(captioner, [{"body": sound()["png"]}])
     assert (status, body["error"]["code"]) == (504, "deadline")
 
 
+ONE, TWO = GenerationOptions(num_beams=1), GenerationOptions(num_beams=3, num_captions=2)
+
+
 @pytest.fixture
-def requests(artifact: Artifact) -> list[Prepared]:
-    """Three requests of 1, 2 and 1 pictures, with two sets of options."""
+def images(artifact: Artifact) -> list[ImageResult]:
+    """Four images, with two sets of options."""
     torch.manual_seed(0)
     side = artifact.preprocessing.size
-    one, two = GenerationOptions(num_beams=1), GenerationOptions(num_beams=3, num_captions=2)
-    options = [[one], [two, one], [two]]
-    return [
-        Prepared(CaptionRequest([b""] * len(each), each), torch.randn(len(each), 3, side, side))
-        for each in options
-    ]
+    return [ImageResult(torch.randn(3, side, side), options) for options in (ONE, TWO, ONE, TWO)]
+
+
+def alone(artifact: Artifact, image: ImageResult) -> list[GeneratedCaption]:
+    return artifact.caption(artifact.encode(image.pixels[None]), image.options)[0]
+
+
+def assert_captioned(artifact: Artifact, image: ImageResult) -> None:
+    expected = alone(artifact, image)
+    assert image.failure is None
+    assert [caption.text for caption in image.captions] == [each.text for each in expected]
+    assert image.captions[0].log_prob == pytest.approx(expected[0].log_prob, abs=1e-3)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("per_pass", [1, 2, 8])
-def test_options_are_grouped_and_captions_find_their_way_back(
-    artifact: Artifact, requests: list[Prepared], per_pass: int, threads: int
+def test_images_are_grouped_by_options_and_get_their_own_captions(
+    artifact: Artifact, images: list[ImageResult], per_pass: int, threads: int
 ):
-    spent, lanes = Spent(), Lanes(threads)
-    results = caption_batch(artifact, requests, per_pass, time.monotonic() + 60, spent, lanes)
-    for prepared, result in zip(requests, results, strict=True):
-        assert not isinstance(result, Failure)
-        for pixels, options, captions in zip(
-            prepared.pixels, prepared.request.options, result, strict=True
-        ):
-            expected = artifact.caption(artifact.encode(pixels[None]), options)[0]
-            assert [caption.text for caption in captions] == [each.text for each in expected]
-            assert captions[0].log_prob == pytest.approx(expected[0].log_prob, abs=1e-3)
-    assert spent.pictures == 4
-    assert spent.encode > 0
-    assert spent.generate > 0
+    passes = ParallelPasses(threads)
+    timings = caption_images(artifact, images, per_pass, time.monotonic() + 60, passes)
+    for image in images:
+        assert_captioned(artifact, image)
+    assert timings.encode > 0
+    assert timings.generate > 0
 
 
-def test_a_deadline_fails_whole_requests_only(
-    artifact: Artifact, requests: list[Prepared], monkeypatch: pytest.MonkeyPatch
+def test_a_deadline_fails_what_was_not_searched(
+    artifact: Artifact, images: list[ImageResult], monkeypatch: pytest.MonkeyPatch
 ):
-    clock = iter([0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 2.0])  # the second search starts too late
-    monkeypatch.setattr("handler.caption_batch.time.monotonic", lambda: next(clock))
-    results = caption_batch(artifact, requests, 8, 1.0, Spent(), Lanes(1))
-    kinds = [result.status if isinstance(result, Failure) else 200 for result in results]
-    assert kinds == [200, 504, 504]
+    now = 0.0
+    search = artifact.caption
+
+    def slow(features: torch.Tensor, options: GenerationOptions) -> list[list[GeneratedCaption]]:
+        nonlocal now
+        now += 2.0
+        return search(features, options)
+
+    monkeypatch.setattr("handler.caption_batch.time.monotonic", lambda: now)
+    monkeypatch.setattr(artifact, "caption", slow)  # the second search would begin too late
+    caption_images(artifact, images, 8, 1.0, ParallelPasses(1))
+    assert [image.failure and image.failure.status for image in images] == [None, 504, None, 504]
+
+
+def test_a_request_fails_as_a_whole_at_the_deadline(
+    captioner: CaptionHandler, monkeypatch: pytest.MonkeyPatch
+):
+    now = 0.0
+    search = captioner.artifact.caption
+
+    def slow(features: torch.Tensor, options: GenerationOptions) -> list[list[GeneratedCaption]]:
+        nonlocal now
+        now += 100.0
+        return search(features, options)
+
+    monkeypatch.setattr("handler.caption_batch.time.monotonic", lambda: now)
+    monkeypatch.setattr("handler.caption_handler.time.monotonic", lambda: now)
+    monkeypatch.setattr("handler.request_images.time.monotonic", lambda: now)
+    monkeypatch.setattr(captioner.artifact, "caption", slow)
+    both = {"instances": [{"data": PNG_TEXT, "num_beams": 1}, {"data": PNG_TEXT, "num_beams": 2}]}
+    rows: list[dict[str, Any]] = [{"body": sound()["png"], "num_beams": b"1"}]
+    rows += [{"body": json.dumps(both).encode()}, {"body": sound()["png"], "num_beams": b"2"}]
+    assert [status for status, _, _ in answer(captioner, rows)] == [200, 504, 504]
 
 
 def test_nothing_is_encoded_past_the_deadline(
-    artifact: Artifact, requests: list[Prepared], monkeypatch: pytest.MonkeyPatch
+    artifact: Artifact, images: list[ImageResult], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(artifact, "encode", lambda _: pytest.fail("it was encoded"))
-    results = caption_batch(artifact, requests, 8, time.monotonic() - 1, Spent(), Lanes(1))
-    assert [isinstance(each, Failure) and each.status for each in results] == [504] * 3
+    caption_images(artifact, images, 8, time.monotonic() - 1, ParallelPasses(1))
+    assert [image.failure and image.failure.status for image in images] == [504] * 4
 
 
-def test_a_fault_of_ours_is_one_request_s_alone(
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("an operator failed")])
+def test_an_image_that_cannot_be_encoded_fails_alone(
+    artifact: Artifact,
+    images: list[ImageResult],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    threads: int,
+    error: Exception,
+):
+    encode = artifact.encode
+
+    def faulty(pixels: torch.Tensor) -> torch.Tensor:
+        if any(torch.equal(each, images[1].pixels) for each in pixels):
+            raise error
+        return encode(pixels)
+
+    monkeypatch.setattr(artifact, "encode", faulty)
+    caption_images(artifact, images, 8, time.monotonic() + 60, ParallelPasses(threads))
+    monkeypatch.undo()
+    assert images[1].failure is not None
+    assert (images[1].failure.status, images[1].failure.code) == (500, "internal")
+    assert images[1].captions == []
+    for image in (images[0], images[2], images[3]):
+        assert_captioned(artifact, image)
+    assert type(error).__name__ in caplog.text
+
+
+def raising_for(
+    captioner: CaptionHandler, options: GenerationOptions, error: Exception
+) -> Callable[[torch.Tensor, GenerationOptions], list[list[GeneratedCaption]]]:
+    """The captioner's own search, which fails for one set of options."""
+    search = captioner.artifact.caption
+
+    def caption(features: torch.Tensor, given: GenerationOptions) -> list[list[GeneratedCaption]]:
+        if given == options:
+            raise error
+        return search(features, given)
+
+    return caption
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("an operator failed")])
+def test_a_search_that_fails_is_its_own_request_s_500(
+    captioner: CaptionHandler,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+):
+    rows: list[dict[str, Any]] = [{"body": sound()["png"]}] * 2
+    rows.insert(1, {"body": sound()["png"], "num_beams": b"4"})
+    expected = [body for _, body, _ in answer(captioner, rows)]
+    bad = captioner.artifact.defaults.updated({"num_beams": 4})
+    monkeypatch.setattr(captioner.artifact, "caption", raising_for(captioner, bad, error))
+    replies = answer(captioner, rows)
+    assert [status for status, _, _ in replies] == [200, 500, 200]
+    assert replies[1][1]["error"]["code"] == "internal"
+    assert [replies[0][1], replies[2][1]] == [expected[0], expected[2]]
+    assert "Traceback" in caplog.text
+
+
+def test_a_batch_that_is_too_large_for_the_memory_is_captioned_image_by_image(
     captioner: CaptionHandler, monkeypatch: pytest.MonkeyPatch
 ):
-    def faulty(image: Image.Image, _: Any) -> torch.Tensor:
-        if image.size == (13, 7):
-            raise AttributeError("nobody thought of this one")
-        return to_pixels(image, captioner.artifact.preprocessing)
+    search = captioner.artifact.caption
 
-    monkeypatch.setattr(caption_handler, "to_pixels", faulty)
-    odd = encoded(Image.new("RGB", (13, 7)), "PNG")
-    replies = answer(captioner, [{"body": sound()["png"]}, {"body": odd}, {"body": sound()["png"]}])
+    def caption(features: torch.Tensor, options: GenerationOptions) -> list[list[GeneratedCaption]]:
+        if len(features) > 1:
+            raise MemoryError
+        return search(features, options)
+
+    monkeypatch.setattr(captioner.artifact, "caption", caption)
+    replies = answer(captioner, [{"body": sound()["png"]}, {"body": sound()["jpeg"]}] * 2)
+    assert [status for status, _, _ in replies] == [200] * 4
+
+
+def test_a_reply_that_cannot_be_serialised_is_its_own_request_s_500(
+    captioner: CaptionHandler, monkeypatch: pytest.MonkeyPatch
+):
+    search = captioner.artifact.caption
+
+    def caption(features: torch.Tensor, options: GenerationOptions) -> list[list[GeneratedCaption]]:
+        found = search(features, options)
+        if options.num_beams == 4:
+            found = [[GeneratedCaption(each[0].text, math.nan, 1)] for each in found]
+        return found
+
+    monkeypatch.setattr(captioner.artifact, "caption", caption)
+    rows: list[dict[str, Any]] = [{"body": sound()["png"]}] * 2
+    rows.insert(1, {"body": sound()["png"], "num_beams": b"4"})
+    replies = answer(captioner, rows)
     assert [status for status, _, _ in replies] == [200, 500, 200]
     assert replies[1][1]["error"]["code"] == "internal"
 
 
-def test_an_empty_batch_is_nothing_to_do(artifact: Artifact):
-    assert caption_batch(artifact, [], 8, time.monotonic() + 60, Spent(), Lanes(1)) == []
+@pytest.mark.parametrize("error", [MemoryError(), AttributeError("nobody thought of this one")])
+def test_a_fault_of_the_server_is_never_called_a_damaged_picture(
+    captioner: CaptionHandler,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+):
+    def faulty(data: bytes, max_pixels: int, side: int) -> Image.Image:
+        image = load_image(data, max_pixels, side)
+        if image.size == (13, 7):
+            raise error
+        return image
+
+    monkeypatch.setattr(request_images, "load_image", faulty)
+    odd = encoded(Image.new("RGB", (13, 7)), "PNG")
+    both = [{"data": base64.b64encode(data).decode()} for data in (sound()["png"], odd)]
+    rows = [sound()["png"], odd, sound()["png"], json.dumps({"instances": both}).encode()]
+    replies = answer(captioner, [{"body": data} for data in rows])
+    assert [status for status, _, _ in replies] == [200, 500, 200, 500]
+    assert replies[1][1]["error"]["code"] == "internal"
+    assert type(error).__name__ in caplog.text
+
+
+def test_an_empty_batch_is_nothing_to_do(artifact: Artifact, captioner: CaptionHandler):
+    caption_images(artifact, [], 8, time.monotonic() + 60, ParallelPasses(1))
+    assert answer(captioner, []) == []
+
+
+def test_every_error_code_has_its_status_in_one_table():
+    used = {"unknown_option", "bad_option", "internal", "deadline"}
+    for file in [*(ROOT / "handler").glob("*.py"), *(ROOT / "model" / "image").glob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id
+            if named in ("RequestRefusal", "ImageRefusal") and node.args:
+                code = node.args[0]
+                used |= {code.value} if isinstance(code, ast.Constant) else set()
+    assert used == set(STATUSES)
+    assert set(STATUSES.values()) | {200} == set(PHRASES)
 
 
 def test_numbers_that_json_has_no_word_for_are_not_sent():
@@ -207,46 +379,85 @@ def test_another_copy_of_our_code_is_refused(tiny_artifact: Path):
         CaptionHandler().initialize(context_of(tiny_artifact))
 
 
+def test_the_server_looks_for_the_words_of_an_archive_that_cannot_be_served():
+    """`deploy` must not import `handler`; an integration test shows that it finds them."""
+    sources = [file.read_text() for file in (ROOT / "deploy").glob("*.py")]
+    assert any(f"RuntimeError: ({CANNOT_BE_SERVED}: " in source for source in sources)
+
+
 def test_a_wrong_setting_is_refused(tiny_artifact: Path):
     with pytest.raises(RuntimeError, match=r"handler\.max_pixel does not exist"):
-        CaptionHandler().initialize(context_of(tiny_artifact, {"handler": {"max_pixel": 1}}))
+        CaptionHandler().initialize(context_of(tiny_artifact, config_with(max_pixel=1)))
+
+
+def test_the_file_has_all_settings():
+    for name in SHIPPED["handler"]:
+        section = {key: value for key, value in SHIPPED["handler"].items() if key != name}
+        with pytest.raises(Refusal, match=rf"handler\.{name} is missing"):
+            caption_settings.read({**SHIPPED, "handler": section})
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "9", True, None])
 def test_settings_are_positive_whole_numbers(value: Any):
     with pytest.raises(Refusal, match="max_pixels"):
-        caption_settings.read({"handler": {"max_pixels": value}})
+        settings_with(max_pixels=value)
 
 
-def test_a_container_s_share_of_the_cores_counts(tmp_path: Path):
-    quota = tmp_path / "cpu.max"
-    for text, cores in (("max 100000", None), ("150000 100000", 2), ("50000 100000", 1)):
-        quota.write_text(text)
-        machine = len(os.sched_getaffinity(0))
-        assert caption_settings.cores(tmp_path / "none") == machine
-        assert caption_settings.cores(quota) == min(machine, cores or machine)
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0, -1.5, "60", False])
+def test_the_deadline_is_a_positive_number(value: Any):
+    with pytest.raises(Refusal, match="deadline_seconds is .*; it must be a number above 0"):
+        settings_with(deadline_seconds=value)
+
+
+def test_the_deadline_is_before_torchserve_s_own():
+    assert settings_with(deadline_seconds=119.5).deadline_seconds == 119.5
+    with pytest.raises(Refusal, match=r"is 120; it must be below responseTimeout \(120\)"):
+        settings_with(deadline_seconds=120)
+    with pytest.raises(Refusal, match=r"responseTimeout \(30\)"):
+        caption_settings.read({**SHIPPED, "responseTimeout": 30})
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_container_s_share_of_the_cores_counts(tmp_path: Path, version: int):
+    affinity = getattr(os, "sched_getaffinity", None)
+    machine = len(affinity(0)) if affinity else os.cpu_count() or 1
+    assert caption_settings.cores(tmp_path / "none") == machine
+    for quota, cores in (("none", None), ("150000", 2), ("50000", 1)):
+        if version == 2:
+            quota = "max" if quota == "none" else quota
+            (tmp_path / "cpu.max").write_text(f"{quota} 100000\n")
+        else:
+            (tmp_path / "cpu").mkdir(exist_ok=True)
+            quota = "-1" if quota == "none" else quota
+            (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+            (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+        assert caption_settings.cores(tmp_path) == min(machine, cores or machine)
+
+
+def test_cores_are_counted_where_a_process_has_no_affinity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
+    assert caption_settings.cores(tmp_path) == os.cpu_count()
 
 
 def test_workers_share_the_cores():
     cores = caption_settings.cores()
-    assert caption_settings.read({}).threads == cores
-    assert caption_settings.read({"minWorkers": 64}).threads == 1
-    assert caption_settings.read({"handler": {"threads": 3}}).threads == 3
+    assert settings_with().threads == cores
+    assert caption_settings.read({**SHIPPED, "minWorkers": 64}).threads == 1
+    assert settings_with(threads=3).threads == 3
 
 
 def test_the_settings_that_are_shipped_are_sound():
-    import yaml
-
-    shipped = yaml.safe_load((ROOT / "handler" / "model-config.yaml").read_text())
-    settings = caption_settings.read(shipped)
-    assert settings.max_pixels == 50_000_000
-    assert shipped["responseTimeout"] > settings.deadline_seconds
+    settings = caption_settings.read(SHIPPED)
+    assert settings.max_pixels == MAX_PIXELS
+    assert SHIPPED["responseTimeout"] > settings.deadline_seconds
 
 
 def test_max_pixels_comes_from_the_settings(
     captioner: CaptionHandler, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(captioner, "settings", caption_settings.Settings(max_pixels=2399))
+    monkeypatch.setattr(captioner, "settings", settings_with(max_pixels=2399))
     ((status, body, _),) = answer(captioner, [{"body": encoded(picture(), "PNG")}])
     assert status == 413
     assert "60 x 40 = 2400 pixels; the limit is 2399" in body["error"]["message"]
@@ -255,7 +466,7 @@ def test_max_pixels_comes_from_the_settings(
 def test_the_pictures_of_a_request_share_a_limit(
     captioner: CaptionHandler, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(captioner, "settings", caption_settings.Settings(max_pixels=2400))
+    monkeypatch.setattr(captioner, "settings", settings_with(max_pixels=2400))
 
     data = base64.b64encode(encoded(picture(), "PNG")).decode()
     two, three = ({"instances": [{"data": data}] * count} for count in (2, 3))

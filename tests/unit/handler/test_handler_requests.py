@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from handler.caption_request import CaptionRequest, Form, RequestRefusal
-from handler.request_fields import is_describe, is_rest, parse_request
+from handler.request_fields import is_rest, parse_request
 from model.options import BadOption, GenerationOptions, UnknownOption
 
 PICTURE = b"\xff\xd8\xff\xe0 the bytes of a picture"
@@ -184,7 +184,7 @@ def test_broken_json_is_refused_by_its_content_type(body: bytes):
 
 
 def test_two_pictures_are_refused():
-    assert "data and image" in refused("too_many_images", {"data": PICTURE, "image": PICTURE})
+    assert "data and image" in refused("bad_request", {"data": PICTURE, "image": PICTURE})
 
 
 def test_no_picture_is_refused():
@@ -221,6 +221,27 @@ def test_rest_is_told_from_grpc_by_its_headers():
 
 
 def test_a_describe_call_has_its_header_and_nothing_else():
-    assert is_describe({}, {"describe": "True"})
-    assert not is_describe({"body": PICTURE}, {"describe": "True"})
-    assert not is_describe({}, {})
+    described = CaptionRequest([], [], Form.DESCRIPTION)
+    assert parse({}, {"describe": "True"}) == described
+    assert parse({"body": PICTURE}, {"describe": "True"}).form is Form.PLAIN
+    refused("no_image", {})
+
+
+def test_the_field_that_tensorflow_serving_s_clients_send_is_accepted():
+    document = {"signature_name": "serving_default", "instances": [{"data": TEXT}]}
+    assert parse_json(document) == CaptionRequest([PICTURE], [DEFAULTS], Form.KSERVE_V1)
+
+
+def test_parameters_of_a_kserve_tensor_are_options():
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [TEXT]}
+    tensor["parameters"] = {"num_beams": 2, "content_type": "base64"}
+    document = {"inputs": [tensor], "parameters": {"num_beams": 3, "max_tokens": 9}}
+    assert parse_json(document).options == [GenerationOptions(num_beams=2, max_tokens=9)]
+    tensor["parameters"] = {"beams": 2}
+    with pytest.raises(UnknownOption, match="beams"):
+        parse_json(document)
+
+
+def test_a_misspelt_field_of_a_kserve_tensor_is_refused():
+    tensor = {"shape": [1], "datatype": "BYTES", "data": [TEXT], "parameter": {"num_beams": 2}}
+    assert "'parameter'" in refused("bad_request", as_json({"inputs": [tensor]}))

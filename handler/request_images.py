@@ -1,0 +1,54 @@
+"""Decodes the pictures of one request to the pixels that the captioner takes."""
+
+from __future__ import annotations
+
+import time
+
+from handler.caption_request import CaptionRequest, RequestRefusal, deadline_passed
+from handler.caption_settings import Settings
+from handler.request_result import ImageResult
+from model.image.decode import load_image
+from model.image.preprocessing import Preprocessing, to_pixels
+from model.image.refusals import ImageRefusal
+
+#: Limit on the decoded pixels of all pictures of a request, as a multiple of `max_pixels`. A large
+#: JPEG counts with the fraction of its size that it is decoded at.
+MAX_DECODED_RATIO = 2
+
+
+def decode_images(
+    request: CaptionRequest, preprocessing: Preprocessing, settings: Settings, deadline: float
+) -> list[ImageResult]:
+    """Decode and preprocess the pictures of a request, in their order.
+
+    Args:
+        request: The bytes of its pictures, with their options.
+        preprocessing: What the encoder expects.
+        settings: `max_pixels` is the limit of one picture.
+        deadline: On the clock of `time.monotonic`; no picture is decoded after it.
+
+    Raises:
+        ImageRefusal: The only picture cannot be decoded.
+        RequestRefusal: One of several pictures cannot be decoded, all of them together have too
+            many pixels, or the deadline has passed.
+    """
+    images: list[ImageResult] = []
+    decoded, limit = 0, MAX_DECODED_RATIO * settings.max_pixels
+    for index, (picture, options) in enumerate(zip(request.pictures, request.options, strict=True)):
+        if time.monotonic() >= deadline:
+            raise deadline_passed()
+        try:
+            image = load_image(picture, settings.max_pixels, preprocessing.size)
+        except ImageRefusal as refusal:
+            if len(request.pictures) == 1:
+                raise
+            raise RequestRefusal(refusal.code, f"picture [{index}]: {refusal}") from None
+        decoded += image.width * image.height
+        if decoded > limit:
+            raise RequestRefusal(
+                "image_too_large",
+                f"the first {index + 1} pictures of this request have {decoded} pixels; the "
+                f"limit is {limit} for all of them; send fewer at a time, or smaller versions",
+            )
+        images.append(ImageResult(to_pixels(image, preprocessing), options))
+    return images

@@ -1,0 +1,63 @@
+"""What has become of each request of a batch: the one type that the handler's steps pass on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+
+from handler.caption_request import CaptionRequest
+from handler.failure import Failure, failure_of
+from model.artifact import GeneratedCaption
+from model.options import GenerationOptions
+
+
+@dataclasses.dataclass
+class ImageResult:
+    """One image of a request, from its pixels to its captions.
+
+    Attributes:
+        pixels: float32 [3, S, S], normalised.
+        options: How to caption it.
+        features: float32 [D] or [P, D], once it is encoded.
+        captions: Best first, once it is captioned; empty before.
+        failure: Why it has no captions, if a step failed; later steps leave it out.
+    """
+
+    pixels: torch.Tensor
+    options: GenerationOptions
+    features: torch.Tensor | None = None
+    captions: list[GeneratedCaption] = dataclasses.field(default_factory=list)
+    failure: Failure | None = None
+
+
+@dataclasses.dataclass
+class RequestResult:
+    """One request of a batch, from the row that TorchServe gives to its reply.
+
+    Attributes:
+        request: What was asked; None if it could not be read.
+        images: Its images, once they are decoded.
+        failure: Why it gets no captions, if a step failed; later steps leave it out.
+    """
+
+    request: CaptionRequest | None = None
+    images: list[ImageResult] = dataclasses.field(default_factory=list)
+    failure: Failure | None = None
+
+
+@contextlib.contextmanager
+def record_failure(*results: RequestResult | ImageResult) -> Iterator[None]:
+    """Turn an exception of the `with` block into the failure of these results.
+
+    TorchServe answers 503 to the whole batch when a handler raises. So whatever a block raises
+    for one request, a MemoryError included, has to stay with that request.
+    """
+    try:
+        yield
+    except Exception as error:
+        failure = failure_of(error)
+        for result in results:
+            result.failure = failure
