@@ -20,7 +20,7 @@ from torch import Tensor
 
 from model.export import build_search
 from model.network.captioner import ClipCap
-from model.pretrained.published import read_published
+from model.pretrained.weights_file import read_published
 from model.refusal import Refusal
 
 LOGIT_TOLERANCE = 1e-4
