@@ -32,6 +32,7 @@ class FileServer:
         stall: Blocks of each answer before one that comes a second later.
         sized: Whether the size is told.
         asked: Method, path and range of every request so far.
+        authorizations: Path -> the Authorization header of the last request for it.
         address: Where it listens.
     """
 
@@ -50,6 +51,7 @@ class FileServer:
     stall: int | None = None
     sized: bool = True
     asked: list[tuple[str, str, str | None]] = dataclasses.field(default_factory=list)
+    authorizations: dict[str, str | None] = dataclasses.field(default_factory=dict)
     address: str = ""
 
 
@@ -68,6 +70,7 @@ def file_server() -> Iterator[FileServer]:
         def answer(self, with_body: bool) -> None:
             wanted = self.headers.get("Range")
             state.asked.append((self.command, self.path, wanted))
+            state.authorizations[self.path] = self.headers.get("Authorization")
             if state.answers:
                 self.send_error(state.answers.pop(0))
                 return

@@ -255,6 +255,14 @@ def test_a_server_without_ranges_sends_all_of_it_again(hub: HubServer, large: Hu
     assert fetch(large).path.read_bytes() == hub.server.files[served(hub, large.name)]
 
 
+def test_a_token_goes_to_the_hub_and_no_further(hub: HubServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    commit = fetch(WEIGHTS).commit
+    seen = hub.server.authorizations
+    assert seen[f"/{WEIGHTS.repo}/resolve/{commit}/{WEIGHTS.name}"] == "Bearer hf_secret"
+    assert seen[served(hub, WEIGHTS.name)] is None
+
+
 def test_bytes_damaged_on_the_way_are_refused(hub: HubServer):
     path = served(hub, WEIGHTS.name)
     content = hub.server.files[path]
