@@ -60,8 +60,10 @@ def complete(
             "GPT-2's own with --gpt2-tokenizer"
         )
     captioner.clip = encoder
+    # Not the folder it was read from, which other machines do not have; the card says its origin.
+    sizes = {key: value for key, value in encoder.config.items() if key != "_name_or_path"}
     captioner.config = dataclasses.replace(
-        captioner.config, clip=encoder.config, preprocessing=preprocessing
+        captioner.config, clip=sizes, preprocessing=preprocessing
     )
     room = captioner.gpt2.config.n_positions - captioner.config.mapper.prefix_length
     generation = GenerationOptions(num_beams=5, max_tokens=min(32, room))

@@ -120,22 +120,21 @@ def _download(file: HubFile) -> Path:
             f"{shown} is not in {cache}, and {endpoint} cannot be reached; check the network, name "
             f"a mirror with HF_ENDPOINT, or without network: {_by_hand(file)}"
         )
+    folder = repo_folder_name(repo_id=file.repo, repo_type="model")
     try:
         remote = get_hf_file_metadata(hf_hub_url(file.repo, file.name))
+        lock = cache / ".locks" / folder / f"{remote.etag}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(lock, timeout=0):
+            _download_blob(file, remote, cache / folder / "blobs")
+        # The blob is there: this names it, in the layout that every user of the cache reads.
+        return Path(hf_hub_download(file.repo, file.name))
+    except filelock.Timeout:
+        raise Refusal(f"another process is downloading {shown}; wait until it ends") from None
     except HfHubHTTPError as error:
         raise Refusal(_answered(shown, error)) from None
     except httpx.HTTPError as error:
         raise Refusal(f"{endpoint} gives no answer about {shown}: {_reason(error)}") from None
-    folder = repo_folder_name(repo_id=file.repo, repo_type="model")
-    lock = cache / ".locks" / folder / f"{remote.etag}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(lock, timeout=0):
-            _download_blob(file, remote, cache / folder / "blobs")
-    except filelock.Timeout:
-        raise Refusal(f"another process is downloading {shown}; wait until it ends") from None
-    # The blob is there: this only names it, in the layout that every user of the cache reads.
-    return Path(hf_hub_download(file.repo, file.name))
 
 
 def _download_blob(file: HubFile, remote: HfFileMetadata, blobs: Path) -> None:
@@ -152,13 +151,16 @@ def _download_blob(file: HubFile, remote: HfFileMetadata, blobs: Path) -> None:
         return
     blobs.mkdir(parents=True, exist_ok=True)
     begun = part.stat().st_size if part.exists() else 0
+    if begun > size:  # the hash names one content: these bytes are not its beginning
+        part.unlink()
+        begun = 0
     if (free := shutil.disk_usage(blobs).free) < size - begun:
         raise Refusal(
-            f"{shown} needs {_megabytes(size - begun)} in {blobs}, where {_megabytes(free)} are "
+            f"{shown} needs {_readable(size - begun)} in {blobs}, where {_readable(free)} are "
             "free; make room, or name a cache on another disk with HF_HUB_CACHE"
         )
     resumed = f", from byte {begun} on" if begun else ""
-    print(f"downloading {shown} ({_megabytes(size)}{resumed}) ...", file=sys.stderr, flush=True)
+    print(f"downloading {shown} ({_readable(size)}{resumed}) ...", file=sys.stderr, flush=True)
     url = hf_hub_url(file.repo, file.name, revision=commit)  # the version that was asked about
     try:
         with part.open("ab") as target:
@@ -170,8 +172,8 @@ def _download_blob(file: HubFile, remote: HfFileMetadata, blobs: Path) -> None:
                 expected_size=size,
                 displayed_filename=file.name,
             )
-    except HfHubHTTPError as error:
-        raise Refusal(_answered(shown, error)) from None
+    except HfHubHTTPError:
+        raise
     except (OSError, httpx.HTTPError) as error:
         kept = part.stat().st_size
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -230,5 +232,6 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
+def _readable(size: int) -> str:
+    """A size in bytes as people read it."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"

@@ -107,6 +107,7 @@ def test_the_model_card_says_where_the_parts_come_from(
     card = (tmp_path / "checkpoint" / "README.md").read_text()
     for part in ("mlp_weights.pt", digest, str(tiny_clip), str(gpt2_tokenizer)):
         assert f"`{part}`" in card
+    assert str(tiny_clip) not in (tmp_path / "checkpoint" / "config.json").read_text()
     Checkpoint.load(tmp_path / "checkpoint").save(tmp_path / "again")
     assert (tmp_path / "again" / "README.md").read_text() == card
 
