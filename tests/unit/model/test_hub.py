@@ -255,6 +255,23 @@ def test_a_server_without_ranges_sends_all_of_it_again(hub: HubServer, large: Hu
     assert fetch(large).path.read_bytes() == hub.server.files[served(hub, large.name)]
 
 
+@pytest.mark.parametrize("length", ["wrong bytes", "too long"])
+def test_a_beginning_of_something_else_is_not_kept(hub: HubServer, tmp_path: Path, length: str):
+    content = hub.server.files[served(hub, WEIGHTS.name)]
+    sha256 = served(hub, WEIGHTS.name).removeprefix("/cdn/")
+    blobs = tmp_path / "cache" / f"models--{WEIGHTS.repo.replace('/', '--')}" / "blobs"
+    blobs.mkdir(parents=True)
+    part = blobs / f"{sha256}.part"
+    if length == "too long":
+        part.write_bytes(content + b"more")
+    else:
+        part.write_bytes(b"other bytes")
+        with pytest.raises(Refusal, match="damaged on the way; run the command again"):
+            fetch(WEIGHTS)
+    assert fetch(WEIGHTS).path.read_bytes() == content
+    assert not part.exists()
+
+
 def test_a_token_goes_to_the_hub_and_no_further(hub: HubServer, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     commit = fetch(WEIGHTS).commit
@@ -403,14 +420,18 @@ def test_options_of_a_file_are_refused_for_a_name(
     assert "--clip and --gpt2-tokenizer are for a weights file" in capsys.readouterr().err
 
 
-def test_the_environment_names_the_hub(hub: HubServer, tmp_path: Path):
+def test_the_environment_names_the_hub(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """The command itself, as `make serve MODEL=coco` runs it, up to the CLIP's SHA-256."""
+    monkeypatch.setenv("TQDM_POSITION", "-1")  # progress, though this is no terminal
     command = [sys.executable, "-m", "model.pretrained.published", "coco"]
     done = subprocess.run(
         [*command, "--out", tmp_path / "coco"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert f"downloading {WEIGHTS.name} of {WEIGHTS.repo}" in done.stderr
+    assert f"{WEIGHTS.name}: 100%" in done.stderr
     # The small CLIP is not OpenAI's.
     expected = "must be a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f"
     assert expected in done.stderr.splitlines()[-1]
