@@ -196,6 +196,11 @@ def main() -> None:
         checkpoint: Checkpoint | None
         if named:
             checkpoint = make_checkpoint(given.weights, given.out)
+        elif not Path(given.weights).exists():
+            raise Refusal(
+                f"{given.weights} is no file and no published captioner; the captioners are "
+                f"{' and '.join(CAPTIONERS)}"
+            )
         else:
             tokenizer = given.gpt2_tokenizer or "gpt2"
             checkpoint = _convert(Path(given.weights), given.clip, tokenizer)

@@ -412,6 +412,15 @@ def test_offline_a_filled_cache_is_enough(
     assert one == two
 
 
+def test_an_unknown_name_is_one_line_with_those_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    message = fails(monkeypatch, "cocoa", "--out", tmp_path / "cocoa")
+    assert message.endswith(
+        "cocoa is no file and no published captioner; the captioners are coco and conceptual"
+    )
+
+
 def test_options_of_a_file_are_refused_for_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
