@@ -113,7 +113,7 @@ def _download(file: HubFile) -> Path:
     cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         raise Refusal(
-            f"{shown} is not in {cache}, and HF_HUB_OFFLINE forbids to fetch it; {_by_hand(file)}"
+            f"{shown} is not in {cache}, and HF_HUB_OFFLINE forbids fetching it; {_by_hand(file)}"
         )
     if is_unreachable(endpoint):
         raise Refusal(
