@@ -20,7 +20,7 @@ from torch import Tensor
 
 from model.network.captioner import ClipCap
 from model.network.conversion import build_search
-from model.pretrained.published import read_published
+from model.pretrained.weights_file import read_published
 from model.refusal import Refusal
 
 LOGIT_TOLERANCE = 1e-4

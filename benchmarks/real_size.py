@@ -22,7 +22,7 @@ from model.config import CaptionerConfig, MapperConfig
 from model.image.preprocessing import Preprocessing
 from model.network.captioner import ClipCap
 from model.options import GenerationOptions
-from model.pretrained.published import CLIP_MEAN, CLIP_STD
+from model.pretrained.sources import CLIP_MEAN, CLIP_STD
 
 VOCABULARY = 50257
 END = "<|endoftext|>"

@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,29 +19,39 @@ class FileServer:
     Attributes:
         files: Path of the URL -> its bytes.
         etags: Path -> ETag; without one there is none.
+        headers: Path -> other headers of the answer.
+        redirects: Path -> where a request for it is sent.
+        not_found: Path -> headers of the answer 404.
         ranges: Whether the server knows ranges.
         shift: How far from what was asked a range begins.
         cuts: For each coming GET, after how many bytes the connection is reset.
         answers: For each coming request, a status to answer with instead.
         redirect: Where every request is sent instead.
+        sent: Bytes of bodies sent so far.
         pause: Seconds before each block of 64 kB.
         stall: Blocks of each answer before one that comes a second later.
         sized: Whether the size is told.
         asked: Method, path and range of every request so far.
+        authorizations: Path -> the Authorization header of the last request for it.
         address: Where it listens.
     """
 
     files: dict[str, bytes] = dataclasses.field(default_factory=dict)
     etags: dict[str, str] = dataclasses.field(default_factory=dict)
+    headers: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    redirects: dict[str, str] = dataclasses.field(default_factory=dict)
+    not_found: Callable[[str], dict[str, str]] = lambda _: {}
     ranges: bool = True
     shift: int = 0
     cuts: list[int] = dataclasses.field(default_factory=list)
     answers: list[int] = dataclasses.field(default_factory=list)
     redirect: str | None = None
+    sent: int = 0
     pause: float = 0.0
     stall: int | None = None
     sized: bool = True
     asked: list[tuple[str, str, str | None]] = dataclasses.field(default_factory=list)
+    authorizations: dict[str, str | None] = dataclasses.field(default_factory=dict)
     address: str = ""
 
 
@@ -60,16 +70,23 @@ def file_server() -> Iterator[FileServer]:
         def answer(self, with_body: bool) -> None:
             wanted = self.headers.get("Range")
             state.asked.append((self.command, self.path, wanted))
+            state.authorizations[self.path] = self.headers.get("Authorization")
             if state.answers:
                 self.send_error(state.answers.pop(0))
                 return
-            if state.redirect is not None:
+            redirect = state.redirects.get(self.path, state.redirect)
+            if redirect is not None:
                 self.send_response(302)
-                self.send_header("Location", state.redirect)
+                self.send_header("Location", redirect)
+                self.send_header("Content-Length", "0")
+                self.send_headers(state.headers.get(self.path, {}))
                 self.end_headers()
                 return
             if self.path not in state.files:
-                self.send_error(404)
+                self.send_response(404)
+                self.send_header("Content-Length", "0")
+                self.send_headers(state.not_found(self.path))
+                self.end_headers()
                 return
             body, start = state.files[self.path], 0
             if wanted and state.ranges:
@@ -83,16 +100,23 @@ def file_server() -> Iterator[FileServer]:
                 self.send_header("Content-Length", str(len(body) - start))
             if self.path in state.etags:
                 self.send_header("ETag", state.etags[self.path])
+            self.send_headers(state.headers.get(self.path, {}))
             self.end_headers()
             if with_body:
                 self.send_body(body[start:])
+
+        def send_headers(self, headers: dict[str, str]) -> None:
+            for name, value in headers.items():
+                self.send_header(name, value)
 
         def send_body(self, body: bytes) -> None:
             end = state.cuts.pop(0) if state.cuts else len(body)
             try:
                 for start in range(0, min(end, len(body)), 1 << 16):
                     time.sleep(1.0 if state.stall == start >> 16 else state.pause)
-                    self.wfile.write(body[start : min(start + (1 << 16), end)])
+                    block = body[start : min(start + (1 << 16), end)]
+                    self.wfile.write(block)
+                    state.sent += len(block)
             except ConnectionError:  # the client was killed
                 return
             if end < len(body):

@@ -10,7 +10,7 @@ from torch import Tensor
 from model.config import CaptionerConfig, MapperConfig
 from model.image.preprocessing import Preprocessing
 from model.network.captioner import ClipCap
-from model.pretrained.published import FULL_STOP_ID
+from model.pretrained.weights_file import FULL_STOP_ID
 
 HALF = (0.5, 0.5, 0.5)
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import http.client
 import json
+import os
 import re
-import ssl
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,8 +25,13 @@ from transformers import (
 )
 from transformers.utils.hub import cached_file
 
+from model.pretrained.hub import is_unreachable
 from model.refusal import Refusal
 from model.tokenizer import load_tokenizer
+
+# For weights in a `.bin` file alone, transformers would start a thread that asks a service outside
+# the hub to convert them, and sends it the user's token. Nothing here needs the converted file.
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 #: What these libraries raise for a name or folder that is not there, or a network that is down.
@@ -82,7 +83,7 @@ def load_siglip(name: str, option: str | None = None) -> SiglipVisionModel:
 
 
 def model_type(name: str, option: str | None = None) -> str | None:
-    """What `config.json` of a Hugging Face name or folder says it holds; None if it does not say.
+    """The `model_type` in `config.json` of a Hugging Face name or folder; None without one.
 
     Raises:
         Refusal: No such folder or name, or no JSON in the file.
@@ -114,18 +115,18 @@ def find(name: str, file: str) -> Path | None:
 
 
 def unknown(name: str, found: str | None, accepted: str, option: str | None = None) -> Refusal:
-    """The refusal of a name or folder in which nothing was recognised.
+    """The refusal of a name or folder that holds no model of a known type.
 
     Args:
         name: The name or folder.
-        found: What `model_type` says of it.
-        accepted: What would have been.
+        found: Its `model_type`.
+        accepted: The types that are accepted, in words.
         option: What the user gives the name with.
     """
     if found is None and not Path(name).is_dir():
         try:
             cached_file(name, "config.json", local_files_only=only_local(name))
-        except NOT_FOUND as error:  # no network, for one
+        except NOT_FOUND as error:  # such as no network
             return Refusal(f"no image encoder at {name!r}: {_not_found(name, error, option)}")
     what = "no config.json that names a model" if found is None else f"a model of type {found!r}"
     return Refusal(f"{name!r} holds {what}; {accepted}")
@@ -146,7 +147,7 @@ def _load(name: str, kind: type[Model], config: Any, option: str | None) -> Mode
         raise Refusal(f"no weights at {name!r}: {_not_found(name, error, option)}") from error
     except SafetensorError as error:
         raise Refusal(f"the weights of {name!r} are damaged: {error}; take a fresh copy") from error
-    except RuntimeError as error:  # shapes; the table of them is for --debug
+    except RuntimeError as error:  # shapes that differ; the cause holds the table of them
         raise Refusal(
             f"the weights of {name!r} do not have the shapes that its config.json asks for"
         ) from error
@@ -167,7 +168,7 @@ def load_gpt2_tokenizer(name: str, option: str | None = None) -> Tokenizer:
         Refusal: No such folder or name, no network, or no tokenizer there.
     """
     if (own := Path(name) / "tokenizer.json").exists():
-        return load_tokenizer(own)  # to the letter; what the library cannot read, it makes up
+        return load_tokenizer(own)  # transformers replaces what it cannot read
     _silence()
     try:
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
@@ -178,41 +179,29 @@ def load_gpt2_tokenizer(name: str, option: str | None = None) -> Tokenizer:
         raise Refusal(f"no GPT-2 tokenizer at {name!r}: {reason}") from error
     except ValueError as error:
         raise Refusal(_no_tokenizer(name)) from error
-    # Without its files the library makes an empty tokenizer up.
+    # Without its files transformers returns an empty tokenizer.
     if not tokenizer.encode("a").ids:
         raise Refusal(_no_tokenizer(name))
     return tokenizer
 
 
 def only_local(name: str) -> bool:
-    """Whether a model can only come from this machine: a folder, or else the hub is out of reach.
+    """Whether a model can only come from this machine: it is a folder, or the hub is unreachable.
 
-    Without a connection the hub's library tries each file again and again, for minutes in all.
-    Asked once whether there is anybody, we know.
+    Without a connection the hub's library tries each file several times, for minutes in all. The
+    connection is tried once instead, before the first file.
     """
     if Path(name).is_dir() or huggingface_hub.constants.HF_HUB_OFFLINE:
         return True
-    return _out_of_reach(huggingface_hub.constants.ENDPOINT)
-
-
-@functools.cache
-def _out_of_reach(endpoint: str) -> bool:
-    """Whether nobody is there; an answer, or a slow one, leaves the library to its own patience."""
-    ask = urllib.request.Request(endpoint, method="HEAD")
-    try:
-        urllib.request.urlopen(ask, timeout=huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT).close()
-    except urllib.error.HTTPError:
-        return False
-    except urllib.error.URLError as error:  # no connection; certificates are the library's affair
-        return isinstance(error.reason, OSError) and not isinstance(error.reason, ssl.SSLError)
-    except (OSError, http.client.HTTPException):  # connected, but slow or confused
-        return False
-    return False
+    return is_unreachable(huggingface_hub.constants.ENDPOINT)
 
 
 def _silence() -> None:
-    """Leave the talking to our refusals: what matters is checked, and raised."""
-    # Loading one tower reports the other's weights as unexpected; the hub reports every retry.
+    """Switch off the libraries' warnings and progress bars while models are loaded.
+
+    Loading one tower warns that the other's weights are unexpected, and each retry of a download
+    warns too. What makes a model unusable is checked here and raised as a `Refusal`.
+    """
     library: Any
     for library in (transformers, huggingface_hub):
         library.logging.set_verbosity_error()
@@ -227,7 +216,7 @@ def _no_tokenizer(name: str) -> str:
 
 
 def _not_found(name: str, error: Exception, option: str | None) -> str:
-    """The library's reason, and what to do."""
+    """The first line of the library's error, and what to do."""
     reason = str(error).strip().splitlines()[0]
     advice = "Give a folder made by save_pretrained, or a Hugging Face name with the network up."
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not Path(name).exists():

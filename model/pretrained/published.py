@@ -1,177 +1,220 @@
-"""Reading the checkpoints that the authors of ClipCap published, and completing them.
+"""Published captioners as checkpoint folders: by name from the hub, or from a weights file.
 
-    python -m model.pretrained.published coco_weights.pt --out models/coco
-    make serve CHECKPOINT=models/coco
+    python -m model.pretrained.published coco --out models/coco
+    python -m model.pretrained.published coco_weights.pt --out models/mine
 
-adds what the files lack, CLIP's image tower and GPT-2's tokenizer, and writes a checkpoint folder.
-Those trained on RN50x4 want the extra `openclip`.
+A name (`coco`, `conceptual`) fetches the weights, the CLIP they were trained on and GPT-2's
+tokenizer from the Hugging Face hub. It does nothing when the folder is there already:
 
-A flat state dict: `gpt.*` is a Hugging Face GPT-2, `clip_project.*` the mapper. Every size is
-inferred from shapes. The files know no end of sequence: a caption is over at the full stop. Head
-counts are not in them: GPT-2 has 64 dimensions a head in every published size, and the
-transformer mapper has 8 heads.
+    models/coco/              the checkpoint folder
+    models/coco.lock.json     what it was made of: commit, bytes and SHA-256 of each file
+
+The record stays when the folder is removed. The next download must give the same bytes.
+
+A file is completed with the CLIP and the tokenizer that the options name. Captioners of RN50x4
+features need the extra `openclip`.
 """
 
 from __future__ import annotations
 
 import argparse
-import pickle
-import re
+import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from model.config import CaptionerConfig, MapperConfig
-from model.image.preprocessing import Preprocessing
-from model.network.captioner import ClipCap
-from model.pretrained.completion import complete
+from model.pretrained.hub import Fetched, fetch, file_sha256
+from model.pretrained.sources import CAPTIONERS, PublishedCaptioner
 from model.refusal import Refusal
 
-#: "." in GPT-2's vocabulary, where published captions end.
-FULL_STOP_ID = 13
-GPT2_HEAD_WIDTH = 64
-MAPPER_HEADS = 8
-#: Preprocessing of OpenAI's CLIPs (arXiv 2103.00020), whose features the captioners were fed.
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-#: Image side by feature width: ViT-B/32 gives 512 numbers, RN50x4 640.
-IMAGE_SIDE = {512: 224, 640: 288}
-#: Buffers that old versions of transformers kept in state dicts.
-_BUFFERS = re.compile(r"\.attn\.(bias|masked_bias)$")
+if TYPE_CHECKING:
+    from model.checkpoint import Checkpoint
+
+#: The file of a checkpoint folder that holds its weights.
+WEIGHTS = "model.safetensors"
 
 
-def read_published(file: str | Path, normalize_feature: bool | None = None) -> ClipCap:
-    """A captioner, without its encoder, from a published weights file.
+def make_checkpoint(name: str, out: str | Path) -> Checkpoint | None:
+    """Make the checkpoint folder of a published captioner, unless it is there already.
 
     Args:
-        file: `coco_weights.pt`, `conceptual_weights.pt`, the transformer ones, or another file of
-            the same layout.
-        normalize_feature: Whether features are divided by their norm first. The file does not
-            say; None takes what was published: yes for the transformer mapper, no for others.
+        name: One of `CAPTIONERS`.
+        out: The folder. What it was made of goes beside it, into `OUT.lock.json`.
+
+    Returns:
+        The checkpoint; None when the folder was there and holds these weights.
 
     Raises:
-        Refusal: Not such a file; says what was found and what was expected.
+        Refusal: The folder holds other weights, a file cannot be had, or it is not the one that
+            is recorded.
     """
-    file = Path(file)
-    weights = _load(file)
-    gpt2 = {k.removeprefix("gpt."): v for k, v in weights.items() if k.startswith("gpt.")}
-    gpt2 = {k: v for k, v in gpt2.items() if not _BUFFERS.search(k)}
-    mapper = {
-        k.removeprefix("clip_project."): v
-        for k, v in weights.items()
-        if k.startswith("clip_project.")
-    }
-    try:
-        width = gpt2["transformer.wte.weight"].shape[1]
-        config, mapper = _infer(gpt2, mapper, width)
-    except (KeyError, IndexError) as error:
-        raise Refusal(f"{file}: {_expected(weights)} (missing: {error})") from None
-    kind = config.mapper.kind
-    if normalize_feature is None:
-        normalize_feature = kind == "transformer"
-    captioner = ClipCap(CaptionerConfig(**{**vars(config), "normalize_feature": normalize_feature}))
-    for part, state in ((captioner.gpt2, gpt2), (captioner.mapper, mapper)):
-        try:
-            part.load_state_dict(state)
-        except RuntimeError as error:
-            lines = [line.strip() for line in str(error).splitlines()[1:3]]
-            raise Refusal(f"{file}: sizes do not fit each other: {' '.join(lines)}") from None
-    return captioner.eval()
-
-
-def _load(file: Path) -> dict[str, Tensor]:
-    """The flat state dict, read without running any code in the file."""
-    try:
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise Refusal(f"{file} does not exist; give a published ClipCap weights file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise Refusal(f"{file} is no PyTorch weights file, or a damaged one: {reason}") from None
-    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise Refusal(f"{file} holds {type(weights).__name__}, not a flat dictionary of tensors")
-    return weights
-
-
-def _expected(weights: dict[str, Tensor]) -> str:
-    found = ", ".join(sorted({".".join(key.split(".")[:2]) for key in weights})[:8])
-    return (
-        "unknown layout; expected gpt.transformer.* and clip_project.model.{0,2}.*, "
-        "clip_project.{weight,bias} or clip_project.{prefix_const,linear,transformer}.*; "
-        f"found {found or 'nothing'}"
-    )
-
-
-def _infer(
-    gpt2: dict[str, Tensor], mapper: dict[str, Tensor], width: int
-) -> tuple[CaptionerConfig, dict[str, Tensor]]:
-    """Config and renamed mapper weights, from shapes alone."""
-    if "prefix_const" in mapper:
-        outputs, features = mapper["linear.weight"].shape
-        layers = {key.split(".")[2] for key in mapper if key.startswith("transformer.layers.")}
-        sizes = MapperConfig(
-            kind="transformer",
-            prefix_length=mapper["prefix_const"].shape[0],
-            clip_length=outputs // width,
-            layers=len(layers),
-            heads=MAPPER_HEADS,
+    out = Path(out)
+    record, published = record_of(out), CAPTIONERS[name]
+    known = _read(record)
+    if out.exists() and not _was_interrupted(known, published, out):
+        if _is_made_of(known, published, out):
+            return None
+        raise Refusal(
+            f"{out} exists and does not hold the published {name!r} weights as {record} records "
+            f"them; serve it as it is with CHECKPOINT={out}, or move both away to fetch them"
         )
-    elif "weight" in mapper:
-        outputs, features = mapper["weight"].shape
-        sizes = MapperConfig(kind="linear", prefix_length=outputs // width)
-        mapper = {f"linear.{key}": value for key, value in mapper.items()}
-    else:
-        features = mapper["model.0.weight"].shape[1]
-        sizes = MapperConfig(kind="mlp", prefix_length=mapper["model.2.weight"].shape[0] // width)
-    blocks = {key.split(".")[2] for key in gpt2 if key.startswith("transformer.h.")}
-    config = CaptionerConfig(
-        clip=None,
-        gpt2={
-            "vocab_size": gpt2["transformer.wte.weight"].shape[0],
-            "n_positions": gpt2["transformer.wpe.weight"].shape[0],
-            "n_embd": width,
-            "n_layer": len(blocks),
-            "n_head": max(1, width // GPT2_HEAD_WIDTH),
-            "n_inner": gpt2["transformer.h.0.mlp.c_fc.weight"].shape[1],
-            "bos_token_id": FULL_STOP_ID,
-            "eos_token_id": FULL_STOP_ID,
-        },
-        mapper=sizes,
-        preprocessing=Preprocessing(IMAGE_SIDE.get(features, 224), CLIP_MEAN, CLIP_STD),
-        feature_width=features,
-        normalize_feature=False,
-        end_token_id=FULL_STOP_ID,
-        end_token_is_text=True,
+    fetched = [fetch(file) for file in published.files]
+    files = {_key(each): _entry(each) for each in fetched}
+    for key, entry in files.items():
+        before = known["files"].get(key) if known else None
+        if before is not None and before["sha256"] != entry["sha256"]:
+            raise Refusal(
+                f"{key} has SHA-256 {entry['sha256']}, but {record} records {before['sha256']}: "
+                f"the file on the hub was changed; remove {record} to accept the new one"
+            )
+    _write({"files": files}, record)  # before the folder, which a killed run would leave unrecorded
+    weights, clip, tokenizer = fetched[0], fetched[1:-1], fetched[-1]
+    checkpoint = _convert(
+        weights.path,
+        str(clip[0].path.parent),
+        str(tokenizer.path.parent),
+        (_origin(weights), "<br>".join(map(_origin, clip)), _origin(tokenizer)),
     )
-    return config, mapper
+    checkpoint.save(out)
+    _write({"files": files, "checkpoint_sha256": file_sha256(out / WEIGHTS)}, record)
+    return checkpoint
+
+
+def _convert(
+    file: Path, clip: str | None, tokenizer: str, origins: tuple[str, str, str] | None = None
+) -> Checkpoint:
+    """Read a weights file and complete it (`completion.complete`)."""
+    # Imported here: transformers takes seconds, which a folder that is up to date does not need.
+    from model.pretrained.completion import complete
+    from model.pretrained.weights_file import read_published
+
+    return complete(read_published(file), file, clip, tokenizer, origins)
+
+
+def record_of(out: Path) -> Path:
+    """The record beside a checkpoint folder."""
+    return out.with_name(f"{out.name}.lock.json")
+
+
+def _was_interrupted(
+    known: dict[str, Any] | None, published: PublishedCaptioner, out: Path
+) -> bool:
+    """Whether a run was killed after it put the folder in place, before it recorded that."""
+    if known is None or "checkpoint_sha256" in known or not _names(known, published):
+        return False
+    weights = known["files"][f"{published.weights.repo}/{published.weights.name}"]
+    card = out / "README.md"
+    return card.is_file() and weights["sha256"] in card.read_text(encoding="utf-8")
+
+
+def _is_made_of(known: dict[str, Any] | None, published: PublishedCaptioner, out: Path) -> bool:
+    """Whether the folder holds what the record says, and the record what is published."""
+    return (
+        known is not None
+        and _names(known, published)
+        and (out / WEIGHTS).is_file()
+        and known.get("checkpoint_sha256") == file_sha256(out / WEIGHTS)
+    )
+
+
+def _names(known: dict[str, Any], published: PublishedCaptioner) -> bool:
+    """Whether a record is of these very files."""
+    expected = {f"{file.repo}/{file.name}": file.sha256 for file in published.files}
+    return known["files"].keys() == expected.keys() and all(
+        sha256 in (None, known["files"][key]["sha256"]) for key, sha256 in expected.items()
+    )
+
+
+def _key(fetched: Fetched) -> str:
+    return f"{fetched.file.repo}/{fetched.file.name}"
+
+
+def _entry(fetched: Fetched) -> dict[str, Any]:
+    return {"commit": fetched.commit, "bytes": fetched.bytes, "sha256": fetched.sha256}
+
+
+def _origin(fetched: Fetched) -> str:
+    """A file as the model card names it."""
+    known = "as expected" if fetched.file.sha256 else "as downloaded: none is published to compare"
+    return f"`{_key(fetched)}` of commit `{fetched.commit}`, SHA-256 `{fetched.sha256}` ({known})"
+
+
+def _read(record: Path) -> dict[str, Any] | None:
+    """The record, or None if there is none.
+
+    Raises:
+        Refusal: It is damaged.
+    """
+    try:
+        known: Any = json.loads(record.read_text())
+        for entry in known["files"].values():
+            entry["sha256"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Refusal(
+            f"{record} is damaged ({type(error).__name__}: {error}); restore it, or remove it to "
+            "record the files anew"
+        ) from None
+    return dict(known)
+
+
+def _write(content: dict[str, Any], record: Path) -> None:
+    """Replace the record as a whole."""
+    record.parent.mkdir(parents=True, exist_ok=True)
+    aside = record.with_suffix(".new")
+    aside.write_text(json.dumps(content, indent=2) + "\n")
+    aside.replace(record)
 
 
 def main() -> None:
-    """Convert the file of the command line."""
+    """Convert what the command line names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("weights", type=Path, help="published weights file (.pt)")
+    parser.add_argument(
+        "weights",
+        metavar="NAME_OR_FILE",
+        help=f"published captioner ({', '.join(CAPTIONERS)}), or a weights file (.pt)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument(
-        "--clip", metavar="NAME_OR_FOLDER", help="encoder it was trained on (default: by its width)"
+        "--clip",
+        metavar="NAME_OR_FOLDER",
+        help="for a file: encoder it was trained on (default: by the width of its features)",
     )
     parser.add_argument(
-        "--gpt2-tokenizer", metavar="NAME_OR_FOLDER", default="gpt2", help="(default: gpt2)"
+        "--gpt2-tokenizer", metavar="NAME_OR_FOLDER", help="for a file: tokenizer (default: gpt2)"
     )
     given = parser.parse_args()
+    named = given.weights in CAPTIONERS
+    if named and (given.clip or given.gpt2_tokenizer):
+        parser.error(
+            f"--clip and --gpt2-tokenizer are for a weights file; {given.weights} has its own"
+        )
     try:
-        captioner = read_published(given.weights)
-        complete(captioner, given.weights, given.clip, given.gpt2_tokenizer).save(given.out)
+        checkpoint: Checkpoint | None
+        if named:
+            checkpoint = make_checkpoint(given.weights, given.out)
+        elif not Path(given.weights).exists():
+            raise Refusal(
+                f"{given.weights} is no file and no published captioner; the captioners are "
+                f"{' and '.join(CAPTIONERS)}"
+            )
+        else:
+            tokenizer = given.gpt2_tokenizer or "gpt2"
+            checkpoint = _convert(Path(given.weights), given.clip, tokenizer)
+            checkpoint.save(given.out)
     except (Refusal, OSError) as error:
         sys.exit(f"error: {error}")
-    mapper = captioner.config.mapper
-    print(
-        f"{given.out}: {mapper.kind} mapper with a prefix of {mapper.prefix_length}; "
-        f"to serve it: make serve CHECKPOINT={given.out}"
-    )
+    except KeyboardInterrupt:
+        sys.exit("interrupted; run the command again to go on from there")
+    if checkpoint is None:
+        state = "is up to date"
+    else:
+        mapper = checkpoint.captioner.config.mapper
+        state = f"has the {mapper.kind} mapper with a prefix of {mapper.prefix_length}"
+    print(f"{given.out} {state}; to serve it: make serve CHECKPOINT={given.out}")
 
 
 if __name__ == "__main__":

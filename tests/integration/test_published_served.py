@@ -1,4 +1,4 @@
-"""What docs/published-weights.md ends with: a published captioner, served, captions a photo."""
+"""What docs/published-weights.md begins with: a published captioner, by name, captions a photo."""
 
 from __future__ import annotations
 
@@ -15,19 +15,27 @@ from model.export import eager_artifact, export_torchscript
 from model.image.decode import MAX_PIXELS, load_image
 from model.image.preprocessing import to_pixels
 from model.pretrained import published
+from tests.hub_server import add_published, hub_server
 from tests.pictures import sound
-from tests.published_weights import weights_file
 from training.archive import archive
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["model.pretrained.published", *map(str, words)])
+    published.main()
 
 
 def test_published_weights_are_served(
     tiny_clip: Path, gpt2_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    checkpoint, photo = tmp_path / "checkpoint", tmp_path / "photo.png"
-    words = [weights_file(tmp_path), "--out", checkpoint, "--clip", tiny_clip]
-    words += ["--gpt2-tokenizer", gpt2_tokenizer]
-    monkeypatch.setattr(sys, "argv", ["model.pretrained.published", *map(str, words)])
-    published.main()
+    checkpoint, by_hand, photo = (tmp_path / n for n in ("checkpoint", "by-hand", "photo.png"))
+    with hub_server(tmp_path / "cache", monkeypatch) as hub:
+        add_published(hub, tmp_path / "hub", tiny_clip, gpt2_tokenizer, monkeypatch)
+        run(monkeypatch, "coco", "--out", checkpoint)
+    words = [tmp_path / "hub" / "coco_weights.pt", "--out", by_hand, "--clip", tiny_clip]
+    run(monkeypatch, *words, "--gpt2-tokenizer", gpt2_tokenizer)
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "generation_config.json"):
+        assert (checkpoint / name).read_bytes() == (by_hand / name).read_bytes()
     export_torchscript(checkpoint, tmp_path / "artifact")
     archive(tmp_path / "artifact", tmp_path / "clipcap.mar")
     photo.write_bytes(sound()["png"])

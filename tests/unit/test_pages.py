@@ -24,10 +24,9 @@ from huggingface_hub import ModelCard
 from torch import nn
 
 from model.checkpoint import Checkpoint
-from model.pretrained.completion import complete
 from tests import ROOT
+from tests.hub_server import add_published, hub_server
 from tests.models import save_clip, save_gpt2
-from tests.published_weights import weights_file
 from training.data.dataset import CaptionDataset
 from training.features import Encoder
 
@@ -69,7 +68,11 @@ def run(bases: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                 monkeypatch.setattr(sys, "argv", [words[2], *words[3:], *settings, *more])
                 importlib.import_module(words[2]).main()
             elif words[:2] == ["make", "serve"]:
-                checkpoint = words[2].removeprefix("CHECKPOINT=")
+                kind, checkpoint = words[2].split("=")
+                if kind == "MODEL":
+                    name, checkpoint = checkpoint, f"models/{checkpoint}"
+                    monkeypatch.setattr(sys, "argv", ["published", name, "--out", checkpoint])
+                    importlib.import_module("model.pretrained.published").main()
                 built = ["--checkpoint", checkpoint, "--out", str(tmp_path / "artifact")]
                 monkeypatch.setattr(sys, "argv", ["training.export", *built])
                 importlib.import_module("training.export").main()
@@ -153,19 +156,20 @@ def test_published_weights(
     run: Run, gpt2_tokenizer: Path, bases: dict[str, str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, tiny_scenes: Path,
 ):  # fmt: skip
-    weights_file(tmp_path).rename("coco_weights.pt")
+    shutil.copytree(bases["features.clip"], "clip")
+    shutil.copytree(gpt2_tokenizer, "gpt2")
     Path("data").mkdir()
     shutil.copytree(tiny_scenes, "data/mine")
-    monkeypatch.setattr("model.pretrained.completion.CLIP_NAMES", {24: bases["features.clip"]})
-    monkeypatch.setattr(
-        "model.pretrained.published.complete",
-        lambda captioner, file, clip, _: complete(captioner, file, clip, str(gpt2_tokenizer)),
-    )
-    run("published-weights.md")
+    with hub_server(tmp_path / "cache", monkeypatch) as hub:
+        add_published(hub, tmp_path / "hub", Path("clip"), Path("gpt2"), monkeypatch)
+        shutil.copy("hub/coco_weights.pt", ".")
+        run("published-weights.md")
     card = ModelCard.load("models/coco/README.md")
     assert card.text.startswith("# Image captioner from `coco_weights.pt`")
     assert card.data.eval_results[0].dataset_split == "test"
     assert Path("data/mine/report/captions.html").exists()
+    assert Path("models/coco.lock.json").exists()
+    assert Path("models/by-hand/model.safetensors").exists()
 
 
 def test_coco(run: Run, tiny_scenes: Path):

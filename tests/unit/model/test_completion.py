@@ -22,7 +22,7 @@ from model.pretrained import published
 from model.pretrained.completion import complete
 from model.pretrained.encoder_folder import load_encoder
 from model.pretrained.preprocessor_config import write_preprocessing
-from model.pretrained.published import FULL_STOP_ID, read_published
+from model.pretrained.weights_file import FULL_STOP_ID, read_published
 from model.refusal import Refusal
 from tests.models import PREPROCESSING, WORDS, needs_open_clip, save_resnet, save_siglip
 from tests.published_weights import weights_file
@@ -107,6 +107,7 @@ def test_the_model_card_says_where_the_parts_come_from(
     card = (tmp_path / "checkpoint" / "README.md").read_text()
     for part in ("mlp_weights.pt", digest, str(tiny_clip), str(gpt2_tokenizer)):
         assert f"`{part}`" in card
+    assert str(tiny_clip) not in (tmp_path / "checkpoint" / "config.json").read_text()
     Checkpoint.load(tmp_path / "checkpoint").save(tmp_path / "again")
     assert (tmp_path / "again" / "README.md").read_text() == card
 
@@ -132,8 +133,8 @@ def test_an_encoder_for_pictures_of_another_size_is_refused(
 @pytest.mark.parametrize(
     ("words", "vocabulary", "specials"),
     [
-        ("knows 300 tokens and writes token 13 as '-'; .* needs 300", 300, ("<|endoftext|>",)),
-        ("knows 300 tokens and writes token 13 as '.'; .* needs 310", 310, ()),
+        ("has 300 tokens and writes token 13 as '-'; .* needs 300", 300, ("<|endoftext|>",)),
+        ("has 300 tokens and writes token 13 as '.'; .* needs 310", 310, ()),
     ],
 )
 def test_another_tokenizer_is_refused(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.pretrained.published import read_published
+from model.pretrained.weights_file import read_published
 from model.refusal import Refusal
 from tests.published_weights import as_published, captioner_of
 
@@ -46,6 +46,26 @@ def test_a_file_that_holds_no_weights_is_refused(content: bytes, tmp_path: Path)
     (tmp_path / "w.pt").write_bytes(content)
     with pytest.raises(Refusal, match=r"w\.pt"):
         read_published(tmp_path / "w.pt")
+
+
+class Code:
+    """What pickle would run while it loads."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.file,)
+
+
+def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path):
+    weights = {**as_published(captioner_of("mlp")), "gpt.code": Code(tmp_path / "was-run")}
+    torch.save(weights, tmp_path / "w.pt")
+    with pytest.raises(Refusal, match=r"w\.pt"):
+        read_published(tmp_path / "w.pt")
+    assert not (tmp_path / "was-run").exists()
+    torch.load(tmp_path / "w.pt", weights_only=False)  # it would have run
+    assert (tmp_path / "was-run").exists()
 
 
 def test_a_missing_file_is_refused(tmp_path: Path):
