@@ -4,9 +4,9 @@
 into words. All three give the same result for the same seed on any machine.
 """
 
-from training.scenes.captions import write_captions
-from training.scenes.drawing import draw_scene
-from training.scenes.sampling import SPLITS, sample_scene
-from training.scenes.scene import Group, Scene
+from training.scenes.drawing.picture import draw_scene
+from training.scenes.language.captions import write_captions
+from training.scenes.world.sampling import SPLITS, sample_scene
+from training.scenes.world.scene import Group, Scene
 
 __all__ = ["SPLITS", "Group", "Scene", "draw_scene", "sample_scene", "write_captions"]

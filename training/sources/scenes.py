@@ -21,8 +21,8 @@ from rich.progress import track
 from model.refusal import Refusal
 from training.data.dataset import writing_dataset
 from training.scenes import draw_scene, sample_scene, write_captions
-from training.scenes.scene import Scene
-from training.scenes.world import THINGS
+from training.scenes.world.catalogue import THINGS
+from training.scenes.world.scene import Scene
 from training.sources.settings import Scenes
 from training.sources.splits import check_shares
 

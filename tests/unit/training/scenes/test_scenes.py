@@ -7,8 +7,8 @@ import random
 import pytest
 
 from training.scenes import Scene, draw_scene, sample_scene
-from training.scenes.paint import PAINTS, Light, times
-from training.scenes.world import (
+from training.scenes.drawing.paint import PAINTS, Light, times
+from training.scenes.world.catalogue import (
     ABOVE,
     BEHIND,
     BELOW,

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.scenes import Group, Scene, sample_scene, write_captions
-from training.scenes.accuracy import SceneAccuracy
-from training.scenes.statements import false_claims, stated, truths
-from training.scenes.world import HELD_COLOURS, HELD_RELATIONS, LEFT
+from training.scenes.language.accuracy import SceneAccuracy
+from training.scenes.language.statements import false_claims, stated, truths
+from training.scenes.world.catalogue import HELD_COLOURS, HELD_RELATIONS, LEFT
 
 BOX = (0.1, 0.5, 0.3, 0.3)
 

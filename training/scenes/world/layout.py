@@ -6,9 +6,9 @@ hide too much, is None, and the scene is drawn anew.
 
 import random
 
-from training.scenes.backdrop import SHORES
-from training.scenes.scene import Box
-from training.scenes.world import ABOVE, FRONT, LEFT, THINGS
+from training.scenes.drawing.backdrop import SHORES
+from training.scenes.world.catalogue import ABOVE, FRONT, LEFT, THINGS
+from training.scenes.world.scene import Box
 
 # Square root of a thing's box area, in units of the centre square, and the weight of each size.
 SIZE_RANGES = {"small": (0.22, 0.25), "medium": (0.30, 0.37), "big": (0.44, 0.52)}

@@ -4,7 +4,7 @@
 written can be understood.
 """
 
-from training.scenes.world import ABOVE, BEHIND, BELOW, FRONT, LEFT, RIGHT
+from training.scenes.world.catalogue import ABOVE, BEHIND, BELOW, FRONT, LEFT, RIGHT
 
 #: thing -> (singular, plural), the usual word first.
 NOUNS: dict[str, tuple[tuple[str, str], ...]] = {

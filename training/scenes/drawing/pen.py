@@ -2,7 +2,7 @@
 
 from PIL import ImageDraw
 
-from training.scenes.paint import Colour, Light, Points, times
+from training.scenes.drawing.paint import Colour, Light, Points, times
 
 
 class Pen:

@@ -3,8 +3,8 @@
 import random
 from collections.abc import Callable
 
-from training.scenes.paint import Paint
-from training.scenes.pen import Pen
+from training.scenes.drawing.paint import Paint
+from training.scenes.drawing.pen import Pen
 
 _WOOD = (128, 84, 52)
 _CREAM = (250, 240, 216)

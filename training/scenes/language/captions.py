@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import random
 
-from training.scenes import lexicon
-from training.scenes.scene import Group, Scene
-from training.scenes.world import CONVERSE
+from training.scenes.language import lexicon
+from training.scenes.world.catalogue import CONVERSE
+from training.scenes.world.scene import Group, Scene
 
 
 def write_captions(scene: Scene) -> list[str]:

@@ -6,17 +6,7 @@ every relation is true of the boxes and everything lies within the centre square
 
 import random
 
-from training.scenes.layout import (
-    HORIZONS,
-    Wish,
-    fits,
-    place_beside,
-    place_in_depth,
-    place_one,
-    place_over,
-)
-from training.scenes.scene import Group, Scene
-from training.scenes.world import (
+from training.scenes.world.catalogue import (
     ABOVE,
     BEHIND,
     BELOW,
@@ -31,6 +21,16 @@ from training.scenes.world import (
     TIMES,
     held_relation,
 )
+from training.scenes.world.layout import (
+    HORIZONS,
+    Wish,
+    fits,
+    place_beside,
+    place_in_depth,
+    place_one,
+    place_over,
+)
+from training.scenes.world.scene import Group, Scene
 
 SPLITS = ("train", "val", "test", "compositional")
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from training.scenes.paint import Colour, mix
-from training.scenes.sky import paint_sky
-from training.scenes.stage import Stage
+from training.scenes.drawing.paint import Colour, mix
+from training.scenes.drawing.sky import paint_sky
+from training.scenes.drawing.stage import Stage
 
 SHORES = {"lake": 0.36, "beach": 0.25}
 """How far below the horizon the far water ends and the near ground begins."""

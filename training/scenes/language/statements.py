@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from training.scenes import lexicon
-from training.scenes.scene import Scene
-from training.scenes.world import COLOURS, CONVERSE, LEFT, RIGHT
+from training.scenes.language import lexicon
+from training.scenes.world.catalogue import COLOURS, CONVERSE, LEFT, RIGHT
+from training.scenes.world.scene import Scene
 
 KINDS = ("thing", "colour", "count", "size", "relation", "place", "time", "weather")
 

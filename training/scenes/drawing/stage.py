@@ -5,7 +5,7 @@ import random
 
 from PIL import Image, ImageDraw
 
-from training.scenes.paint import Colour, Light, times
+from training.scenes.drawing.paint import Colour, Light, times
 
 
 class Stage:

@@ -7,14 +7,14 @@ import random
 
 from PIL import Image
 
-from training.scenes.backdrop import paint_backdrop
-from training.scenes.paint import Light, Paint
-from training.scenes.pen import Pen
-from training.scenes.scene import Box, Scene
-from training.scenes.sky import paint_weather
-from training.scenes.stage import Stage
-from training.scenes.things import draw_thing
-from training.scenes.world import THINGS
+from training.scenes.drawing.backdrop import paint_backdrop
+from training.scenes.drawing.paint import Light, Paint
+from training.scenes.drawing.pen import Pen
+from training.scenes.drawing.sky import paint_weather
+from training.scenes.drawing.stage import Stage
+from training.scenes.drawing.things import draw_thing
+from training.scenes.world.catalogue import THINGS
+from training.scenes.world.scene import Box, Scene
 
 FINER = 2
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from training.scenes.scene import Scene
-from training.scenes.statements import KINDS, Claim, false_claims, stated, truths
+from training.scenes.language.statements import KINDS, Claim, false_claims, stated, truths
+from training.scenes.world.scene import Scene
 
 #: The kinds of claim that the headline figures are about.
 HEADLINE = ("thing", "colour")

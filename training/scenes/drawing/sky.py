@@ -1,7 +1,7 @@
 """Paints the sky with its sun, moon, stars and clouds, and what falls from it."""
 
-from training.scenes.paint import Colour, mix, times
-from training.scenes.stage import Stage
+from training.scenes.drawing.paint import Colour, mix, times
+from training.scenes.drawing.stage import Stage
 
 _SKIES: dict[str, tuple[Colour, ...]] = {
     "day": ((84, 162, 228), (146, 200, 240), (214, 236, 248)),
