@@ -1,4 +1,4 @@
-"""Draws each kind of thing with a pen in its own unit box; its colour fills most of its body."""
+"""Draws each kind of thing in its box; most of it has the colour of its group."""
 
 import random
 from collections.abc import Callable
@@ -17,12 +17,12 @@ _LEAF = (74, 138, 66)
 
 
 def draw_thing(name: str, pen: Pen, paint: Paint, rng: random.Random) -> None:
-    """Draws one thing; `rng` decides on its variant."""
+    """Draw one thing of `catalogue.THINGS`; `rng` chooses between its variants."""
     _DRAWINGS[name](pen, paint, rng)
 
 
 def _glass(pen: Pen) -> tuple[int, int, int]:
-    """Windows: pale by day, lamplit by night."""
+    """Colour of windows: pale by day, yellow by night."""
     return (255, 228, 150) if pen.light.dark else pen.lit(_GLASS)
 
 

@@ -1,8 +1,9 @@
-"""Scene accuracy: how much of what captions say is in the picture, and how much of it they say.
+"""Scene accuracy: precision and recall of what captions claim about their scenes.
 
-Scores of words, such as CIDEr, forgive a caption that says "red" of a blue boat. The scenes come
-with their ground truth, so here every claim is checked. A colour counts only with its thing: "a
-red boat and a white house" is wrong twice about a white boat and a red house.
+Scores that compare words, such as CIDEr, change little when a caption calls a blue boat red. The
+contents of a scene are known exactly, so here every claim of a caption is checked against them. A
+colour is checked together with its thing: for a white boat and a red house, the caption "a red boat
+and a white house" has two false claims.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from collections import Counter
 from training.scenes.language.statements import KINDS, Claim, false_claims, stated, truths
 from training.scenes.world.scene import Scene
 
-#: The kinds of claim that the headline figures are about.
+#: The kinds of claim that `precision` and `recall` count.
 HEADLINE = ("thing", "colour")
 
 
 class SceneAccuracy:
-    """Adds up the claims of many captions against the truth of their scenes."""
+    """Counts true, false and missing claims over many captions."""
 
     def __init__(self) -> None:
-        """Starts with no captions."""
+        """Start with no captions."""
         self._stated: Counter[str] = Counter()
         self._wrong: Counter[str] = Counter()
         self._true: Counter[str] = Counter()
@@ -29,7 +30,11 @@ class SceneAccuracy:
         self._faultless = 0
 
     def add(self, caption: str, scene: Scene) -> list[Claim]:
-        """Counts one caption of one scene.
+        """Count one caption of one scene.
+
+        Args:
+            caption: Any text.
+            scene: The scene that it describes.
 
         Returns:
             The claims of the caption that are false.
@@ -40,26 +45,29 @@ class SceneAccuracy:
         self._wrong.update(claim.kind for claim in wrong)
         for kind, values in truths(scene).items():
             said = set(claims.values(kind))
-            if kind == "relation":  # one relation, which may be said from either side
-                values_to_find, found = min(len(values), 1), min(len(values & said), 1)
+            if kind == "relation":  # one in a scene, but `truths` has every way to state it
+                expected, found = min(len(values), 1), min(len(values & said), 1)
             else:
-                values_to_find, found = len(values), len(values & said)
-            self._true[kind] += values_to_find
+                expected, found = len(values), len(values & said)
+            self._true[kind] += expected
             self._found[kind] += found
         self._captions += 1
         self._faultless += not wrong
         return wrong
 
     def figures(self) -> dict[str, float]:
-        """The figures over all captions added, each from 0 to 1.
+        """The figures over all captions counted so far.
 
         Returns:
-            precision: Of the things and (colour, thing) pairs stated, how many are in the picture.
-            recall: Of the true things and (colour, thing) pairs, how many are stated.
-            hallucination_rate: Of the things stated, how many are not in the picture.
-            faultless: Share of captions in which nothing at all is false.
+            Name -> value from 0 to 1:
+
+            precision: Fraction of the stated things and (colour, thing) pairs that are true.
+            recall: Fraction of the true things and (colour, thing) pairs that are stated.
+            hallucination_rate: Fraction of the stated things that are not in the picture.
+            faultless: Fraction of the captions without any false claim.
             KIND_precision, KIND_recall: The same for each of `KINDS`.
-            A share of nothing is 0: a captioner that says nothing earns nothing.
+
+            A fraction of nothing is 0, so captions that state nothing score 0.
         """
         total = {
             name: sum(counter[kind] for kind in HEADLINE)
@@ -71,17 +79,17 @@ class SceneAccuracy:
             )
         }
         figures = {
-            "precision": _share(total["stated"] - total["wrong"], total["stated"]),
-            "recall": _share(total["found"], total["true"]),
-            "hallucination_rate": _share(self._wrong["thing"], self._stated["thing"]),
-            "faultless": _share(self._faultless, self._captions),
+            "precision": _fraction(total["stated"] - total["wrong"], total["stated"]),
+            "recall": _fraction(total["found"], total["true"]),
+            "hallucination_rate": _fraction(self._wrong["thing"], self._stated["thing"]),
+            "faultless": _fraction(self._faultless, self._captions),
         }
         for kind in KINDS:
             right = self._stated[kind] - self._wrong[kind]
-            figures[f"{kind}_precision"] = _share(right, self._stated[kind])
-            figures[f"{kind}_recall"] = _share(self._found[kind], self._true[kind])
+            figures[f"{kind}_precision"] = _fraction(right, self._stated[kind])
+            figures[f"{kind}_recall"] = _fraction(self._found[kind], self._true[kind])
         return figures
 
 
-def _share(part: int, whole: int) -> float:
+def _fraction(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
