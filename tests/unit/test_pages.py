@@ -29,7 +29,7 @@ from tests import ROOT
 from tests.models import save_clip, save_gpt2
 from tests.published_weights import weights_file
 from training.data.dataset import CaptionDataset
-from training.features import Encoder
+from training.encoding.encoder import Encoder
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 Run = Callable[..., list[list[str]]]

@@ -1,12 +1,7 @@
-"""Encode every image of a data set once.
+"""Encodes every image of a data set, shard by shard, into a feature file.
 
-`python -m training.features` writes a feature file (see `training.encoding.feature_file`): of each
-image one pooled feature, or with `features.kind=patches` one of each patch, for the patch mapper.
-Patches are large: ViT-B/32's of an image are 49 x 768 numbers, 75 kB, where the pooled feature has
-2 kB. Images are decoded in worker processes and encoded in batches, `features.shard_batches` of
-them to a shard. Killed and started again, it goes on behind the last whole shard and ends with the
-same bytes (see `training.encoding.feature_shards`). Broken images fail the command in the end with
-a list of all of them; `features.on_broken=skip` leaves them out and says how many.
+Worker processes decode the images, and this process encodes them with CLIP in batches.
+`features.shard_batches` batches make one shard.
 """
 
 from __future__ import annotations
@@ -33,62 +28,25 @@ from rich.progress import (
 from torch import Tensor
 
 from model.image.preprocessing import to_pixels
-from model.network.encoder import ImageEncoder
-from model.pretrained.encoder_folder import load_encoder
 from model.refusal import Refusal
-from training.command import arguments, command
-from training.config import Features, load_config
+from training.config import Features
 from training.data.dataset import CaptionDataset
-from training.data.image_decoding import Chosen, Decoded, decode_files
+from training.data.image_decoding import Decoded, SelectedPictures, decode_files
 from training.data.tar_picture import PictureFile
-from training.encoding.feature_file import EncoderIdentity
+from training.encoding.encoder import Encoder
 from training.encoding.feature_shards import FeatureWriter, ShardRows, writing_features
 from training.sources.faults import check_on_broken, listed
 
 
-class Encoder:
-    """An image encoder with its preprocessing and identity.
-
-    Args:
-        name: Name or folder of an encoder (see `model.pretrained.encoder_folder`).
-        kind: `pooled` for one feature of an image, `patches` for one of each patch.
-    """
-
-    def __init__(self, name: str, kind: str = "pooled") -> None:
-        model, self.preprocessing = load_encoder(name)
-        self.model = model.eval()
-        self.identity = EncoderIdentity(
-            name=name,
-            sha256=vision_sha256(self.model),
-            shape=self.model.shape(kind),
-            preprocessing=self.preprocessing,
-            kind=kind,
-        )
-
-    @torch.inference_mode()
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Features [B, *shape] of normalised pixels [B, 3, S, S]."""
-        return self.model.encode(pixels, self.identity.kind)
-
-
-def vision_sha256(model: ImageEncoder) -> str:
-    """SHA-256 over names and values of the image tower's weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def encode_dataset(settings: Features) -> int:
-    """Write the feature file of a data set, going on where a killed run was.
+    """Write the feature file of a data set; shards that a killed run has completed are kept.
 
     Returns:
-        How many broken images were skipped.
+        The number of broken images that were left out.
 
     Raises:
-        Refusal: Broken images, when they are not to be skipped, or all are; bad settings; another
-            run writes the same file.
+        Refusal: A wrong setting; images that are broken, while `features.on_broken` is `stop`;
+            all images are broken; another run writes the same file.
     """
     _check(settings)
     dataset = CaptionDataset.load(settings.data)
@@ -98,20 +56,21 @@ def encode_dataset(settings: Features) -> int:
     shards = [ids[start : start + size] for start in range(0, len(ids), size)]
     made_of = [_ingredients(encoder, settings, dataset.files, shard) for shard in shards]
     with writing_features(settings.out, encoder.identity, made_of) as writer:
-        missing = [number for number in range(len(shards)) if number not in writer.whole]
-        _say_what_is_kept(writer, sum(len(shards[n]) for n in writer.whole), len(ids))
-        wanted = np.concatenate([ids[:0], *(shards[number] for number in missing)])
+        missing = [number for number in range(len(shards)) if number not in writer.complete]
+        _print_reused(writer, sum(len(shards[n]) for n in writer.complete), len(ids))
+        # ids[:0] gives the array its type when no shard is missing.
+        to_encode = np.concatenate([ids[:0], *(shards[number] for number in missing)])
         convert = partial(to_pixels, preprocessing=encoder.preprocessing)
-        files = Chosen(dataset.files, wanted)
+        files = SelectedPictures(dataset.files, to_encode)
         workers, side = settings.workers, encoder.preprocessing.size
         decoded = decode_files(files, convert, settings.max_pixels, workers, side)
-        with _progress(len(ids), len(ids) - len(wanted)) as count:
-            named = zip(map(int, wanted), map(count, decoded), strict=True)
+        with _progress(len(ids), len(ids) - len(to_encode)) as count:
+            images = zip(map(int, to_encode), map(count, decoded), strict=True)
             for number in missing:
                 with writer.shard(number) as rows:
-                    own = itertools.islice(named, len(shards[number]))
-                    _encode(encoder, own, rows, settings.batch_size)
-        broken = [line for n in range(len(shards)) for line in writer.whole[n].broken]
+                    of_shard = itertools.islice(images, len(shards[number]))
+                    _encode(encoder, of_shard, rows, settings.batch_size)
+        broken = [line for n in range(len(shards)) for line in writer.complete[n].broken]
         if broken and settings.on_broken == "stop":
             raise Refusal(
                 f"{len(broken)} of {len(ids)} images are broken; mend or remove them, or leave "
@@ -124,7 +83,11 @@ def encode_dataset(settings: Features) -> int:
 
 
 def _check(settings: Features) -> None:
-    """Refuse settings that nothing can be encoded with."""
+    """Check the settings that are not checked elsewhere.
+
+    Raises:
+        Refusal: A wrong setting.
+    """
     check_on_broken("features.on_broken", settings.on_broken)
     for name in ("batch_size", "shard_batches"):
         if getattr(settings, name) < 1:
@@ -134,7 +97,11 @@ def _check(settings: Features) -> None:
 def _ingredients(
     encoder: Encoder, settings: Features, files: Mapping[int, PictureFile], ids: np.ndarray
 ) -> dict[str, Any]:
-    """All that the bytes of a shard follow from; images are known by size and time of change."""
+    """Everything that the bytes of a shard depend on.
+
+    Images are identified by file name, size and time of change: hashing their contents would take
+    as long as reading all of them.
+    """
     identity = encoder.identity.to_dict()
     del identity["name"]
     stamps = hashlib.sha256()
@@ -149,7 +116,7 @@ def _ingredients(
 
 
 def _stamp(file: PictureFile) -> str:
-    """What changes when a file does; its rights count too, they may have been mended."""
+    """A text that changes when a file changes, or its access rights: they may make it readable."""
     try:
         stat = file.stat()
     except OSError as error:
@@ -157,17 +124,28 @@ def _stamp(file: PictureFile) -> str:
     return f"{stat.st_size} {stat.st_ctime_ns}"
 
 
-def _say_what_is_kept(writer: FeatureWriter, kept: int, images: int) -> None:
+def _print_reused(writer: FeatureWriter, kept: int, images: int) -> None:
+    """Print how many images an earlier run has encoded, and why shards of it are not used."""
     if kept:
         print(f"{kept} of {images} images were encoded by an earlier run", file=sys.stderr)
     if writer.changed:
         what = ", ".join(sorted(writer.changed))
-        print(f"parts of an earlier run are made anew, as these changed: {what}", file=sys.stderr)
+        print(
+            f"parts of an earlier run are encoded again, as these changed: {what}", file=sys.stderr
+        )
 
 
 @contextmanager
 def _progress(total: int, done: int) -> Iterator[Callable[[Decoded], Decoded]]:
-    """A bar with images a second; what it yields counts an image and hands it on."""
+    """A progress bar with the speed in images a second.
+
+    Args:
+        total: Number of images.
+        done: Number of images that an earlier run has encoded.
+
+    Returns:
+        A context manager, which gives a function that counts an image and returns it unchanged.
+    """
     columns = (
         *(TextColumn("encoding"), BarColumn(), MofNCompleteColumn()),
         *(TextColumn("{task.fields[speed]:.0f} images/s"), TimeRemainingColumn()),
@@ -188,32 +166,27 @@ def _progress(total: int, done: int) -> Iterator[Callable[[Decoded], Decoded]]:
 def _encode(
     encoder: Encoder, decoded: Iterable[tuple[int, Decoded]], rows: ShardRows, batch_size: int
 ) -> None:
-    """Encode the images of a shard in batches; what is wrong with broken ones is kept with it."""
-    waiting: list[tuple[int, Tensor]] = []
+    """Encode the images of a shard in batches.
+
+    Args:
+        encoder: The encoder.
+        decoded: Id and pixels of each image, or id and fault.
+        rows: Of the shard; features, and faults of broken images, are added.
+        batch_size: Images of a batch; the last one may have fewer.
+    """
+    batch: list[tuple[int, Tensor]] = []
 
     def flush() -> None:
-        if waiting:
-            pixels = torch.stack([pixels for _, pixels in waiting])
-            rows.add([image_id for image_id, _ in waiting], encoder.encode(pixels).numpy())
-            waiting.clear()
+        if batch:
+            pixels = torch.stack([pixels for _, pixels in batch])
+            rows.add([image_id for image_id, _ in batch], encoder.encode(pixels).numpy())
+            batch.clear()
 
     for image_id, pixels in decoded:
         if isinstance(pixels, str):
             rows.broken.append(pixels)
         else:
-            waiting.append((image_id, pixels))
-            if len(waiting) == batch_size:
+            batch.append((image_id, pixels))
+            if len(batch) == batch_size:
                 flush()
     flush()
-
-
-def main() -> None:
-    """Encode the data set of the settings."""
-    settings = load_config(arguments(__doc__).parse_args().overrides).features
-    skipped = encode_dataset(settings)
-    if skipped:
-        print(f"left out {skipped} broken images")
-
-
-if __name__ == "__main__":
-    command(main)

@@ -20,8 +20,9 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from model.refusal import Refusal
 from training.config import Config, Features
 from training.data.dataset import CaptionDataset
+from training.encoding.encode_dataset import encode_dataset
+from training.encoding.encoder import Encoder
 from training.encoding.feature_file import FeatureFile
-from training.features import Encoder, encode_dataset
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_worker_processes_and_batch_sizes_change_nothing(tiny_run: Config, tmp_p
     expected = FeatureFile(tiny_run.features.out)
     found = FeatureFile(tmp_path / "features", expected.encoder)
     assert found.ids.tolist() == expected.ids.tolist()
-    np.testing.assert_allclose(found.features, expected.features, atol=1e-5)
+    np.testing.assert_allclose(found.features[:], expected.features[:], atol=1e-5)
 
 
 def test_broken_images_stop_it_with_a_list(broken: tuple[Features, list[int]]):
@@ -96,7 +97,7 @@ def test_broken_images_stop_it_with_a_list(broken: tuple[Features, list[int]]):
 def test_a_long_list_of_broken_images_is_cut_and_counted(
     broken: tuple[Features, list[int]], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("training.sources.faults.NAMED", 2)
+    monkeypatch.setattr("training.sources.faults.MAX_LISTED", 2)
     with pytest.raises(Refusal, match="and 1 more"):
         encode_dataset(broken[0])
 
@@ -107,7 +108,7 @@ def test_broken_images_are_left_out_on_request(broken: tuple[Features, list[int]
     file = FeatureFile(settings.out)
     assert file.ids.tolist() == [i for i in range(1, 61) if i not in ids]
     assert file.rows(ids).tolist() == [-1, -1, -1]
-    assert np.isfinite(file.features).all()
+    assert np.isfinite(file.features[:]).all()
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(

@@ -11,7 +11,7 @@ import pytest
 
 from model.refusal import Refusal
 from training.data.dataset import CaptionDataset
-from training.data.json_members import PART
+from training.data.json_members import CHUNK
 
 COCO: dict[str, Any] = {
     "info": {"description": "two pictures"},
@@ -115,7 +115,7 @@ def test_captions_take_less_memory_than_their_own_bytes_while_and_after_they_are
     tracemalloc.stop()
     own = sum(map(len, texts))
     assert kept < 0.9 * own
-    assert most < kept + 8 * PART  # the file is six times as large as a part of it
+    assert most < kept + 8 * CHUNK  # the file is six times as large as a chunk
     assert data.captions[9 * 3_999] == texts[3_999::4_000]
     assert data.files[9 * 3_999].name == "003999.jpg"
     assert len(data.files) == len(data.captions) == 4_000

@@ -40,7 +40,7 @@ def fill(writer: FeatureWriter, number: int) -> None:
 def write(folder: Path, **changes: object) -> Path:
     with writing_features(folder, ENCODER, made_of(**changes)) as writer:
         for number in range(len(SHARDS)):
-            if number not in writer.whole:
+            if number not in writer.complete:
                 fill(writer, number)
     return folder
 
@@ -78,7 +78,7 @@ def test_what_is_written_is_read_as_one_array(tmp_path: Path):
     file = FeatureFile(write(tmp_path / "features"), ENCODER)
     expected = features_of(IDS)
     assert file.features.shape == expected.shape
-    np.testing.assert_array_equal(file.features, expected)
+    np.testing.assert_array_equal(file.features[:], expected)
     order = np.array([4, 0, 0, 3, 1, 2])
     np.testing.assert_array_equal(file.features[order], expected[order])
     np.testing.assert_array_equal(file.features[3], expected[3])
@@ -156,8 +156,8 @@ def test_a_run_that_failed_leaves_the_old_file_and_its_whole_shards(tmp_path: Pa
     interrupted(tmp_path / "features")
     assert content(tmp_path / "features") == before
     with writing_features(tmp_path / "features", ENCODER, made_of()) as writer:
-        assert {n: shard.ids.tolist() for n, shard in writer.whole.items()} == {0: [2, 3], 1: []}
-        assert writer.whole[1].broken == ["something in shard 1"]
+        assert {n: shard.ids.tolist() for n, shard in writer.complete.items()} == {0: [2, 3], 1: []}
+        assert writer.complete[1].broken == ["something in shard 1"]
         assert not writer.changed
         fill(writer, 2)
     assert content(tmp_path / "features") == content(write(tmp_path / "at once"))
@@ -169,13 +169,13 @@ def test_shards_of_something_else_are_made_anew_and_the_others_kept(tmp_path: Pa
     changed = made_of()
     changed[0]["images"] = [2, 4]
     with writing_features(tmp_path / "features", ENCODER, changed) as writer:
-        assert set(writer.whole) == {1}
+        assert set(writer.complete) == {1}
         assert writer.changed == {"images"}
         fill(writer, 0)
         fill(writer, 2)
     interrupted(tmp_path / "features")
     with writing_features(tmp_path / "features", ENCODER, made_of(batch_size=7)) as writer:
-        assert not writer.whole
+        assert not writer.complete
         assert writer.changed == {"batch_size"}
         for number in range(3):
             fill(writer, number)
@@ -185,7 +185,7 @@ def test_shards_of_something_else_are_made_anew_and_the_others_kept(tmp_path: Pa
 def test_fewer_shards_than_the_last_run_leave_no_stray_ones(tmp_path: Path):
     interrupted(tmp_path / "features")
     with writing_features(tmp_path / "features", ENCODER, made_of()[:1]) as writer:
-        assert set(writer.whole) == {0}
+        assert set(writer.complete) == {0}
     assert FeatureFile(tmp_path / "features").ids.tolist() == [2, 3]
 
 
@@ -220,7 +220,7 @@ def test_a_missing_part_is_refused_by_name(tmp_path: Path, name: str):
 def test_a_part_cut_short_is_refused(tmp_path: Path, name: str, keep: int):
     file = write(tmp_path / "features") / name
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(Refusal, match="is no feature file"):
+    with pytest.raises(Refusal, match="is not a feature file"):
         FeatureFile(tmp_path / "features")
 
 
@@ -240,7 +240,7 @@ def test_a_part_cut_short_is_refused(tmp_path: Path, name: str, keep: int):
 def test_parts_that_hold_something_else_are_refused(tmp_path: Path, name: str, content: np.ndarray):
     folder = write(tmp_path / "features")
     np.save(folder / name, content)
-    with pytest.raises(Refusal, match=r"is no feature file: (ids.npy does not|its shards) hold"):
+    with pytest.raises(Refusal, match=r"is not a feature file: (ids.npy does not|its shards) hold"):
         FeatureFile(folder)
 
 
@@ -249,7 +249,7 @@ def test_a_shard_with_a_damaged_record_is_made_anew(tmp_path: Path, content: str
     interrupted(tmp_path / "features")
     (tmp_path / "features.partial" / "shard-00000.json").write_text(content)
     with writing_features(tmp_path / "features", ENCODER, made_of()) as writer:
-        assert sorted(writer.whole) == [1]
+        assert sorted(writer.complete) == [1]
         fill(writer, 0)
         fill(writer, 2)
     assert FeatureFile(tmp_path / "features").ids.tolist() == IDS
@@ -269,7 +269,7 @@ def test_an_unknown_description_is_refused(tmp_path: Path):
     folder = write(tmp_path / "features")
     fields = json.loads((folder / "encoder.json").read_text())
     (folder / "encoder.json").write_text(json.dumps({**fields, "colour": "red"}))
-    with pytest.raises(Refusal, match="is no feature file: .*colour"):
+    with pytest.raises(Refusal, match="is not a feature file: .*colour"):
         FeatureFile(folder)
 
 

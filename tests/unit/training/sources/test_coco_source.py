@@ -140,7 +140,7 @@ def test_captions_without_a_word_stay_out_and_are_counted(
     index["images"][0]["sentences"] += [{"raw": ""}, {"raw": " \n"}]
     serve_coco(server, index)
     assert_whole(make(server, tmp_path))
-    assert "left out 2 captions without a word" in capsys.readouterr().err
+    assert "left out 2 empty captions" in capsys.readouterr().err
 
 
 def test_archives_that_are_there_need_no_network(server: FileServer, tmp_path: Path):
@@ -261,7 +261,7 @@ def test_a_killed_unpacking_does_not_count_as_a_full_disk(
         ({"filename": "other.jpg"}, "val2014/other.jpg is not in its archive"),
         ({"filepath": "train2014"}, "is not in its archive"),
         ({"split": "dev"}, "split is 'dev'; it must be one of train, val, test, restval"),
-        ({"cocoid": 37}, "cocoid 37 stands in an image before it"),
+        ({"cocoid": 37}, "cocoid 37 is already used by an image before it"),
         ({"cocoid": "37"}, 'cocoid is "37"; it must be a whole number'),
         ({"sentences": []}, "has no captions"),
         ({"sentences": ["a boat"]}, "sentences must be a list of objects"),

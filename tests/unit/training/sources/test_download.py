@@ -14,7 +14,7 @@ import pytest
 from model.refusal import Refusal
 from tests.file_server import FileServer, file_server
 from training.sources import download as module
-from training.sources.download import bytes_at_hand, download, look_up
+from training.sources.download import download, downloaded_bytes, look_up
 
 BODY = random.Random(3).randbytes(3_500_000)
 OTHER = random.Random(4).randbytes(3_500_000)
@@ -23,8 +23,8 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    monkeypatch.setattr(module, "WAITS", (0, 0, 0))
-    monkeypatch.setattr(module, "SILENCE", 2)
+    monkeypatch.setattr(module, "RETRY_DELAYS", (0, 0, 0))
+    monkeypatch.setattr(module, "TIMEOUT", 2)
     with file_server() as state:
         state.files["/a.zip"] = BODY
         state.etags["/a.zip"] = '"one"'
@@ -105,7 +105,7 @@ def test_a_busy_server_is_asked_again(server: FileServer, tmp_path: Path, status
 def test_a_silent_server_is_left(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "SILENCE", 0.2)
+    monkeypatch.setattr(module, "TIMEOUT", 0.2)
     server.pause = 1.0
     with pytest.raises(Refusal, match=r"gave nothing in 4 tries \(.*timed out\)"):
         fetch(server, tmp_path)
@@ -114,7 +114,7 @@ def test_a_silent_server_is_left(
 def test_what_came_before_a_silence_is_kept(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "SILENCE", 0.2)
+    monkeypatch.setattr(module, "TIMEOUT", 0.2)
     server.stall = 8  # half a megabyte of each connection comes
     fetch(server, tmp_path)
     assert len(ranges(server)) > 4  # more than one may give nothing
@@ -126,7 +126,7 @@ def test_a_file_that_changed_since_starts_anew(server: FileServer, tmp_path: Pat
     server.cuts = [1_200_000, 0, 0, 0, 0]
     with pytest.raises(Refusal):
         fetch(server, tmp_path)
-    assert bytes_at_hand(look_up(f"{server.address}/a.zip"), tmp_path / "down" / "a.zip") > 0
+    assert downloaded_bytes(look_up(f"{server.address}/a.zip"), tmp_path / "down" / "a.zip") > 0
     body = OTHER if change == "etag" else OTHER[:2_000_000]
     server.files["/a.zip"] = body
     if change != "size":

@@ -17,9 +17,9 @@ from model.refusal import Refusal
 from tests.pictures import encoded, picture
 from training.config import Config, load_config
 from training.data.dataset import CaptionDataset
+from training.encoding.encode_dataset import encode_dataset
 from training.encoding.feature_file import FeatureFile
 from training.evaluation.report import Section, Shown, write_page
-from training.features import encode_dataset
 from training.prepare import prepare
 
 PNG = encoded(picture(), "PNG")
@@ -88,7 +88,7 @@ def test_every_stage_treats_them_as_pictures_of_a_folder(
     )
     assert encode_dataset(features) == 0
     expected = FeatureFile(tiny_run.features.out)
-    np.testing.assert_array_equal(FeatureFile(features.out).features, expected.features)
+    np.testing.assert_array_equal(FeatureFile(features.out).features[:], expected.features[:])
     shown = Shown(data.files[21], "a caption", ["a reference"], 1.0)
     write_page(tmp_path / "page.html", "page", {"test": Section({}, [shown])})
     assert "data:image/jpeg" in (tmp_path / "page.html").read_text()
@@ -166,7 +166,7 @@ def test_sizes_that_cannot_be_are_a_fault(tmp_path: Path, size: bytes):
     data[header + 148 : header + 156] = b" " * 8
     data[header + 148 : header + 156] = b"%06o\0 " % sum(data[header : header + 512])
     file.write_bytes(data)
-    with pytest.raises(Refusal, match=r"damaged or compressed behind [01] \(.*\); give"):
+    with pytest.raises(Refusal, match=r"damaged or compressed after [01] \(.*\); give"):
         make(tmp_path, ALL_TRAIN)
 
 
