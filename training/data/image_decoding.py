@@ -105,5 +105,5 @@ def decoding_faults(
 
 
 def _discard(_: Image.Image) -> Tensor:
-    """Stand for a decoded picture: its pixels are not needed and not sent between processes."""
+    """An empty result in place of the pixels, which are not needed."""
     return torch.empty(0)

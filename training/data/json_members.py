@@ -33,7 +33,7 @@ def members(file: Path, chunk: int = CHUNK) -> Iterator[tuple[str, Any]]:
 
     Returns:
         The name and value of each member, in order. The value of a list is an iterator of its
-        entries, to be used before the next member is asked for; entries left over are skipped.
+        entries, to be used before the next member is requested; entries left over are skipped.
 
     Raises:
         Refusal: The file is not JSON. It is raised when the wrong character is reached, so earlier

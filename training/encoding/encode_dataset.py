@@ -73,7 +73,7 @@ def encode_dataset(settings: Features) -> int:
         broken = [line for n in range(len(shards)) for line in writer.complete[n].broken]
         if broken and settings.on_broken == "stop":
             raise Refusal(
-                f"{len(broken)} of {len(ids)} images are broken; mend or remove them, or leave "
+                f"{len(broken)} of {len(ids)} images are broken; repair or remove them, or leave "
                 "them out with features.on_broken=skip (what is encoded is kept for the next "
                 f"run):{listed(broken)}"
             )

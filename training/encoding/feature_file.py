@@ -158,7 +158,7 @@ class FeatureFile:
         expected = (len(self.ids), *self.encoder.shape)
         if self.features.shape != expected:
             raise Refusal(
-                f"{folder}: features are {self.features.shape}, ids and encoder.json say "
+                f"{folder}: features are {self.features.shape}, ids and encoder.json give "
                 f"{expected}; encode the images again"
             )
         self._index = IdIndex(self.ids)

@@ -96,9 +96,9 @@ def download(
     file.parent.mkdir(parents=True, exist_ok=True)
     if downloaded_bytes(remote, file) == 0:  # nothing, or the beginning of another version
         part.unlink(missing_ok=True)
-        aside = state.with_suffix(".new")
-        aside.write_text(json.dumps(dataclasses.asdict(remote)))
-        aside.replace(state)
+        temporary = state.with_suffix(".new")
+        temporary.write_text(json.dumps(dataclasses.asdict(remote)))
+        temporary.replace(state)
         part.touch()
 
     def fetch() -> None:
@@ -108,7 +108,7 @@ def download(
     if sha256 is not None and (found := file_sha256(part)) != sha256.lower():
         part.unlink()
         raise Refusal(
-            f"{remote.url} has SHA-256 {found}, the settings say {sha256}; it was damaged in the "
+            f"{remote.url} has SHA-256 {found}, the settings have {sha256}; it was damaged in the "
             "transfer or is another file: run the command again, or correct the setting"
         )
     part.rename(file)

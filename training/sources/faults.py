@@ -1,6 +1,6 @@
 """Checks of values that a source reads from other people's files, and lists of what is wrong.
 
-A source collects all faults and reports them together, so that one run shows everything to mend.
+A source collects all faults and reports them together, so that one run shows all of them.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def prepare(settings: Folder) -> None:
     usable = _decodable(root, merged, settings, faults)
     if faults and settings.on_broken == "stop":
         raise Refusal(
-            f"{counted(faults)} in {root}; mend them, or leave out what they name with "
+            f"{counted(faults)} in {root}; correct them, or leave out what they name with "
             f"folder.on_broken=skip:{listed(faults)}"
         )
     if not usable:

@@ -1,4 +1,4 @@
-"""Splits pictures by chance, where the source does not say which split a picture belongs to."""
+"""Assigns pictures to splits at random, where the source does not give their splits."""
 
 from __future__ import annotations
 

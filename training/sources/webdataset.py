@@ -47,7 +47,7 @@ def prepare(settings: WebDataset) -> None:
         counts = write_index(folder, f"{len(tars)} tar shards", pictures, tars)
         if faults and settings.on_broken == "stop":
             raise Refusal(
-                f"{counted(faults)} in {len(tars)} shards; mend them, or leave out what they "
+                f"{counted(faults)} in {len(tars)} shards; correct them, or leave out what they "
                 f"name with webdataset.on_broken=skip:{listed(faults)}"
             )
         if empty := empty_splits(fractions, used_splits):

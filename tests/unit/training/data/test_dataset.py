@@ -1,4 +1,4 @@
-"""The index of a caption data set: read whole, or refused with the file and the reason."""
+"""The index of a caption data set: read completely, or refused with the file and the reason."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_captions_and_files_are_found_by_image_id(tmp_path: Path):
 
 
 @pytest.mark.parametrize("split", ["test", "dev"])
-def test_an_empty_or_missing_split_is_refused_with_those_there_are(tmp_path: Path, split: str):
+def test_an_empty_or_missing_split_is_refused_with_a_list_of_the_splits(tmp_path: Path, split: str):
     data = CaptionDataset.load(write(tmp_path))
     with pytest.raises(Refusal, match=rf"split '{split}'; it has: train \(2\), val \(1\)"):
         data.ids(split)
@@ -122,6 +122,6 @@ def test_captions_take_less_memory_than_their_own_bytes_while_and_after_they_are
 
 
 @pytest.mark.parametrize("splits", [[1, 2], {"train": 7}, "train", {"train": ["7"]}])
-def test_splits_that_are_no_lists_by_name_are_refused(tmp_path: Path, splits: object):
+def test_splits_that_are_not_lists_of_ids_by_name_are_refused(tmp_path: Path, splits: object):
     with pytest.raises(Refusal, match=r"split.json must hold a list of image ids for each name"):
         CaptionDataset.load(write(tmp_path, splits=splits))

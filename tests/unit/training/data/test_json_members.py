@@ -1,4 +1,4 @@
-"""A JSON object read member by member is what `json` reads whole, wherever its chunks end."""
+"""A JSON object read member by member equals what `json` reads, wherever its chunks end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read_all(file: Path, chunk: int) -> dict[str, Any]:
     indent=st.sampled_from([None, 1]),
     ascii_only=st.booleans(),
 )
-def test_it_is_what_json_reads(
+def test_members_are_what_json_load_reads(
     tmp_path_factory: pytest.TempPathFactory,
     content: dict[str, Any],
     chunk: int,
@@ -65,7 +65,7 @@ def test_what_is_not_json_is_refused(tmp_path: Path, damaged: str, chunk: int):
         read_all(file, chunk)
 
 
-def test_where_it_is_not_json_is_said(tmp_path: Path):
+def test_the_message_gives_the_position_of_the_wrong_character(tmp_path: Path):
     file = tmp_path / "some.json"
     text = '{"a": [10, 11, 12], "b": [20, oh]}'
     file.write_text(text)

@@ -64,7 +64,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_folder_that_is_no_feature_file_is_left_alone(tmp_path: Path):
+def test_a_folder_of_something_else_is_not_replaced_by_a_feature_file(tmp_path: Path):
     mine = tmp_path / "photos" / "photo.jpg"
     mine.parent.mkdir()
     mine.write_text("mine")
@@ -74,7 +74,7 @@ def test_a_folder_that_is_no_feature_file_is_left_alone(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [mine.parent]
 
 
-def test_what_is_written_is_read_as_one_array(tmp_path: Path):
+def test_the_shards_are_read_as_one_array(tmp_path: Path):
     file = FeatureFile(write(tmp_path / "features"), ENCODER)
     expected = features_of(IDS)
     assert file.features.shape == expected.shape
@@ -90,7 +90,7 @@ def test_what_is_written_is_read_as_one_array(tmp_path: Path):
 
 
 @pytest.mark.parametrize("rows", [[-1], [0, 5]])
-def test_a_row_that_is_not_there_is_an_error(tmp_path: Path, rows: list[int]):
+def test_a_row_outside_of_the_file_is_an_error(tmp_path: Path, rows: list[int]):
     with pytest.raises(IndexError, match="of 5"):
         FeatureFile(write(tmp_path / "features")).features[rows]
 
@@ -128,7 +128,7 @@ def test_features_of_another_kind_are_refused_with_the_setting(tmp_path: Path):
         FeatureFile(write(tmp_path / "features"), patches)
 
 
-def test_a_file_that_does_not_say_its_kind_is_pooled(tmp_path: Path):
+def test_a_file_without_a_kind_is_pooled(tmp_path: Path):
     folder = write(tmp_path / "features")
     fields = json.loads((folder / "encoder.json").read_text())
     assert fields.pop("kind") == "pooled"
@@ -151,7 +151,7 @@ def test_the_same_encoder_under_another_name_is_accepted(tmp_path: Path):
     assert len(FeatureFile(write(tmp_path / "features"), moved).ids) == 5
 
 
-def test_a_run_that_failed_leaves_the_old_file_and_its_whole_shards(tmp_path: Path):
+def test_a_failed_run_leaves_the_older_file_and_its_complete_shards(tmp_path: Path):
     before = content(write(tmp_path / "features", age="old"))
     interrupted(tmp_path / "features")
     assert content(tmp_path / "features") == before
@@ -164,7 +164,7 @@ def test_a_run_that_failed_leaves_the_old_file_and_its_whole_shards(tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["at once", "features"]
 
 
-def test_shards_of_something_else_are_made_anew_and_the_others_kept(tmp_path: Path):
+def test_shards_with_other_ingredients_are_written_again_and_the_others_kept(tmp_path: Path):
     interrupted(tmp_path / "features")
     changed = made_of()
     changed[0]["images"] = [2, 4]
@@ -182,14 +182,14 @@ def test_shards_of_something_else_are_made_anew_and_the_others_kept(tmp_path: Pa
     assert content(tmp_path / "features") == content(write(tmp_path / "at once"))
 
 
-def test_fewer_shards_than_the_last_run_leave_no_stray_ones(tmp_path: Path):
+def test_shards_that_are_not_needed_any_more_are_removed(tmp_path: Path):
     interrupted(tmp_path / "features")
     with writing_features(tmp_path / "features", ENCODER, made_of()[:1]) as writer:
         assert set(writer.complete) == {0}
     assert FeatureFile(tmp_path / "features").ids.tolist() == [2, 3]
 
 
-def test_two_runs_at_once_are_one_too_many(tmp_path: Path):
+def test_a_second_run_at_the_same_time_is_refused(tmp_path: Path):
     with writing_features(tmp_path / "features", ENCODER, made_of()) as writer:
         second = os.fork()
         if not second:
@@ -245,7 +245,7 @@ def test_parts_that_hold_something_else_are_refused(tmp_path: Path, name: str, c
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"made_of": {}, "ids": [1]}'])
-def test_a_shard_with_a_damaged_record_is_made_anew(tmp_path: Path, content: str):
+def test_a_shard_with_a_damaged_record_is_written_again(tmp_path: Path, content: str):
     interrupted(tmp_path / "features")
     (tmp_path / "features.partial" / "shard-00000.json").write_text(content)
     with writing_features(tmp_path / "features", ENCODER, made_of()) as writer:
@@ -255,10 +255,10 @@ def test_a_shard_with_a_damaged_record_is_made_anew(tmp_path: Path, content: str
     assert FeatureFile(tmp_path / "features").ids.tolist() == IDS
 
 
-def test_parts_of_two_files_are_refused(tmp_path: Path):
+def test_parts_of_two_feature_files_are_refused(tmp_path: Path):
     folder = write(tmp_path / "features")
     (folder / "features-00002.npy").unlink()
-    with pytest.raises(Refusal, match=r"features are \(2, 6\), ids and encoder.json say \(5, 6\)"):
+    with pytest.raises(Refusal, match=r"features are \(2, 6\), ids and encoder.json give \(5, 6\)"):
         FeatureFile(folder)
     np.save(folder / "features-00002.npy", np.ones((3, 4), np.float32))
     with pytest.raises(Refusal, match="shards have rows of different shapes"):

@@ -1,4 +1,4 @@
-"""Caption files: what is read from each kind, and every fault found, with its line."""
+"""Caption files: what is read from each format, and each fault with its line."""
 
 from __future__ import annotations
 
