@@ -33,6 +33,12 @@ class GroupPlan:
         rng: chooses them.
         name: of the thing.
         groups: number of groups in the scene.
+
+    Attributes:
+        count: number of things, from 1 to 3.
+        size: `small`, `medium` or `big`.
+        root: square root of the area of one thing's box.
+        spacing: distance from one thing's left edge to the next one's, over the width of a thing.
     """
 
     def __init__(self, rng: random.Random, name: str, groups: int) -> None:
