@@ -2,10 +2,10 @@
 
 Only one entry is in memory at a time, where `json.load` would build objects of the whole file.
 
-Not the library `ijson` 3.6: it changes half of a surrogate pair to "?" without an error, and it reads
-two lists only in two passes, or in one pass at half the speed. It would save nothing: with its
-fastest backend, yajl2_c, 386 MB of COCO captions take the same 14 MB of memory, and 10 s in two
-passes or 24 s in one, where this takes 12 s (one core, November 2026).
+Not the library `ijson` 3.6: it changes half of a surrogate pair to "?" without an error. It would
+also save little. With its fastest backend, yajl2_c, 386 MB of COCO captions take the same 14 MB of
+memory, and 10 s with one pass for each of the two lists or 24 s in a single pass, where this takes
+12 s (one core, November 2026).
 """
 
 from __future__ import annotations
