@@ -122,7 +122,7 @@ def tiny_run(
 ) -> Config:
     """Settings of a small run whose features are encoded and whose captioner is trained."""
     from training.config import load_config
-    from training.features import encode_dataset
+    from training.encoding.encode_dataset import encode_dataset
     from training.train import train
 
     folder = tmp_path_factory.mktemp("tiny") / "run"

@@ -42,8 +42,8 @@ from training.evaluation.model_card import load_card, write_card
 from training.evaluation.precision_gate import Gate, gates, lines
 from training.evaluation.report import Section, Shown, draw_chart, figures_table, write_page
 from training.evaluation.scoring import score
-from training.scenes.accuracy import SceneAccuracy
-from training.scenes.scene import Scene
+from training.scenes.language.accuracy import SceneAccuracy
+from training.scenes.world.scene import Scene
 
 
 def evaluate(settings: Evaluate) -> dict[str, dict[str, float]]:

@@ -1,9 +1,11 @@
-"""Make the data set: drawn scenes, a folder of one's own, tar shards, or COCO.
+"""Make the data set: drawn scenes, a folder of the user's pictures, tar shards, or COCO.
 
-`python -m training.prepare --seed N --count M --out DIR` draws scenes;
-`prepare.source=folder folder.path=DIR` checks and splits pictures of one's own;
-`prepare.source=webdataset webdataset.shards=DIR` indexes tar files where they are;
-`prepare.source=coco` downloads COCO. All give the same kind of folder, see `training.data.dataset`.
+    python -m training.prepare --seed N --count M --out DIR                    draws scenes
+    python -m training.prepare prepare.source=folder folder.path=DIR           copies pictures
+    python -m training.prepare prepare.source=webdataset webdataset.shards=DIR reads tar files
+    python -m training.prepare prepare.source=coco                             downloads COCO
+
+Each writes a folder of the same format (see `training.data.dataset`).
 """
 
 from __future__ import annotations
@@ -15,19 +17,20 @@ from model.refusal import Refusal
 from training.command import arguments, command
 from training.config import Config, load_config
 
-#: Modules of `training.sources`, each with a `prepare`, and the settings each takes.
+#: Each is a module of `training.sources` with a function `prepare`, and a block of the settings.
 SOURCES = ("scenes", "folder", "webdataset", "coco")
 
 
 def prepare(config: Config, **given: object) -> None:
-    """Make the data set of `prepare.source`.
+    """Make the data set of the source `prepare.source`.
 
     Args:
         config: All settings.
-        **given: Settings of the source's block that stand in for those of `config`.
+        **given: Values that replace those of the source's own block of settings.
 
     Raises:
-        Refusal: An unknown source, settings it does not have, or whatever is wrong with it.
+        Refusal: An unknown source, a setting that the source does not have, or an error of the
+            source itself.
     """
     source = config.prepare.source
     if source not in SOURCES:
@@ -37,8 +40,10 @@ def prepare(config: Config, **given: object) -> None:
     for name in given:
         if not hasattr(settings, name):
             raise Refusal(f"--{name} means nothing to prepare.source={source}; leave it out")
-    # Not at the top: one source needs torch, which the others need not wait for.
-    import_module(f"training.sources.{source}").prepare(dataclasses.replace(settings, **given))
+    # Imported only now: a wrong setting is reported before NumPy, Pillow or torch is loaded, and
+    # torch is loaded only for a source that decodes pictures.
+    module = import_module(f"training.sources.{source}")
+    module.prepare(dataclasses.replace(settings, **given))
 
 
 def main() -> None:

@@ -44,8 +44,8 @@ from training.captioner.tuning import check_tuning, merged
 from training.command import arguments, command
 from training.config import Config, Generation, Train, load_config
 from training.data.dataset import CaptionDataset
+from training.encoding.encoder import Encoder
 from training.evaluation.scoring import cider
-from training.features import Encoder
 
 
 def train(config: Config) -> None:

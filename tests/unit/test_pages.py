@@ -28,7 +28,7 @@ from tests import ROOT
 from tests.hub_server import add_published, hub_server
 from tests.models import save_clip, save_gpt2
 from training.data.dataset import CaptionDataset
-from training.features import Encoder
+from training.encoding.encoder import Encoder
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 Run = Callable[..., list[list[str]]]

@@ -10,9 +10,9 @@ import numpy as np
 
 from training.config import Config
 from training.data.dataset import CaptionDataset
+from training.encoding.encoder import Encoder
 from training.encoding.feature_file import FeatureFile
 from training.encoding.pixel_cache import cached_pixels
-from training.features import Encoder
 
 
 class SplitImages(NamedTuple):

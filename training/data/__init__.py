@@ -1,1 +1,9 @@
-"""The caption data set between the stages: its captions, its images, and how they are read."""
+"""The caption data set that all stages share: its captions, its pictures, and how they are read.
+
+dataset.py           the data set on disk, loading and writing
+caption_index.py     its captions and file names, with little memory
+json_members.py      reads a large JSON file entry by entry
+id_index.py          finds image ids
+tar_picture.py       a picture inside a tar file
+image_decoding.py    decodes pictures in worker processes
+"""

@@ -1,8 +1,9 @@
-"""The captions and file names of a data set; memory holds where each stands, not the texts.
+"""The captions and file names of a data set. The texts are on disk; memory holds their offsets.
 
-Python needs some 200 bytes for a caption of 50 as an entry of a dict of lists of text, and a
-kilobyte while JSON is parsed. Here the parser hands over each object as soon as it is read, texts
-stand one behind the other as UTF-8 in a file aside, and each is made a `str` when it is asked for.
+In a dict of lists of `str`, a caption of 50 characters takes about 200 bytes of memory, and about
+a kilobyte while its JSON is parsed. Here the JSON is read entry by entry, all texts are written to
+one temporary file as UTF-8, and a text is read from that file each time it is needed. Memory
+holds two numbers for each caption.
 """
 
 from __future__ import annotations
@@ -24,36 +25,41 @@ from training.data.tar_picture import PictureFile, TarPicture
 
 
 class Texts:
-    """Texts by number, in a file without a name in the folder for temporary files (TMPDIR)."""
+    """A list of texts in a temporary file in the folder TMPDIR, deleted with the list."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 -- it lives as long as this
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by `finalize`
         weakref.finalize(self, self._file.close)
         self._ends = array("q", [0])
 
     def append(self, text: str) -> None:
-        """Add one; half of a surrogate pair is refused by Python."""
+        """Add a text at the end.
+
+        Raises:
+            UnicodeEncodeError: It holds half of a surrogate pair.
+        """
         self._ends.append(self._ends[-1] + self._file.write(text.encode()))
 
     def flush(self) -> None:
-        """After the last one, before any is asked for."""
+        """Make all texts readable; call it once, after the last `append`."""
         self._file.flush()
 
-    def __getitem__(self, number: int) -> str:
-        """One text."""
-        start, end = self._ends[number], self._ends[number + 1]
+    def __getitem__(self, index: int) -> str:
+        """The text at this index."""
+        start, end = self._ends[index], self._ends[index + 1]
         return os.pread(self._file.fileno(), end - start, start).decode()
 
 
 class PictureFiles(Mapping[int, PictureFile]):
-    """Image id -> its picture, made when asked for; in file order.
+    """Image id -> its picture file, in the order of captions.json.
 
     Args:
-        folder: Where names are.
-        images: All images.
-        names: Of each image.
-        tars: Tar files with their sizes.
-        places: Tar file, first byte and bytes of each image, [N, 3]; -1 for a file of its own.
+        folder: The folder of the pictures that are not in a tar file.
+        images: Ids of all images, [N].
+        names: File name of each image.
+        tars: Each tar file with its size in bytes.
+        positions: Of each image the index of its tar file, the offset of its first byte and its
+            size in bytes; int64 [N, 3], all -1 for an image that is not in a tar file.
     """
 
     def __init__(
@@ -62,28 +68,29 @@ class PictureFiles(Mapping[int, PictureFile]):
         images: IdIndex,
         names: Texts,
         tars: Sequence[tuple[Path, int]],
-        places: np.ndarray,
+        positions: np.ndarray,
     ) -> None:
         self._folder = folder
         self._images = images
         self._names = names
         self._tars = tars
-        self._places = places
+        self._positions = positions
 
     def __getitem__(self, image_id: int) -> PictureFile:
-        """Where the picture is."""
-        number = _place(self._images, image_id)
-        tar, offset, size = self._places[number].tolist()
+        """The picture file of this image."""
+        row = _row(self._images, image_id)
+        tar, offset, size = self._positions[row].tolist()
         if tar < 0:
-            return self._folder / self._names[number]
-        return TarPicture(*self._tars[tar], self._names[number], offset, size)
+            return self._folder / self._names[row]
+        file, tar_size = self._tars[tar]
+        return TarPicture(file, tar_size, self._names[row], offset, size)
 
-    def places(self, image_ids: Sequence[int]) -> np.ndarray:
-        """Number of each image in the file, -1 for one that is not in it."""
-        return self._images.places(image_ids)
+    def rows(self, image_ids: Sequence[int]) -> np.ndarray:
+        """Index of each image in captions.json, int64; -1 for an image that is not in it."""
+        return self._images.rows(image_ids)
 
     def __iter__(self) -> Iterator[int]:
-        """Image ids."""
+        """Image ids, in the order of captions.json."""
         return map(int, self._images.ids)
 
     def __len__(self) -> int:
@@ -92,29 +99,30 @@ class PictureFiles(Mapping[int, PictureFile]):
 
 
 class Captions(Mapping[int, list[str]]):
-    """Image id -> its captions in file order, made when asked for.
+    """Image id -> its captions, in the order of captions.json.
 
     Args:
-        images: All images; those of `owners` are among them.
-        owners: Image id of each caption, [C].
+        images: Ids of all images, [N].
+        caption_images: Image id of each caption, int64 [C]; each is one of `images`.
         texts: The captions.
     """
 
-    def __init__(self, images: IdIndex, owners: np.ndarray, texts: Texts) -> None:
+    def __init__(self, images: IdIndex, caption_images: np.ndarray, texts: Texts) -> None:
         self._images = images
         self._texts = texts
-        places = images.places(owners)
-        self._order = np.argsort(places, kind="stable").astype(np.min_scalar_type(len(places)))
-        self._first = np.searchsorted(places[self._order], np.arange(len(images.ids) + 1))
+        rows = images.rows(caption_images)
+        # The captions of image row r are self._order[self._first[r] : self._first[r + 1]].
+        self._order = np.argsort(rows, kind="stable").astype(np.min_scalar_type(len(rows)))
+        self._first = np.searchsorted(rows[self._order], np.arange(len(images.ids) + 1))
 
     def __getitem__(self, image_id: int) -> list[str]:
         """Captions of this image."""
-        place = _place(self._images, image_id)
-        own = self._order[self._first[place] : self._first[place + 1]]
-        return [self._texts[number] for number in own.tolist()]
+        row = _row(self._images, image_id)
+        own = self._order[self._first[row] : self._first[row + 1]]
+        return [self._texts[index] for index in own.tolist()]
 
     def __iter__(self) -> Iterator[int]:
-        """Image ids."""
+        """Image ids, in the order of captions.json."""
         return map(int, self._images.ids)
 
     def __len__(self) -> int:
@@ -122,45 +130,48 @@ class Captions(Mapping[int, list[str]]):
         return len(self._images.ids)
 
 
-def _place(images: IdIndex, image_id: int) -> int:
-    place = int(images.places(image_id))
-    if place < 0:
+def _row(images: IdIndex, image_id: int) -> int:
+    row = int(images.rows(image_id))
+    if row < 0:
         raise KeyError(image_id)
-    return place
+    return row
 
 
 class _Reader:
-    """Takes images and captions out of COCO captions while they are read."""
+    """Collects images and captions while a file of COCO captions is read."""
 
     def __init__(self) -> None:
         self.image_ids, self.names = array("q"), Texts()
-        self.owners, self.captions = array("q"), Texts()
-        self.places = array("q")
+        self.caption_images, self.captions = array("q"), Texts()
+        self.positions = array("q")  # three numbers an image, see `PictureFiles`
 
     def image(self, fields: dict[str, Any]) -> None:
-        """Take an entry of `images`."""
+        """Add an entry of `images`."""
         self.image_ids.append(fields["id"])
         self.names.append(fields["file_name"])
-        inside = "tar" in fields
-        self.places.extend([fields[n] if inside else -1 for n in ("tar", "offset", "size")])
+        in_tar = "tar" in fields
+        self.positions.extend([fields[n] if in_tar else -1 for n in ("tar", "offset", "size")])
 
     def caption(self, fields: dict[str, Any]) -> None:
-        """Take an entry of `annotations`."""
-        self.owners.append(fields["image_id"])
+        """Add an entry of `annotations`."""
+        self.caption_images.append(fields["image_id"])
         if not isinstance(fields["caption"], str):
             raise ValueError(f"image {fields['image_id']} has a caption that is no text")
         self.captions.append(fields["caption"])
 
 
 def read_coco(file: Path) -> tuple[PictureFiles, Captions, str]:
-    """Pictures, captions and the description (may be empty) of a file in COCO's captions format.
+    """Read a file in COCO's captions format.
 
     Args:
-        file: Beside it is the folder `images` with the pictures.
+        file: The pictures are in the folder `images` beside it, or in the tar files it names.
+
+    Returns:
+        The pictures, the captions, and the description (may be empty).
 
     Raises:
-        Refusal: It is no such file, or contradicts itself.
-        FileNotFoundError: It is not there.
+        Refusal: It is not such a file, or contradicts itself.
+        FileNotFoundError: There is no such file.
     """
     reader = _Reader()
     missing, description = {"images", "annotations"}, ""
@@ -188,17 +199,18 @@ def read_coco(file: Path) -> tuple[PictureFiles, Captions, str]:
         raise Refusal(f"{file} is not COCO captions: missing or unknown {error}") from None
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise Refusal(f"{file} is not COCO captions: {error}") from None
-    images, owners = IdIndex(reader.image_ids), np.asarray(reader.owners, np.int64)
-    if (twice := images.repeated()) is not None:
-        raise Refusal(f"{file} names image {twice} more than once")
-    places = np.asarray(reader.places, np.int64).reshape(-1, 3)
-    if len(places) and not places[:, 0].max() < len(tars):
-        raise Refusal(f"{file} has {len(tars)} tars, but an image in number {places[:, 0].max()}")
-    unknown = owners[images.places(owners) < 0]
+    images = IdIndex(reader.image_ids)
+    if (repeated := images.repeated()) is not None:
+        raise Refusal(f"{file} names image {repeated} more than once")
+    positions = np.asarray(reader.positions, np.int64).reshape(-1, 3)
+    if len(positions) and not (last := positions[:, 0].max()) < len(tars):
+        raise Refusal(f"{file} has {len(tars)} tars, but an image in number {last}")
+    caption_images = np.asarray(reader.caption_images, np.int64)
+    unknown = caption_images[images.rows(caption_images) < 0]
     if len(unknown):
         raise Refusal(f"{file} is not COCO captions: missing or unknown {unknown[0]}")
     return (
-        PictureFiles(file.parent / "images", images, reader.names, tars, places),
-        Captions(images, owners, reader.captions),
+        PictureFiles(file.parent / "images", images, reader.names, tars, positions),
+        Captions(images, caption_images, reader.captions),
         " ".join(description.split()),
     )

@@ -1,12 +1,12 @@
 """A caption data set on disk: images, COCO-captions JSON, and a split.
 
-    DIR/images/...      JPEG or PNG files
+    DIR/images/...      picture files
     DIR/captions.json   {"images": [{"id", "file_name", ...}], "annotations": [{"image_id", ...}]}
-                        an image in a tar file has its place: "tar" (which of "tars": [{"file",
+                        an image in a tar file also has "tar" (index in the list "tars": [{"file",
                         "size"}]), "offset" and "size" in bytes
     DIR/split.json      {"train": [image ids], "val": [...], "test": [...], ...}
 
-Every source of captions becomes this; nothing after it knows where the pictures came from.
+Every source of `training.sources` writes this format, so that the later stages need no other.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from model.refusal import Refusal
 from model.whole_folder import whole_folder
 from training.data.caption_index import Captions, PictureFiles, read_coco
 
-#: Image ids are kept in 64 bits.
+#: The largest image id: ids are kept in arrays of int64.
 MAX_ID = 2**63 - 1
-#: What to do about a missing part.
+#: Advice when a file of the data set is missing.
 MAKE_IT = "make the data set first: python -m training.prepare"
 
 
 @dataclasses.dataclass(frozen=True)
 class CaptionDataset:
-    """The index of a caption data set; pictures stay on disk.
+    """The index of a caption data set; pictures and captions stay on disk.
 
     Attributes:
         root: The folder.
-        files: Image id -> path of the picture.
+        files: Image id -> picture file.
         captions: Image id -> its captions, in file order.
         splits: Split name -> image ids, in file order.
-        description: What it says of itself, or nothing.
+        description: `info.description` of captions.json; may be empty.
     """
 
     root: Path
@@ -52,7 +52,11 @@ class CaptionDataset:
 
     @classmethod
     def load(cls, root: str | Path) -> CaptionDataset:
-        """Read the index; refuse one that contradicts itself."""
+        """Read the index of the data set in a folder.
+
+        Raises:
+            Refusal: A file is missing or has another format, or the files contradict each other.
+        """
         root = Path(root)
         try:
             files, captions, description = read_coco(root / "captions.json")
@@ -62,7 +66,7 @@ class CaptionDataset:
         if not isinstance(splits, dict) or not all(_are_ids(ids) for ids in splits.values()):
             raise Refusal(f"{root / 'split.json'} must hold a list of image ids for each name")
         for name, ids in splits.items():
-            unknown = np.asarray(ids, np.int64)[files.places(ids) < 0]
+            unknown = np.asarray(ids, np.int64)[files.rows(ids) < 0]
             if len(unknown):
                 raise Refusal(
                     f"{root / 'split.json'}: split {name!r} names {len(unknown)} images that "
@@ -72,7 +76,11 @@ class CaptionDataset:
         return cls(root, files, captions, flat, description)
 
     def ids(self, split: str) -> array[int]:
-        """Image ids of a split; a missing or empty one is refused by name."""
+        """Image ids of a split.
+
+        Raises:
+            Refusal: There is no such split, or it is empty; the message lists the splits.
+        """
         if not self.splits.get(split):
             known = ", ".join(f"{name} ({len(ids)})" for name, ids in self.splits.items())
             raise Refusal(f"{self.root} has no images in split {split!r}; it has: {known}")
@@ -80,24 +88,30 @@ class CaptionDataset:
 
 
 def _are_ids(ids: Any) -> bool:
-    """Whether this is a list of numbers that images can have."""
+    """Whether this is a list of whole numbers that fit in 64 bits."""
     return isinstance(ids, list) and all(type(i) is int and abs(i) <= MAX_ID for i in ids)
 
 
 def check_target(target: str | Path) -> None:
-    """Refuse to put a data set where something else is; an older data set may be replaced."""
+    """Check that a data set may be written to this folder.
+
+    Raises:
+        Refusal: It holds something that is not a data set, which would be lost.
+    """
     target = Path(target)
-    made = all((target / name).exists() for name in ("captions.json", "split.json"))
-    if target.exists() and not made and (not target.is_dir() or any(target.iterdir())):
+    replaceable = all((target / name).exists() for name in ("captions.json", "split.json"))
+    if target.exists() and not replaceable and (not target.is_dir() or any(target.iterdir())):
         raise Refusal(f"{target} holds something that is no caption data set; give another --out")
 
 
 @contextmanager
 def writing_dataset(target: str | Path) -> Iterator[Path]:
-    """An empty folder to write a data set into, put in place of an older one when all went well.
+    """An empty folder to write a data set into; it becomes `target` when the block ends well.
+
+    After an error in the block, `target` is as it was before: an older data set, or nothing.
 
     Raises:
-        Refusal: `target` holds something else, which is left alone.
+        Refusal: `target` holds something that is not a data set, which would be lost.
     """
     check_target(target)
     with whole_folder(target, "captions.json") as folder:
@@ -106,7 +120,13 @@ def writing_dataset(target: str | Path) -> Iterator[Path]:
 
 @dataclasses.dataclass(frozen=True)
 class TarPosition:
-    """Bytes in a tar file: its number, first byte and count."""
+    """The byte range of a picture in a tar file.
+
+    Attributes:
+        tar: Index of the tar file in the data set's list.
+        offset: Of the first byte.
+        size: In bytes.
+    """
 
     tar: int
     offset: int
@@ -115,43 +135,44 @@ class TarPosition:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """One picture of a data set that is being made.
+    """One picture of a data set that is being written.
 
     Attributes:
-        image_id: No other picture has it.
-        file_name: Under `images/`, with slashes.
+        image_id: Unique in the data set.
+        file_name: Path within `images/`, with slashes; for a picture in a tar file, its name there.
         captions: At least one.
         split: The split it belongs to.
-        place: Where it lies, if in a tar file and not under `images/`.
+        position: Its bytes, if it is in a tar file and not in `images/`.
     """
 
     image_id: int
     file_name: str
     captions: list[str]
     split: str
-    place: TarPosition | None = None
+    position: TarPosition | None = None
 
 
 def write_index(
     folder: Path, description: str, pictures: Iterable[Picture], tars: Sequence[Path] = ()
 ) -> str:
-    """Write `captions.json` and `split.json` of these pictures, each as it comes.
+    """Write `captions.json` and `split.json`, one picture after another to save memory.
 
     Args:
-        folder: The data set that is being made.
-        description: For people.
-        pictures: All of it.
-        tars: The tar files that places speak of.
+        folder: The folder of the data set.
+        description: A few words about the data set, for `info.description`.
+        pictures: All pictures.
+        tars: The tar files that `Picture.position` refers to.
 
     Returns:
-        How many pictures and captions there are, and how many pictures in each split.
+        The numbers of pictures, of captions, and of pictures in each split, as one line of text.
     """
     splits: dict[str, list[int]] = {}
     count = 0
-    aside = folder / "annotations.aside"
+    # captions.json lists all images before all annotations; the annotations wait in a file.
+    annotations_file = folder / "annotations.part"
     with (
         (folder / "captions.json").open("w", encoding="utf-8") as index,
-        aside.open("w+", encoding="utf-8") as annotations,
+        annotations_file.open("w+", encoding="utf-8") as annotations,
     ):
         head: dict[str, Any] = {"info": {"description": description}}
         if tars:
@@ -159,26 +180,34 @@ def write_index(
         index.write(json.dumps(head)[:-1] + ', "images": [')
         for number, picture in enumerate(pictures):
             image: dict[str, Any] = {"id": picture.image_id, "file_name": picture.file_name}
-            if picture.place:
-                image |= dataclasses.asdict(picture.place)
+            if picture.position:
+                image |= dataclasses.asdict(picture.position)
             index.write((", " if number else "") + json.dumps(image))
             splits.setdefault(picture.split, []).append(picture.image_id)
             for caption in picture.captions:
                 count += 1
-                own = {"id": count, "image_id": picture.image_id, "caption": caption}
-                annotations.write((", " if count > 1 else "") + json.dumps(own))
+                annotation = {"id": count, "image_id": picture.image_id, "caption": caption}
+                annotations.write((", " if count > 1 else "") + json.dumps(annotation))
         index.write('], "annotations": [')
         annotations.seek(0)
         shutil.copyfileobj(annotations, index)
         index.write("]}")
-    aside.unlink()
+    annotations_file.unlink()
     (folder / "split.json").write_text(json.dumps(splits))
     counts = ", ".join(f"{name} {len(ids)}" for name, ids in splits.items())
     return f"{sum(map(len, splits.values()))} pictures, {count} captions: {counts}"
 
 
 def read_json(file: Path, advice: str) -> Any:
-    """The content of a file of a data set; `advice` is what to do when it is missing."""
+    """Read a JSON file of a data set.
+
+    Args:
+        file: The file.
+        advice: What to do when it is missing, for the message.
+
+    Raises:
+        Refusal: It is missing, or is not JSON.
+    """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

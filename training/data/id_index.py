@@ -1,6 +1,6 @@
-"""Where an image id stands in a list of ids: binary search in flat arrays.
+"""Finds image ids in a list of ids by binary search in flat arrays.
 
-A dict of a million ids takes 100 MB of Python objects, this takes 16 MB.
+A dict of a million ids takes 100 MB of Python objects; these arrays take 16 MB.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike
 
 
 class IdIndex:
-    """Image ids and their places.
+    """Image ids and the row (index in the list) of each.
 
     Args:
-        ids: Each once, in any order, [N].
+        ids: [N], in any order.
 
     Attributes:
-        ids: The same, int64.
+        ids: The same, int64 [N].
     """
 
     def __init__(self, ids: ArrayLike) -> None:
@@ -24,8 +24,8 @@ class IdIndex:
         self._order = np.argsort(self.ids, kind="stable")
         self._sorted = self.ids[self._order]
 
-    def places(self, wanted: ArrayLike) -> np.ndarray:
-        """Place of each wanted id, int64, -1 for one that is not there."""
+    def rows(self, wanted: ArrayLike) -> np.ndarray:
+        """Row of each wanted id, int64 of the same shape; -1 for an id that is not in the list."""
         wanted = np.asarray(wanted, np.int64)
         if not len(self.ids):
             return np.full(wanted.shape, -1)
@@ -33,6 +33,6 @@ class IdIndex:
         return np.where(self._sorted[found] == wanted, self._order[found], -1)
 
     def repeated(self) -> int | None:
-        """An id that stands there more than once."""
-        again = self._sorted[1:][self._sorted[1:] == self._sorted[:-1]]
-        return int(again[0]) if len(again) else None
+        """An id that is in the list more than once; None if there is none."""
+        repeated = self._sorted[1:][self._sorted[1:] == self._sorted[:-1]]
+        return int(repeated[0]) if len(repeated) else None

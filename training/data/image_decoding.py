@@ -1,4 +1,4 @@
-"""Picture files decoded in worker processes, in order."""
+"""Decodes picture files in worker processes and returns the results in order."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from model.image.decode import load_image
 from model.refusal import Refusal
 from training.data.tar_picture import PictureFile
 
-#: A picture as a tensor, or why it cannot be read.
+#: A decoded picture, or the reason why it cannot be decoded.
 Decoded = Tensor | str
-#: Pictures that a worker hands over at a time.
+#: Pictures that a worker sends back at a time.
 CHUNK = 16
 
 
-class Chosen(Sequence[PictureFile]):
-    """Pictures by number, each looked up when it is wanted: a list of a million takes memory.
+class SelectedPictures(Sequence[PictureFile]):
+    """The picture files of some images, each looked up when needed.
+
+    A list of the files of a million images would take much memory.
 
     Args:
-        files: Image id -> picture.
-        ids: The images, in order, [N].
+        files: Image id -> picture file.
+        ids: The images, in order, int64 [N].
     """
 
     def __init__(self, files: Mapping[int, PictureFile], ids: np.ndarray) -> None:
@@ -36,13 +38,13 @@ class Chosen(Sequence[PictureFile]):
         """Number of pictures."""
         return len(self._ids)
 
-    def __getitem__(self, number: int) -> PictureFile:  # type: ignore[override]  # slices nobody needs
-        """The picture at this place."""
-        return self._files[int(self._ids[number])]
+    def __getitem__(self, index: int) -> PictureFile:  # type: ignore[override]  # takes no slices
+        """The picture file at this index."""
+        return self._files[int(self._ids[index])]
 
 
 class _Pictures(Dataset[Decoded]):
-    """Files by number: what `convert` makes of each, or why it cannot be read."""
+    """By index: the tensor that `convert` makes of a picture, or why it cannot be decoded."""
 
     def __init__(
         self,
@@ -59,8 +61,8 @@ class _Pictures(Dataset[Decoded]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, number: int) -> Decoded:
-        file = self.files[number]
+    def __getitem__(self, index: int) -> Decoded:
+        file = self.files[index]
         try:
             return self.convert(load_image(file.read_bytes(), self.max_pixels, self.side))
         except (Refusal, OSError) as error:
@@ -74,31 +76,34 @@ def decode_files(
     workers: int,
     side: int | None = None,
 ) -> Iterator[Decoded]:
-    """Decode pictures ahead of whoever asks for them.
+    """Decode pictures in worker processes, which work ahead of the caller.
 
     Args:
         files: Pictures.
-        convert: Makes a tensor of a decoded picture, in the worker.
-        max_pixels: Larger pictures are refused.
-        workers: Processes; 0 decodes in this one.
-        side: What `convert` will resize the shorter side to (see `load_image`).
+        convert: Makes a tensor of a decoded picture; it runs in the worker.
+        max_pixels: A picture of more pixels is not decoded.
+        workers: Number of processes; 0 decodes in this process.
+        side: Length to which `convert` will resize the shorter side (see `load_image`).
 
     Returns:
-        For each file in order its tensor, or why it cannot be read.
+        For each file in order its tensor, or the reason why it cannot be decoded.
     """
     pictures = _Pictures(files, convert, max_pixels, side)
     for chunk in DataLoader(pictures, batch_size=CHUNK, num_workers=workers, collate_fn=list):
         yield from chunk
 
 
-def undecodable(
+def decoding_faults(
     files: Sequence[PictureFile], max_pixels: int, workers: int
 ) -> Iterator[str | None]:
-    """Why each picture in order cannot be read, None for one that can (see `decode_files`)."""
-    for result in decode_files(files, _nothing, max_pixels, workers):
+    """For each picture in order the reason why it cannot be decoded, or None if it can.
+
+    Args and order as of `decode_files`.
+    """
+    for result in decode_files(files, _discard, max_pixels, workers):
         yield result if isinstance(result, str) else None
 
 
-def _nothing(_: Image.Image) -> Tensor:
-    """That a picture could be decoded is all there is to know."""
+def _discard(_: Image.Image) -> Tensor:
+    """An empty result in place of the pixels, which are not needed."""
     return torch.empty(0)

@@ -1,4 +1,8 @@
-"""A picture inside a tar file, read where it lies; with `Path`, what a data set has pictures in."""
+"""A picture inside a tar file, read in place, so that shards need not be unpacked.
+
+Not the libraries `webdataset` (reads shards in sequence) and `wids`: see
+`training.sources.tar_samples`.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,15 @@ from model.refusal import Refusal
 
 @dataclasses.dataclass(frozen=True)
 class TarPicture:
-    """Some bytes of an uncompressed tar file.
+    """The byte range of a picture in an uncompressed tar file.
 
     Attributes:
         tar: The tar file.
-        tar_size: Its bytes when the data set was made; in another one the places mean nothing.
-        name: Of the picture in it, for people.
-        offset: First byte of the picture.
-        size: Its bytes.
+        tar_size: Its size in bytes when the data set was made. A file of another size has changed
+            since then, and the byte range no longer holds the picture.
+        name: Of the picture in the tar file, for messages.
+        offset: Of the picture's first byte.
+        size: Of the picture, in bytes.
     """
 
     tar: Path
@@ -28,11 +33,11 @@ class TarPicture:
     size: int
 
     def read_bytes(self) -> bytes:
-        """The picture file.
+        """The bytes of the picture file.
 
         Raises:
             OSError: The tar file cannot be read.
-            Refusal: It is another one.
+            Refusal: The tar file has another size than when the data set was made.
         """
         with self.tar.open("rb") as file:
             found = os.fstat(file.fileno()).st_size
@@ -45,12 +50,13 @@ class TarPicture:
             return file.read(self.size)
 
     def stat(self) -> os.stat_result:
-        """Of the tar file: the picture changes no later than that."""
+        """Of the tar file: its size and times change whenever the picture does."""
         return self.tar.stat()
 
     def __str__(self) -> str:
-        """Where it is, for messages."""
+        """Tar file and name, for messages."""
         return f"{self.tar}: {self.name}"
 
 
+#: A picture of a data set: a file, or a byte range of a tar file.
 PictureFile = Path | TarPicture

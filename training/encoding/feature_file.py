@@ -1,15 +1,16 @@
 """A feature file: every image of a data set encoded once.
 
-    DIR/features-00000.npy   [n, *shape], the first rows; more in -00001.npy and so on; float32, or
-                             float16 for patches, of which there are many
+    DIR/features-00000.npy   [n, *shape], the first rows; further rows in -00001.npy and so on;
+                             float32, or float16 for patches, which take much more room
     DIR/ids.npy              int64 [N], the image id of each row, ascending
-    DIR/encoder.json         which encoder and preprocessing made it
+    DIR/encoder.json         the encoder and the preprocessing that made it
 
-The rows lie in several files (shards), so that no file is larger than a disk or a download takes
-well; readers see one array. `training.encoding.feature_shards` writes it.
+The rows are divided between several files (shards), because very large files are inconvenient to
+copy and to resume. `FeatureRows` reads them as one array, and `training.encoding.feature_shards`
+writes them.
 
-A captioner only understands the features of the encoder it was trained on, so whoever loads a
-file says which encoder he means, and another's is refused.
+A captioner works only with features of the encoder that it was trained with. So the reader of a
+file gives the encoder it expects, and the file of another encoder is refused.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from training.data.id_index import IdIndex
 
 @dataclasses.dataclass(frozen=True)
 class EncoderIdentity:
-    """Which encoder, down to its weights, and which pixels it was given.
+    """An encoder, its weights included, and the preprocessing of its images.
 
     Attributes:
-        name: Hugging Face name or folder; for people only, it takes no part in comparisons.
-        sha256: Of the weights of the image tower.
-        shape: Of one image's feature: (D,) when pooled, (P, D) for its patches.
+        name: Hugging Face name or folder; for messages only, two identities may differ in it.
+        sha256: Of the weights of the image encoder, in hex.
+        shape: Of one image's feature: (D,) if pooled, (P, D) for its patches.
         preprocessing: How images became pixels.
-        kind: `pooled` or `patches`; a file that does not say is from before there were patches.
+        kind: `pooled` or `patches`. Older files have no kind; they hold pooled features.
     """
 
     name: str = dataclasses.field(compare=False)
@@ -48,33 +49,44 @@ class EncoderIdentity:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the numbers on disk; readers get float32."""
+        """Type of the numbers on disk; they are read as float32."""
         return np.dtype("<f2" if self.kind == "patches" else "<f4")
 
     def to_dict(self) -> dict[str, Any]:
-        """As written to JSON."""
+        """The fields as JSON types, for encoder.json."""
         return {**dataclasses.asdict(self), "preprocessing": self.preprocessing.to_dict()}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> EncoderIdentity:
-        """What `to_dict` wrote."""
+        """The identity that `to_dict` has written.
+
+        Raises:
+            KeyError: A field is missing.
+            TypeError: A field is unknown or has another type.
+        """
         preprocessing = Preprocessing.from_dict(fields["preprocessing"])
         return cls(**{**fields, "shape": tuple(fields["shape"]), "preprocessing": preprocessing})
 
 
 def shard_file(folder: Path, number: int) -> Path:
-    """Where a shard of a feature file is."""
+    """File of shard `number`, counted from 0, in the folder of a feature file."""
     return folder / f"features-{number:05d}.npy"
 
 
 class FeatureRows:
-    """The rows of several .npy files as one array; memory-mapped, so it costs what is touched.
+    """The rows of several .npy files, read as one array.
+
+    The files are memory-mapped, so only the rows that are used are read from disk.
 
     Args:
-        files: [n, *shape] each, in the order of the rows; at least one.
+        files: At least one, each with an array [n, *shape], in the order of the rows.
 
     Attributes:
         shape: (N, *shape).
+
+    Raises:
+        ValueError: The arrays do not hold floating-point numbers, or differ in shape.
+        FileNotFoundError: A file is missing.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -95,7 +107,7 @@ class FeatureRows:
         """A copy of these rows, float32 [*rows.shape, *shape].
 
         Raises:
-            IndexError: A row is negative (an image without a feature) or behind the last.
+            IndexError: A row is negative (an image without a feature) or N or more.
         """
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self)))
@@ -106,26 +118,28 @@ class FeatureRows:
         found = np.empty((len(flat), *self.shape[1:]), np.float32)
         shard_of = np.searchsorted(self._starts, flat, side="right") - 1
         for number in np.unique(shard_of):
-            here = shard_of == number
-            found[here] = self._shards[number][flat[here] - self._starts[number]]
+            in_shard = shard_of == number
+            found[in_shard] = self._shards[number][flat[in_shard] - self._starts[number]]
         return found.reshape(*wanted.shape, *self.shape[1:])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """All rows in memory, for NumPy."""
-        return self[:].astype(dtype or np.float32, copy=False)
 
 
 class FeatureFile:
-    """A feature file opened for reading; costs memory for what is touched.
+    """A feature file, opened for reading.
+
+    Args:
+        folder: The feature file.
+        encoder: The expected encoder; None accepts any.
 
     Attributes:
-        features: float32 [N, *shape], memory-mapped; `features[rows]` reads some.
-        ids: int64 [N], ascending.
-        encoder: Who made it.
+        features: [N, *shape]; `features[rows]` reads rows as float32.
+        ids: The image id of each row, int64 [N], ascending.
+        encoder: The encoder that made it.
+
+    Raises:
+        Refusal: It is not a feature file, is damaged, or is of another encoder.
     """
 
     def __init__(self, folder: str | Path, encoder: EncoderIdentity | None = None) -> None:
-        """Open a file; refuse it if it is not from this encoder (None accepts any)."""
         folder = Path(folder)
         try:
             fields = json.loads((folder / "encoder.json").read_text())
@@ -140,11 +154,11 @@ class FeatureFile:
                 f"{error.filename} is missing; encode the images first: python -m training.features"
             ) from None
         except (ValueError, TypeError, KeyError, EOFError) as error:
-            raise Refusal(f"{folder} is no feature file: {error}") from None
+            raise Refusal(f"{folder} is not a feature file: {error}") from None
         expected = (len(self.ids), *self.encoder.shape)
         if self.features.shape != expected:
             raise Refusal(
-                f"{folder}: features are {self.features.shape}, ids and encoder.json say "
+                f"{folder}: features are {self.features.shape}, ids and encoder.json give "
                 f"{expected}; encode the images again"
             )
         self._index = IdIndex(self.ids)
@@ -163,5 +177,5 @@ class FeatureFile:
             )
 
     def rows(self, ids: Sequence[int]) -> np.ndarray:
-        """Row of each image id, -1 for images left out; int64 [len(ids)]."""
-        return self._index.places(ids)
+        """Row of each image id, int64 [len(ids)]; -1 for an image without a feature."""
+        return self._index.rows(ids)

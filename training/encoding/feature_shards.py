@@ -1,16 +1,20 @@
-"""Feature files are written shard by shard, and a run that was killed goes on where it was.
+"""Writes a feature file shard by shard, and resumes after a kill with the first missing shard.
 
-    OUT.partial/features/features-00000.npy   a whole shard, as it will stand in OUT
-    OUT.partial/shard-00000.json              what it was made of, its image ids, its broken images
-    OUT.partial/lock                          held by the one run that writes
+    OUT.partial/features/features-00000.npy   a complete shard, as it will be in OUT
+    OUT.partial/shard-00000.json              its record: what it was made of, its image ids, and
+                                              the faults of its broken images
+    OUT.partial/lock                          locked by the run that writes
 
-A shard is written under another name, forced onto the disk and renamed, and so is its record
-after it: where there is a record, there is a whole shard. What stands in a shard follows from its
-own images and settings alone, no batch reaches over its end, so it makes no difference which run
-wrote it. The record says what the shard was made of (encoder, preprocessing, batch size, the
-images with their sizes and times of change); a shard that was made of something else is made anew,
-the others are kept. When all are there, the folder with them becomes OUT in one step; a run that is
-killed after that had finished already, and the next one starts from the beginning.
+A shard is written to a temporary file, flushed to the disk, and renamed; then its record is written
+in the same way. So where there is a record, the shard is complete.
+
+The bytes of a shard depend only on its own images and the settings, because no batch has images of
+two shards. So it makes no difference which run wrote a shard. The record holds what it was made of
+(encoder, preprocessing, batch size, and file name, size and time of change of each image). A shard
+that was made of something else is written again; the others are kept.
+
+When all shards are complete, their folder is renamed to OUT. After that rename nothing is left to
+resume: the next run starts from the beginning.
 """
 
 from __future__ import annotations
@@ -31,17 +35,17 @@ from model.refusal import Refusal
 from model.whole_folder import check_replaceable, locked, remove_locked
 from training.encoding.feature_file import EncoderIdentity, shard_file
 
-#: What a shard is made of, by name; JSON.
+#: What the bytes of a shard depend on: name -> value as JSON types.
 Ingredients = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A shard that is whole.
+    """The record of a complete shard.
 
     Attributes:
-        ids: int64 [n], the image id of each row.
-        broken: What was wrong with each image that was left out.
+        ids: The image id of each row, int64 [n].
+        broken: The fault of each image that was left out.
     """
 
     ids: np.ndarray
@@ -49,10 +53,10 @@ class Shard:
 
 
 class ShardRows:
-    """The rows of one shard on their way to the disk; `FeatureWriter.shard` gives one.
+    """Writes the rows of one shard; made by `FeatureWriter.shard`.
 
     Attributes:
-        broken: What was wrong with each image that is left out; the caller adds to it.
+        broken: The fault of each image that is left out; the caller appends to it.
     """
 
     def __init__(self, file: BinaryIO, encoder: EncoderIdentity) -> None:
@@ -64,10 +68,14 @@ class ShardRows:
         self._header()
 
     def add(self, ids: Sequence[int], features: np.ndarray) -> None:
-        """Append features [B, *shape] of these images; ids ascend over all calls and shards.
+        """Append the features of some images.
+
+        Args:
+            ids: Ids of the images, [B]; ascending over all calls and shards.
+            features: float [B, *shape].
 
         Raises:
-            Refusal: A number is none, or too large for the file.
+            Refusal: A number is not finite, or too large for the type of the file.
         """
         if features.shape != (len(ids), *self._shape):
             raise ValueError(f"{len(ids)} features of {self._shape} expected, got {features.shape}")
@@ -83,13 +91,13 @@ class ShardRows:
         self.ids.extend(ids)
 
     def finish(self) -> None:
-        """Say in the header how many rows came; NumPy keeps room in it for the number."""
+        """Write the number of rows into the header, where NumPy leaves room for it."""
         end = self._file.tell()
         self._file.seek(0)
         self._header()
         rows = end - self._file.tell()
         if rows != self._dtype.itemsize * len(self.ids) * int(np.prod(self._shape)):
-            raise ValueError(f"the header of {len(self.ids)} rows is not as long as that of none")
+            raise ValueError(f"the header of {len(self.ids)} rows is not as long as that of 0 rows")
 
     def _header(self) -> None:
         fields = {
@@ -101,64 +109,68 @@ class ShardRows:
 
 
 class FeatureWriter:
-    """Writes the shards that are missing; `writing_features` gives one.
+    """Writes the missing shards of a feature file; made by `writing_features`.
 
     Args:
-        work: The folder of the run.
-        encoder: Who makes the features.
-        made_of: Of each shard in order; what an earlier run left is kept where it says the same.
+        work: The folder OUT.partial.
+        encoder: The encoder of the features.
+        made_of: The ingredients of each shard, in order. A shard of an earlier run is kept if its
+            record has the same ingredients.
 
     Attributes:
-        whole: Number -> shard, of those that need not be made.
-        changed: Names of ingredients for which shards of an earlier run were thrown away.
+        complete: Number -> record of each complete shard.
+        changed: Names of the ingredients whose change made shards of an earlier run useless.
     """
 
     def __init__(
         self, work: Path, encoder: EncoderIdentity, made_of: Sequence[Ingredients]
     ) -> None:
-        self.whole: dict[int, Shard] = {}
+        self.complete: dict[int, Shard] = {}
         self.changed: set[str] = set()
         self._work = work
         self._features = work / "features"
         self._encoder = encoder
-        self._made_of = [json.loads(json.dumps(own)) for own in made_of]
+        self._made_of = [json.loads(json.dumps(each)) for each in made_of]  # as read back
         self._features.mkdir(exist_ok=True)
         for number in range(len(made_of)):
-            self._take_up(number)
-        kept = {shard_file(self._features, number) for number in self.whole}
+            self._reuse(number)
+        kept = {shard_file(self._features, number) for number in self.complete}
         for file in set(self._features.iterdir()) - kept:
             file.unlink()
 
     @contextmanager
     def shard(self, number: int) -> Iterator[ShardRows]:
-        """Rows of a shard, which is whole when the block ends well and was never there else."""
-        aside = self._work / "shard.aside"
-        with aside.open("wb") as file:
+        """Write a shard: the block adds the rows.
+
+        The shard is complete when the block ends without an error. Otherwise nothing of it is kept.
+        """
+        temporary = self._work / "shard.temporary"
+        with temporary.open("wb") as file:
             rows = ShardRows(file, self._encoder)
             yield rows
             rows.finish()
-            _force(file)
-        _rename(aside, shard_file(self._features, number))
+            _flush_to_disk(file)
+        _rename_on_disk(temporary, shard_file(self._features, number))
         record = {"made_of": self._made_of[number], "ids": rows.ids, "broken": rows.broken}
-        with aside.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(json.dumps(record).encode())
-            _force(file)
-        _rename(aside, self._record(number))
-        self.whole[number] = Shard(np.array(rows.ids, np.int64), rows.broken)
+            _flush_to_disk(file)
+        _rename_on_disk(temporary, self._record(number))
+        self.complete[number] = Shard(np.array(rows.ids, np.int64), rows.broken)
 
     def finish(self, target: Path) -> None:
-        """Put the feature file in place of an older one; all shards are whole."""
-        ids = [self.whole[number].ids for number in range(len(self._made_of))]
+        """Replace `target` with the feature file; all shards must be complete."""
+        ids = [self.complete[number].ids for number in range(len(self._made_of))]
         np.save(self._features / "ids.npy", np.concatenate(ids))
         fields = json.dumps(self._encoder.to_dict(), indent=2) + "\n"
         (self._features / "encoder.json").write_text(fields)
         if target.exists():
             shutil.rmtree(self._work / "old", ignore_errors=True)
             target.rename(self._work / "old")
-        _rename(self._features, target)
+        _rename_on_disk(self._features, target)
 
-    def _take_up(self, number: int) -> None:
-        """Keep a whole shard of an earlier run, if it is what this run would write."""
+    def _reuse(self, number: int) -> None:
+        """Keep a complete shard of an earlier run, if this run would write the same one."""
         record, file = self._record(number), shard_file(self._features, number)
         if not record.exists():
             return
@@ -166,7 +178,7 @@ class FeatureWriter:
             found = json.loads(record.read_text())
             made_of, ids, broken = (found[name] for name in ("made_of", "ids", "broken"))
         except (ValueError, TypeError, KeyError):
-            record.unlink()  # damaged; the shard is made anew
+            record.unlink()  # damaged; the shard is written again
             return
         wanted = self._made_of[number]
         changed = {name for name in wanted if made_of.get(name) != wanted[name]}
@@ -174,7 +186,7 @@ class FeatureWriter:
             self.changed |= changed
             record.unlink()
         else:
-            self.whole[number] = Shard(np.array(ids, np.int64), broken)
+            self.complete[number] = Shard(np.array(ids, np.int64), broken)
 
     def _record(self, number: int) -> Path:
         return self._work / f"shard-{number:05d}.json"
@@ -184,15 +196,20 @@ class FeatureWriter:
 def writing_features(
     folder: str | Path, encoder: EncoderIdentity, made_of: Sequence[Ingredients]
 ) -> Iterator[FeatureWriter]:
-    """A writer whose file is put in place of an older one when the block ends well.
+    """A writer of a feature file, which replaces an older one when the block ends well.
 
-    When it fails or its process is killed, the older file stays, and the whole shards wait in
+    After an error or a kill the older file is unchanged, and the complete shards stay in
     FOLDER.partial for the next run.
+
+    Args:
+        folder: The feature file.
+        encoder: The encoder of the features.
+        made_of: The ingredients of each shard, in order.
 
     Raises:
         Refusal: Another run writes there, or the folder holds something else.
     """
-    folder = Path(os.path.realpath(folder))  # what a link leads to, not the link, is replaced
+    folder = Path(os.path.realpath(folder))  # of a link, its target is replaced and not the link
     check_replaceable(folder, "encoder.json")
     work = folder.with_name(folder.name + ".partial")
     with locked(work):
@@ -202,14 +219,14 @@ def writing_features(
         remove_locked(work)
 
 
-def _force(file: BinaryIO) -> None:
-    """What was written is on the disk when this returns."""
+def _flush_to_disk(file: BinaryIO) -> None:
+    """Return when everything that was written to the file is on the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
-def _rename(source: Path, target: Path) -> None:
-    """Rename, and have the name on the disk before anything else is written."""
+def _rename_on_disk(source: Path, target: Path) -> None:
+    """Rename a file or folder, and return when the new name is on the disk."""
     source.rename(target)
     folder = os.open(target.parent, os.O_RDONLY)
     try:

@@ -1,8 +1,9 @@
-"""Decoded pictures for end-to-end training: each read once, kept as bytes in a memory map.
+"""Keeps decoded pictures on disk, for training with a CLIP that is not frozen.
 
-Training CLIP visits every picture in every epoch; decoding JPEGs each time would cost more than
-the network. The map costs 3 * S * S bytes a picture on disk (49 kB at S = 128), and memory only
-as far as the system's page cache has room.
+Such training reads every picture in every epoch, and decoding the JPEGs each time would take longer
+than the network. So each picture is decoded once, to the square that the encoder sees, and written
+to a memory-mapped file. The file takes 3 * S * S bytes a picture (49 kB at S = 128); the system
+keeps as much of it in memory as is free.
 """
 
 from __future__ import annotations
@@ -34,27 +35,32 @@ def cached_pixels(
     max_pixels: int,
     workers: int,
 ) -> np.ndarray:
-    """Pictures as a memory-mapped array [N, 3, S, S] of uint8, decoded at the first call only.
+    """The pixels of some pictures; they are decoded at the first call only.
 
     Args:
         files: Pictures, in the order of the rows.
-        preprocessing: Size and crop; normalisation is left to the reader.
-        folder: Where the map is kept; the name says which files and preprocessing it holds.
-        max_pixels: Refuse larger pictures.
-        workers: Decoding processes.
+        preprocessing: Gives size, resampling and crop. Normalisation is done by the reader.
+        folder: Folder of the cache. The name of a cache file is a hash of the pictures (name, size
+            and time of change) and the preprocessing, so a changed picture makes another file.
+        max_pixels: A picture of more pixels is refused.
+        workers: Processes that decode.
+
+    Returns:
+        Memory-mapped, uint8 [N, 3, S, S].
 
     Raises:
-        Refusal: A picture cannot be read.
+        Refusal: A picture cannot be decoded.
     """
     stamps = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
     key = json.dumps([stamps, preprocessing.size, preprocessing.resample, preprocessing.crop])
     target = folder / f"pixels-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        aside = target.with_suffix(".partial")
+        partial_file = target.with_suffix(".partial")
         side = preprocessing.size
         try:
-            rows = open_memmap(aside, mode="w+", dtype=np.uint8, shape=(len(files), 3, side, side))
+            shape = (len(files), 3, side, side)
+            rows = open_memmap(partial_file, mode="w+", dtype=np.uint8, shape=shape)
             convert = partial(_bytes, preprocessing=preprocessing)
             decoded = decode_files(files, convert, max_pixels, workers, side)
             bar = track(decoded, "decoding", len(files), console=Console(stderr=True))
@@ -63,19 +69,24 @@ def cached_pixels(
                     raise Refusal(f"{pixels}; mend or remove it")
                 rows[row] = pixels.numpy()
             rows.flush()
-            aside.rename(target)
+            partial_file.rename(target)
         finally:
-            aside.unlink(missing_ok=True)  # mended pictures get a map of another name
+            # After an error it is of no use: the corrected pictures give a file of another name.
+            partial_file.unlink(missing_ok=True)
     return np.load(target, mmap_mode="r")
 
 
 def normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """What the encoder takes, float32 [B, 3, S, S], of pixels [B, 3, S, S] in 0..255.
+    """The input of the encoder.
 
     Args:
-        pixels: As `cached_pixels` keeps them.
-        mean: Of R, G, B in 0..1, to broadcast; see `model.image.preprocessing.Preprocessing`.
-        std: The same.
+        pixels: Of `cached_pixels`, [B, 3, S, S], each from 0 to 255.
+        mean: Of red, green and blue, on a scale from 0 to 1; shape broadcasts to `pixels` (see
+            `model.image.preprocessing.Preprocessing`).
+        std: Standard deviation, likewise.
+
+    Returns:
+        float32 [B, 3, S, S].
     """
     return (pixels.float() / 255 - mean) / std
 

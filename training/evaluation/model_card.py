@@ -21,7 +21,7 @@ from model.checkpoint import CARD, Checkpoint, weights_sha256
 from model.refusal import Refusal
 from training.data.dataset import CaptionDataset
 from training.evaluation.report import TITLES, number
-from training.scenes.statements import KINDS
+from training.scenes.language.statements import KINDS
 
 Figures = Mapping[str, Mapping[str, float]]
 """Split -> name of a figure (see `training.evaluation.report.TITLES`) -> value."""

@@ -19,7 +19,7 @@ from PIL import Image
 from rich.table import Table
 
 from training.data.tar_picture import PictureFile
-from training.scenes.statements import KINDS, Claim
+from training.scenes.language.statements import KINDS, Claim
 
 _TEMPLATE = Path(__file__).with_name("report_page.html")
 _THUMBNAIL = (420, 320)  # pixels, at most

@@ -1,12 +1,16 @@
-"""Scenes: small illustrated pictures with five English captions each, drawn from a seed.
+"""Scenes: small drawn pictures with five English captions each, made from a seed.
 
-`sample_scene` decides what is in a picture, `draw_scene` paints it and `write_captions` puts it
-into words. All three give the same result for the same seed on any machine.
+- world/: `sample_scene` decides at random what is in a picture and where.
+- drawing/: `draw_scene` makes the picture.
+- language/: `write_captions` writes the captions; `SceneAccuracy` checks captions of a model.
+
+The first three give the same result for the same seed on any machine. In all three folders a
+*place* is one of the eight landscapes of `world.catalogue.PLACES`, such as `sea` or `city`.
 """
 
-from training.scenes.captions import write_captions
-from training.scenes.drawing import draw_scene
-from training.scenes.sampling import SPLITS, sample_scene
-from training.scenes.scene import Group, Scene
+from training.scenes.drawing.picture import draw_scene
+from training.scenes.language.captions import write_captions
+from training.scenes.world.sampling import SPLITS, sample_scene
+from training.scenes.world.scene import Group, Scene
 
 __all__ = ["SPLITS", "Group", "Scene", "draw_scene", "sample_scene", "write_captions"]

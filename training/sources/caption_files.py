@@ -4,9 +4,9 @@
     captions.jsonl  {"file": ..., "caption": ...} or {"file": ..., "captions": [...]}, "split"
     captions.json   COCO captions: {"images": [...], "annotations": [...]}, "split" in an image
 
-In the first two a picture may have several lines, one for each caption. What else stands in a
-line is not read. What is wrong is listed with its line; only a file that cannot be read at all is
-refused here.
+In the first two, a picture may have several lines, one for each caption. Other columns and fields
+are ignored. A fault in a line is listed with the number of the line; a file is refused only if it
+cannot be read at all.
 """
 
 from __future__ import annotations
@@ -20,23 +20,22 @@ from pathlib import Path
 from typing import Any
 
 from model.refusal import Refusal
-from training.sources.faults import listed
-from training.sources.fields import clean_text, read_id
+from training.sources.faults import clean_text, listed, read_id
 
-#: Names under which a picture's file may stand.
+#: Names of the column or field that holds a picture's file name.
 FILE_NAMES = ("file", "file_name", "image")
 
 
 @dataclasses.dataclass
 class Entry:
-    """What a line (or a COCO image) says of a picture.
+    """What one line of the file, or one image of a COCO file, holds about a picture.
 
     Attributes:
-        where: Line or image, for messages.
-        file: The picture as written.
-        captions: Its captions, white space made single spaces.
-        split: Its split, if it says one.
-        image_id: Its id, if it has one.
+        where: The line or the image, for messages.
+        file: File name of the picture, as written.
+        captions: See `training.sources.faults.clean_text`.
+        split: The split, or None if none is given.
+        image_id: The id, or None if the format has none.
     """
 
     where: str
@@ -47,24 +46,31 @@ class Entry:
 
 
 def read_captions(file: Path) -> tuple[list[Entry], list[str]]:
-    """Everything a caption file says, and everything that is wrong with it.
+    """Read a caption file.
+
+    Args:
+        file: The name ends in .csv, .jsonl or .json.
 
     Returns:
-        The sound entries in file order, and one readable line for each fault.
+        The entries without a fault, in the order of the file, and one line for each fault.
 
     Raises:
         Refusal: Another kind of file, not UTF-8, or without the columns or lists it must have.
     """
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".json": _read_coco}
     if file.suffix.lower() not in readers:
-        raise Refusal(f"{file} is no caption file we know; give a .csv, .jsonl or .json file")
+        raise Refusal(f"{file} is not a caption file; give a .csv, .jsonl or .json file")
     text = _text(file)
     faults: list[str] = []
     return list(readers[file.suffix.lower()](file, text, faults)), faults
 
 
 def _text(file: Path) -> str:
-    """A file as text; a byte order mark, which spreadsheets write, is dropped."""
+    """The file as text, without the byte order mark that spreadsheets write.
+
+    Raises:
+        Refusal: It is not UTF-8; the message lists the lines.
+    """
     data = file.read_bytes()
     try:
         return data.decode("utf-8-sig")
@@ -112,7 +118,11 @@ def _read_csv(file: Path, text: str, faults: list[str]) -> Iterator[Entry]:
 
 
 def _header(file: Path, row: list[str]) -> list[str]:
-    """Names of the columns, the one of the pictures as `file`; others get names of no meaning."""
+    """Names of the columns in lower case; the column of file names is called `file`.
+
+    Raises:
+        Refusal: A column is missing, or is there twice.
+    """
     names = [name.strip().lower() for name in row]
     names = ["file" if name in FILE_NAMES else name for name in names]
     for name in ("file", "caption", "split"):
@@ -158,7 +168,15 @@ def _entry(
     seen: dict[tuple[str, str], str],
     faults: list[str],
 ) -> Iterator[Entry]:
-    """A line as an entry, unless something is wrong with it."""
+    """The entry of one line, or none if the line has a fault.
+
+    Args:
+        where: The line, for messages.
+        fields: Of the line; `file`, and `split` if there is one.
+        captions: Of the line, not checked yet.
+        seen: (file, caption) -> where it was read first; this line is added.
+        faults: One line for a fault is appended.
+    """
     try:
         name = clean_text(fields["file"], "file")
         split = clean_text(fields["split"], "split") if "split" in fields else None
@@ -188,7 +206,7 @@ def _read_coco(file: Path, text: str, faults: list[str]) -> Iterator[Entry]:
         try:
             image_id = read_id(image, "id")
             if image_id in entries:
-                raise ValueError(f"id {image_id} stands in {entries[image_id].where} already")
+                raise ValueError(f"id {image_id} is already used by {entries[image_id].where}")
             split = clean_text(image["split"], "split") if "split" in image else None
             name = clean_text(image.get("file_name"), "file_name")
             entries[image_id] = Entry(where, name, [], split, image_id)
@@ -203,7 +221,7 @@ def _read_coco(file: Path, text: str, faults: list[str]) -> Iterator[Entry]:
                 raise ValueError(f"image_id {image_id} is no image of the file")
             own = read_id(annotation, "id") if "id" in annotation else None
             if own is not None and seen.setdefault(own, where) != where:
-                raise ValueError(f"id {own} stands in {seen[own]} already")
+                raise ValueError(f"id {own} is already used by {seen[own]}")
             entries[image_id].captions.append(clean_text(annotation.get("caption"), "caption"))
         except ValueError as error:
             faults.append(f"{where}: {error}")

@@ -1,10 +1,9 @@
-"""The source that is COCO 2014 (Lin et al., arXiv 1405.0312), in the splits of Karpathy and Li.
+"""The source `coco`: COCO 2014 (Lin et al., arXiv 1405.0312) in the splits of Karpathy and Li.
 
-Three archives are downloaded: train2014.zip, val2014.zip, and caption_datasets.zip with
-dataset_coco.json, which gives each picture its captions and split (arXiv 1412.2306). They stay in
-`coco.downloads`; whoever lacks the network may put them there by hand, and whoever lacks the room
-may delete them once the data set is made. A killed run goes on with the download where it was;
-unpacking begins anew.
+Three archives are downloaded to `coco.downloads`: train2014.zip and val2014.zip with the pictures,
+and caption_datasets.zip, whose file dataset_coco.json gives captions and split of each picture
+(arXiv 1412.2306). Without a network, put the archives there by hand. Once the data set is made they
+may be deleted. After a kill the next run resumes the download; unpacking starts from the beginning.
 """
 
 from __future__ import annotations
@@ -35,22 +34,29 @@ from rich.progress import (
 from model.refusal import Refusal
 from training.data.dataset import Picture, check_target, write_index, writing_dataset
 from training.sources.disk_space import check_space
-from training.sources.download import Remote, bytes_at_hand, download, file_sha256, look_up
-from training.sources.faults import counted, listed
-from training.sources.fields import clean_text, read_id
+from training.sources.download import (
+    RemoteFile,
+    download,
+    downloaded_bytes,
+    file_sha256,
+    look_up,
+)
+from training.sources.faults import clean_text, counted, listed, read_id
 from training.sources.settings import Coco
 
-#: Archives with pictures; the pictures lie in a folder of the archive's name.
-PICTURES = ("train2014", "val2014")
-CAPTIONS = "caption_datasets"
+#: Archives with pictures; in each, the pictures are in a folder of the same name.
+PICTURE_ARCHIVES = ("train2014", "val2014")
+#: The archive with dataset_coco.json.
+CAPTION_ARCHIVE = "caption_datasets"
+#: Names of splits in dataset_coco.json.
 SPLITS = ("train", "val", "test", "restval")
 
 
 def prepare(settings: Coco) -> None:
-    """Download what is missing, then make the data set in place of an older one.
+    """Download the archives that are missing, then write the data set, in place of an older one.
 
     Raises:
-        Refusal: Settings that make no data set, no connection, damaged archives, a full disk.
+        Refusal: A wrong setting, no connection, a damaged archive, or too little room on the disk.
     """
     out, downloads = Path(settings.out).resolve(), Path(settings.downloads).resolve()
     if downloads.is_relative_to(out):
@@ -62,23 +68,30 @@ def prepare(settings: Coco) -> None:
     files = _archives(settings)
     with contextlib.ExitStack() as stack:
         archives = {name: stack.enter_context(_opened(file)) for name, file in files.items()}
-        pictures = _pictures(_index(archives[CAPTIONS]), settings.restval_to_train, archives)
-        members = [archives[_place(p)].getinfo(p.file_name) for p in pictures]
+        pictures = _pictures(_index(archives[CAPTION_ARCHIVE]), settings.restval_to_train, archives)
+        members = [archives[_archive_name(p)].getinfo(p.file_name) for p in pictures]
         with writing_dataset(settings.out) as folder:
             check_space({"coco.out": (out, sum(member.file_size for member in members))})
-            for name in PICTURES:
+            for name in PICTURE_ARCHIVES:
                 (folder / "images" / name).mkdir(parents=True)
             for picture in track(pictures, "unpacking", console=Console(stderr=True)):
-                _unpack(archives[_place(picture)], picture.file_name, folder / "images")
+                _unpack(archives[_archive_name(picture)], picture.file_name, folder / "images")
             counts = write_index(folder, "COCO 2014, Karpathy's splits", pictures)
     print(f"{settings.out}: {counts}")
 
 
 def _archives(settings: Coco) -> dict[str, Path]:
-    """The archives, whole and checked; those that are missing are downloaded."""
-    addresses = {CAPTIONS: settings.captions_url, **dict.fromkeys(PICTURES, settings.images_url)}
+    """File of each archive by its name; a missing one is downloaded, each SHA-256 is checked.
+
+    Raises:
+        Refusal: No connection, a wrong SHA-256, or too little room for archives and pictures.
+    """
+    addresses = {
+        CAPTION_ARCHIVE: settings.captions_url,
+        **dict.fromkeys(PICTURE_ARCHIVES, settings.images_url),
+    }
     files = {name: Path(settings.downloads) / f"{name}.zip" for name in addresses}
-    missing: dict[str, Remote] = {}
+    missing: dict[str, RemoteFile] = {}
     for name, file in files.items():
         if file.exists():
             _check(file, getattr(settings.sha256, name), name)
@@ -86,12 +99,16 @@ def _archives(settings: Coco) -> dict[str, Path]:
             missing[name] = look_up(f"{addresses[name].rstrip('/')}/{name}.zip")
     if not missing:
         return files
-    sizes = {n: missing[n].size if n in missing else files[n].stat().st_size for n in PICTURES}
-    to_come = sum(remote.size - bytes_at_hand(remote, files[n]) for n, remote in missing.items())
+    sizes = {
+        n: missing[n].size if n in missing else files[n].stat().st_size for n in PICTURE_ARCHIVES
+    }
+    to_download = sum(
+        remote.size - downloaded_bytes(remote, files[n]) for n, remote in missing.items()
+    )
     check_space(
         {
-            "coco.downloads": (Path(settings.downloads), to_come),
-            # pictures hardly shrink by packing
+            "coco.downloads": (Path(settings.downloads), to_download),
+            # JPEGs are about as large in a zip file as outside of it.
             "coco.out": (Path(settings.out), sum(sizes.values())),
         }
     )
@@ -109,7 +126,11 @@ def _archives(settings: Coco) -> dict[str, Path]:
 
 
 def _check(file: Path, sha256: str | None, name: str) -> None:
-    """An archive that was there already has the SHA-256 of the settings."""
+    """Compare an archive that was not downloaded now with the SHA-256 of the settings.
+
+    Raises:
+        Refusal: They differ.
+    """
     if sha256 is None:
         return
     print(f"checking {file} ...", file=sys.stderr)
@@ -121,8 +142,8 @@ def _check(file: Path, sha256: str | None, name: str) -> None:
 
 
 @contextmanager
-def _sound(archive: zipfile.ZipFile | Path) -> Iterator[None]:
-    """Damage met inside the block is refused with the name of the archive."""
+def _refusing_damage(archive: zipfile.ZipFile | Path) -> Iterator[None]:
+    """Turn an error of `zipfile` in the block into a Refusal that names the archive."""
     file = archive if isinstance(archive, Path) else archive.filename
     try:
         yield
@@ -131,22 +152,30 @@ def _sound(archive: zipfile.ZipFile | Path) -> Iterator[None]:
 
 
 def _opened(file: Path) -> zipfile.ZipFile:
-    with _sound(file):
+    with _refusing_damage(file):
         return zipfile.ZipFile(file)
 
 
 def _unpack(archive: zipfile.ZipFile, name: str, folder: Path) -> None:
-    """One member; zipfile compares its checksum at the end."""
-    with _sound(archive), archive.open(name) as packed, (folder / name).open("wb") as unpacked:
+    """Write one member of an archive to a folder; `zipfile` compares its checksum at the end."""
+    with (
+        _refusing_damage(archive),
+        archive.open(name) as packed,
+        (folder / name).open("wb") as unpacked,
+    ):
         shutil.copyfileobj(packed, unpacked, 1 << 20)
 
 
 def _index(archive: zipfile.ZipFile) -> list[Any]:
-    """`images` of dataset_coco.json, wherever in the archive it is."""
+    """The list `images` of dataset_coco.json, in whichever folder of the archive that file is.
+
+    Raises:
+        Refusal: There is no such file or list.
+    """
     names = [name for name in archive.namelist() if Path(name).name == "dataset_coco.json"]
     content = b""
     if names:
-        with _sound(archive):
+        with _refusing_damage(archive):
             content = archive.read(names[0])
     try:
         images = json.loads(content)["images"]
@@ -160,20 +189,25 @@ def _index(archive: zipfile.ZipFile) -> list[Any]:
 def _pictures(
     images: list[Any], restval_to_train: bool, archives: dict[str, zipfile.ZipFile]
 ) -> list[Picture]:
-    """Each picture of the index, which must be in its archive.
+    """The pictures of dataset_coco.json.
+
+    Args:
+        images: Its list `images`.
+        restval_to_train: Whether the pictures of split `restval` go to `train`.
+        archives: Archive name -> archive; a picture must be in the archive of its folder.
 
     Raises:
-        Refusal: Everything that is wrong with the index, at once.
+        Refusal: Some entries have faults; all of them are listed.
     """
-    members = {place: set(archives[place].namelist()) for place in PICTURES}
+    members = {name: set(archives[name].namelist()) for name in PICTURE_ARCHIVES}
     pictures: dict[int, Picture] = {}
     faults: list[str] = []
     for number, image in enumerate(images):
         try:
             picture = _picture(image)
             if picture.image_id in pictures:
-                raise ValueError(f"cocoid {picture.image_id} stands in an image before it")
-            if picture.file_name not in members[_place(picture)]:
+                raise ValueError(f"cocoid {picture.image_id} is already used by an image before it")
+            if picture.file_name not in members[_archive_name(picture)]:
                 raise ValueError(f"{picture.file_name} is not in its archive")
             if picture.split == "restval" and restval_to_train:
                 picture = dataclasses.replace(picture, split="train")
@@ -182,24 +216,29 @@ def _pictures(
             faults.append(f"images[{number}]: {error}")
     if faults or not pictures:
         raise Refusal(
-            f"{counted(faults)} in dataset_coco.json of {archives[CAPTIONS].filename}; give "
+            f"{counted(faults)} in dataset_coco.json of {archives[CAPTION_ARCHIVE].filename}; give "
             f"another archive:{listed(faults)}"
         )
-    # Nobody can mend an archive with a known SHA-256: sentences without a word stay out.
+    # An empty sentence is left out and is no fault: the user cannot correct an archive whose
+    # SHA-256 is given.
     blank = sum(len(i["sentences"]) for i in images) - sum(
         len(picture.captions) for picture in pictures.values()
     )
     if blank:
-        print(f"left out {blank} captions without a word", file=sys.stderr)
+        print(f"left out {blank} empty captions", file=sys.stderr)
     return list(pictures.values())
 
 
 def _picture(image: Any) -> Picture:
-    """An entry of the index; its name stays inside the folder of its archive."""
+    """The picture that an entry of `images` describes.
+
+    Raises:
+        ValueError: A field is missing or wrong, or the file name leads out of the folder.
+    """
     image_id = read_id(image, "cocoid")
-    place, name = (clean_text(image.get(key), key) for key in ("filepath", "filename"))
-    if place not in PICTURES or name in (".", "..") or set(name) & set("/\\\0"):
-        raise ValueError(f"{place}/{name} is no picture of {' or '.join(PICTURES)}")
+    folder, name = (clean_text(image.get(key), key) for key in ("filepath", "filename"))
+    if folder not in PICTURE_ARCHIVES or name in (".", "..") or set(name) & set("/\\\0"):
+        raise ValueError(f"{folder}/{name} is no picture of {' or '.join(PICTURE_ARCHIVES)}")
     split = clean_text(image.get("split"), "split")
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
@@ -210,9 +249,9 @@ def _picture(image: Any) -> Picture:
     captions = [clean_text(text, "raw") for text in raw if text is None or str(text).strip()]
     if not captions:
         raise ValueError("has no captions")
-    return Picture(image_id, f"{place}/{name}", captions, split)
+    return Picture(image_id, f"{folder}/{name}", captions, split)
 
 
-def _place(picture: Picture) -> str:
-    """The archive a picture is in."""
+def _archive_name(picture: Picture) -> str:
+    """Name of the archive that a picture is in."""
     return picture.file_name.partition("/")[0]

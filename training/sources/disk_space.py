@@ -1,4 +1,4 @@
-"""Is there room on the disk: asked before the work, not noticed in the middle of it."""
+"""Checks before a long command that the disk has room for what it will write."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from pathlib import Path
 
 from model.refusal import Refusal
 
-#: Left free beyond what is needed, in bytes: indexes, logs, and whoever else writes.
+#: Bytes that stay free beyond what the command writes, for indexes, logs and other programs.
 SPARE = 200_000_000
 
 
 def check_space(needed: Mapping[str, tuple[Path, int]]) -> None:
-    """Refuse when a disk cannot hold what will be written to it.
+    """Refuse to start when a disk cannot hold what will be written to it.
 
     Args:
-        needed: Setting -> the folder it names (which need not exist) and the bytes to come.
+        needed: Name of a setting -> the folder that it names (it need not exist yet), and the
+            bytes that will be written there. Folders on one disk are added up.
 
     Raises:
-        Refusal: Too little room, with the settings that share the disk.
+        Refusal: Too little room; the message names the settings whose folders are on that disk.
     """
     disks: dict[int, list[str]] = {}
     for setting, (folder, _) in needed.items():
-        disks.setdefault(_existing(folder).stat().st_dev, []).append(setting)
+        disks.setdefault(_nearest_existing(folder).stat().st_dev, []).append(setting)
     for settings in disks.values():
-        folder = _existing(needed[settings[0]][0])
+        folder = _nearest_existing(needed[settings[0]][0])
         free = shutil.disk_usage(folder).free
         total = sum(needed[setting][1] for setting in settings)
         if total and total + SPARE > free:
@@ -37,11 +38,11 @@ def check_space(needed: Mapping[str, tuple[Path, int]]) -> None:
 
 
 def gigabytes(size: int) -> str:
-    """A size in bytes as people read it."""
+    """A number of bytes in gigabytes (10^9), such as `1.25 GB`."""
     return f"{size / 1e9:.2f} GB"
 
 
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
+def _nearest_existing(folder: Path) -> Path:
+    """The folder itself, or the nearest folder above it that exists."""
     folder = folder.absolute()
-    return next(place for place in (folder, *folder.parents) if place.exists())
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())

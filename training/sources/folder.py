@@ -1,8 +1,8 @@
-"""The source that is a folder of one's own: pictures and a file with their captions.
+"""The source `folder`: a folder of the user's pictures and a file with their captions.
 
-Everything in it is looked at, every picture decoded, before anything is written; all faults are
-listed together. The pictures are copied, so the data set takes their room on the disk a second
-time, and neither a later change in the folder nor one in the data set reaches the other.
+Before anything is written, every line of the caption file is checked and every picture decoded,
+and all faults are listed together. The pictures are copied: a later change of the folder does not
+change the data set. The cost is the disk space of a second copy.
 """
 
 from __future__ import annotations
@@ -18,41 +18,43 @@ from rich.progress import track
 
 from model.refusal import Refusal
 from training.data.dataset import Picture, check_target, write_index, writing_dataset
-from training.data.image_decoding import undecodable
+from training.data.image_decoding import decoding_faults
 from training.sources.caption_files import Entry, read_captions
 from training.sources.disk_space import check_space
 from training.sources.faults import check_on_broken, counted, listed
 from training.sources.settings import Folder
-from training.sources.splits import check_shares, drawn_split
-from training.sources.tar_samples import PICTURES
+from training.sources.splits import drawn_split, empty_splits, split_fractions
+from training.sources.tar_samples import PICTURE_EXTENSIONS
 
+#: Names of the caption file, if the setting `folder.captions` gives none.
 CAPTION_FILES = ("captions.csv", "captions.jsonl", "captions.json")
 
 
 def prepare(settings: Folder) -> None:
-    """Check the folder, then make its data set in place of an older one.
+    """Check the folder, then write its data set, in place of an older one.
 
     Raises:
-        Refusal: Settings that make no data set, faults in the folder, or a full disk.
+        Refusal: A wrong setting, faults in the folder, or too little room on the disk.
     """
     root = _root(settings)
+    fractions = split_fractions("folder.fractions", settings.fractions)
     check_target(settings.out)
     entries, faults = read_captions(_caption_file(root, settings.captions))
-    found = _merge(root, entries, faults)
+    merged = _merge(root, entries, faults)
     _warn_of_uncaptioned(root, entries)
-    sound = _decodable(root, found, settings, faults)
+    usable = _decodable(root, merged, settings, faults)
     if faults and settings.on_broken == "stop":
         raise Refusal(
-            f"{counted(faults)} in {root}; mend them, or leave out what they name with "
+            f"{counted(faults)} in {root}; correct them, or leave out what they name with "
             f"folder.on_broken=skip:{listed(faults)}"
         )
-    if not sound:
+    if not usable:
         raise Refusal(f"{root} has no picture that can be used:{listed(faults)}")
-    pictures = _split(sound, settings)
-    size = sum((root / name).stat().st_size for name in sound)
+    pictures = _split(usable, settings.seed, fractions)
+    size = sum((root / name).stat().st_size for name in usable)
     with writing_dataset(settings.out) as folder:
         check_space({"folder.out": (Path(settings.out), size)})
-        files = zip(sound, pictures, strict=True)
+        files = zip(usable, pictures, strict=True)
         bar = track(files, "copying", len(pictures), console=Console(stderr=True))
         for name, picture in bar:
             copy = folder / "images" / picture.file_name
@@ -65,13 +67,16 @@ def prepare(settings: Folder) -> None:
 
 
 def _root(settings: Folder) -> Path:
-    """The folder, links resolved; settings that cannot be meant are refused."""
+    """The folder of the setting `folder.path`, with links resolved.
+
+    Raises:
+        Refusal: It cannot be used, or `folder.on_broken` or `folder.out` cannot.
+    """
     if settings.path is None:
-        raise Refusal("folder.path is not set; say where your pictures are: folder.path=DIR")
+        raise Refusal("folder.path is not set; give the folder of your pictures: folder.path=DIR")
     if not Path(settings.path).is_dir():
         raise Refusal(f"folder.path is {settings.path}, which is no folder")
     check_on_broken("folder.on_broken", settings.on_broken)
-    check_shares("folder.fractions", dataclasses.asdict(settings.fractions))
     root, out = Path(settings.path).resolve(), Path(settings.out).resolve()
     if out.is_relative_to(root) or root.is_relative_to(out):
         raise Refusal(
@@ -87,19 +92,33 @@ def _root(settings: Folder) -> Path:
 
 
 def _caption_file(root: Path, name: str | None) -> Path:
+    """The file of captions: the one of this name, or the only one of `CAPTION_FILES`.
+
+    Raises:
+        Refusal: There is none, or more than one.
+    """
     names = CAPTION_FILES if name is None else (name,)
     there = [root / name for name in names if (root / name).is_file()]
     if len(there) != 1:
         wrong = "more than one of" if there else "no"
         raise Refusal(
-            f"{root} has {wrong} {', '.join(names)}; say which file holds the captions: "
+            f"{root} has {wrong} {', '.join(names)}; give the file that holds the captions: "
             "folder.captions=FILE"
         )
     return there[0]
 
 
 def _merge(root: Path, entries: Sequence[Entry], faults: list[str]) -> dict[str, Entry]:
-    """Picture, as path within the folder -> all that was said of it."""
+    """The entries of each picture put together.
+
+    Args:
+        root: The folder, with links resolved.
+        entries: Of the caption file.
+        faults: One line for each fault is appended.
+
+    Returns:
+        Path of the picture within the folder -> one entry with all its captions.
+    """
     with_split = any(entry.split for entry in entries)
     pictures: dict[str, Entry] = {}
     for entry in entries:
@@ -109,7 +128,7 @@ def _merge(root: Path, entries: Sequence[Entry], faults: list[str]) -> dict[str,
                 raise ValueError(f"{entry.file} has no split, though others have one")
             known = pictures.setdefault(name, dataclasses.replace(entry, captions=[]))
             if known.image_id != entry.image_id:
-                raise ValueError(f"{entry.file} stands in {known.where} already")
+                raise ValueError(f"{entry.file} is already named by {known.where}")
             if known.split != entry.split:
                 raise ValueError(
                     f"{entry.file} is in split {entry.split!r}, but in {known.split!r} in "
@@ -123,69 +142,79 @@ def _merge(root: Path, entries: Sequence[Entry], faults: list[str]) -> dict[str,
 
 
 def _locate(root: Path, name: str) -> str:
-    """Where in the folder (or in `images/` of it) a picture is, with slashes, links resolved.
+    """Path of a picture within the folder, with slashes and with links resolved.
+
+    Args:
+        root: The folder.
+        name: As in the caption file: a path within the folder, or within its folder `images`.
 
     Raises:
-        ValueError: It is not there, or not in the folder.
+        ValueError: There is no such file, or it lies outside of the folder.
     """
-    for place in ("", "images"):
+    for folder in ("", "images"):
         try:
-            file = (root / place / name).resolve()
-            there = file.is_file()
-        except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, NUL
+            file = (root / folder / name).resolve()
+            exists = file.is_file()
+        except (OSError, RuntimeError, ValueError) as error:  # too long, a circle of links, NUL
             raise ValueError(f"{ascii(name[:80])} cannot be the name of a file ({error})") from None
         if not file.is_relative_to(root):
             raise ValueError(f"{name} lies outside of {root}; copy it there")
-        if there:
+        if exists:
             return file.relative_to(root).as_posix()
     raise ValueError(f"{name} is missing")
 
 
 def _warn_of_uncaptioned(root: Path, entries: Sequence[Entry]) -> None:
-    """Say which pictures of the folder no line names; they are no fault."""
-    named = {root / place / entry.file for entry in entries for place in ("", "images")}
-    there = (file for file in root.rglob("*") if file.suffix.lower() in PICTURES)
-    left = sorted(str(file.relative_to(root)) for file in there if file not in named)
-    if left:
-        print(f"{len(left)} pictures have no caption and stay out:{listed(left)}", file=sys.stderr)
+    """Print the pictures of the folder that no line of the caption file names; not a fault."""
+    named = {root / folder / entry.file for entry in entries for folder in ("", "images")}
+    pictures = (file for file in root.rglob("*") if file.suffix.lower() in PICTURE_EXTENSIONS)
+    unnamed = sorted(str(file.relative_to(root)) for file in pictures if file not in named)
+    if unnamed:
+        print(
+            f"{len(unnamed)} pictures have no caption and stay out:{listed(unnamed)}",
+            file=sys.stderr,
+        )
 
 
 def _decodable(
     root: Path, pictures: dict[str, Entry], settings: Folder, faults: list[str]
 ) -> dict[str, Entry]:
-    """The pictures that can be decoded; the others join the faults."""
+    """The pictures that can be decoded; for each of the others a fault is appended."""
     files = [root / name for name in pictures]
-    found = undecodable(files, settings.max_pixels, settings.workers)
-    bar = track(found, "checking", len(files), console=Console(stderr=True))
-    sound = {}
+    results = decoding_faults(files, settings.max_pixels, settings.workers)
+    bar = track(results, "checking", len(files), console=Console(stderr=True))
+    usable = {}
     for (name, entry), fault in zip(pictures.items(), bar, strict=True):
         if fault:
             faults.append(f"{entry.where}: {fault}")
         else:
-            sound[name] = entry
-    return sound
+            usable[name] = entry
+    return usable
 
 
-def _split(entries: dict[str, Entry], settings: Folder) -> list[Picture]:
-    """Each picture with its split: the one it says, or one that follows from its name alone.
+def _split(entries: dict[str, Entry], seed: int, fractions: dict[str, float]) -> list[Picture]:
+    """Each picture with its split.
 
-    So pictures that join the folder later move none of the others. Those under `images/` do
-    without that folder, which the data set has itself, unless another picture has the name then.
+    The split is the one of the caption file. Where the file names none, it depends on the seed and
+    the picture's name alone, so pictures that are added later do not change it.
+
+    Raises:
+        Refusal: A split that should have pictures gets none.
     """
-    shares = dataclasses.asdict(settings.fractions)
     pictures = []
     for number, (name, entry) in enumerate(entries.items(), start=1):
-        split = entry.split or drawn_split(f"{settings.seed}/{name}", shares)
+        split = entry.split or drawn_split(f"{seed}/{name}", fractions)
         image_id = number if entry.image_id is None else entry.image_id
+        # The data set has a folder `images` itself: images/a.jpg becomes images/a.jpg there, and
+        # not images/images/a.jpg, unless the user's folder has another a.jpg beside `images`.
         short = name.removeprefix("images/")
         file_name = name if short in entries else short
         pictures.append(Picture(image_id, file_name, entry.captions, split))
-    given = {picture.split for picture in pictures}
-    empty = [split for split, share in shares.items() if share and split not in given]
+    empty = empty_splits(fractions, {picture.split for picture in pictures})
     if empty and not any(entry.split for entry in entries.values()):
         raise Refusal(
             f"of {len(pictures)} pictures none came to {' and '.join(empty)} by folder.fractions "
-            f"{shares}; add pictures, change folder.seed or folder.fractions, or say the split of "
-            "each picture in the caption file"
+            f"{fractions}; add pictures, change folder.seed or folder.fractions, or give the split "
+            "of each picture in the caption file"
         )
     return pictures

@@ -1,8 +1,9 @@
-"""The drawn source: scenes with five captions each, split and ground truth.
+"""The source `scenes`: drawn scenes with five captions each (see `training.scenes`).
 
-The same seed and count give the same files. Beside the data set (see `training.data.dataset`) lie
-`truth.json`, image id -> what is in the picture, and `instances.json`, the same things as COCO
-instances: a box in pixels, a category and, beyond COCO, the colour among `attributes`.
+The same seed and count give the same files. The folder holds two files more than every data set
+has (see `training.data.dataset`): `truth.json` maps each image id to what is in the picture, and
+`instances.json` lists the same things as COCO instances, each with a box in pixels, a category and,
+beyond COCO's format, its colour in `attributes`.
 """
 
 from __future__ import annotations
@@ -21,25 +22,26 @@ from rich.progress import track
 from model.refusal import Refusal
 from training.data.dataset import writing_dataset
 from training.scenes import draw_scene, sample_scene, write_captions
-from training.scenes.scene import Scene
-from training.scenes.world import THINGS
+from training.scenes.world.catalogue import THINGS
+from training.scenes.world.scene import Scene
 from training.sources.settings import Scenes
-from training.sources.splits import check_shares
+from training.sources.splits import split_fractions
 
 #: One picture in this many is a PNG, the others are JPEGs.
 PNG_EVERY = 8
-#: Longest side over shortest at most.
+#: The longer side of a picture over the shorter one, at most.
 ASPECT = 1.3
+#: Processes that draw.
 PROCESSES = 2
 #: COCO numbers its categories from one.
 CATEGORY_IDS = {thing: number for number, thing in enumerate(THINGS, start=1)}
 
 
 def prepare(settings: Scenes) -> None:
-    """Draw the data set aside, then put it in place of an older one.
+    """Draw the data set, in place of an older one.
 
     Raises:
-        Refusal: Settings that make no data set.
+        Refusal: A wrong setting.
     """
     counts = _split_counts(settings)
     with writing_dataset(settings.out) as folder:
@@ -47,7 +49,13 @@ def prepare(settings: Scenes) -> None:
 
 
 def _draw_all(settings: Scenes, counts: dict[str, int], folder: Path) -> None:
-    """Pictures and annotations of all splits into an empty folder."""
+    """Write pictures and annotations of all splits into an empty folder.
+
+    Args:
+        settings: Of this source.
+        counts: Pictures of each split.
+        folder: Where to write.
+    """
     (folder / "images").mkdir()
     jobs = [
         _Job(settings.seed, split, index, (settings.sides[0], settings.sides[1]), folder)
@@ -73,8 +81,9 @@ def _draw_all(settings: Scenes, counts: dict[str, int], folder: Path) -> None:
                 instances.append({"id": len(instances) + 1, "image_id": number, **instance})
             truth[str(number)] = picture["truth"]
             splits[job.split].append(number)
-    info = {"description": "ClipCap scenes", "settings": dataclasses.asdict(settings)}
-    info["settings"].pop("out")
+    recorded = dataclasses.asdict(settings)
+    del recorded["out"]  # the files do not depend on where they are
+    info = {"description": "ClipCap scenes", "settings": recorded}
     coco = {"info": info, "images": images, "annotations": annotations}
     categories = [{"id": number, "name": name} for name, number in CATEGORY_IDS.items()]
     boxes = {"info": info, "images": images, "annotations": instances, "categories": categories}
@@ -99,7 +108,15 @@ class _Job:
 
 
 def _draw(job: _Job) -> dict[str, Any]:
-    """Draw one picture and save it; everything about it follows from its name."""
+    """Draw one picture and save it.
+
+    Its random numbers depend on seed, split and index alone, so it makes no difference which
+    process draws it.
+
+    Returns:
+        `image` (its entry for COCO captions, without the id), `captions`, `instances` (without
+        ids) and `truth`.
+    """
     rng = random.Random(f"{job.seed}/{job.split}/{job.index}")
     scene = sample_scene(rng, job.split)
     shorter = rng.randint(*job.sides)
@@ -122,7 +139,7 @@ def _draw(job: _Job) -> dict[str, Any]:
 
 
 def _instances(scene: Scene, width: int, height: int) -> Iterator[dict[str, Any]]:
-    """Each thing of a scene as COCO writes it: its box is [x, y, width, height] in pixels."""
+    """Each thing of a scene as a COCO instance without ids; `bbox` is [x, y, w, h] in pixels."""
     unit = min(width, height)
     left, top = (width - unit) / 2, (height - unit) / 2
     for group in scene.groups:
@@ -138,14 +155,17 @@ def _instances(scene: Scene, width: int, height: int) -> Iterator[dict[str, Any]
 
 
 def _split_counts(settings: Scenes) -> dict[str, int]:
-    """Pictures per split; the rounding goes to train."""
-    shares = dataclasses.asdict(settings.fractions)
-    check_shares("scenes.fractions", shares)
+    """Number of pictures of each split; `train` also gets those that rounding down leaves over.
+
+    Raises:
+        Refusal: A wrong setting.
+    """
+    fractions = split_fractions("scenes.fractions", settings.fractions)
     if settings.count < 1:
         raise Refusal(f"scenes.count is {settings.count}; it must be at least 1")
     if len(settings.sides) != 2 or not 64 <= settings.sides[0] <= settings.sides[1] <= 4096:
         raise Refusal(f"scenes.sides is {settings.sides}; give [low, high] from 64 to 4096 pixels")
-    counts = {split: int(settings.count * share) for split, share in shares.items()}
+    counts = {split: int(settings.count * fraction) for split, fraction in fractions.items()}
     counts["train"] += settings.count - sum(counts.values())
     return counts
 

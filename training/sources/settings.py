@@ -6,18 +6,32 @@ import dataclasses
 
 
 @dataclasses.dataclass
-class SceneSplitFractions:
-    """SplitFractions of the scenes per split; they add up to 1."""
+class SplitFractions:
+    """The fraction of all pictures that each split gets; the fractions add up to 1."""
 
     train: float
     val: float
     test: float
+
+
+@dataclasses.dataclass
+class SceneSplitFractions(SplitFractions):
+    """The same for drawn scenes, which have one more split.
+
+    Every scene of `compositional` shows pairs (colour and thing, or relation and thing) that no
+    scene of the other splits shows.
+    """
+
     compositional: float
 
 
 @dataclasses.dataclass
 class Scenes:
-    """The drawn data set: how many pictures, where, and their sides in pixels (low, high)."""
+    """The drawn data set.
+
+    `count` is the number of pictures in all splits together. `sides` are the least and the largest
+    length of a picture's shorter side, in pixels.
+    """
 
     seed: int
     count: int
@@ -27,20 +41,11 @@ class Scenes:
 
 
 @dataclasses.dataclass
-class SplitFractions:
-    """SplitFractions of the pictures per split; they add up to 1."""
-
-    train: float
-    val: float
-    test: float
-
-
-@dataclasses.dataclass
 class OwnPictures:
-    """What every source of one's own pictures has.
+    """What the two sources of the user's own pictures have in common.
 
-    `fractions` and `seed` split the pictures. `on_broken` is `stop` or `skip`; pictures over
-    `max_pixels` are broken; `workers` processes decode.
+    `fractions` and `seed` decide the split of each picture. `on_broken` is `stop` or `skip`. A
+    picture of more than `max_pixels` pixels counts as broken. `workers` processes decode pictures.
     """
 
     out: str
@@ -53,10 +58,10 @@ class OwnPictures:
 
 @dataclasses.dataclass
 class Folder(OwnPictures):
-    """Pictures of one's own with their captions.
+    """A folder of pictures with a file of their captions.
 
-    `captions` is a file in `path`, null for the one called captions.csv, .jsonl or .json; it may
-    split the pictures itself.
+    `captions` is the name of that file in the folder `path`; null looks for captions.csv, .jsonl
+    or .json. The file may name the split of each picture; then `fractions` is not used.
     """
 
     path: str | None
@@ -65,9 +70,9 @@ class Folder(OwnPictures):
 
 @dataclasses.dataclass
 class WebDataset(OwnPictures):
-    """Tar files with pictures and captions, which stay where they are.
+    """Tar files of pictures and captions, which are read in place and not copied.
 
-    `shards` is a folder of .tar files, or their names: shards/{00000..00009}.tar.
+    `shards` is a folder of .tar files, or a pattern of names: shards/{00000..00009}.tar.
     """
 
     shards: str | None
@@ -75,7 +80,7 @@ class WebDataset(OwnPictures):
 
 @dataclasses.dataclass
 class ArchiveHashes:
-    """SHA-256 of COCO's archives, in hex; null leaves one unchecked."""
+    """SHA-256 of each of COCO's archives, in hex; null does not check that archive."""
 
     train2014: str | None
     val2014: str | None
@@ -86,9 +91,10 @@ class ArchiveHashes:
 class Coco:
     """COCO 2014 in Karpathy's splits.
 
-    `images_url` is where train2014.zip and val2014.zip are, `captions_url` where
-    caption_datasets.zip is; they are kept in `downloads`. `restval_to_train` counts the pictures
-    of COCO's val2014 that are in neither val nor test to train; else they are a split `restval`.
+    `images_url` is the address of the folder with train2014.zip and val2014.zip, `captions_url`
+    that of caption_datasets.zip; the three are kept in the folder `downloads`. Karpathy's split
+    `restval` has the pictures of COCO's val2014 that are in neither val nor test:
+    `restval_to_train` adds them to train, as is usual; otherwise they stay a split.
     """
 
     out: str

@@ -1,13 +1,15 @@
-"""Samples of one tar shard in the WebDataset convention, and everything that is wrong with it.
+"""Reads the samples of one tar file (shard) in the WebDataset convention, and lists its faults.
 
-Files of a sample stand one behind the other and are called the same up to the first dot:
+The files of a sample are neighbours in the tar file and have the same name up to the first dot:
 
     000123.jpg                  the picture (.png, .webp and other formats as well), exactly one
     000123.txt                  its caption
     000123.json                 without .txt: {"caption": ...} or {"captions": [...]}
 
-Other files of a sample are passed over. The standard library's `tarfile` reads the headers and
-says where each picture lies, which is all that is needed here; pictures are not read.
+Other files of a sample are ignored. Only headers and caption files are read, by the standard
+library's `tarfile`, which gives the byte offset of each picture. Not the libraries `webdataset`
+(gives no offsets, so pictures could not be read in place) and `wids` (gives offsets, but misreads
+names of more than 100 characters and does not notice a shard that is cut short).
 """
 
 from __future__ import annotations
@@ -19,26 +21,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from training.sources.fields import clean_text
+from training.sources.faults import clean_text
 
-#: How the names of picture files end.
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-#: Bytes of a caption file at most; a larger one is no caption.
+#: How the names of picture files end, in lower case.
+PICTURE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+#: The largest caption file in bytes.
 MAX_CAPTION = 1_000_000
-#: Letters of a name that are printed.
-SHOWN = 200
+#: Characters of a name that a message shows.
+MAX_NAME = 200
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A picture and what was said of it.
+    """A picture and its captions.
 
     Attributes:
-        key: The name its files share; no other sample of the shard has it.
-        name: Of the picture in the tar file.
-        offset: First byte of the picture there.
-        size: Its bytes.
-        captions: At least one, white space made single spaces.
+        key: The name that its files share; unique in the shard.
+        name: Name of the picture in the tar file.
+        offset: Position of the picture's first byte in the tar file.
+        size: Of the picture, in bytes.
+        captions: At least one; see `training.sources.faults.clean_text`.
     """
 
     key: str
@@ -49,7 +51,12 @@ class Sample:
 
 
 def read_samples(file: Path, faults: list[str]) -> list[Sample]:
-    """The sound samples of a shard in its order; what is wrong with it joins the faults."""
+    """The samples of a shard that have no fault, in the order of the shard.
+
+    Args:
+        file: An uncompressed tar file.
+        faults: One line for each fault is appended.
+    """
     samples: dict[str, Sample] = {}
     seen: set[str] = set()
     for key, members in _grouped(file, faults):
@@ -58,24 +65,26 @@ def read_samples(file: Path, faults: list[str]) -> list[Sample]:
                 raise ValueError("another sample of the shard has this key")
             samples[key] = _sample(key, members)
         except ValueError as error:
-            faults.append(f"{file}: {shown(key)}: {error}")
+            faults.append(f"{file}: {printable(key)}: {error}")
         seen.add(key)
     return list(samples.values())
 
 
-#: Extension -> the entry of the tar file, with its content if that is a caption.
+#: Extension -> the entry of the tar file, and its content if it is a caption file.
 _Members = dict[str, tuple[tarfile.TarInfo, bytes]]
 
 
 def _grouped(file: Path, faults: list[str]) -> Iterator[tuple[str, _Members]]:
-    """Neighbouring files of the same key, in order."""
-    last, members, behind = "", {}, 0
+    """Key and files of each run of neighbouring entries with the same key, in order."""
+    last, data_start = "", 0
+    members: _Members = {}
     try:
         with tarfile.open(file, "r:") as tar:
             for member in tar:
-                if member.size < 0 or member.offset < behind:
+                # A header with a negative size would lead back and be read again without end.
+                if member.size < 0 or member.offset < data_start:
                     raise tarfile.ReadError(f"an entry at byte {member.offset} leads back")
-                behind = member.offset_data
+                data_start = member.offset_data
                 folder, _, base = member.name.rpartition("/")
                 stem, _, extension = base.partition(".")
                 if not member.isreg() or not stem:  # folders, links, hidden files
@@ -87,15 +96,18 @@ def _grouped(file: Path, faults: list[str]) -> Iterator[tuple[str, _Members]]:
                 last = key
                 kind = "." + extension.lower()
                 if kind in members:
-                    faults.append(f"{file}: {shown(key)}: has two {shown(kind)}; the last is taken")
+                    faults.append(
+                        f"{file}: {printable(key)}: has two {printable(kind)}; the last is taken"
+                    )
                 members[kind] = (member, _content(tar, member))
             assert tar.fileobj
             tar.fileobj.seek(tar.offset)
-            # tarfile takes a damaged or missing header behind the first for the end.
+            # `tarfile` stops without an error at a damaged or missing header after the first.
+            # A tar file that is complete ends with blocks of zeros.
             if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError(f"no end is marked at byte {tar.offset}")
     except (tarfile.TarError, ValueError, OverflowError) as error:
-        after = f" behind {shown(last)}" if last else ""
+        after = f" after {printable(last)}" if last else ""
         faults.append(
             f"{file}: cut short, damaged or compressed{after} ({error}); give a whole .tar"
         )
@@ -103,14 +115,14 @@ def _grouped(file: Path, faults: list[str]) -> Iterator[tuple[str, _Members]]:
         yield last, members
 
 
-def shown(name: str) -> str:
-    """A name as it may be printed, whatever a tar file says it is."""
+def printable(name: str) -> str:
+    """A name out of a tar file for a message: escaped where needed, at most `MAX_NAME` long."""
     text = name if name.isprintable() else repr(name)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    return text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}…"
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """The bytes of a caption file; none of others."""
+    """The content of a caption file; empty for other files and for one that is too large."""
     if not member.name.lower().endswith((".txt", ".json")) or member.size > MAX_CAPTION:
         return b""
     opened = tar.extractfile(member)
@@ -118,12 +130,12 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _sample(key: str, members: _Members) -> Sample:
-    """The sample of these files.
+    """The sample that these files make.
 
     Raises:
-        ValueError: What is wrong with it.
+        ValueError: They do not make one; the message gives the fault.
     """
-    pictures = [extension for extension in members if extension in PICTURES]
+    pictures = [extension for extension in members if extension in PICTURE_EXTENSIONS]
     if len(pictures) != 1:
         raise ValueError(f"has {len(pictures) or 'no'} pictures; it must have one")
     given = [extension for extension in (".txt", ".json") if extension in members]
@@ -136,8 +148,8 @@ def _sample(key: str, members: _Members) -> Sample:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{given[0]} is not UTF-8 (byte {error.start + 1})") from None
-    said = [text] if given[0] == ".txt" else _said(text)
-    captions = [clean_text(caption, "caption") for caption in said]
+    texts = [text] if given[0] == ".txt" else _captions_of_json(text)
+    captions = [clean_text(caption, "caption") for caption in texts]
     if len(set(captions)) < len(captions):
         raise ValueError("has the same caption twice")
     picture, _ = members[pictures[0]]
@@ -146,8 +158,12 @@ def _sample(key: str, members: _Members) -> Sample:
     return Sample(key, picture.name, picture.offset_data, picture.size, captions)
 
 
-def _said(text: str) -> list[Any]:
-    """What stands in a .json as caption or captions."""
+def _captions_of_json(text: str) -> list[Any]:
+    """The value of `caption` (in a list) or `captions` of a JSON object; its items are unchecked.
+
+    Raises:
+        ValueError: Not JSON, not an object, or not exactly one of the two.
+    """
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -157,7 +173,7 @@ def _said(text: str) -> list[Any]:
     ]
     if len(given) != 1:
         raise ValueError(".json must have one of caption or captions")
-    said = [fields["caption"]] if given == ["caption"] else fields["captions"]
-    if not isinstance(said, list) or not said:
+    captions = [fields["caption"]] if given == ["caption"] else fields["captions"]
+    if not isinstance(captions, list) or not captions:
         raise ValueError("captions must be a list of at least one text")
-    return said
+    return captions

@@ -1,14 +1,14 @@
-"""The source that is a WebDataset: tar shards, for sets too large for a folder of files.
+"""The source `webdataset`: tar files (shards), for data sets too large for a folder of files.
 
-The shards are read one after the other (see `training.sources.tar_samples`) and stay where they
-are: the data set holds captions, splits, and where in which tar file each picture lies. Every later
-stage reads pictures from there; training on features needs none. All pictures are decoded and all
-faults listed before the data set is put in place. Memory grows with the samples of one shard.
+The shards are not copied. The data set holds captions, splits, and for each picture its tar file
+and byte range; later stages read pictures from the tar files (see `training.data.tar_picture`).
+The shards are read one after the other (see `training.sources.tar_samples`), so memory grows with
+the samples of one shard. Every picture is decoded, and all faults are listed, before the data set
+is put in place.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,43 +19,41 @@ from rich.progress import track
 
 from model.refusal import Refusal
 from training.data.dataset import Picture, TarPosition, check_target, write_index, writing_dataset
-from training.data.image_decoding import undecodable
+from training.data.image_decoding import decoding_faults
 from training.data.tar_picture import TarPicture
 from training.sources.faults import check_on_broken, counted, listed
 from training.sources.settings import WebDataset
-from training.sources.splits import check_shares, drawn_split
+from training.sources.splits import drawn_split, empty_splits, split_fractions
 from training.sources.tar_samples import read_samples
 
-#: Names that {00000..99999} may stand for.
+#: The most tar files that a pattern such as {00000..99999} may stand for.
 MAX_SHARDS = 1_000_000
 
 
 def prepare(settings: WebDataset) -> None:
-    """Check the shards and make their data set in place of an older one.
+    """Check the shards and write their data set, in place of an older one.
 
     Raises:
-        Refusal: Settings that make no data set, or faults in the shards.
+        Refusal: A wrong setting, or faults in the shards.
     """
     check_on_broken("webdataset.on_broken", settings.on_broken)
-    check_shares("webdataset.fractions", dataclasses.asdict(settings.fractions))
+    fractions = split_fractions("webdataset.fractions", settings.fractions)
     check_target(settings.out)
     tars = _shards(settings.shards)
     faults: list[str] = []
-    given: set[str] = set()
+    used_splits: set[str] = set()
     with writing_dataset(settings.out) as folder:
-        pictures = _pictures(tars, settings, faults, given)
+        pictures = _pictures(tars, settings, fractions, faults, used_splits)
         counts = write_index(folder, f"{len(tars)} tar shards", pictures, tars)
         if faults and settings.on_broken == "stop":
             raise Refusal(
-                f"{counted(faults)} in {len(tars)} shards; mend them, or leave out what they "
+                f"{counted(faults)} in {len(tars)} shards; correct them, or leave out what they "
                 f"name with webdataset.on_broken=skip:{listed(faults)}"
             )
-        shares = dataclasses.asdict(settings.fractions)
-        empty = [split for split, share in shares.items() if share and split not in given]
-        if empty:
+        if empty := empty_splits(fractions, used_splits):
             raise Refusal(
                 f"no picture of {settings.shards} came to {' and '.join(empty)} by "
-                f"webdataset.fractions {shares}; add pictures, or change webdataset.seed or "
+                f"webdataset.fractions {fractions}; add pictures, or change webdataset.seed or "
                 f"webdataset.fractions{listed(faults)}"
             )
     if faults:
@@ -64,7 +62,11 @@ def prepare(settings: WebDataset) -> None:
 
 
 def _shards(pattern: str | None) -> list[Path]:
-    """The tar files, links resolved."""
+    """The tar files of the setting `webdataset.shards`, with links resolved.
+
+    Raises:
+        Refusal: The setting is missing, or a file is.
+    """
     if pattern is None:
         raise Refusal(
             "webdataset.shards is not set; give a folder of .tar files, or names such as "
@@ -84,7 +86,12 @@ def _shards(pattern: str | None) -> list[Path]:
 
 
 def _expanded(pattern: str) -> Iterator[str]:
-    """Names with each {00000..00009} counted through, with as many digits as the first number."""
+    """The names that a pattern stands for.
+
+    Args:
+        pattern: Each {00000..00009} in it stands for every number of the range, written with at
+            least as many digits as the first number.
+    """
     braces = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
     if not braces:
         yield pattern
@@ -101,25 +108,36 @@ def _expanded(pattern: str) -> Iterator[str]:
 
 
 def _pictures(
-    tars: Sequence[Path], settings: WebDataset, faults: list[str], given: set[str]
+    tars: Sequence[Path],
+    settings: WebDataset,
+    fractions: dict[str, float],
+    faults: list[str],
+    used_splits: set[str],
 ) -> Iterator[Picture]:
-    """The sound pictures, shard by shard; their splits are noted in `given`.
+    """The pictures that have no fault, shard by shard.
 
-    A split follows from shard and key alone: shards that join later move no picture.
+    The split of a picture depends on its shard's name and its key alone, so shards that are added
+    later do not change it.
+
+    Args:
+        tars: The shards.
+        settings: Of this source.
+        fractions: Of all pictures, by split name.
+        faults: One line for each fault is appended.
+        used_splits: The splits of the pictures are added.
     """
-    shares = dataclasses.asdict(settings.fractions)
     image_id = 0
     for number, tar in enumerate(track(tars, "checking shards", console=Console(stderr=True))):
         samples = read_samples(tar, faults)
         size = tar.stat().st_size
         files = [TarPicture(tar, size, one.name, one.offset, one.size) for one in samples]
-        found = undecodable(files, settings.max_pixels, settings.workers)
-        for sample, fault in zip(samples, found, strict=True):
+        results = decoding_faults(files, settings.max_pixels, settings.workers)
+        for sample, fault in zip(samples, results, strict=True):
             image_id += 1
             if fault:
                 faults.append(fault)
                 continue
-            split = drawn_split(f"{settings.seed}/{tar.name}/{sample.key}", shares)
-            given.add(split)
-            place = TarPosition(number, sample.offset, sample.size)
-            yield Picture(image_id, sample.name, sample.captions, split, place)
+            split = drawn_split(f"{settings.seed}/{tar.name}/{sample.key}", fractions)
+            used_splits.add(split)
+            position = TarPosition(number, sample.offset, sample.size)
+            yield Picture(image_id, sample.name, sample.captions, split, position)

@@ -25,8 +25,8 @@ from model.refusal import Refusal
 from tests.models import needs_open_clip, save_resnet, save_siglip, small_config
 from tests.pictures import encoded, picture
 from training.config import Export
+from training.encoding.encoder import vision_sha256
 from training.export import export
-from training.features import vision_sha256
 
 JPEG = encoded(picture((90, 60)), "JPEG")
 

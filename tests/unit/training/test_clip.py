@@ -25,7 +25,7 @@ from training.captioner.tokenizer import END
 from training.config import load_config
 from training.contrastive.module import ContrastiveBatch, ContrastiveModule
 from training.contrastive.regions import NOTHING, RegionHead, Regions
-from training.features import Encoder
+from training.encoding.encoder import Encoder
 
 #: 31 pictures in batches of 10: three steps an epoch.
 STEPS = 3

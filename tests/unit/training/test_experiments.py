@@ -11,7 +11,7 @@ from model.refusal import Refusal
 from tests.models import save_clip, save_gpt2
 from training import config as settings
 from training.config import load_config
-from training.features import encode_dataset
+from training.encoding.encode_dataset import encode_dataset
 from training.train import train
 
 NAMES = sorted(

@@ -1,4 +1,4 @@
-"""Encoding a data set: the features are Hugging Face's, and broken pictures are named."""
+"""Encoding a data set: equal to Hugging Face's features, resumed after a kill, faults listed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,15 +20,17 @@ from transformers import CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from model.refusal import Refusal
+from tests import ROOT
 from training.config import Config, Features
 from training.data.dataset import CaptionDataset
+from training.encoding.encode_dataset import encode_dataset
+from training.encoding.encoder import Encoder
 from training.encoding.feature_file import FeatureFile
-from training.features import Encoder, encode_dataset
 
 
 @pytest.fixture
 def broken(tiny_run: Config, tiny_scenes: Path, tmp_path: Path) -> tuple[Features, list[int]]:
-    """The small data set with pictures 2, 5 and 60 broken, each in another way."""
+    """The small data set with pictures 2, 5 and 60 broken, each in a different way."""
     shutil.copytree(tiny_scenes, tmp_path / "scenes")
     files = CaptionDataset.load(tmp_path / "scenes").files
     files[2].write_bytes(b"")
@@ -43,10 +47,10 @@ def content(folder: str | Path) -> dict[str, bytes]:
 
 
 def encode_in_a_child(settings: Features) -> int:
-    """A process of its own, forked since starting Python anew would take seconds; its id."""
+    """Start the encoding in a forked process (starting Python would take seconds); its id."""
     child = os.fork()
     if not child:
-        torch.set_num_threads(1)  # threads of the parent do not live on in it
+        torch.set_num_threads(1)  # a fork has none of the threads of its parent
         with open(os.devnull, "w") as nothing:
             os.dup2(nothing.fileno(), 2)
         try:
@@ -80,10 +84,10 @@ def test_worker_processes_and_batch_sizes_change_nothing(tiny_run: Config, tmp_p
     expected = FeatureFile(tiny_run.features.out)
     found = FeatureFile(tmp_path / "features", expected.encoder)
     assert found.ids.tolist() == expected.ids.tolist()
-    np.testing.assert_allclose(found.features, expected.features, atol=1e-5)
+    np.testing.assert_allclose(found.features[:], expected.features[:], atol=1e-5)
 
 
-def test_broken_images_stop_it_with_a_list(broken: tuple[Features, list[int]]):
+def test_broken_images_are_listed_and_the_command_fails(broken: tuple[Features, list[int]]):
     settings, ids = broken
     files = CaptionDataset.load(settings.data).files
     with pytest.raises(Refusal, match="3 of 60 images are broken; .*features.on_broken=skip") as e:
@@ -96,21 +100,21 @@ def test_broken_images_stop_it_with_a_list(broken: tuple[Features, list[int]]):
 def test_a_long_list_of_broken_images_is_cut_and_counted(
     broken: tuple[Features, list[int]], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("training.sources.faults.NAMED", 2)
+    monkeypatch.setattr("training.sources.faults.MAX_LISTED", 2)
     with pytest.raises(Refusal, match="and 1 more"):
         encode_dataset(broken[0])
 
 
-def test_broken_images_are_left_out_on_request(broken: tuple[Features, list[int]]):
+def test_broken_images_are_left_out_with_on_broken_skip(broken: tuple[Features, list[int]]):
     settings, ids = broken
     assert encode_dataset(dataclasses.replace(settings, on_broken="skip")) == 3
     file = FeatureFile(settings.out)
     assert file.ids.tolist() == [i for i in range(1, 61) if i not in ids]
     assert file.rows(ids).tolist() == [-1, -1, -1]
-    assert np.isfinite(file.features).all()
+    assert np.isfinite(file.features[:]).all()
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+def test_a_killed_run_resumes_and_ends_with_the_same_bytes(
     broken: tuple[Features, list[int]], tmp_path: Path
 ):
     settings = dataclasses.replace(broken[0], on_broken="skip", batch_size=4, shard_batches=1)
@@ -136,7 +140,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert before.items() <= after.items()
 
 
-def test_mended_pictures_are_encoded_and_the_rest_kept(
+def test_only_shards_with_corrected_pictures_are_encoded_again(
     broken: tuple[Features, list[int]], tiny_scenes: Path, capsys: pytest.CaptureFixture[str]
 ):
     settings = dataclasses.replace(broken[0], batch_size=4, shard_batches=2)
@@ -152,7 +156,7 @@ def test_mended_pictures_are_encoded_and_the_rest_kept(
     assert FeatureFile(settings.out).ids.tolist() == list(range(1, 61))
 
 
-def test_a_data_set_without_one_sound_picture_is_refused(broken: tuple[Features, list[int]]):
+def test_a_data_set_whose_pictures_are_all_broken_is_refused(broken: tuple[Features, list[int]]):
     settings, _ = broken
     for file in CaptionDataset.load(settings.data).files.values():
         file.write_bytes(b"no picture")
@@ -160,19 +164,38 @@ def test_a_data_set_without_one_sound_picture_is_refused(broken: tuple[Features,
         encode_dataset(dataclasses.replace(settings, on_broken="skip"))
 
 
-def test_pictures_past_the_limit_are_broken_ones(broken: tuple[Features, list[int]]):
+def test_pictures_of_more_than_max_pixels_count_as_broken(broken: tuple[Features, list[int]]):
     settings, _ = broken
     settings = dataclasses.replace(settings, max_pixels=100, on_broken="stop")
     with pytest.raises(Refusal, match="60 of 60 images are broken"):
         encode_dataset(settings)
 
 
-def test_an_unknown_way_with_broken_images_is_refused(tiny_run: Config):
+def test_an_unknown_value_of_on_broken_is_refused(tiny_run: Config):
     settings = dataclasses.replace(tiny_run.features, on_broken="ignore")
     with pytest.raises(Refusal, match="on_broken is 'ignore'; it must be stop or skip"):
         encode_dataset(settings)
 
 
-def test_an_encoder_is_known_by_its_weights_not_its_place(tiny_clip: Path, tmp_path: Path):
+def test_the_identity_of_an_encoder_does_not_depend_on_its_folder(tiny_clip: Path, tmp_path: Path):
     moved = shutil.copytree(tiny_clip, tmp_path / "moved")
     assert Encoder(str(moved)).identity == Encoder(str(tiny_clip)).identity
+
+
+@pytest.mark.parametrize("command", ["prepare", "features"])
+def test_a_wrong_setting_is_refused_before_heavy_packages_are_imported(command: str):
+    code = (
+        "import runpy, sys\n"
+        "sys.argv[1:] = ['wrong=1']\n"
+        "try:\n"
+        f"    runpy.run_module('training.{command}', run_name='__main__')\n"
+        "except SystemExit as refused:\n"
+        "    print(refused)\n"
+        "print(*sorted({'torch', 'transformers', 'numpy', 'PIL', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    message, imported = done.stdout.split("\n", 1)
+    assert message.startswith("error: settings: Key 'wrong'")
+    assert imported.strip() == ""

@@ -27,9 +27,10 @@ from training.captioner.module import CaptionerModule
 from training.captioner.tokenizer import END
 from training.config import Config
 from training.data.dataset import CaptionDataset
+from training.encoding.encode_dataset import encode_dataset
+from training.encoding.encoder import Encoder
 from training.encoding.feature_file import FeatureFile
 from training.evaluate import caption_split
-from training.features import Encoder, encode_dataset
 from training.train import train
 
 Variant = Callable[..., Config]

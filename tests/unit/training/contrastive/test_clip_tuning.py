@@ -32,7 +32,7 @@ from training.captioner.module import CaptionerModule
 from training.captioner.tuning import CLIP, merged, prepare
 from training.config import Config, Lora, Train
 from training.data.dataset import CaptionDataset
-from training.features import Encoder
+from training.encoding.encoder import Encoder
 from training.train import train
 
 LORA = Lora(rank=2, alpha=4, dropout=0.1)

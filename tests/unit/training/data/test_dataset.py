@@ -1,4 +1,4 @@
-"""The index of a caption data set: read whole, or refused with the file and the reason."""
+"""The index of a caption data set: read completely, or refused with the file and the reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from model.refusal import Refusal
 from training.data.dataset import CaptionDataset
-from training.data.json_members import PART
+from training.data.json_members import CHUNK
 
 COCO: dict[str, Any] = {
     "info": {"description": "two pictures"},
@@ -45,7 +45,7 @@ def test_captions_and_files_are_found_by_image_id(tmp_path: Path):
 
 
 @pytest.mark.parametrize("split", ["test", "dev"])
-def test_an_empty_or_missing_split_is_refused_with_those_there_are(tmp_path: Path, split: str):
+def test_an_empty_or_missing_split_is_refused_with_a_list_of_the_splits(tmp_path: Path, split: str):
     data = CaptionDataset.load(write(tmp_path))
     with pytest.raises(Refusal, match=rf"split '{split}'; it has: train \(2\), val \(1\)"):
         data.ids(split)
@@ -115,13 +115,13 @@ def test_captions_take_less_memory_than_their_own_bytes_while_and_after_they_are
     tracemalloc.stop()
     own = sum(map(len, texts))
     assert kept < 0.9 * own
-    assert most < kept + 8 * PART  # the file is six times as large as a part of it
+    assert most < kept + 8 * CHUNK  # the file is six times as large as a chunk
     assert data.captions[9 * 3_999] == texts[3_999::4_000]
     assert data.files[9 * 3_999].name == "003999.jpg"
     assert len(data.files) == len(data.captions) == 4_000
 
 
 @pytest.mark.parametrize("splits", [[1, 2], {"train": 7}, "train", {"train": ["7"]}])
-def test_splits_that_are_no_lists_by_name_are_refused(tmp_path: Path, splits: object):
+def test_splits_that_are_not_lists_of_ids_by_name_are_refused(tmp_path: Path, splits: object):
     with pytest.raises(Refusal, match=r"split.json must hold a list of image ids for each name"):
         CaptionDataset.load(write(tmp_path, splits=splits))

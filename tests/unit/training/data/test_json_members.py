@@ -1,4 +1,4 @@
-"""A JSON object read member by member is what `json` reads whole, wherever its parts end."""
+"""A JSON object read member by member equals what `json` reads, wherever its chunks end."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ VALUES = st.recursive(
 )
 
 
-def whole(file: Path, part: int) -> dict[str, Any]:
+def read_all(file: Path, chunk: int) -> dict[str, Any]:
     found = {}
-    for name, value in members(file, part):
+    for name, value in members(file, chunk):
         found[name] = list(value) if isinstance(value, Iterator) else value
     return found
 
@@ -31,23 +31,23 @@ def whole(file: Path, part: int) -> dict[str, Any]:
 @settings(deadline=None, max_examples=40)
 @given(
     content=st.dictionaries(st.text(max_size=4), VALUES, max_size=4),
-    part=st.integers(1, 40),
+    chunk=st.integers(1, 40),
     indent=st.sampled_from([None, 1]),
     ascii_only=st.booleans(),
 )
-def test_it_is_what_json_reads(
+def test_members_are_what_json_load_reads(
     tmp_path_factory: pytest.TempPathFactory,
     content: dict[str, Any],
-    part: int,
+    chunk: int,
     indent: int | None,
     ascii_only: bool,
 ):
     file = tmp_path_factory.getbasetemp() / "members.json"
     file.write_text(json.dumps(content, indent=indent, ensure_ascii=ascii_only), encoding="utf-8")
-    assert whole(file, part) == content
+    assert read_all(file, chunk) == content
 
 
-def test_a_list_that_nobody_wants_is_passed_over(tmp_path: Path):
+def test_a_list_that_is_not_used_is_skipped(tmp_path: Path):
     file = tmp_path / "some.json"
     file.write_text('{"many": [1, [2], {"three": 3}], "few": 12.5e1}')
     assert [name for name, _ in members(file, 2)] == ["many", "few"]
@@ -57,17 +57,17 @@ def test_a_list_that_nobody_wants_is_passed_over(tmp_path: Path):
     "damaged",
     ["{", '{"a"', '{"a": [1, 2', '{"a": [1 2]}', '{"a": [1,]}', '{"a": 1,}', '{"a": tru}'],
 )
-@pytest.mark.parametrize("part", [1, 100])
-def test_what_is_not_json_is_refused(tmp_path: Path, damaged: str, part: int):
+@pytest.mark.parametrize("chunk", [1, 100])
+def test_what_is_not_json_is_refused(tmp_path: Path, damaged: str, chunk: int):
     file = tmp_path / "some.json"
     file.write_text(damaged)
-    with pytest.raises(Refusal, match=r"some.json is not JSON: .*, behind character \d+$"):
-        whole(file, part)
+    with pytest.raises(Refusal, match=r"some.json is not JSON: .*, after character \d+$"):
+        read_all(file, chunk)
 
 
-def test_where_it_is_not_json_is_said(tmp_path: Path):
+def test_the_message_gives_the_position_of_the_wrong_character(tmp_path: Path):
     file = tmp_path / "some.json"
     text = '{"a": [10, 11, 12], "b": [20, oh]}'
     file.write_text(text)
-    with pytest.raises(Refusal, match=f"Expecting value, behind character {text.index('oh')}$"):
-        whole(file, 3)
+    with pytest.raises(Refusal, match=f"Expecting value, after character {text.index('oh')}$"):
+        read_all(file, 3)

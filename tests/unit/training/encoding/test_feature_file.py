@@ -40,7 +40,7 @@ def fill(writer: FeatureWriter, number: int) -> None:
 def write(folder: Path, **changes: object) -> Path:
     with writing_features(folder, ENCODER, made_of(**changes)) as writer:
         for number in range(len(SHARDS)):
-            if number not in writer.whole:
+            if number not in writer.complete:
                 fill(writer, number)
     return folder
 
@@ -64,7 +64,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_folder_that_is_no_feature_file_is_left_alone(tmp_path: Path):
+def test_a_folder_of_something_else_is_not_replaced_by_a_feature_file(tmp_path: Path):
     mine = tmp_path / "photos" / "photo.jpg"
     mine.parent.mkdir()
     mine.write_text("mine")
@@ -74,11 +74,11 @@ def test_a_folder_that_is_no_feature_file_is_left_alone(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [mine.parent]
 
 
-def test_what_is_written_is_read_as_one_array(tmp_path: Path):
+def test_the_shards_are_read_as_one_array(tmp_path: Path):
     file = FeatureFile(write(tmp_path / "features"), ENCODER)
     expected = features_of(IDS)
     assert file.features.shape == expected.shape
-    np.testing.assert_array_equal(file.features, expected)
+    np.testing.assert_array_equal(file.features[:], expected)
     order = np.array([4, 0, 0, 3, 1, 2])
     np.testing.assert_array_equal(file.features[order], expected[order])
     np.testing.assert_array_equal(file.features[3], expected[3])
@@ -90,7 +90,7 @@ def test_what_is_written_is_read_as_one_array(tmp_path: Path):
 
 
 @pytest.mark.parametrize("rows", [[-1], [0, 5]])
-def test_a_row_that_is_not_there_is_an_error(tmp_path: Path, rows: list[int]):
+def test_a_row_outside_of_the_file_is_an_error(tmp_path: Path, rows: list[int]):
     with pytest.raises(IndexError, match="of 5"):
         FeatureFile(write(tmp_path / "features")).features[rows]
 
@@ -128,7 +128,7 @@ def test_features_of_another_kind_are_refused_with_the_setting(tmp_path: Path):
         FeatureFile(write(tmp_path / "features"), patches)
 
 
-def test_a_file_that_does_not_say_its_kind_is_pooled(tmp_path: Path):
+def test_a_file_without_a_kind_is_pooled(tmp_path: Path):
     folder = write(tmp_path / "features")
     fields = json.loads((folder / "encoder.json").read_text())
     assert fields.pop("kind") == "pooled"
@@ -151,45 +151,45 @@ def test_the_same_encoder_under_another_name_is_accepted(tmp_path: Path):
     assert len(FeatureFile(write(tmp_path / "features"), moved).ids) == 5
 
 
-def test_a_run_that_failed_leaves_the_old_file_and_its_whole_shards(tmp_path: Path):
+def test_a_failed_run_leaves_the_older_file_and_its_complete_shards(tmp_path: Path):
     before = content(write(tmp_path / "features", age="old"))
     interrupted(tmp_path / "features")
     assert content(tmp_path / "features") == before
     with writing_features(tmp_path / "features", ENCODER, made_of()) as writer:
-        assert {n: shard.ids.tolist() for n, shard in writer.whole.items()} == {0: [2, 3], 1: []}
-        assert writer.whole[1].broken == ["something in shard 1"]
+        assert {n: shard.ids.tolist() for n, shard in writer.complete.items()} == {0: [2, 3], 1: []}
+        assert writer.complete[1].broken == ["something in shard 1"]
         assert not writer.changed
         fill(writer, 2)
     assert content(tmp_path / "features") == content(write(tmp_path / "at once"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["at once", "features"]
 
 
-def test_shards_of_something_else_are_made_anew_and_the_others_kept(tmp_path: Path):
+def test_shards_with_other_ingredients_are_written_again_and_the_others_kept(tmp_path: Path):
     interrupted(tmp_path / "features")
     changed = made_of()
     changed[0]["images"] = [2, 4]
     with writing_features(tmp_path / "features", ENCODER, changed) as writer:
-        assert set(writer.whole) == {1}
+        assert set(writer.complete) == {1}
         assert writer.changed == {"images"}
         fill(writer, 0)
         fill(writer, 2)
     interrupted(tmp_path / "features")
     with writing_features(tmp_path / "features", ENCODER, made_of(batch_size=7)) as writer:
-        assert not writer.whole
+        assert not writer.complete
         assert writer.changed == {"batch_size"}
         for number in range(3):
             fill(writer, number)
     assert content(tmp_path / "features") == content(write(tmp_path / "at once"))
 
 
-def test_fewer_shards_than_the_last_run_leave_no_stray_ones(tmp_path: Path):
+def test_shards_that_are_not_needed_any_more_are_removed(tmp_path: Path):
     interrupted(tmp_path / "features")
     with writing_features(tmp_path / "features", ENCODER, made_of()[:1]) as writer:
-        assert set(writer.whole) == {0}
+        assert set(writer.complete) == {0}
     assert FeatureFile(tmp_path / "features").ids.tolist() == [2, 3]
 
 
-def test_two_runs_at_once_are_one_too_many(tmp_path: Path):
+def test_a_second_run_at_the_same_time_is_refused(tmp_path: Path):
     with writing_features(tmp_path / "features", ENCODER, made_of()) as writer:
         second = os.fork()
         if not second:
@@ -220,7 +220,7 @@ def test_a_missing_part_is_refused_by_name(tmp_path: Path, name: str):
 def test_a_part_cut_short_is_refused(tmp_path: Path, name: str, keep: int):
     file = write(tmp_path / "features") / name
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(Refusal, match="is no feature file"):
+    with pytest.raises(Refusal, match="is not a feature file"):
         FeatureFile(tmp_path / "features")
 
 
@@ -240,25 +240,25 @@ def test_a_part_cut_short_is_refused(tmp_path: Path, name: str, keep: int):
 def test_parts_that_hold_something_else_are_refused(tmp_path: Path, name: str, content: np.ndarray):
     folder = write(tmp_path / "features")
     np.save(folder / name, content)
-    with pytest.raises(Refusal, match=r"is no feature file: (ids.npy does not|its shards) hold"):
+    with pytest.raises(Refusal, match=r"is not a feature file: (ids.npy does not|its shards) hold"):
         FeatureFile(folder)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"made_of": {}, "ids": [1]}'])
-def test_a_shard_with_a_damaged_record_is_made_anew(tmp_path: Path, content: str):
+def test_a_shard_with_a_damaged_record_is_written_again(tmp_path: Path, content: str):
     interrupted(tmp_path / "features")
     (tmp_path / "features.partial" / "shard-00000.json").write_text(content)
     with writing_features(tmp_path / "features", ENCODER, made_of()) as writer:
-        assert sorted(writer.whole) == [1]
+        assert sorted(writer.complete) == [1]
         fill(writer, 0)
         fill(writer, 2)
     assert FeatureFile(tmp_path / "features").ids.tolist() == IDS
 
 
-def test_parts_of_two_files_are_refused(tmp_path: Path):
+def test_parts_of_two_feature_files_are_refused(tmp_path: Path):
     folder = write(tmp_path / "features")
     (folder / "features-00002.npy").unlink()
-    with pytest.raises(Refusal, match=r"features are \(2, 6\), ids and encoder.json say \(5, 6\)"):
+    with pytest.raises(Refusal, match=r"features are \(2, 6\), ids and encoder.json give \(5, 6\)"):
         FeatureFile(folder)
     np.save(folder / "features-00002.npy", np.ones((3, 4), np.float32))
     with pytest.raises(Refusal, match="shards have rows of different shapes"):
@@ -269,7 +269,7 @@ def test_an_unknown_description_is_refused(tmp_path: Path):
     folder = write(tmp_path / "features")
     fields = json.loads((folder / "encoder.json").read_text())
     (folder / "encoder.json").write_text(json.dumps({**fields, "colour": "red"}))
-    with pytest.raises(Refusal, match="is no feature file: .*colour"):
+    with pytest.raises(Refusal, match="is not a feature file: .*colour"):
         FeatureFile(folder)
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from rich.console import Console
 
 from training.evaluation.report import Section, Shown, draw_chart, figures_table, write_page
-from training.scenes.statements import Claim
+from training.scenes.language.statements import Claim
 
 FIGURES = {
     "test": {"CIDEr": 2.5, "human_CIDEr": 2.25, "precision": 0.975, "thing_precision": 0.99},

@@ -1,4 +1,4 @@
-"""What scenes promise: reproducible, true to their boxes, and kept apart by split."""
+"""Scenes are reproducible, their relations are true of the boxes, and splits share no held pair."""
 
 import hashlib
 import json
@@ -7,8 +7,8 @@ import random
 import pytest
 
 from training.scenes import Scene, draw_scene, sample_scene
-from training.scenes.paint import PAINTS, Light, times
-from training.scenes.world import (
+from training.scenes.drawing.paint import PAINTS, Light, times
+from training.scenes.world.catalogue import (
     ABOVE,
     BEHIND,
     BELOW,
@@ -141,7 +141,7 @@ def test_relations_are_true_of_the_boxes() -> None:
             assert foot[0] < min(box[1] for box in second.boxes)
 
 
-def test_little_is_hidden() -> None:
+def test_no_thing_hides_much_of_another() -> None:
     for scene in scenes("train", 2000):
         if scene.relation not in (FRONT, BEHIND):
             continue
@@ -163,7 +163,7 @@ def test_drawing_is_a_function_of_scene_and_size() -> None:
         assert draw_scene(scene, 150, 200).size == (150, 200)
 
 
-def test_every_place_thing_and_hour_can_be_drawn() -> None:
+def test_every_place_thing_time_and_weather_can_be_drawn() -> None:
     drawn = set()
     for scene in scenes("train", 400):
         picture = draw_scene(scene, 96, 80)
@@ -172,7 +172,7 @@ def test_every_place_thing_and_hour_can_be_drawn() -> None:
     assert drawn >= {*PLACES, *TIMES, *THINGS, "clear", "cloudy", "rain", "snow"}
 
 
-def test_a_thing_has_its_colour() -> None:
+def test_the_middle_of_a_thing_has_its_colour() -> None:
     """In the middle of a thing's box its own colour is nearer than any other."""
     right = total = 0
     for scene in scenes("train", 120):

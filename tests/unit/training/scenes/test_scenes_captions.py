@@ -1,4 +1,4 @@
-"""Captions tell the truth, and whatever they say can be read back."""
+"""Captions of scenes are true, and every claim in them is found."""
 
 import random
 import re
@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.scenes import Group, Scene, sample_scene, write_captions
-from training.scenes.accuracy import SceneAccuracy
-from training.scenes.statements import false_claims, stated, truths
-from training.scenes.world import HELD_COLOURS, HELD_RELATIONS, LEFT
+from training.scenes.language.accuracy import SceneAccuracy
+from training.scenes.language.statements import false_claims, stated, truths
+from training.scenes.world.catalogue import HELD_COLOURS, HELD_RELATIONS, LEFT
 
 BOX = (0.1, 0.5, 0.3, 0.3)
 
@@ -116,7 +116,7 @@ def test_captions_of_train_never_state_a_held_out_pair() -> None:
         ),
     ],
 )  # fmt: skip
-def test_reading(caption: str, claims: set[tuple[str | int, ...]]) -> None:
+def test_the_claims_of_a_caption(caption: str, claims: set[tuple[str | int, ...]]) -> None:
     assert {(claim.kind, *claim.value) for claim in stated(caption).claims} == claims
 
 
@@ -126,7 +126,7 @@ def test_any_text_can_be_read(text: str) -> None:
         assert 0 <= claim.span[0] < claim.span[1] <= len(text)
 
 
-def test_a_span_is_where_the_words_stand() -> None:
+def test_a_span_gives_the_words_of_a_claim() -> None:
     caption = "a Red boat behind two cats"
     words = {c.kind: caption[slice(*c.span)] for c in stated(caption).claims}
     assert words["colour"] == "Red"
@@ -166,7 +166,7 @@ def test_figures_count_over_all_captions() -> None:
     assert figures["time_recall"] == pytest.approx(1 / 3)
 
 
-def test_saying_nothing_earns_nothing() -> None:
+def test_captions_that_state_nothing_score_zero() -> None:
     accuracy = SceneAccuracy()
     accuracy.add("", scene(group("boat", "red")))
     figures = accuracy.figures()

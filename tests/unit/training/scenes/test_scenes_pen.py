@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image, ImageDraw
 
-from training.scenes.paint import Light
-from training.scenes.pen import Pen
+from training.scenes.drawing.paint import Light
+from training.scenes.drawing.pen import Pen
 
 LIGHT = Light((1.0, 1.0, 1.0), (1.0, 1.0, 1.0), False)
 

@@ -1,4 +1,4 @@
-"""Caption files: what is read from each kind, and every fault found, with its line."""
+"""Caption files: what is read from each format, and each fault with its line."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_every_fault_of_a_json_line(tmp_path: Path, line: str, fault: str):
 @pytest.mark.parametrize(
     ("images", "annotations", "fault"),
     [
-        ([{"id": 1, "file_name": "b"}], [], "images[1]: id 1 stands in x.json images[0] already"),
+        ([{"id": 1, "file_name": "b"}], [], "images[1]: id 1 is already used by x.json images[0]"),
         ([{"id": "2", "file_name": "b"}], [], 'images[1]: id is "2"; it must be a whole number'),
         ([{"id": -2, "file_name": "b"}], [], "images[1]: id is -2"),
         ([{"id": True, "file_name": "b"}], [], "images[1]: id is true"),
@@ -113,7 +113,7 @@ def test_every_fault_of_a_json_line(tmp_path: Path, line: str, fault: str):
         ([{"id": 2, "file_name": "b"}], [], "images[1]: b has no caption"),
         ([], [{"image_id": 7, "caption": "b"}], "annotations[1]: image_id 7 is no image"),
         ([], [{"image_id": 1}], "annotations[1]: caption is null"),
-        ([], [{"id": 5, "image_id": 1, "caption": "b"}], "annotations[1]: id 5 stands in"),
+        ([], [{"id": 5, "image_id": 1, "caption": "b"}], "annotations[1]: id 5 is already used by"),
         ([], [3], "annotations[1]: must be an object"),
     ],
 )

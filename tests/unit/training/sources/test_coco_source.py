@@ -1,4 +1,4 @@
-"""COCO, from a small server in its true layout, becomes a data set, or is refused by name."""
+"""COCO, from a small local server with the same files, becomes a data set or is refused."""
 
 from __future__ import annotations
 
@@ -133,17 +133,17 @@ def test_restval_may_stay_a_split_of_its_own(server: FileServer, tmp_path: Path)
     assert {name: len(ids) for name, ids in data.splits.items()} == SPLITS
 
 
-def test_captions_without_a_word_stay_out_and_are_counted(
+def test_empty_captions_are_left_out_and_counted(
     server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     index = karpathy()
     index["images"][0]["sentences"] += [{"raw": ""}, {"raw": " \n"}]
     serve_coco(server, index)
     assert_whole(make(server, tmp_path))
-    assert "left out 2 captions without a word" in capsys.readouterr().err
+    assert "left out 2 empty captions" in capsys.readouterr().err
 
 
-def test_archives_that_are_there_need_no_network(server: FileServer, tmp_path: Path):
+def test_with_the_archives_in_place_no_network_is_needed(server: FileServer, tmp_path: Path):
     (tmp_path / "down").mkdir()
     for path, content in server.files.items():
         (tmp_path / "down" / Path(path).name).write_bytes(content)
@@ -151,7 +151,7 @@ def test_archives_that_are_there_need_no_network(server: FileServer, tmp_path: P
     assert server.asked == []
 
 
-def test_a_killed_download_goes_on_and_ends_byte_equal(server: FileServer, tmp_path: Path):
+def test_a_killed_download_resumes_and_ends_byte_equal(server: FileServer, tmp_path: Path):
     members = {
         f"train2014/{image['filename']}": picture_bytes(image["cocoid"])
         for image in karpathy()["images"]
@@ -185,7 +185,7 @@ def test_a_killed_download_goes_on_and_ends_byte_equal(server: FileServer, tmp_p
     assert sorted(f.name for f in tmp_path.iterdir()) == ["coco", "down"]
 
 
-def test_a_killed_unpacking_leaves_no_half_data_set(server: FileServer, tmp_path: Path):
+def test_a_kill_while_unpacking_leaves_no_incomplete_data_set(server: FileServer, tmp_path: Path):
     make(server, tmp_path)
     killed = tmp_path / "coco.partial"
     killed.mkdir()
@@ -198,18 +198,18 @@ def test_a_killed_unpacking_leaves_no_half_data_set(server: FileServer, tmp_path
     assert not (tmp_path / "coco.partial").exists()
 
 
-def test_the_sha_256_of_the_settings_is_asked_for(server: FileServer, tmp_path: Path):
+def test_archives_are_compared_with_the_sha_256_of_the_settings(server: FileServer, tmp_path: Path):
     good = hashlib.sha256(server.files["/zips/val2014.zip"]).hexdigest()
     make(server, tmp_path, f"coco.sha256.val2014='{good}'")
     (tmp_path / "down" / "val2014.zip").write_bytes(b"damaged")
     with pytest.raises(Refusal, match=r"val2014.zip has SHA-256 .*, coco.sha256.val2014 is .*del"):
         make(server, tmp_path, f"coco.sha256.val2014='{good}'")
     (tmp_path / "down" / "val2014.zip").unlink()
-    with pytest.raises(Refusal, match="has SHA-256 .*, the settings say abc"):
+    with pytest.raises(Refusal, match="has SHA-256 .*, the settings have abc"):
         make(server, tmp_path, "coco.sha256.val2014=abc")
 
 
-def test_a_full_disk_is_noticed_before_the_first_byte(
+def test_a_full_disk_is_refused_before_the_first_byte(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     usage = shutil._ntuple_diskusage(10**12, 10**12, 5 * 10**6)
@@ -225,7 +225,9 @@ def test_downloads_are_not_replaced_with_the_data_set(server: FileServer, tmp_pa
         make(server, tmp_path, f"coco.downloads={tmp_path / 'coco' / 'down'}")
 
 
-def test_what_lies_in_the_way_is_noticed_before_the_first_byte(server: FileServer, tmp_path: Path):
+def test_a_target_with_something_else_is_refused_before_the_first_byte(
+    server: FileServer, tmp_path: Path
+):
     (tmp_path / "coco").mkdir()
     (tmp_path / "coco" / "thesis.txt").write_text("years of work")
     with pytest.raises(Refusal, match="coco holds something that is no caption data set"):
@@ -233,7 +235,7 @@ def test_what_lies_in_the_way_is_noticed_before_the_first_byte(server: FileServe
     assert server.asked == []
 
 
-def test_a_killed_unpacking_does_not_count_as_a_full_disk(
+def test_what_a_kill_left_behind_does_not_count_as_used_space(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     make(server, tmp_path)
@@ -261,7 +263,7 @@ def test_a_killed_unpacking_does_not_count_as_a_full_disk(
         ({"filename": "other.jpg"}, "val2014/other.jpg is not in its archive"),
         ({"filepath": "train2014"}, "is not in its archive"),
         ({"split": "dev"}, "split is 'dev'; it must be one of train, val, test, restval"),
-        ({"cocoid": 37}, "cocoid 37 stands in an image before it"),
+        ({"cocoid": 37}, "cocoid 37 is already used by an image before it"),
         ({"cocoid": "37"}, 'cocoid is "37"; it must be a whole number'),
         ({"sentences": []}, "has no captions"),
         ({"sentences": ["a boat"]}, "sentences must be a list of objects"),

@@ -1,4 +1,4 @@
-"""Downloads end byte-equal whatever the network does, or say what to do."""
+"""Downloads are byte-equal after any network error, or fail with the next step in the message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from model.refusal import Refusal
 from tests.file_server import FileServer, file_server
 from training.sources import download as module
-from training.sources.download import bytes_at_hand, download, look_up
+from training.sources.download import download, downloaded_bytes, look_up
 
 BODY = random.Random(3).randbytes(3_500_000)
 OTHER = random.Random(4).randbytes(3_500_000)
@@ -23,8 +23,8 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    monkeypatch.setattr(module, "WAITS", (0, 0, 0))
-    monkeypatch.setattr(module, "SILENCE", 2)
+    monkeypatch.setattr(module, "RETRY_DELAYS", (0, 0, 0))
+    monkeypatch.setattr(module, "TIMEOUT", 2)
     with file_server() as state:
         state.files["/a.zip"] = BODY
         state.etags["/a.zip"] = '"one"'
@@ -47,7 +47,7 @@ def assert_whole(folder: Path, body: bytes = BODY) -> None:
     assert [file.name for file in (folder / "down").iterdir()] == ["a.zip"]
 
 
-def test_a_file_arrives_and_progress_is_told(server: FileServer, tmp_path: Path):
+def test_a_file_is_downloaded_and_progress_is_reported(server: FileServer, tmp_path: Path):
     told = fetch(server, tmp_path)
     assert_whole(tmp_path)
     assert told == sorted(told)
@@ -55,7 +55,7 @@ def test_a_file_arrives_and_progress_is_told(server: FileServer, tmp_path: Path)
     assert ranges(server) == [None]
 
 
-def test_cut_connections_are_resumed_where_they_were_cut(server: FileServer, tmp_path: Path):
+def test_a_download_resumes_where_the_connection_was_cut(server: FileServer, tmp_path: Path):
     server.cuts = [1_200_000, 0, 0, 1_100_000, 0, 0]
     told = fetch(server, tmp_path)
     assert_whole(tmp_path)
@@ -67,7 +67,7 @@ def test_cut_connections_are_resumed_where_they_were_cut(server: FileServer, tmp
     assert told == sorted(told)
 
 
-def test_a_server_that_ignores_ranges_sends_it_all_again(server: FileServer, tmp_path: Path):
+def test_a_server_without_ranges_sends_the_whole_file_again(server: FileServer, tmp_path: Path):
     server.ranges = False
     server.cuts = [2_200_000]
     fetch(server, tmp_path)
@@ -75,7 +75,7 @@ def test_a_server_that_ignores_ranges_sends_it_all_again(server: FileServer, tmp
     assert ranges(server)[1] is not None
 
 
-def test_a_range_that_was_not_asked_for_is_not_taken(server: FileServer, tmp_path: Path):
+def test_a_range_that_was_not_requested_is_not_used(server: FileServer, tmp_path: Path):
     server.cuts, server.shift = [1_200_000], 7
     with pytest.raises(Refusal, match="asked for bytes from .* the server sends 'bytes"):
         fetch(server, tmp_path, None)
@@ -84,7 +84,9 @@ def test_a_range_that_was_not_asked_for_is_not_taken(server: FileServer, tmp_pat
     assert_whole(tmp_path)
 
 
-def test_when_nothing_comes_it_is_given_up_and_gone_on_with(server: FileServer, tmp_path: Path):
+def test_a_download_without_new_bytes_fails_and_the_next_one_resumes(
+    server: FileServer, tmp_path: Path
+):
     server.cuts = [1_200_000, 0, 0, 0, 0]
     with pytest.raises(Refusal, match="gave nothing in 4 tries .* run the command again to go on"):
         fetch(server, tmp_path)
@@ -96,25 +98,25 @@ def test_when_nothing_comes_it_is_given_up_and_gone_on_with(server: FileServer, 
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_busy_server_is_asked_again(server: FileServer, tmp_path: Path, status: int):
+def test_a_request_to_a_busy_server_is_repeated(server: FileServer, tmp_path: Path, status: int):
     server.answers = [status, status]
     fetch(server, tmp_path)
     assert_whole(tmp_path)
 
 
-def test_a_silent_server_is_left(
+def test_a_server_that_sends_nothing_is_refused_after_the_timeout(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "SILENCE", 0.2)
+    monkeypatch.setattr(module, "TIMEOUT", 0.2)
     server.pause = 1.0
     with pytest.raises(Refusal, match=r"gave nothing in 4 tries \(.*timed out\)"):
         fetch(server, tmp_path)
 
 
-def test_what_came_before_a_silence_is_kept(
+def test_bytes_received_before_a_timeout_are_kept(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "SILENCE", 0.2)
+    monkeypatch.setattr(module, "TIMEOUT", 0.2)
     server.stall = 8  # half a megabyte of each connection comes
     fetch(server, tmp_path)
     assert len(ranges(server)) > 4  # more than one may give nothing
@@ -122,11 +124,13 @@ def test_what_came_before_a_silence_is_kept(
 
 
 @pytest.mark.parametrize("change", ["etag", "size", "both"])
-def test_a_file_that_changed_since_starts_anew(server: FileServer, tmp_path: Path, change: str):
+def test_a_file_that_changed_after_an_interruption_is_downloaded_from_its_beginning(
+    server: FileServer, tmp_path: Path, change: str
+):
     server.cuts = [1_200_000, 0, 0, 0, 0]
     with pytest.raises(Refusal):
         fetch(server, tmp_path)
-    assert bytes_at_hand(look_up(f"{server.address}/a.zip"), tmp_path / "down" / "a.zip") > 0
+    assert downloaded_bytes(look_up(f"{server.address}/a.zip"), tmp_path / "down" / "a.zip") > 0
     body = OTHER if change == "etag" else OTHER[:2_000_000]
     server.files["/a.zip"] = body
     if change != "size":
@@ -137,7 +141,7 @@ def test_a_file_that_changed_since_starts_anew(server: FileServer, tmp_path: Pat
     assert ranges(server) == [None]
 
 
-def test_a_file_that_changes_meanwhile_is_no_mixture(server: FileServer, tmp_path: Path):
+def test_a_file_that_changes_during_a_download_is_not_mixed(server: FileServer, tmp_path: Path):
     remote = look_up(f"{server.address}/a.zip")
     server.cuts = [1_200_000]
 
@@ -150,7 +154,7 @@ def test_a_file_that_changes_meanwhile_is_no_mixture(server: FileServer, tmp_pat
     assert_whole(tmp_path, OTHER)
 
 
-def test_a_beginning_of_unknown_origin_is_not_trusted(server: FileServer, tmp_path: Path):
+def test_bytes_of_unknown_origin_are_not_used(server: FileServer, tmp_path: Path):
     (tmp_path / "down").mkdir()
     (tmp_path / "down" / "a.zip.part").write_bytes(b"?" * 1000)
     fetch(server, tmp_path)
@@ -162,28 +166,28 @@ def test_a_beginning_of_unknown_origin_is_not_trusted(server: FileServer, tmp_pa
     assert_whole(tmp_path)
 
 
-def test_another_file_than_was_meant_is_refused_and_gone(server: FileServer, tmp_path: Path):
-    with pytest.raises(Refusal, match=f"has SHA-256 {SHA256}, the settings say 00ff; "):
+def test_a_file_with_another_sha_256_is_refused_and_removed(server: FileServer, tmp_path: Path):
+    with pytest.raises(Refusal, match=f"has SHA-256 {SHA256}, the settings have 00ff; "):
         fetch(server, tmp_path, "00ff")
     assert not (tmp_path / "down" / "a.zip").exists()
     assert fetch(server, tmp_path, SHA256.upper())[0] == 0
     assert_whole(tmp_path)
 
 
-def test_a_missing_file_is_refused_at_once(server: FileServer):
+def test_a_missing_file_is_refused_at_the_first_try(server: FileServer):
     with pytest.raises(Refusal, match="b.zip answers 404 Not Found; correct the address"):
         look_up(f"{server.address}/b.zip")
     assert len(server.asked) == 1
 
 
-def test_a_server_that_tells_no_size_is_refused(server: FileServer):
+def test_a_server_that_sends_no_size_is_refused(server: FileServer):
     server.sized = False
     with pytest.raises(Refusal, match="a.zip comes without its size"):
         look_up(f"{server.address}/a.zip")
 
 
 @pytest.mark.parametrize("place", ["http://[::1/x", f"http://{'a' * 70}.org/x"])
-def test_a_redirect_to_no_address_is_refused(
+def test_a_redirect_to_an_invalid_address_is_refused(
     place: str, server: FileServer, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(server, "redirect", place)
@@ -203,12 +207,12 @@ def test_a_redirect_to_no_address_is_refused(
     ],
 )
 @pytest.mark.usefixtures("server")
-def test_addresses_that_cannot_be_are_refused(url: str, words: str):
+def test_invalid_addresses_are_refused(url: str, words: str):
     with pytest.raises(Refusal, match=words):
         look_up(url)
 
 
-def test_a_full_disk_is_no_lost_connection(
+def test_a_full_disk_is_not_taken_for_a_lost_connection(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     class Full(io.BytesIO):

@@ -1,4 +1,4 @@
-"""A folder of one's own becomes a data set, or every fault in it is named and nothing written."""
+"""A folder of pictures becomes a data set, or all its faults are listed and nothing is written."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def write(folder: Path, *rows: str) -> None:
     (folder / "captions.csv").write_text("\n".join(["file,caption", *rows]))
 
 
-def test_pictures_captions_and_splits_arrive(mine: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_data_set_has_the_pictures_captions_and_splits(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+):
     data = make(mine)
     assert {name: len(ids) for name, ids in data.splits.items()} == {"train": 9, "test": 3}
     for image_id, file in data.files.items():
@@ -64,7 +66,7 @@ def test_pictures_captions_and_splits_arrive(mine: Path, capsys: pytest.CaptureF
     assert "no caption" not in shown.err
 
 
-def test_a_name_in_two_places_stays_two_pictures(mine: Path):
+def test_one_name_in_two_folders_makes_two_pictures(mine: Path):
     (mine / "images" / "0.png").write_bytes(encoded(picture((30, 30)), "PNG"))
     with (mine / "captions.csv").open("a") as file:
         file.write("\nimages/0.png,another picture,train")
@@ -75,7 +77,7 @@ def test_a_name_in_two_places_stays_two_pictures(mine: Path):
     assert (data.root / "images/images/0.png").read_bytes() == (mine / "images/0.png").read_bytes()
 
 
-def test_the_copy_and_the_folder_do_not_touch_each_other(mine: Path):
+def test_the_copy_and_the_folder_are_independent(mine: Path):
     data = make(mine)
     before = {f: f.read_bytes() for f in mine.rglob("*") if f.is_file()}
     for file in data.files.values():
@@ -83,7 +85,7 @@ def test_the_copy_and_the_folder_do_not_touch_each_other(mine: Path):
     assert {f: f.read_bytes() for f in mine.rglob("*") if f.is_file()} == before
 
 
-def test_fractions_split_by_name_so_that_new_pictures_move_no_old_one(mine: Path):
+def test_new_pictures_do_not_change_the_split_of_older_ones(mine: Path):
     for number in range(400):
         shutil.copy(mine / "0.png", mine / f"n{number}.png")
     write(mine, *(f"n{number}.png,a boat" for number in range(300)))
@@ -174,14 +176,14 @@ def test_every_fault_is_named_and_nothing_written(mine: Path, kind: str):
     assert not (mine.parent / "made").exists()
 
 
-def test_all_faults_are_said_at_once_and_counted(mine: Path):
+def test_all_faults_are_listed_together_and_counted(mine: Path):
     rows = [*(f"none{number}.png,a boat" for number in range(30)), "0.png,", "1.png"]
     write(mine, *rows)
     with pytest.raises(Refusal, match=r"^32 faults in (?s:.*)… and 12 more$"):
         make(mine)
 
 
-def test_on_request_what_is_broken_stays_out_and_is_said(
+def test_with_on_broken_skip_broken_pictures_are_left_out_and_listed(
     mine: Path, capsys: pytest.CaptureFixture[str]
 ):
     (mine / "0.png").write_bytes(b"no picture")
@@ -194,7 +196,7 @@ def test_on_request_what_is_broken_stays_out_and_is_said(
     assert "captions.csv line 2:" in said
 
 
-def test_pictures_that_nobody_describes_are_counted(mine: Path, capsys: pytest.CaptureFixture[str]):
+def test_pictures_without_captions_are_counted(mine: Path, capsys: pytest.CaptureFixture[str]):
     write(mine, "0.png,a boat", "i1.png,a house", "./sub/deep/s0.png,a tree")
     make(mine, "folder.fractions={train: 1, val: 0, test: 0}")
     assert "9 pictures have no caption and stay out:\n  1.png" in capsys.readouterr().err
@@ -212,7 +214,7 @@ def test_pictures_that_nobody_describes_are_counted(mine: Path, capsys: pytest.C
         (["prepare.source=flickr"], "source is 'flickr'; it must be one of scenes, folder"),
     ],
 )
-def test_settings_that_make_no_data_set_are_refused(mine: Path, overrides: list[str], words: str):
+def test_wrong_settings_are_refused(mine: Path, overrides: list[str], words: str):
     with pytest.raises(Refusal, match=words):
         make(mine, *overrides)
     assert not (mine.parent / "made").exists()
@@ -223,13 +225,13 @@ def test_a_flag_of_another_source_is_refused(mine: Path):
         make(mine, count=3)
 
 
-def test_a_split_that_would_stay_empty_is_refused(mine: Path):
+def test_a_split_without_pictures_is_refused(mine: Path):
     write(mine, "0.png,a boat")
     with pytest.raises(Refusal, match="of 1 pictures none came to .* by folder.fractions"):
         make(mine)
 
 
-def test_two_caption_files_are_one_too_many(mine: Path):
+def test_two_caption_files_are_refused(mine: Path):
     (mine / "captions.jsonl").write_text("")
     with pytest.raises(Refusal, match="more than one of captions.csv, captions.jsonl, captions.j"):
         make(mine)
@@ -253,13 +255,13 @@ def test_a_folder_with_captions_but_no_split_is_not_taken_for_an_older_data_set(
     assert (other / "captions.json").read_text() == "{}"
 
 
-def test_a_data_set_needs_no_preparing(mine: Path):
+def test_a_folder_that_is_a_data_set_already_is_refused(mine: Path):
     data = make(mine)
     with pytest.raises(Refusal, match="is a data set already .*features.data="):
         make(data.root, f"folder.out={mine.parent / 'again'}")
 
 
-def test_a_full_disk_is_noticed_first(mine: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_is_refused_before_copying(mine: Path, monkeypatch: pytest.MonkeyPatch):
     usage = shutil._ntuple_diskusage(10**9, 10**9, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(Refusal, match=r"folder.out need 0.20 GB on .* which has 0.00 GB free"):

@@ -1,4 +1,4 @@
-"""Tar shards become a data set that reads pictures out of them, or every fault is named."""
+"""Tar shards become a data set that reads pictures from them, or all their faults are listed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from model.refusal import Refusal
 from tests.pictures import encoded, picture
 from training.config import Config, load_config
 from training.data.dataset import CaptionDataset
+from training.encoding.encode_dataset import encode_dataset
 from training.encoding.feature_file import FeatureFile
 from training.evaluation.report import Section, Shown, write_page
-from training.features import encode_dataset
 from training.prepare import prepare
 
 PNG = encoded(picture(), "PNG")
@@ -52,7 +52,7 @@ def make(folder: Path, *overrides: str, shards: str | None = None) -> CaptionDat
     return CaptionDataset.load(out)
 
 
-def test_pictures_are_read_where_they_lie_and_captions_come_in_every_form(tmp_path: Path):
+def test_pictures_are_read_in_place_and_captions_in_every_format(tmp_path: Path):
     pictures = [encoded(Image.new("RGB", (9 + n, 9)), "PNG") for n in range(4)]
     members = [
         ("0.png", pictures[0]), ("0.txt", b" a  boat\n"), ("0.cls", b"3"),
@@ -88,7 +88,7 @@ def test_every_stage_treats_them_as_pictures_of_a_folder(
     )
     assert encode_dataset(features) == 0
     expected = FeatureFile(tiny_run.features.out)
-    np.testing.assert_array_equal(FeatureFile(features.out).features, expected.features)
+    np.testing.assert_array_equal(FeatureFile(features.out).features[:], expected.features[:])
     shown = Shown(data.files[21], "a caption", ["a reference"], 1.0)
     write_page(tmp_path / "page.html", "page", {"test": Section({}, [shown])})
     assert "data:image/jpeg" in (tmp_path / "page.html").read_text()
@@ -156,7 +156,7 @@ def test_a_shard_cut_short_is_a_fault_wherever_it_ends(tmp_path: Path, keep: int
         b"\x80" + b"\xff" * 11,  # more than any file has
     ],
 )
-def test_sizes_that_cannot_be_are_a_fault(tmp_path: Path, size: bytes):
+def test_impossible_sizes_are_a_fault(tmp_path: Path, size: bytes):
     file = pack(
         tmp_path / "shards" / "0.tar", [*captioned("0", "a boat"), *captioned("1", "a cat")]
     )
@@ -166,11 +166,11 @@ def test_sizes_that_cannot_be_are_a_fault(tmp_path: Path, size: bytes):
     data[header + 148 : header + 156] = b" " * 8
     data[header + 148 : header + 156] = b"%06o\0 " % sum(data[header : header + 512])
     file.write_bytes(data)
-    with pytest.raises(Refusal, match=r"damaged or compressed behind [01] \(.*\); give"):
+    with pytest.raises(Refusal, match=r"damaged or compressed after [01] \(.*\); give"):
         make(tmp_path, ALL_TRAIN)
 
 
-def test_names_that_cannot_be_printed_are_cut(tmp_path: Path):
+def test_names_in_messages_are_escaped_and_cut(tmp_path: Path):
     long, odd = "x" * 5000, "a\nb"
     pack(tmp_path / "shards" / "0.tar", [(f"{long}.png", PNG), (f"{odd}.png", PNG)])
     with pytest.raises(Refusal, match=r"'a\\nb': has no caption") as caught:
@@ -185,7 +185,7 @@ def test_two_pictures_of_one_name_are_a_fault(tmp_path: Path):
         make(tmp_path, ALL_TRAIN)
 
 
-def test_more_shards_than_anybody_has_are_refused(tmp_path: Path):
+def test_more_than_max_shards_are_refused(tmp_path: Path):
     with pytest.raises(Refusal, match="1000000001 tar files; the limit is 1000000"):
         make(tmp_path, ALL_TRAIN, shards=str(tmp_path / "{0..1000000000}.tar"))
 
@@ -211,9 +211,7 @@ def test_a_compressed_shard_is_a_fault(tmp_path: Path):
         ("{0..1}.tar", ["webdataset.shards=null"], "webdataset.shards is not set"),
     ],
 )
-def test_settings_that_make_no_data_set_are_refused(
-    tmp_path: Path, shards: str, overrides: list[str], words: str
-):
+def test_wrong_settings_are_refused(tmp_path: Path, shards: str, overrides: list[str], words: str):
     for number in range(2):
         pack(tmp_path / f"{number}.tar", captioned("0", "a boat"))
     with pytest.raises(Refusal, match=words):

@@ -1,7 +1,7 @@
-"""Reads a caption of the scenes' English: which claims does it make, and are they true?
+"""Finds the claims of a caption of a scene, and checks them against the scene.
 
-The words come from `lexicon`, which `captions` writes with. A reader of generated captions must
-not stumble, so unknown words are passed over and a claim is found wherever its words stand.
+The words are those of `lexicon`, which `captions` writes with. A model may generate any text, so
+unknown words are skipped, and a claim is found wherever in the caption its words are.
 """
 
 from __future__ import annotations
@@ -10,25 +10,26 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from training.scenes import lexicon
-from training.scenes.scene import Scene
-from training.scenes.world import COLOURS, CONVERSE, LEFT, RIGHT
+from training.scenes.language import lexicon
+from training.scenes.world.catalogue import COLOURS, CONVERSE, LEFT, RIGHT
+from training.scenes.world.scene import Scene
 
+#: The kinds of claim.
 KINDS = ("thing", "colour", "count", "size", "relation", "place", "time", "weather")
 
-#: The relation that "next to" states: on one side or the other.
+#: The relation that "next to" states: left or right of.
 BESIDE = "beside"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One thing that a caption says.
+    """One fact that a caption states.
 
     Attributes:
         kind: One of `KINDS`.
         value: `(thing,)`, `(colour, thing)`, `(thing, count)`, `(thing, size)`,
             `(thing, relation, thing)`, `(place,)`, `(time,)` or `(weather,)`.
-        span: First and past-last character of the words in the caption that say it.
+        span: Start and end of its words in the caption: `caption[start:end]`.
     """
 
     kind: str
@@ -38,28 +39,27 @@ class Claim:
 
 @dataclass(frozen=True)
 class Statements:
-    """Everything that one caption says, in the order of its words."""
+    """All claims of one caption, in the order of its words."""
 
     claims: tuple[Claim, ...]
 
     def values(self, kind: str) -> tuple[tuple[str | int, ...], ...]:
-        """The values of the claims of one kind, repeated ones repeated."""
+        """The values of the claims of one kind, in order; a repeated claim is repeated."""
         return tuple(claim.value for claim in self.claims if claim.kind == kind)
 
 
 def stated(caption: str) -> Statements:
-    """What a caption says, whoever wrote it.
+    """The claims of a caption.
 
     Args:
-        caption: English of the scenes; any text is accepted, and what is not understood is
-            passed over.
+        caption: Any text; words that are not in `lexicon` are skipped.
     """
     return Statements(tuple(_Reader(caption).read()))
 
 
 def truths(scene: Scene) -> dict[str, frozenset[tuple[str | int, ...]]]:
-    """Every claim that is true of a scene: kind -> values as in `Claim`."""
-    groups, sayable = scene.groups, lexicon.SIZE_WORDS
+    """All claims that are true of a scene: kind -> values as in `Claim`."""
+    groups, sizes = scene.groups, lexicon.SIZE_WORDS
     relations = set()
     if scene.relation is not None:
         first, second = groups[0].thing, groups[1].thing
@@ -73,7 +73,7 @@ def truths(scene: Scene) -> dict[str, frozenset[tuple[str | int, ...]]]:
         "thing": frozenset((group.thing,) for group in groups),
         "colour": frozenset((group.colour, group.thing) for group in groups),
         "count": frozenset((group.thing, group.count) for group in groups),
-        "size": frozenset((group.thing, group.size) for group in groups if group.size in sayable),
+        "size": frozenset((group.thing, group.size) for group in groups if group.size in sizes),
         "relation": frozenset(relations),
         "place": frozenset({(scene.place,)}),
         "time": frozenset({(scene.time,)}),
@@ -84,8 +84,8 @@ def truths(scene: Scene) -> dict[str, frozenset[tuple[str | int, ...]]]:
 def false_claims(caption: str, scene: Scene) -> list[Claim]:
     """The claims of a caption that are not true of a scene, in the order of its words.
 
-    A scene has one group of each of its things, so a thing that is named again ("a red boat and
-    a boat") is one that is not there.
+    A scene has only one group of each kind of thing. So a caption that names a thing a second time
+    ("a red boat and a boat") claims a thing that is not in the scene.
     """
     true = truths(scene)
     named: set[tuple[str | int, ...]] = set()
@@ -99,12 +99,12 @@ def false_claims(caption: str, scene: Scene) -> list[Claim]:
     return false
 
 
-#: What a run of words means: pairs of a token's kind and its value.
+#: The meaning of a run of words: (kind, value) of each token that it stands for.
 Meaning = tuple[tuple[str, str | int], ...]
 
 
 def _meanings() -> dict[tuple[str, ...], Meaning]:
-    """Every run of words that means something."""
+    """Each run of words that has a meaning -> its meaning."""
     table: dict[str, Meaning] = {}
     for thing, names in lexicon.NOUNS.items():
         for name in names:
@@ -136,7 +136,7 @@ def _meanings() -> dict[tuple[str, ...], Meaning]:
                 if colour[0] in lexicon.VOWELS:
                     worn = worn.replace(" a ", " an ")
                 table[worn] = (("worn", colour),)
-    # Parts of the phrases above that say the same where a caption puts them otherwise.
+    # Parts of the phrases above that state the same in another wording.
     for kind, value, parts in _PARTS:
         table |= {part: ((kind, value),) for part in parts if part not in table}
     return {tuple(words.split()): meaning for words, meaning in table.items()}
@@ -161,13 +161,14 @@ _PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 _MEANINGS = _meanings()
 _LONGEST = max(len(words) for words in _MEANINGS)
-# After these a new noun phrase begins, so a number or colour before them belongs to no later thing.
+# After these words a new noun phrase begins: a number or colour before them does not belong to a
+# thing after them.
 _BREAKS = frozenset(("with", "near", "at", "on", "in", "by", "of"))
 
 
 @dataclass(frozen=True)
 class _Token:
-    """A run of words with a meaning, or one without (kind `word`)."""
+    """A run of words with a meaning, or a single word without one (kind `word`)."""
 
     kind: str
     value: str | int
@@ -175,13 +176,13 @@ class _Token:
 
 
 class _Reader:
-    """Goes through one caption from left to right."""
+    """Reads one caption from left to right."""
 
     def __init__(self, caption: str) -> None:
         self.tokens = list(_tokens(caption.lower()))
         self.pending: list[_Token] = []  # numbers, sizes and colours before their noun
-        self.last: str | None = None  # the thing named last
-        self.before: str | None = None  # and the one before it
+        self.last: str | None = None  # the last thing named
+        self.before: str | None = None  # the last but one
         self.named: set[str] = set()
         self.relation: _Token | None = None
 
@@ -236,7 +237,7 @@ class _Reader:
 
 
 def _tokens(text: str) -> Iterator[_Token]:
-    """Cuts a text into the longest runs of words that mean something."""
+    """The tokens of a text; at each word the longest run of words with a meaning is taken."""
     words = [(match.group(), match.span()) for match in re.finditer(r"[a-z0-9]+", text)]
     index = 0
     while index < len(words):

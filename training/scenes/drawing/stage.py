@@ -1,25 +1,31 @@
-"""The canvas of a picture, in units of its centre square, and the landscape's broad strokes."""
+"""The canvas of a picture, in units of its centre square, and shapes for the landscape."""
 
 import math
 import random
 
 from PIL import Image, ImageDraw
 
-from training.scenes.paint import Colour, Light, times
+from training.scenes.drawing.paint import Colour, Light, times
 
 
 class Stage:
-    """The canvas, larger than the picture, and where the centre square lies on it.
+    """The canvas of a picture.
 
-    Lengths given to its methods are in units of the square; x runs from `left` to `right`, which
-    lie outside 0..1 in a wide picture, y from `top` to `bottom` likewise in a tall one.
+    Its methods take lengths in units of the centre square: (0, 0) is the square's upper left corner
+    and (1, 1) its lower right one. A wide canvas reaches from x = `left` < 0 to `right` > 1, a tall
+    one from y = `top` < 0 to `bottom` > 1.
+
+    Args:
+        width: of the canvas in pixels.
+        height: of the canvas in pixels.
+        light: of the scene.
+        rng: for the details of the landscape.
     """
 
     def __init__(self, width: int, height: int, light: Light, rng: random.Random) -> None:
-        """A black canvas of so many pixels."""
         self.image = Image.new("RGB", (width, height))
         self.draw = ImageDraw.Draw(self.image)
-        self.glass = ImageDraw.Draw(self.image, "RGBA")  # draws with see-through colours
+        self.glass = ImageDraw.Draw(self.image, "RGBA")  # draws with transparent colours
         self.unit = min(width, height)
         self.x0, self.y0 = (width - self.unit) / 2, (height - self.unit) / 2
         self.left, self.top = -self.x0 / self.unit, -self.y0 / self.unit
@@ -36,13 +42,13 @@ class Stage:
         return self.y0 + y * self.unit
 
     def land(self, colour: Colour) -> Colour:
-        """A colour of the landscape in the scene's light, a little different each time."""
+        """A colour of the landscape in the scene's light; `rng` changes it a little."""
         drift = self.rng.uniform(0.96, 1.04)
         light = self.light.land
         return times(colour, (light[0] * drift, light[1] * drift, light[2] * drift))
 
     def gradient(self, top: float, bottom: float, stops: tuple[Colour, ...]) -> None:
-        """A band over the whole width, from one height to another."""
+        """A band over the whole width, from y = `top` to `bottom`, blending the colours `stops`."""
         first, last = max(int(self.y(top)), 0), min(int(self.y(bottom) + 1), self.image.height)
         if last <= first:
             return
@@ -67,7 +73,7 @@ class Stage:
     def ridge(
         self, y: float, height: float, fill: Colour, waves: float = 2.0, sharp: bool = False
     ) -> None:
-        """Hills (or, sharp, mountains) that rise `height` above y, down to the lower edge."""
+        """Hills, or mountains if `sharp`, from at most `height` above y down to the lower edge."""
         a, b = self.rng.uniform(0, math.tau), self.rng.uniform(0, math.tau)
         steps = 9 if sharp else 26
         points = []

@@ -1,23 +1,23 @@
-"""Five captions of a scene, as five people would write them.
+"""Writes five captions of a scene, in different forms, as five people might.
 
-The first two are complete: every count, colour, thing and relation, the place, and time or
-weather. The others leave things out, as people do. All of them are true.
+The first two are complete: they state every count, colour, thing and relation, the place, and
+either time or weather. The others leave some of it out. Every caption is true.
 """
 
 from __future__ import annotations
 
 import random
 
-from training.scenes import lexicon
-from training.scenes.scene import Group, Scene
-from training.scenes.world import CONVERSE
+from training.scenes.language import lexicon
+from training.scenes.world.catalogue import CONVERSE
+from training.scenes.world.scene import Group, Scene
 
 
 def write_captions(scene: Scene) -> list[str]:
-    """Five captions, decided by `scene.seed`.
+    """Five different captions of a scene; `scene.seed` decides the wording.
 
     Returns:
-        Lower-case ASCII, no final full stop. The first two state everything.
+        Lower-case ASCII without a final full stop. The first two are complete.
     """
     rng = random.Random(scene.seed ^ 0x5EED)
     writer = _Writer(scene, rng)
@@ -37,14 +37,14 @@ def write_captions(scene: Scene) -> list[str]:
 
 
 class _Writer:
-    """One scene, and the dice that choose the words."""
+    """Writes captions of one scene; a random generator chooses the words."""
 
     def __init__(self, scene: Scene, rng: random.Random) -> None:
         self.scene = scene
         self.rng = rng
 
     def complete(self) -> str:
-        """Everything, in one of two orders."""
+        """A complete caption, in one of two orders."""
         where = self._place()
         when = self._time() if self.rng.random() < 0.6 else self._weather()
         things = self._related(full=True)
@@ -53,7 +53,7 @@ class _Writer:
         return f"{things} {where} {when}"
 
     def listing(self) -> str:
-        """What there is, and where."""
+        """The things and the place."""
         groups = list(self.scene.groups)
         self.rng.shuffle(groups)
         things = " and ".join(self._noun_phrase(group, 1.0, 0.2) for group in groups)
@@ -63,14 +63,14 @@ class _Writer:
         return f"{things} {self._place()}"
 
     def close_up(self) -> str:
-        """The things alone, as somebody in a hurry writes."""
+        """The things, with at most one of place, time and weather."""
         things = self._related(full=False)
         if len(self.scene.groups) == 1 or self.rng.random() < 0.5:
             return f"{things} {self.rng.choice((self._time, self._place, self._weather))()}"
         return things
 
     def setting(self) -> str:
-        """The mood first, then what is in it."""
+        """Weather, time and place first, then the things."""
         scene = self.scene
         groups = list(scene.groups)
         self.rng.shuffle(groups)
@@ -79,7 +79,11 @@ class _Writer:
         return f"a {adjective} {lexicon.TIME_NOUNS[scene.time]} {self._place()} with {things}"
 
     def _related(self, full: bool) -> str:
-        """The groups with their relation, from either side."""
+        """The groups with their relation, stated from the first or from the second group.
+
+        Args:
+            full: Whether to state every colour and most sizes.
+        """
         colour, size = (1.0, 0.8) if full else (0.6, 0.2)
         scene = self.scene
         groups, relation = scene.groups, scene.relation
@@ -88,13 +92,20 @@ class _Writer:
         if self.rng.random() < 0.35:
             groups, relation = groups[::-1], CONVERSE[relation]
         phrases = lexicon.RELATION_PHRASES[relation]
-        # "next to" does not say which side: complete captions seldom leave it open.
+        # "next to" does not state the side, so complete captions seldom use it.
         words = phrases[:2] if full and self.rng.random() < 0.8 else phrases
         first = self._noun_phrase(groups[0], colour, size, doing=0.25)
         return f"{first} {self.rng.choice(words)} {self._noun_phrase(groups[1], colour, size)}"
 
     def _noun_phrase(self, group: Group, colour: float, size: float, doing: float = 0.0) -> str:
-        """Such as "two small red boats"; colour, size and verb each with a probability."""
+        """A noun phrase, such as "two small red boats sailing".
+
+        Args:
+            group: The things.
+            colour: Probability of stating the colour.
+            size: Probability of stating the size, if it has a word.
+            doing: Probability of a verb, if the thing has one.
+        """
         rng = self.rng
         names = lexicon.NOUNS[group.thing]
         name = names[0] if rng.random() < 0.7 else rng.choice(names)
@@ -115,7 +126,7 @@ class _Writer:
         return " ".join(words)
 
     def _worn(self, group: Group) -> str:
-        """Such as "in a red coat", of a person: it is the coat that is red."""
+        """The colour of a person's coat, such as "in a red coat"."""
         form = self.rng.choice(lexicon.WORN[group.thing])[group.count > 1]
         if group.colour[0] in lexicon.VOWELS:
             form = form.replace("a {", "an {")

@@ -1,4 +1,4 @@
-"""`training.prepare` writes a caption data set: whole, reproducible, or not at all."""
+"""The source `scenes` writes a complete, reproducible data set, or nothing."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_it_is_a_caption_data_set_with_truth(made: Path) -> None:
+def test_it_writes_a_data_set_with_the_contents_of_each_scene(made: Path) -> None:
     data = CaptionDataset.load(made)
     assert {split: len(ids) for split, ids in data.splits.items()} == {
         "train": 80, "val": 4, "test": 10, "compositional": 6,
@@ -96,7 +96,7 @@ def test_a_seed_gives_the_same_files_and_another_one_others(made: Path, tmp_path
     assert not seeds[0] & seeds[1]
 
 
-def test_a_killed_run_leaves_no_half_data_set(tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_incomplete_data_set(tmp_path: Path) -> None:
     out = tmp_path / "scenes"
     running = subprocess.Popen(
         command("--count", "20000", "--out", str(out)),
@@ -136,7 +136,7 @@ def test_wrong_settings_are_one_line(
     assert not out.exists()
 
 
-def test_a_folder_that_is_no_data_set_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
     mine = tmp_path / "thesis.txt"
     mine.write_text("years of work")
     done = prepare("--count", "10", "--out", str(tmp_path))

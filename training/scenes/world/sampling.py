@@ -1,22 +1,13 @@
-"""Draws scenes at random: first what is in the picture, then where everything stands.
+"""Samples scenes at random: first the things, then their boxes.
 
-A layout that does not fit, or hides too much, is thrown away and the scene drawn anew, so that
-every relation is true of the boxes and everything lies within the centre square.
+If the boxes do not fit, or one thing would hide too much of another, the whole scene is sampled
+again. So in every scene the relation is true of the boxes, and all of them lie within the centre
+square.
 """
 
 import random
 
-from training.scenes.layout import (
-    HORIZONS,
-    Wish,
-    fits,
-    place_beside,
-    place_in_depth,
-    place_one,
-    place_over,
-)
-from training.scenes.scene import Group, Scene
-from training.scenes.world import (
+from training.scenes.world.catalogue import (
     ABOVE,
     BEHIND,
     BELOW,
@@ -31,21 +22,31 @@ from training.scenes.world import (
     TIMES,
     held_relation,
 )
+from training.scenes.world.layout import (
+    HORIZONS,
+    GroupPlan,
+    arrange_above,
+    arrange_beside,
+    arrange_in_depth,
+    arrange_one,
+    fits,
+)
+from training.scenes.world.scene import Box, Group, Scene
 
 SPLITS = ("train", "val", "test", "compositional")
 
 
 def sample_scene(rng: random.Random, split: str) -> Scene:
-    """Draws one scene of a split.
+    """Sample one scene of a split.
 
     Args:
-        rng: where the scene's seed comes from; one number is taken from it.
-        split: `train`, `val` and `test` share one distribution; in a `compositional` scene every
-            colour-thing pair is a held-out one, and so is at least one thing-relation pair where
-            there are two groups.
+        rng: gives the seed of the scene; one number is taken from it.
+        split: `train`, `val` and `test` have the same distribution. In a scene of `compositional`
+            every (colour, thing) pair is held out, and if there are two groups, so is at least one
+            (thing, relation) pair.
 
     Raises:
-        ValueError: for another split.
+        ValueError: another split.
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
@@ -58,6 +59,7 @@ def sample_scene(rng: random.Random, split: str) -> Scene:
 
 
 def _attempt(rng: random.Random, seed: int, held: bool) -> Scene | None:
+    """A scene of held-out pairs or of the others; None if this attempt makes no valid scene."""
     names = [rng.choice(tuple(THINGS))]
     place = rng.choice([p for p in PLACES if p in THINGS[names[0]].places])
     if rng.random() < 0.85:
@@ -70,28 +72,28 @@ def _attempt(rng: random.Random, seed: int, held: bool) -> Scene | None:
         if held_relation(names[0], relation, names[1]) != held:
             return None
     horizon = HORIZONS[place] + rng.uniform(-0.025, 0.025)
-    wishes = [Wish(rng, name, len(names)) for name in names]
+    plans = [GroupPlan(rng, name, len(names)) for name in names]
     if relation is None:
-        boxes = place_one(rng, wishes[0], place, horizon)
+        boxes = arrange_one(rng, plans[0], place, horizon)
     elif relation in (LEFT, RIGHT):
-        boxes = place_beside(rng, wishes, relation, place, horizon)
+        boxes = arrange_beside(rng, plans, relation, place, horizon)
     elif relation in (FRONT, BEHIND):
-        boxes = place_in_depth(rng, wishes, relation, place, horizon)
+        boxes = arrange_in_depth(rng, plans, relation, place, horizon)
     else:
-        boxes = place_over(rng, wishes, relation, place, horizon)
+        boxes = arrange_above(rng, plans, relation, place, horizon)
     if boxes is None or not fits(boxes):
         return None
     groups = []
-    for wish, group_boxes in zip(wishes, boxes, strict=True):
-        held_colours = HELD_COLOURS[wish.name]
+    for plan, group_boxes in zip(plans, boxes, strict=True):
+        held_colours = HELD_COLOURS[plan.name]
         colours = held_colours if held else [c for c in COLOURS if c not in held_colours]
         flip = rng.random() < 0.5
         groups.append(
             Group(
-                thing=wish.name,
+                thing=plan.name,
                 colour=rng.choice(colours),
-                size=wish.size,
-                boxes=tuple(tuple(round(v, 4) for v in box) for box in group_boxes),
+                size=plan.size,
+                boxes=tuple(_rounded(box) for box in group_boxes),
                 flipped=tuple(flip if rng.random() < 0.8 else not flip for _ in group_boxes),
             )
         )
@@ -108,8 +110,13 @@ def _attempt(rng: random.Random, seed: int, held: bool) -> Scene | None:
     )
 
 
+def _rounded(box: Box) -> Box:
+    x, y, width, height = box
+    return round(x, 4), round(y, 4), round(width, 4), round(height, 4)
+
+
 def _possible(first: str, second: str) -> tuple[str, ...]:
-    """How `first` can stand to `second`."""
+    """The relations that `first` may have to `second`."""
     levels = THINGS[first].level, THINGS[second].level
     if levels == ("sky", "sky"):
         return (LEFT, RIGHT)

@@ -1,17 +1,23 @@
-"""Paints what lies behind the things: the eight places, under their sky."""
+"""Paints the background of a scene: one of the eight places, under its sky."""
 
 from collections.abc import Callable
 
-from training.scenes.paint import Colour, mix
-from training.scenes.sky import paint_sky
-from training.scenes.stage import Stage
-
-SHORES = {"lake": 0.36, "beach": 0.25}
-"""How far below the horizon the far water ends and the near ground begins."""
+from training.scenes.drawing.paint import Colour, mix
+from training.scenes.drawing.sky import paint_sky
+from training.scenes.drawing.stage import Stage
+from training.scenes.world.catalogue import SHORES
 
 
 def paint_backdrop(stage: Stage, place: str, time: str, weather: str, horizon: float) -> None:
-    """Paints sky and land of a scene over the whole canvas."""
+    """Paint sky and land over the whole canvas.
+
+    Args:
+        stage: the canvas.
+        place: of `catalogue.PLACES`.
+        time: of `catalogue.TIMES`.
+        weather: of `catalogue.WEATHERS`.
+        horizon: y in units of the centre square.
+    """
     paint_sky(stage, time, weather, horizon)
     _PLACES[place](stage, horizon)
 
@@ -19,7 +25,7 @@ def paint_backdrop(stage: Stage, place: str, time: str, weather: str, horizon: f
 def _ripples(
     stage: Stage, top: float, bottom: float, colour: Colour, count: int, curved: bool
 ) -> None:
-    """Short light strokes on water, longer the nearer they are."""
+    """Short light strokes on water; the nearer ones are longer."""
     rng = stage.rng
     width = max(int(stage.unit * 0.006), 1)
     for i in range(count):
@@ -99,7 +105,7 @@ def _beach(stage: Stage, horizon: float) -> None:
 
 
 def _specks(stage: Stage, top: float, colour: Colour, count: int) -> None:
-    """Small flat dots on the ground, larger when nearer."""
+    """Small flat dots on the ground; the nearer ones are larger."""
     rng = stage.rng
     for _ in range(count):
         depth = rng.random()

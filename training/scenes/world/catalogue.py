@@ -1,4 +1,4 @@
-"""The world of the scenes: its places, things, colours and relations, and what goes where."""
+"""What scenes may show: places, things, colours and relations, and which of them go together."""
 
 from dataclasses import dataclass
 
@@ -16,9 +16,10 @@ LEFT, RIGHT, FRONT, BEHIND, ABOVE, BELOW = (
     "above",
     "below",
 )
+#: Relation of a first thing to a second -> relation of the second to the first.
 CONVERSE = {LEFT: RIGHT, RIGHT: LEFT, FRONT: BEHIND, BEHIND: FRONT, ABOVE: BELOW, BELOW: ABOVE}
 
-# Weather that a place can have; the desert stays dry, and flakes fall where there is frost.
+#: Place -> the weather that it may have.
 PLACE_WEATHERS = {
     "sea": ("clear", "cloudy", "rain"),
     "lake": ("clear", "cloudy", "rain"),
@@ -30,6 +31,9 @@ PLACE_WEATHERS = {
     "city": ("clear", "cloudy", "rain", "snow"),
 }
 
+#: Place -> how far below the horizon its water ends and its ground begins.
+SHORES = {"lake": 0.36, "beach": 0.25}
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -37,8 +41,8 @@ class Kind:
 
     Attributes:
         aspect: width / height of its box.
-        level: `sky`, `ground` or `water`, where it lives.
-        places: where it may be seen.
+        level: `sky`, `ground` or `water`: what it is drawn on.
+        places: the places where it may be.
     """
 
     aspect: float
@@ -46,7 +50,7 @@ class Kind:
     places: tuple[str, ...]
 
 
-_SKY = ("sea", "lake", "beach", "meadow", "desert", "snow", "city")
+_OPEN_SKY = ("sea", "lake", "beach", "meadow", "desert", "snow", "city")
 THINGS: dict[str, Kind] = {
     "boat": Kind(0.95, "water", ("sea", "lake", "beach")),
     "house": Kind(1.0, "ground", ("lake", "meadow", "forest", "desert", "snow")),
@@ -60,13 +64,13 @@ THINGS: dict[str, Kind] = {
     "umbrella": Kind(1.0, "ground", ("beach", "meadow", "city")),
     "tent": Kind(1.35, "ground", ("lake", "beach", "meadow", "forest", "desert", "snow")),
     "lighthouse": Kind(0.46, "ground", ("sea", "beach", "meadow")),
-    "bird": Kind(1.3, "sky", (*_SKY, "forest")),
+    "bird": Kind(1.3, "sky", (*_OPEN_SKY, "forest")),
     "kite": Kind(0.7, "sky", ("sea", "beach", "meadow", "desert", "snow", "lake")),
-    "balloon": Kind(0.74, "sky", _SKY),
-    "plane": Kind(1.6, "sky", _SKY),
+    "balloon": Kind(0.74, "sky", _OPEN_SKY),
+    "plane": Kind(1.6, "sky", _OPEN_SKY),
 }
 
-# What no scene of train, val or test shows: two colours of every thing ...
+#: Thing -> two colours that it never has in the splits train, val and test.
 HELD_COLOURS: dict[str, tuple[str, str]] = {
     "boat": ("pink", "green"),
     "house": ("blue", "orange"),
@@ -86,8 +90,8 @@ HELD_COLOURS: dict[str, tuple[str, str]] = {
     "plane": ("pink", "blue"),
 }
 
-# ... and one relation of every thing. "dog left of house" is both (dog, left of) and
-# (house, right of), so a scene is kept out of train when either side of it is held out.
+#: Thing -> one relation to another thing that it never has in those splits. "dog left of house" is
+#: both (dog, left of) and (house, right of); neither of the two may be held out.
 HELD_RELATIONS: dict[str, str] = {
     "boat": RIGHT,
     "house": FRONT,
@@ -109,5 +113,5 @@ HELD_RELATIONS: dict[str, str] = {
 
 
 def held_relation(first: str, relation: str, second: str) -> bool:
-    """Whether `first relation second`, seen from either side, is a held-out pair."""
+    """Whether (first, relation) or (second, converse relation) is a held-out pair."""
     return HELD_RELATIONS[first] == relation or HELD_RELATIONS[second] == CONVERSE[relation]

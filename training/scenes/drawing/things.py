@@ -1,10 +1,10 @@
-"""Draws each kind of thing with a pen in its own unit box; its colour fills most of its body."""
+"""Draws each kind of thing in its box; most of it has the colour of its group."""
 
 import random
 from collections.abc import Callable
 
-from training.scenes.paint import Paint
-from training.scenes.pen import Pen
+from training.scenes.drawing.paint import Paint
+from training.scenes.drawing.pen import Pen
 
 _WOOD = (128, 84, 52)
 _CREAM = (250, 240, 216)
@@ -17,12 +17,12 @@ _LEAF = (74, 138, 66)
 
 
 def draw_thing(name: str, pen: Pen, paint: Paint, rng: random.Random) -> None:
-    """Draws one thing; `rng` decides on its variant."""
+    """Draw one thing of `catalogue.THINGS`; `rng` chooses between its variants."""
     _DRAWINGS[name](pen, paint, rng)
 
 
 def _glass(pen: Pen) -> tuple[int, int, int]:
-    """Windows: pale by day, lamplit by night."""
+    """Colour of windows: pale by day, yellow by night."""
     return (255, 228, 150) if pen.light.dark else pen.lit(_GLASS)
 
 

@@ -1,31 +1,32 @@
-"""Draws a scene: backdrop, then the things from the far to the near, then rain or snow.
+"""Draws a scene: background, then the things from the farthest to the nearest, then rain or snow.
 
-Everything is drawn twice as large as asked for and then averaged down, which smooths every edge.
+The picture is drawn at twice its size and then reduced, which smooths the edges.
 """
 
 import random
 
 from PIL import Image
 
-from training.scenes.backdrop import paint_backdrop
-from training.scenes.paint import Light, Paint
-from training.scenes.pen import Pen
-from training.scenes.scene import Box, Scene
-from training.scenes.sky import paint_weather
-from training.scenes.stage import Stage
-from training.scenes.things import draw_thing
-from training.scenes.world import THINGS
+from training.scenes.drawing.backdrop import paint_backdrop
+from training.scenes.drawing.paint import Light, Paint
+from training.scenes.drawing.pen import Pen
+from training.scenes.drawing.sky import paint_weather
+from training.scenes.drawing.stage import Stage
+from training.scenes.drawing.things import draw_thing
+from training.scenes.world.catalogue import THINGS
+from training.scenes.world.scene import Box, Scene
 
-FINER = 2
+#: Size at which a picture is drawn over its own size.
+SUPERSAMPLING = 2
 
 
 def draw_scene(scene: Scene, width: int, height: int) -> Image.Image:
-    """Draws a scene at a size.
+    """Draw a scene.
 
     Args:
         scene: what to draw; equal scenes give equal pictures.
-        width: of the picture in pixels. A wider or taller picture shows more of the landscape
-            around the centre square, in which all things lie.
+        width: of the picture in pixels. All things lie in the centre square; a picture that is not
+            square shows more of the landscape around it.
         height: of the picture in pixels.
 
     Returns:
@@ -33,7 +34,7 @@ def draw_scene(scene: Scene, width: int, height: int) -> Image.Image:
     """
     rng = random.Random(scene.seed * 2 + 1)
     light = Light.of(scene.time, scene.weather, rng)
-    stage = Stage(width * FINER, height * FINER, light, rng)
+    stage = Stage(width * SUPERSAMPLING, height * SUPERSAMPLING, light, rng)
     paint_backdrop(stage, scene.place, scene.time, scene.weather, scene.horizon)
     order = []
     for group in scene.groups:
@@ -48,11 +49,11 @@ def draw_scene(scene: Scene, width: int, height: int) -> Image.Image:
         pen = Pen(stage.draw, at, flipped, stage.unit * 0.0075, light)
         draw_thing(thing, pen, paint, random.Random(variant))
     paint_weather(stage, scene.weather)
-    return stage.image.reduce(FINER)
+    return stage.image.reduce(SUPERSAMPLING)
 
 
 def _ground(stage: Stage, thing: str, box: Box, place: str) -> None:
-    """The shadow that a thing throws on the ground, or its wake in the water."""
+    """Draw the shadow of a thing on the ground, or its wake in the water; none in the sky."""
     x, y, w, h = box
     level = THINGS[thing].level
     if level == "sky":

@@ -1,12 +1,20 @@
-"""A pen that draws in the unit box of one thing, whatever its place and size in the picture."""
+"""Draws in the box of one thing, in coordinates that do not depend on the box."""
 
 from PIL import ImageDraw
 
-from training.scenes.paint import Colour, Light, Points, times
+from training.scenes.drawing.paint import Colour, Light, Points, times
 
 
 class Pen:
-    """Draws in the unit box of one thing: (0, 0) its upper left corner, (1, 1) its lower right."""
+    """Draws in the box of one thing: (0, 0) is its upper left corner, (1, 1) its lower right one.
+
+    Args:
+        canvas: what to draw on.
+        box: x, y, width and height in pixels.
+        flipped: whether to draw the mirror image.
+        line_width: of outlines, in pixels.
+        light: of the scene.
+    """
 
     def __init__(
         self,
@@ -16,7 +24,6 @@ class Pen:
         line_width: float,
         light: Light,
     ) -> None:
-        """A pen for a box on the canvas, in pixels; a flipped one draws the mirror image."""
         self.canvas = canvas
         self.x, self.y, self.w, self.h = box
         if flipped:
@@ -25,15 +32,15 @@ class Pen:
         self.light = light
 
     def lit(self, colour: Colour) -> Colour:
-        """A colour that is not the thing's own (wheels, skin, wood) in the scene's light."""
+        """A colour in the light of the scene; for parts such as wheels, skin and wood."""
         return times(colour, self.light.thing)
 
-    def _to(self, points: Points) -> Points:
+    def _to_pixels(self, points: Points) -> Points:
         return [(self.x + u * self.w, self.y + v * self.h) for u, v in points]
 
     def polygon(self, points: Points, fill: Colour, line: Colour | None = None) -> None:
         """A filled shape, with an outline in `line`."""
-        at = self._to(points)
+        at = self._to_pixels(points)
         self.canvas.polygon(at, fill=fill)
         if line is not None:
             self.canvas.line([*at, at[0], at[1]], fill=line, width=self.line_width)
@@ -58,7 +65,7 @@ class Pen:
                 self.canvas.ellipse([at[0] + by, at[1] + by, at[2] - by, at[3] - by], fill=fill)
 
     def disc(self, u: float, v: float, r: float, fill: Colour, line: Colour | None = None) -> None:
-        """A true circle; `r` in units of the box's height."""
+        """A circle, also in a box that is not square; `r` in units of the box's height."""
         ru = r * self.h / abs(self.w)
         self.oval(u - ru, v - r, u + ru, v + r, fill, line)
 
@@ -79,8 +86,8 @@ class Pen:
             corner = radius * self.h
             short, long = sorted((round(at[2]) - round(at[0]), round(at[3]) - round(at[1])))
             if line and 2 * corner >= short - 1 and long == short + 1 and short % 2 == 0:
-                # Pillow 12 fails at the outline of a box that is nearly round, unless it is told
-                # to draw it round.
+                # Pillow 12 fails to draw the outline of a box whose corners nearly meet; with this
+                # radius they do meet.
                 corner = short / 2
             self.canvas.rounded_rectangle(at, corner, fill, line, width)
         else:
@@ -97,7 +104,7 @@ class Pen:
     def stroke(self, points: Points, fill: Colour, width: float) -> None:
         """A line; `width` in units of the box's height, at least one outline wide."""
         self.canvas.line(
-            self._to(points),
+            self._to_pixels(points),
             fill=fill,
             width=max(int(width * self.h + 0.5), self.line_width),
             joint="curve" if len(points) > 2 else None,

@@ -1,4 +1,4 @@
-"""The ground truth of one picture: what is in it, where, and how the two groups stand."""
+"""The contents of one picture: its things, where they are, and the relation between them."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,11 +13,11 @@ class Group:
     """One to three things of one kind, colour and size, side by side.
 
     Attributes:
-        thing: a key of `world.THINGS`.
-        colour: one of `world.COLOURS`.
-        size: `small`, `medium` or `big`; `medium` is never put into words.
+        thing: a key of `catalogue.THINGS`.
+        colour: one of `catalogue.COLOURS`.
+        size: `small`, `medium` or `big`; captions never state `medium`.
         boxes: one box a thing, from left to right.
-        flipped: whether each thing looks to the left.
+        flipped: whether each thing is mirrored, so that it faces left.
     """
 
     thing: str
@@ -28,20 +28,20 @@ class Group:
 
     @property
     def count(self) -> int:
-        """How many things the group has."""
+        """Number of things in the group."""
         return len(self.boxes)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture in words and numbers; `draw_scene` and `write_captions` depend on nothing else.
+    """The contents of one picture; `draw_scene` and `write_captions` depend on nothing else.
 
     Attributes:
-        seed: decides every detail that has no field here: clouds, shades, wording.
-        place, time, weather: of `world.PLACES`, `world.TIMES`, `world.WEATHERS`.
+        seed: decides every detail without a field of its own, such as clouds, shades and wording.
+        place, time, weather: of `catalogue.PLACES`, `catalogue.TIMES`, `catalogue.WEATHERS`.
         horizon: height of the horizon in the centre square, 0 its upper edge and 1 its lower.
         groups: one or two, of different things.
-        relation: how the first group stands to the second; None when there is one group.
+        relation: of the first group to the second; None if there is one group.
     """
 
     seed: int
@@ -53,12 +53,12 @@ class Scene:
     relation: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """The scene as JSON types; `from_dict` gives it back."""
+        """The scene as JSON types; `from_dict` reads them."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Scene":
-        """The scene that `to_dict` (or its JSON) describes."""
+        """The scene of a result of `to_dict`, or of its JSON."""
         groups = tuple(
             Group(
                 thing=group["thing"],

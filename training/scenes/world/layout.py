@@ -1,33 +1,47 @@
-"""Where the things of a scene stand: boxes that fit the centre square and make the relation true.
+"""Boxes for the things of a scene, at random, such that the relation is true.
 
-Every layout is drawn at random from what the relation allows; one that does not fit, or would
-hide too much, is None, and the scene is drawn anew.
+A function `arrange_*` returns None if the boxes do not fit the centre square, or if one thing would
+hide too much of another; then the scene is sampled again. Lengths are in units of the centre
+square, and y grows downwards. A *base* is the y of the lower edge of a box.
 """
 
 import random
 
-from training.scenes.backdrop import SHORES
-from training.scenes.scene import Box
-from training.scenes.world import ABOVE, FRONT, LEFT, THINGS
+from training.scenes.world.catalogue import ABOVE, FRONT, LEFT, SHORES, THINGS
+from training.scenes.world.scene import Box
 
-# Square root of a thing's box area, in units of the centre square, and the weight of each size.
+#: Size -> lowest and highest square root of the area of a thing's box.
 SIZE_RANGES = {"small": (0.22, 0.25), "medium": (0.30, 0.37), "big": (0.44, 0.52)}
-SMALLEST = 0.215  # what a medium thing may shrink to, to fit
-BIG_AT_LEAST = 0.42
-MOST_HIDDEN = 0.25  # share of a thing's box that another may cover
+#: Size -> to what it may shrink in order to fit.
+SMALLEST = {"small": 0.215, "medium": 0.215, "big": 0.42}
+#: Fraction of a thing's box that other things may cover.
+MOST_HIDDEN = 0.25
+#: Margin at the left and at the right.
 EDGE = 0.015
 
+#: Place -> y of the horizon.
 HORIZONS = {
     "sea": 0.50, "lake": 0.42, "beach": 0.40, "meadow": 0.55,
     "forest": 0.60, "desert": 0.55, "snow": 0.56, "city": 0.62,
 }  # fmt: skip
 
 
-class Wish:
-    """How many of a thing, and how large, a scene would like to have."""
+class GroupPlan:
+    """The number and size of one group's things, before they have boxes.
+
+    Args:
+        rng: chooses them.
+        name: of the thing.
+        groups: number of groups in the scene.
+
+    Attributes:
+        count: number of things, from 1 to 3.
+        size: `small`, `medium` or `big`.
+        root: square root of the area of one thing's box.
+        spacing: distance from one thing's left edge to the next one's, over the width of a thing.
+    """
 
     def __init__(self, rng: random.Random, name: str, groups: int) -> None:
-        """Draws the wishes for a thing of a scene of so many groups."""
         self.name = name
         self.count = rng.choices((1, 2, 3), (0.55, 0.27, 0.18))[0]
         self.size = rng.choices(("small", "medium", "big"), (0.27, 0.48, 0.25))[0]
@@ -40,12 +54,12 @@ class Wish:
 
     @property
     def width(self) -> float:
-        """Of one thing, in units of the centre square."""
+        """Width of one thing."""
         return self.root * THINGS[self.name].aspect ** 0.5
 
     @property
     def height(self) -> float:
-        """Of one thing, in units of the centre square."""
+        """Height of one thing."""
         return self.root / THINGS[self.name].aspect ** 0.5
 
     @property
@@ -54,13 +68,19 @@ class Wish:
         return self.width * (1 + (self.count - 1) * self.spacing)
 
     def shrink(self, factor: float) -> bool:
-        """Makes the group smaller, if it can stay what it is called."""
-        least = {"small": SMALLEST, "medium": SMALLEST, "big": BIG_AT_LEAST}[self.size]
+        """Scale the things by `factor`, if that is below 1; return whether they keep their size."""
         self.root *= min(factor, 1.0)
-        return self.root >= least
+        return self.root >= SMALLEST[self.size]
 
     def row(self, rng: random.Random, left: float, base: float, wobble: float) -> list[Box]:
-        """The boxes of the group from `left` on, standing on `base`."""
+        """The boxes of the group, side by side.
+
+        Args:
+            rng: moves each thing up or down, if there are several.
+            left: x of the first box.
+            base: y of the lower edges.
+            wobble: by how much a lower edge may differ from `base`.
+        """
         step = self.width * self.spacing
         boxes = []
         for i in range(self.count):
@@ -69,11 +89,11 @@ class Wish:
         return boxes
 
 
-def _bases(wish: Wish, place: str, horizon: float) -> tuple[float, float]:
-    """Between which heights the foot of a thing may stand."""
-    level = THINGS[wish.name].level
+def _bases(plan: GroupPlan, place: str, horizon: float) -> tuple[float, float]:
+    """The range of the base of a thing at a place."""
+    level = THINGS[plan.name].level
     if level == "sky":
-        return 0.06 + wish.height, max(horizon, 0.1 + wish.height)
+        return 0.06 + plan.height, max(horizon, 0.1 + plan.height)
     if place in SHORES:
         shore = horizon + SHORES[place]
         if level == "water":
@@ -82,57 +102,60 @@ def _bases(wish: Wish, place: str, horizon: float) -> tuple[float, float]:
     return horizon + 0.09, 0.96
 
 
-def _near(rng: random.Random, wish: Wish, place: str, horizon: float) -> float:
-    """A foot height not far from the viewer."""
-    low, high = _bases(wish, place, horizon)
+def _near(rng: random.Random, plan: GroupPlan, place: str, horizon: float) -> float:
+    """A base in the lower half of the range, which is near to the viewer."""
+    low, high = _bases(plan, place, horizon)
     return rng.uniform(low + 0.5 * (high - low), high - 0.02)
 
 
-def _left(rng: random.Random, wish: Wish) -> float:
-    return rng.uniform(EDGE, max(1 - EDGE - wish.span, EDGE))
+def _left(rng: random.Random, plan: GroupPlan) -> float:
+    """The x of a group, such that it fits."""
+    return rng.uniform(EDGE, max(1 - EDGE - plan.span, EDGE))
 
 
-def place_one(rng: random.Random, wish: Wish, place: str, horizon: float) -> list[list[Box]] | None:
-    """The boxes of a scene of one group."""
-    if not wish.shrink(0.96 / wish.span):
-        return None
-    wobble = 0.03 if THINGS[wish.name].level == "sky" else 0.015
-    return [wish.row(rng, _left(rng, wish), _near(rng, wish, place, horizon), wobble)]
-
-
-def place_beside(
-    rng: random.Random, wishes: list[Wish], relation: str, place: str, horizon: float
+def arrange_one(
+    rng: random.Random, plan: GroupPlan, place: str, horizon: float
 ) -> list[list[Box]] | None:
-    """Boxes of two groups side by side, the first left or right of the second."""
-    gap = rng.uniform(0.03, 0.07)
-    factor = (1 - 2 * EDGE - gap) / (wishes[0].span + wishes[1].span)
-    if not all([wish.shrink(factor) for wish in wishes]):
+    """Boxes of a single group."""
+    if not plan.shrink(0.96 / plan.span):
         return None
-    order = wishes if relation == LEFT else wishes[::-1]
+    wobble = 0.03 if THINGS[plan.name].level == "sky" else 0.015
+    return [plan.row(rng, _left(rng, plan), _near(rng, plan, place, horizon), wobble)]
+
+
+def arrange_beside(
+    rng: random.Random, plans: list[GroupPlan], relation: str, place: str, horizon: float
+) -> list[list[Box]] | None:
+    """Boxes of two groups of which the first is left or right of the second."""
+    gap = rng.uniform(0.03, 0.07)
+    factor = (1 - 2 * EDGE - gap) / (plans[0].span + plans[1].span)
+    if not all([plan.shrink(factor) for plan in plans]):
+        return None
+    order = plans if relation == LEFT else plans[::-1]
     slack = max(1 - 2 * EDGE - gap - order[0].span - order[1].span, 0.0)
     start = EDGE + slack * rng.uniform(0, 0.5)
     second = start + order[0].span + gap + slack * rng.uniform(0, 0.5)
-    shared = rng.random()  # both stand about as near to the viewer
+    shared = rng.random()  # both are about equally near to the viewer
     rows = []
-    for wish, left in zip(order, (start, second), strict=True):
-        low, high = _bases(wish, place, horizon)
+    for plan, left in zip(order, (start, second), strict=True):
+        low, high = _bases(plan, place, horizon)
         base = low + (high - low) * (0.5 + 0.4 * shared) + rng.uniform(-0.015, 0.015)
-        rows.append(wish.row(rng, left, base, 0.012))
+        rows.append(plan.row(rng, left, base, 0.012))
     return rows if relation == LEFT else rows[::-1]
 
 
-def place_in_depth(
-    rng: random.Random, wishes: list[Wish], relation: str, place: str, horizon: float
+def arrange_in_depth(
+    rng: random.Random, plans: list[GroupPlan], relation: str, place: str, horizon: float
 ) -> list[list[Box]] | None:
-    """Boxes of two groups behind one another."""
-    front, back = wishes if relation == FRONT else wishes[::-1]
+    """Boxes of two groups of which the first is in front of or behind the second."""
+    front, back = plans if relation == FRONT else plans[::-1]
     if (
         THINGS[front.name].level == "water"
         and THINGS[back.name].level == "ground"
         and (place in SHORES)
     ):
-        return None  # the water lies behind the shore
-    if not all([wish.shrink(0.92 / wish.span) for wish in wishes]):
+        return None  # the water is behind the shore
+    if not all([plan.shrink(0.92 / plan.span) for plan in plans]):
         return None
     low, high = _bases(front, place, horizon)
     foot = high - rng.uniform(0.005, 0.03)
@@ -142,8 +165,8 @@ def place_in_depth(
     if behind < low:
         return None
     front_left = _left(rng, front)
-    # The two overlap sideways by at least half of the narrower one, so that "in front of" cannot
-    # be taken for "beside".
+    # The groups overlap sideways by at least half of the narrower one; otherwise "beside" would be
+    # as true as "in front of".
     middle = front_left + front.span / 2 - back.span / 2
     reach = (front.span + back.span) / 2 - min(front.span, back.span) / 2
     back_left = min(max(middle + rng.uniform(-reach, reach), EDGE), 1 - EDGE - back.span)
@@ -155,16 +178,16 @@ def place_in_depth(
     return rows if relation == FRONT else rows[::-1]
 
 
-def place_over(
-    rng: random.Random, wishes: list[Wish], relation: str, place: str, horizon: float
+def arrange_above(
+    rng: random.Random, plans: list[GroupPlan], relation: str, place: str, horizon: float
 ) -> list[list[Box]] | None:
-    """Boxes of a group in the sky and one on the ground below it."""
-    over, under = wishes if relation == ABOVE else wishes[::-1]
-    if not all([wish.shrink(0.95 / wish.span) for wish in wishes]):
+    """Boxes of two groups of which one is in the sky, above the other."""
+    over, under = plans if relation == ABOVE else plans[::-1]
+    if not all([plan.shrink(0.95 / plan.span) for plan in plans]):
         return None
     low, high = _bases(under, place, horizon)
     factor = (high - 0.01 - 0.03 - 0.04) / (over.height + under.height)
-    if not all([wish.shrink(factor) for wish in wishes]):
+    if not all([plan.shrink(factor) for plan in plans]):
         return None
     foot = max(rng.uniform(low, high), min(high, over.height + under.height + 0.09))
     free = foot - under.height - over.height - 0.05
@@ -185,7 +208,7 @@ def place_over(
 
 
 def _hidden(box: Box, covers: list[Box]) -> float:
-    """Share of a box that others cover (their own overlap counted twice, which errs to be safe)."""
+    """Fraction of a box that others cover; where these overlap each other it is counted twice."""
     x, y, w, h = box
     covered = 0.0
     for cx, cy, cw, ch in covers:

@@ -1,10 +1,10 @@
-"""The English of the scenes: every word a caption may use, and the fact it states.
+"""The words of the captions of scenes, and the fact that each of them states.
 
-`captions` writes with these tables and `statements` reads with them, so that whatever can be
-written can be understood.
+`captions` writes with these tables and `statements` reads with them, so every caption that is
+written can be read.
 """
 
-from training.scenes.world import ABOVE, BEHIND, BELOW, FRONT, LEFT, RIGHT
+from training.scenes.world.catalogue import ABOVE, BEHIND, BELOW, FRONT, LEFT, RIGHT
 
 #: thing -> (singular, plural), the usual word first.
 NOUNS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -26,7 +26,7 @@ NOUNS: dict[str, tuple[tuple[str, str], ...]] = {
     "plane": (("plane", "planes"), ("airplane", "airplanes")),
 }
 
-#: thing -> what it is seen doing.
+#: thing -> verbs that may follow it.
 DOING: dict[str, tuple[str, ...]] = {
     "boat": ("sailing", "floating"),
     "car": ("parked",),
@@ -40,17 +40,19 @@ DOING: dict[str, tuple[str, ...]] = {
     "plane": ("flying",),
 }
 
+#: count -> words for it, the usual one first.
 COUNTS: dict[int, tuple[str, ...]] = {1: ("a",), 2: ("two", "a pair of"), 3: ("three",)}
 
-#: Colours whose name opens with a vowel sound take "an", as in "an orange coat".
+#: Letters that begin a vowel sound: "an" comes before them, as in "an orange coat".
 VOWELS = "aeiou"
 
-#: `medium` is never put into words.
+#: size -> words for it; no word states `medium`.
 SIZE_WORDS: dict[str, tuple[str, ...]] = {
     "small": ("small", "little"),
     "big": ("big", "large"),
 }
 
+#: relation -> phrases for it; "next to" and "beside" leave the side open.
 RELATION_PHRASES: dict[str, tuple[str, ...]] = {
     LEFT: ("to the left of", "left of", "next to", "beside"),
     RIGHT: ("to the right of", "right of", "next to", "beside"),
@@ -60,7 +62,8 @@ RELATION_PHRASES: dict[str, tuple[str, ...]] = {
     BELOW: ("below", "under"),
 }
 
-#: thing -> how its colour is said after its name, (of one, of several); others have it before.
+#: thing -> phrases for its colour after its name, (for one thing, for several things); of all
+#: other things the colour comes before the name.
 WORN: dict[str, tuple[tuple[str, str], ...]] = {
     "person": (
         ("in a {colour} coat", "in {colour} coats"),
@@ -69,6 +72,7 @@ WORN: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 
+#: place, time or weather -> phrases for it.
 PLACE_PHRASES: dict[str, tuple[str, ...]] = {
     "sea": ("at sea", "on the sea", "on the ocean"),
     "lake": ("by a lake", "at the lake", "beside a lake"),
@@ -93,7 +97,7 @@ WEATHER_PHRASES: dict[str, tuple[str, ...]] = {
     "snow": ("as snow falls", "while it snows"),
 }
 
-#: Both in one phrase, as in "a rainy night".
+#: Weather and time in one phrase, as in "a rainy night".
 WEATHER_ADJECTIVES: dict[str, str] = {
     "clear": "clear",
     "cloudy": "cloudy",

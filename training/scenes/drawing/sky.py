@@ -1,7 +1,7 @@
-"""Paints the sky with its sun, moon, stars and clouds, and what falls from it."""
+"""Paints the sky with sun, moon, stars and clouds, and rain or falling snow."""
 
-from training.scenes.paint import Colour, mix, times
-from training.scenes.stage import Stage
+from training.scenes.drawing.paint import Colour, mix, times
+from training.scenes.drawing.stage import Stage
 
 _SKIES: dict[str, tuple[Colour, ...]] = {
     "day": ((84, 162, 228), (146, 200, 240), (214, 236, 248)),
@@ -17,7 +17,7 @@ _DULL: dict[str, tuple[Colour, float]] = {
 
 
 def paint_sky(stage: Stage, time: str, weather: str, horizon: float) -> None:
-    """Paints the sky, down to a little below the horizon."""
+    """Paint the sky, down to a little below the horizon (arguments as of `paint_backdrop`)."""
     rng = stage.rng
     grey, share = _DULL[weather]
     level = {"day": 1.0, "sunset": 0.80, "night": 0.28}[time]
@@ -87,7 +87,7 @@ def _cloud(stage: Stage, x: float, y: float, size: float, colour: Colour) -> Non
 
 
 def paint_weather(stage: Stage, weather: str) -> None:
-    """Draws rain or falling snow over the finished picture."""
+    """Draw rain or falling snow over the finished picture."""
     rng, unit = stage.rng, stage.unit
     wide, tall = stage.right - stage.left, stage.bottom - stage.top
     if weather == "rain":

@@ -1,4 +1,4 @@
-"""Colour and light: the palette that every picture is painted with."""
+"""Colours, and how the light of a scene changes them."""
 
 import random
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 Colour = tuple[int, int, int]
 Points = list[tuple[float, float]]
 
+#: Colour name -> red, green and blue, from 0 to 255.
 PAINTS: dict[str, Colour] = {
     "red": (216, 34, 38),
     "orange": (247, 128, 22),
@@ -20,7 +21,7 @@ PAINTS: dict[str, Colour] = {
 
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:
-    """`share` of `other` in `one`."""
+    """A mixture of two colours, with the fraction `share` of `other`."""
     keep = 1.0 - share
     return (
         int(one[0] * keep + other[0] * share + 0.5),
@@ -30,7 +31,7 @@ def mix(one: Colour, other: Colour, share: float) -> Colour:
 
 
 def times(colour: Colour, by: tuple[float, float, float]) -> Colour:
-    """A colour under a light: each channel multiplied, at most 255."""
+    """A colour with each channel multiplied by a factor, at most 255."""
     return (
         min(int(colour[0] * by[0] + 0.5), 255),
         min(int(colour[1] * by[1] + 0.5), 255),
@@ -40,10 +41,12 @@ def times(colour: Colour, by: tuple[float, float, float]) -> Colour:
 
 @dataclass(frozen=True)
 class Light:
-    """How the hour and the weather change colours, as factors of red, green and blue.
+    """How time and weather change colours.
 
-    The land takes all of the light's tint. Things take little of it: a red house must not turn
-    brown at night.
+    Attributes:
+        land: factors of red, green and blue for the landscape.
+        thing: the same for things. They are nearer to 1, so that a red house is still red at night.
+        dark: whether it is night.
     """
 
     land: tuple[float, float, float]
@@ -52,7 +55,7 @@ class Light:
 
     @classmethod
     def of(cls, time: str, weather: str, rng: random.Random) -> "Light":
-        """The light of an hour and a weather, a little brighter or darker each time."""
+        """The light of a time and a weather; `rng` makes it a little brighter or darker."""
         land, thing = {
             "day": ((1.0, 1.0, 1.0), (1.0, 1.0, 1.0)),
             "sunset": ((0.98, 0.78, 0.70), (1.0, 0.94, 0.90)),
@@ -69,7 +72,14 @@ class Light:
 
 @dataclass(frozen=True)
 class Paint:
-    """The shades of one thing's colour: its body, a shaded and a lit side, and its outline."""
+    """The shades of one thing's colour.
+
+    Attributes:
+        body: of most of the thing.
+        shade: of its darker side.
+        shine: of its lighter side.
+        line: of its outline.
+    """
 
     body: Colour
     shade: Colour
@@ -78,7 +88,7 @@ class Paint:
 
     @classmethod
     def of(cls, name: str, light: Light, rng: random.Random) -> "Paint":
-        """A colour by its name, with a slight drift in hue, under a light."""
+        """The shades of a colour name under a light; `rng` changes the hue a little."""
         pure = PAINTS[name]
         drift = (rng.uniform(0.95, 1.05), rng.uniform(0.95, 1.05), rng.uniform(0.95, 1.05))
         body = times(times(pure, drift), light.thing)
