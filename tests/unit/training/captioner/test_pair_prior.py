@@ -39,7 +39,9 @@ def test_adds_the_information_of_the_pair_on_both_of_its_sides() -> None:
 
 def test_captions_counted_in_parts_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = prior_of().table
-    monkeypatch.setattr("training.captioner.pair_prior.AT_ONCE", 7)  # parts end inside pairs, too
+    monkeypatch.setattr(
+        "training.captioner.pair_prior.TOKENS_COUNTED_TOGETHER", 7
+    )  # parts end inside pairs, too
     assert torch.equal(prior_of().table, whole)
 
 
