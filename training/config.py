@@ -81,12 +81,12 @@ class Lora:
 class Clip:
     """Contrastive training of CLIP on a caption data set.
 
-    `base` is a Hugging Face name or folder to fine-tune, null to start from `model`; `tuning` of it
-    is `full`, or `lora` with the settings of that name.
-    `caption_weight` and `region_weight` 0 leave contrastive training alone; the region loss wants
-    boxes in the data set. `shift` is the random shift in pixels. `recolour` is the share of a batch
-    whose things change colour at random (see `training.contrastive.repainting`); such pictures
-    teach nothing about attributes.
+    `base` is a Hugging Face name or folder to fine-tune, null to train the sizes of `model` from
+    scratch. `tuning` of the base is `full`, or `lora` with the settings of that name.
+    `caption_weight` and `region_weight` are the weights of the losses beside the contrastive one; 0
+    leaves a loss out. The region loss needs boxes in the data set. `shift` is the largest random
+    shift of a batch, in pixels. `recolour` is the share of a batch whose things get other colours
+    (see `training.contrastive.repainting`).
     """
 
     base: str | None
@@ -117,7 +117,8 @@ class Features:
 
     `clip` is the encoder (see `model.pretrained.encoder_folder`); `kind` is `pooled` for one
     feature of an image, or `patches` for one of each patch, which `train.mapper.kind=patch` reads.
-    `shard_batches` batches make one file of the feature file, and are what a killed run may lose.
+    `shard_batches` batches make one shard of the feature file. A run that is killed loses at most
+    the work on one shard.
     """
 
     data: str
@@ -156,11 +157,12 @@ class Gpt2:
 
 @dataclasses.dataclass
 class TrainClip:
-    """What of CLIP the caption loss trains.
+    """Training of CLIP by the caption loss.
 
-    `tuning` is `frozen` (the features are cached), `full`, or `lora` with the settings of that
-    name. One that learns sees the pictures themselves: `workers` processes decode those of at most
-    `max_pixels` into the folder `pixels` (see `training.encoding.pixel_cache`), once for all runs.
+    `tuning` is `frozen` (training reads cached features), `full`, or `lora` with the settings of
+    that name. With `full` and `lora` training reads pixels: `workers` processes decode the
+    pictures, of at most `max_pixels` each, into the folder `pixels` (see
+    `training.encoding.pixel_cache`), once for all runs.
     """
 
     tuning: Annotated[str, Choice("full", "frozen", "lora")]
@@ -173,17 +175,17 @@ class TrainClip:
 
 @dataclasses.dataclass
 class Train:
-    """The captioner; `trainer` goes to Lightning's Trainer.
+    """Training of the captioner; `trainer` has arguments of Lightning's Trainer.
 
-    `features` are read while CLIP is frozen (see `TrainClip`).
+    `features` is the feature file that is read if CLIP is frozen (see `TrainClip`).
     `tuning` of GPT-2 is `full`, `frozen`, or `lora` with the settings of that name.
-    `captions_together` captions of an image stand side by side in a batch, and its prefix is read
-    once for them: faster with a long prefix, but a batch has fewer images.
-    `word_dropout` is the share of the words read that are blanked (see `ClipCap.forward`).
-    `pair_prior` lists words, such as colours: the captioner is kept from guessing the next word
-    from one of them, or one of them from the next word (see `training.captioner.pair_prior`).
-    `work` holds what a run needs to resume; `curves` is the folder of the CSV files of losses and
-    validation scores.
+    `captions_together` captions of an image are put into the same batch, and GPT-2 reads their
+    prefix once: faster with a long prefix, but a batch has fewer images.
+    `word_dropout` is the share of the input words that are blanked (see `ClipCap.forward`).
+    `pair_prior` lists words, such as colours. The captioner does not learn how often they occur
+    together with the word after them (see `training.captioner.pair_prior`).
+    `work` is the folder of the checkpoints to resume from. `curves` is the folder of the CSV tables
+    of losses and validation scores.
     """
 
     data: str

@@ -46,7 +46,10 @@ from training.features import Encoder
 
 
 def train(config: Config) -> None:
-    """Train as the settings say and write the checkpoint folder.
+    """Train with these settings and write the checkpoint folder.
+
+    Args:
+        config: The blocks `features`, `train` and `generation` are read.
 
     Raises:
         Refusal: Settings, data and features do not fit each other.
@@ -113,14 +116,15 @@ def train(config: Config) -> None:
         )
     state = torch.load(best.best_model_path, weights_only=True)["state_dict"]
     module.load_state_dict(state)
-    seen = statistics(_features(module.eval(), data.train, trainer.strategy.root_device))
+    features = _features(module.eval(), data.train, trainer.strategy.root_device)
+    feature_statistics = statistics(features)
     captioner.gpt2 = merged(captioner.gpt2)
     captioner.clip = merged(captioner.clip or encoder.model)
     Checkpoint(
         captioner.eval(),
         tokenizer,
         _generation(config.generation),
-        seen,
+        feature_statistics,
         training={
             **_record(config, dataset, data),
             str(best.monitor).replace("val", "validation"): round(float(best.best_model_score), 4),
@@ -144,7 +148,7 @@ def _prior(settings: Train, captions: TokenizedCaptions, tokenizer: Tokenizer) -
 def _captioner_config(
     settings: Train, encoder: Encoder, gpt2: GPT2LMHeadModel | dict[str, Any], end_token_id: int
 ) -> CaptionerConfig:
-    """Everything that travels with the weights; the encoder joins after training."""
+    """The config that is saved with the weights."""
     return CaptionerConfig(
         clip=encoder.model.config,
         gpt2=gpt2 if isinstance(gpt2, dict) else gpt2.config.to_dict(),

@@ -146,8 +146,8 @@ def keep_evaluation(checkpoint: Path, metrics: dict[str, Any], own: bool) -> boo
             "the report and in the model card"
         )
         return False
-    if same_data and "precisions" in before:
-        metrics = {"precisions": before["precisions"], **metrics}
+    if same_data and "precisions" in before and "precisions" not in metrics:
+        metrics = {**metrics, "precisions": before["precisions"]}
     aside = checkpoint / f"{EVALUATION}.partial"
     aside.write_text(json.dumps(metrics, indent=2) + "\n")
     aside.replace(checkpoint / EVALUATION)

@@ -70,7 +70,7 @@ def load_card(folder: Path, checkpoint: Checkpoint) -> ModelCard:
     """
     try:
         text = checkpoint.card if checkpoint.card is not None else _new_card(folder, checkpoint)
-        # The library warns of a card without metadata; an empty block says the same.
+        # The library warns of a card without metadata, so it gets an empty block.
         return ModelCard(text if text.startswith("---") else f"---\n\n---\n{text}")
     except (ValueError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
