@@ -76,7 +76,7 @@ def train(folder: Path, batches: int) -> None:
         normalize_feature=False,
         end_token_id=end,
     )
-    module = CaptionerModule(ClipCap(config), settings, lambda: (), lambda _: 0.0)
+    module = CaptionerModule(ClipCap(config), settings, batches, lambda: (), lambda _: 0.0)
     trainer = pl.Trainer(
         accelerator="cpu",
         max_steps=batches,

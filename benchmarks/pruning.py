@@ -37,7 +37,7 @@ from model.refusal import Refusal
 from training.command import command
 from training.config import load_config
 from training.data.dataset import CaptionDataset
-from training.evaluation.captioning import caption_split
+from training.evaluate import caption_split
 from training.evaluation.scoring import cider
 
 #: Neurons of GPT-2 124M's feed-forward layers.
