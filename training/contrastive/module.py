@@ -25,7 +25,7 @@ from training.captioner.optimization import adamw
 from training.captioner.pair_prior import PairPrior
 from training.captioner.tuning import CLIP, tunable
 from training.config import Clip
-from training.contrastive.regions import NOTHING, RegionHead, Regions
+from training.contrastive.regions import NO_LABEL, RegionHead, Regions
 from training.contrastive.repainting import repainted
 from training.contrastive.retrieval import recall_at
 from training.encoding.pixel_cache import normalised
@@ -106,14 +106,14 @@ class ContrastiveModule(pl.LightningModule):
             boxes = Regions(*(part[changed] for part in regions))
             pixels[changed] = repainted(pixels[changed] / 255, boxes) * 255
         features, patches = self.pooled_and_patches(self.normalised(pixels))
-        loss = self._contrastive(features[~changed], _one_of(texts[~changed]))
+        loss = self._contrastive(features[~changed], _random_caption(texts[~changed]))
         self.log("contrastive", loss, prog_bar=True)
         if self.captioner is not None:
-            caption = self._caption(self.captioner, features, _one_of(texts), changed)
+            caption = self._caption(self.captioner, features, _random_caption(texts), changed)
             self.log("caption", caption, prog_bar=True)
             loss = loss + self.settings.caption_weight * caption
         if self.regions is not None and regions is not None:
-            known = regions.attributes.masked_fill(changed[:, None], NOTHING)
+            known = regions.attributes.masked_fill(changed[:, None], NO_LABEL)
             region, _ = self.regions.loss(patches, features, regions._replace(attributes=known))
             self.log("region", region, prog_bar=True)
             loss = loss + self.settings.region_weight * region
@@ -185,7 +185,7 @@ class ContrastiveModule(pl.LightningModule):
         return moved, regions
 
 
-def _one_of(texts: Tensor) -> Tensor:
+def _random_caption(texts: Tensor) -> Tensor:
     """A random caption [B, L] of the captions [B, C, L] of each picture."""
     rows = torch.arange(len(texts))
     return texts[rows, torch.randint(texts.shape[1], (len(texts),))]

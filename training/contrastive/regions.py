@@ -25,9 +25,9 @@ from model.refusal import Refusal
 from training.data.dataset import CaptionDataset, read_json
 
 #: Label of an entry without a box, or of a box without an attribute; cross-entropy ignores it.
-NOTHING = -100
+NO_LABEL = -100
 #: Largest number of things of a category that is predicted; more count as this many.
-MOST = 3
+MAX_COUNT = 3
 
 
 class Regions(NamedTuple):
@@ -36,8 +36,8 @@ class Regions(NamedTuple):
     Attributes:
         boxes: Left, top, right, bottom as fractions of the encoder's square, float [N, K, 4]; parts
             that the centre crop cuts away lie outside 0..1.
-        categories: Index of the category, [N, K]; `NOTHING` where there is no box.
-        attributes: Index of the attribute, [N, K]; `NOTHING` where there is none.
+        categories: Index of the category, [N, K]; `NO_LABEL` where there is no box.
+        attributes: Index of the attribute, [N, K]; `NO_LABEL` where there is none.
     """
 
     boxes: Tensor
@@ -82,7 +82,7 @@ class RegionIndex:
                     (
                         [float(v) for v in instance["bbox"]],
                         self._category[instance["category_id"]],
-                        self._attribute[attributes[0]] if attributes else NOTHING,
+                        self._attribute[attributes[0]] if attributes else NO_LABEL,
                     )
                 )
         except (KeyError, TypeError, ValueError) as error:
@@ -106,8 +106,8 @@ class RegionIndex:
         most = max((len(self._of.get(i, ())) for i in image_ids), default=0)
         shape = (len(image_ids), max(most, 1))
         boxes = torch.zeros(*shape, 4)
-        categories = torch.full(shape, NOTHING)
-        attributes = torch.full(shape, NOTHING)
+        categories = torch.full(shape, NO_LABEL)
+        attributes = torch.full(shape, NO_LABEL)
         for row, image_id in enumerate(image_ids):
             for k, (box, category, attribute) in enumerate(self._of.get(image_id, ())):
                 boxes[row, k] = torch.tensor(
@@ -137,7 +137,7 @@ class RegionHead(nn.Module):
         self.category = nn.Linear(width, categories)
         self.attribute = nn.Linear(width, max(attributes, 1))
         self.feature_norm = nn.LayerNorm(feature_width)
-        self.count = nn.Linear(feature_width, categories * (MOST + 1))
+        self.count = nn.Linear(feature_width, categories * (MAX_COUNT + 1))
         self.embed_box = nn.Sequential(
             nn.Linear(4, feature_width), nn.GELU(), nn.Linear(feature_width, feature_width)
         )
@@ -173,14 +173,14 @@ class RegionHead(nn.Module):
             (self.category, regions.categories),
             (self.attribute, regions.attributes),
         ):
-            known = share * (labels != NOTHING).unsqueeze(-1)
+            known = share * (labels != NO_LABEL).unsqueeze(-1)
             entropies = -layer(normal).float().log_softmax(-1).transpose(1, 2)  # [B, names, P]
             target = labels.clamp(min=0).unsqueeze(-1).expand(share.shape)
             total = total + (entropies.gather(1, target) * known).sum() / known.sum().clamp(min=1)
         return total
 
     def of_picture(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of the counts [B, C, MOST + 1], and those of boxes as `forward` returns them.
+        """Logits of the counts [B, C, MAX_COUNT + 1], and those of boxes as `forward` returns them.
 
         The attribute is predicted from the position of a box and not from the name of its thing:
         from the name, such as "dog", the usual colour of dogs could be guessed.
@@ -190,7 +190,7 @@ class RegionHead(nn.Module):
             boxes: As in `Regions`, [B, K, 4].
         """
         features = self.feature_norm(features)
-        counts = self.count(features).unflatten(-1, (-1, MOST + 1))
+        counts = self.count(features).unflatten(-1, (-1, MAX_COUNT + 1))
         in_box = F.gelu(features.unsqueeze(1) * self.embed_box(boxes))
         return counts, self.category_in_box(in_box), self.attribute_in_box(in_box)
 
@@ -205,7 +205,7 @@ class RegionHead(nn.Module):
         counts, category_in_box, attribute_in_box = self.of_picture(features, regions.boxes)
         present = torch.stack(
             [(regions.categories == c).sum(1) for c in range(counts.shape[1])], dim=1
-        ).clamp(max=MOST)
+        ).clamp(max=MAX_COUNT)
         category, attribute = self(patches, regions.boxes)
         names = {
             "category": (category, regions.categories),
@@ -213,16 +213,16 @@ class RegionHead(nn.Module):
             "picture_category": (category_in_box, regions.categories),
             "picture_attribute": (attribute_in_box, regions.attributes),
             # Most counts are 0, so those above 0 get a mean of their own, with the same weight.
-            "picture_count": (counts, present.masked_fill(present == 0, NOTHING)),
-            "picture_none": (counts, present.masked_fill(present > 0, NOTHING)),
+            "picture_count": (counts, present.masked_fill(present == 0, NO_LABEL)),
+            "picture_none": (counts, present.masked_fill(present > 0, NO_LABEL)),
         }
         total, right = self.of_patches(patches, regions), {}
         for name, (logits, labels) in names.items():
-            known = labels != NOTHING
+            known = labels != NO_LABEL
             loss = F.cross_entropy(
                 logits.float().flatten(0, 1),
                 labels.flatten(),
-                ignore_index=NOTHING,
+                ignore_index=NO_LABEL,
                 reduction="sum",
             )
             total = total + loss / known.sum().clamp(min=1)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.contrastive.regions import NOTHING, Regions
+from training.contrastive.regions import NO_LABEL, Regions
 
 #: Levels of each channel in the histograms of colours.
 LEVELS = 8
@@ -45,9 +45,9 @@ def repainted(pixels: Tensor, regions: Regions) -> Tensor:
     reach = AROUND * (regions.boxes[..., 2:] - regions.boxes[..., :2])
     wider = torch.cat([regions.boxes[..., :2] - reach, regions.boxes[..., 2:] + reach], -1)
     around = _within(wider, side, STRIDE)
-    boxed = (inside & (categories != NOTHING)[..., None, None]).any(1)
+    boxed = (inside & (categories != NO_LABEL)[..., None, None]).any(1)
     painted = pixels.clone()
-    left = categories != NOTHING  # [B, K]: boxes that are not repainted yet
+    left = categories != NO_LABEL  # [B, K]: boxes that are not repainted yet
     while left.any():
         rows = left.any(1).nonzero()[:, 0]
         first = left[rows].int().argmax(1, keepdim=True)

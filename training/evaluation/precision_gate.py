@@ -23,9 +23,9 @@ from model.layers.precision import ARITHMETIC, available
 from training.evaluation.scoring import cider
 
 #: Share of the captions that must stay the same, token for token.
-SAME = 0.98
+MIN_SAME = 0.98
 #: Relative change of CIDEr, up or down, at most.
-CIDER_CHANGE = 0.01
+MAX_CIDER_CHANGE = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Gate:
     @property
     def passes(self) -> bool:
         """Whether this precision may be served."""
-        return self.same >= SAME and abs(self.cider_change) <= CIDER_CHANGE
+        return self.same >= MIN_SAME and abs(self.cider_change) <= MAX_CIDER_CHANGE
 
     def to_dict(self) -> dict[str, float | bool]:
         """Fields of `metrics.json`, with the version of the arithmetic that was measured."""
@@ -104,8 +104,8 @@ def lines(found: Mapping[str, Gate], pictures: int) -> list[str]:
     """The gates as lines to print."""
     return [
         f"precision {name}: {gate.same:.1%} of {pictures} greedy captions as in fp32 (at least "
-        f"{SAME:.0%}), CIDEr {gate.cider:.3f}, {gate.cider_change:+.2%} (at most "
-        f"{CIDER_CHANGE:.0%}): "
+        f"{MIN_SAME:.0%}), CIDEr {gate.cider:.3f}, {gate.cider_change:+.2%} (at most "
+        f"{MAX_CIDER_CHANGE:.0%}): "
         f"{'passes' if gate.passes else 'does not pass'}"
         for name, gate in found.items()
     ]

@@ -25,7 +25,7 @@ import torch
 
 from model.layers.precision import PRECISIONS, unsupported_reason
 from model.refusal import Refusal
-from training.evaluation.precision_gate import CIDER_CHANGE, SAME, valid_gates
+from training.evaluation.precision_gate import MAX_CIDER_CHANGE, MIN_SAME, valid_gates
 
 #: Bytes of a weights file (float32) above which fp16 is worth it: more than most processors cache.
 LARGE_WEIGHTS = 64_000_000
@@ -68,8 +68,8 @@ def choose_precision(wanted: str, figures: Mapping[str, Any] | None, weights_byt
         own = measured[wanted]
         raise Refusal(
             f"export.precision={wanted} did not pass its gate: {own['same']:.1%} of the captions "
-            f"stay the same (at least {SAME:.0%}), CIDEr changes by {own['cider_change']:+.2%} (at "
-            f"most {CIDER_CHANGE:.0%}); use export.precision=auto"
+            f"stay the same (at least {MIN_SAME:.0%}), CIDEr changes by {own['cider_change']:+.2%} "
+            f"(at most {MAX_CIDER_CHANGE:.0%}); use export.precision=auto"
         )
     if reason := unsupported_reason(wanted):
         raise Refusal(f"export.precision={wanted} cannot be used here: {reason}; use auto")

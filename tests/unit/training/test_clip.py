@@ -24,7 +24,7 @@ from training import clip
 from training.captioner.tokenizer import END
 from training.config import load_config
 from training.contrastive.module import ContrastiveBatch, ContrastiveModule
-from training.contrastive.regions import NOTHING, RegionHead, Regions
+from training.contrastive.regions import NO_LABEL, RegionHead, Regions
 from training.features import Encoder
 
 #: 31 pictures in batches of 10: three steps an epoch.
@@ -170,7 +170,7 @@ def test_nothing_is_learned_of_attributes_that_were_changed(tiny_clip: Path):
     assert changed.sum() == 2
     assert asked["texts"].tolist() == texts[~changed, 0].tolist()
     assert (asked["categories"] == 1).all()
-    assert (asked["attributes"].flatten() == NOTHING).tolist() == changed.tolist()
+    assert (asked["attributes"].flatten() == NO_LABEL).tolist() == changed.tolist()
     for row, told in enumerate(asked["labels"]):
         kept = [20, 22, 30, 40, 50, 51, 52, 53]
         kept += [] if changed[row] else [21, 41]

@@ -18,6 +18,8 @@ from training.data.dataset import CaptionDataset
 from training.evaluate import read_settings
 from training.evaluation.captioning import caption_split
 from training.evaluation.evaluate import evaluate, keep_evaluation
+from training.scenes import Scene
+from training.scenes.accuracy import SceneAccuracy
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,19 @@ def test_metrics_hold_scores_and_scene_accuracy_of_each_split(reports: Path, tin
         assert all(isinstance(value, (int, float)) for value in metrics[split].values())
         assert all(0 <= metrics[split][name] <= 1 for name in ("BLEU_4", "precision", "recall"))
         assert metrics[split]["human_CIDEr"] > 0.2
+
+
+def test_the_figures_of_scenes_are_those_of_the_written_captions(reports: Path, tiny_run: Config):
+    metrics = json.loads((reports / "metrics.json").read_text())
+    truth = json.loads(Path(tiny_run.evaluate.data, "truth.json").read_text())
+    lines = [json.loads(line) for line in (reports / "captions.jsonl").read_text().splitlines()]
+    for split in ("test", "compositional"):
+        accuracy = SceneAccuracy()
+        for line in lines:
+            if line["split"] == split:
+                accuracy.add(line["caption"], Scene.from_dict(truth[str(line["image_id"])]))
+        expected = {name: round(value, 4) for name, value in accuracy.figures().items()}
+        assert expected.items() <= metrics[split].items()
 
 
 def test_every_picture_s_caption_is_written_as_the_captioner_says_it(
