@@ -15,7 +15,7 @@ Two outputs belong to the pipeline: the report folder `evaluate.out`, and `evalu
 checkpoint, which holds metrics.json for the export. An evaluation on another data set than the one
 in `train.data` leaves both alone. Its report goes to DIR/report, where DIR is that data set, unless
 `--out` or `evaluate.out=` is given. It writes evaluation.json only if there is none yet of these
-weights, or if the one there is about the same data set.
+weights, or if the one there is about the same captions.json.
 """
 
 from __future__ import annotations

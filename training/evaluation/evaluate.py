@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from training.evaluation.report import Section, Shown, draw_chart, figures_table
 from training.evaluation.scoring import score
 from training.limits import check_limits
 
-#: Name of the data set in `metrics.json` and `evaluation.json`.
-DATA_SET = "data_set"
+#: Keys of `metrics.json` and `evaluation.json`: name of the data set, SHA-256 of its captions.json.
+DATA_SET, CAPTIONS = "data_set", "captions_sha256"
 
 
 def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]]:
@@ -102,6 +103,8 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
         metrics["precisions"] = {name: gate.to_dict() for name, gate in found.items()}
     metrics["weights_sha256"] = weights_sha256(settings.checkpoint)
     metrics[DATA_SET] = dataset.root.resolve().name
+    with (dataset.root / "captions.json").open("rb") as file:
+        metrics[CAPTIONS] = hashlib.file_digest(file, "sha256").hexdigest()
     _write_report(settings, sections, notes, rows, metrics, checks)
     keep_evaluation(Path(settings.checkpoint), metrics, own)
     card = write_card(Path(settings.checkpoint), checkpoint, dataset, figures_by_split, checks)
@@ -138,7 +141,7 @@ def keep_evaluation(checkpoint: Path, metrics: dict[str, Any], own: bool) -> boo
         Whether they were written.
     """
     before = read_evaluation(checkpoint) or {}
-    same_data = before.get(DATA_SET) == metrics.get(DATA_SET)
+    same_data = before.get(CAPTIONS) == metrics.get(CAPTIONS)
     if before and not same_data and not own:
         print(
             f"note: {checkpoint / EVALUATION} stays as it is, with the figures on "

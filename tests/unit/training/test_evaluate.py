@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -37,8 +38,13 @@ def reports(tiny_run: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_metrics_hold_scores_and_scene_accuracy_of_each_split(reports: Path, tiny_run: Config):
     metrics = json.loads((reports / "metrics.json").read_text())
-    assert set(metrics) == {"test", "compositional", "weights_sha256", "precisions", "data_set"}
+    assert set(metrics) == {
+        *("test", "compositional", "precisions"),
+        *("weights_sha256", "data_set", "captions_sha256"),
+    }
     assert metrics["data_set"] == "scenes"
+    captions = Path(tiny_run.evaluate.data, "captions.json").read_bytes()
+    assert metrics["captions_sha256"] == hashlib.sha256(captions).hexdigest()
     exact = metrics["precisions"]["fp32"]
     assert exact["same"] == 1
     assert exact["cider_change"] == 0
@@ -147,7 +153,8 @@ def test_an_evaluation_on_another_data_set_leaves_the_captioner_s_own_alone(
 ):
     checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
     weights = {"weights_sha256": weights_sha256(checkpoint)}
-    photos, scenes = ({**weights, "data_set": name} for name in ("photos", "scenes"))
+    # Folders of different data sets may have the same name.
+    photos, scenes = ({**weights, "data_set": "data", "captions_sha256": d} for d in ("1f", "2e"))
     # A published captioner has no figures yet: the first ones are kept, and may be replaced.
     assert keep_evaluation(checkpoint, {**photos, "test": {"CIDEr": 0.1}}, own=False)
     assert keep_evaluation(checkpoint, {**photos, "test": {"CIDEr": 0.2}}, own=False)
