@@ -121,9 +121,9 @@ def tiny_run(
     tiny_scenes: Path, tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Config:
     """Settings of a small run whose features are encoded and whose captioner is trained."""
+    from training.captioner.train import train
     from training.config import load_config
     from training.encoding.encode_dataset import encode_dataset
-    from training.train import train
 
     folder = tmp_path_factory.mktemp("tiny") / "run"
     config = load_config(

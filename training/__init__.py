@@ -1,3 +1,31 @@
-"""From a caption data set to an archive: prepare, features, train, evaluate, export, archive."""
+"""From a caption data set to an archive. Each stage of the pipeline is a command.
+
+The commands, in the order of the pipeline:
+
+    prepare      make a data set: drawn scenes, a folder of pictures, tar shards, or COCO
+    features     encode every image once with CLIP
+    train        train the captioner
+    evaluate     score captions on the test splits; report, model card, gates of the precisions
+    export       one TorchScript file, checked against the checkpoint
+    archive      the archive that TorchServe serves; `try_archive` captions a picture with it
+    clip         contrastive training of CLIP, beside the pipeline
+
+What all of them share:
+
+    config       types, limits and meaning of every setting; conf/config.yaml has the values
+    limits       how a limit is written beside a setting, and its check
+    command      the command line, and errors as one line
+
+The parts behind the commands, in reading order; each folder's `__init__` lists its files:
+
+    data         a caption data set on disk, and its pictures
+    sources      where data sets come from
+    scenes       the drawn world: pictures, captions, ground truth, and the checks of captions
+    encoding     feature file and pixel cache
+    captioner    training of the captioner
+    contrastive  training of CLIP
+    evaluation   scores, report, model card, gates of the precisions, checks of a data set
+    exporting    precision, sample pictures, comparison with the checkpoint
+"""
 
 import model.pretrained  # noqa: F401 - prepares the import of transformers

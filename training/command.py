@@ -1,4 +1,8 @@
-"""How every command of this room starts and how it fails: one readable line."""
+"""What all commands of the pipeline share: the command line, and an error as one line.
+
+A command reads and checks its settings first, and imports torch and what needs it only then, inside
+its `main`. So a wrong setting is reported at once and not after seconds of imports.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,16 @@ from collections.abc import Callable
 
 from model.refusal import Refusal
 
-#: Failures that are about what the user gave or the machine has, not about our code.
+#: Errors of the user's input or of the machine, whose messages are complete without a traceback.
 READABLE = (Refusal, OSError)
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    """A parser with what all commands share: settings as `key=value`, and `--debug`."""
+    """A parser with the arguments of every command: settings as `key=value`, and `--debug`.
+
+    Args:
+        description: The text of `--help`.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -25,7 +33,11 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 
 def command(main: Callable[[], None]) -> None:
-    """Run a command; a refusal becomes one line on stderr and exit status 1."""
+    """Run a command; an error in `READABLE` becomes one line on stderr and exit status 1.
+
+    Args:
+        main: The command; it parses `sys.argv` itself.
+    """
     try:
         main()
     except READABLE as error:

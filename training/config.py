@@ -1,6 +1,8 @@
 """Settings of the pipeline: a typed schema over `conf/config.yaml`, composed by Hydra.
 
-DVC reads the same YAML file for its `params`, so a hyper-parameter stands in one place.
+The YAML file holds the values, and DVC reads it too for its `params`. This file holds the types,
+the limits (see `training.limits`) and the meaning of each setting. It imports no torch, so that a
+command can report a wrong setting before it imports what takes seconds.
 """
 
 from __future__ import annotations
@@ -8,15 +10,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from model.options import GenerationOptions
 from model.refusal import Refusal
+from training.limits import Choice, Range, check_limits
 from training.sources.settings import Coco, Folder, Scenes, WebDataset
+
+Positive = Annotated[int, Range(1)]
+NotNegative = Annotated[int, Range(0)]
+Fraction = Annotated[float, Range(0, below=1)]
+Weight = Annotated[float, Range(0)]
+Rate = Annotated[float, Range(above=0)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 
 @dataclasses.dataclass
@@ -30,16 +41,16 @@ class Prepare:
 class ClipSizes:
     """Sizes of a CLIP that is trained from scratch (`clip.base` is null)."""
 
-    width: int
-    layers: int
-    heads: int
-    patch: int
-    image_size: int
-    text_layers: int
-    text_width: int
-    max_text: int
-    projection: int
-    vocabulary: int
+    width: Positive
+    layers: Positive
+    heads: Positive
+    patch: Positive
+    image_size: Positive
+    text_layers: Positive
+    text_width: Positive
+    max_text: Positive
+    projection: Positive
+    vocabulary: Positive
 
 
 @dataclasses.dataclass
@@ -49,11 +60,11 @@ class ClipCaptioner:
     `word_dropout` and `pair_prior` as for `Train`.
     """
 
-    prefix_length: int
-    width: int
-    layers: int
-    heads: int
-    word_dropout: float
+    prefix_length: Positive
+    width: Positive
+    layers: Positive
+    heads: Positive
+    word_dropout: Fraction
     pair_prior: list[str]
 
 
@@ -61,40 +72,40 @@ class ClipCaptioner:
 class Lora:
     """Rank of the matrices beside the weights, their scale alpha / rank, and their dropout."""
 
-    rank: int
-    alpha: float
-    dropout: float
+    rank: Annotated[int, Range(1, usual="usually 4 to 64")]
+    alpha: Annotated[float, Range(above=0, usual="usually rank or twice that")]
+    dropout: Fraction
 
 
 @dataclasses.dataclass
 class Clip:
     """Contrastive training of CLIP on a caption data set.
 
-    `base` is a Hugging Face name or folder to fine-tune, null to start from `model`; `tuning` of it
-    is `full`, or `lora` with the settings of that name.
-    `caption_weight` and `region_weight` 0 leave contrastive training alone; the region loss wants
-    boxes in the data set. `shift` is the random shift in pixels. `recolour` is the share of a batch
-    whose things change colour at random (see `training.contrastive.repainting`); such pictures
-    teach nothing about attributes.
+    `base` is a Hugging Face name or folder to fine-tune, null to train the sizes of `model` from
+    scratch. `tuning` of the base is `full`, or `lora` with the settings of that name.
+    `caption_weight` and `region_weight` are the weights of the losses beside the contrastive one; 0
+    leaves a loss out. The region loss needs boxes in the data set. `shift` is the largest random
+    shift of a batch, in pixels. `recolour` is the share of a batch whose things get other colours
+    (see `training.contrastive.repainting`).
     """
 
     base: str | None
     data: str
     out: str
-    tuning: str
+    tuning: Annotated[str, Choice("full", "lora")]
     lora: Lora
     model: ClipSizes
-    caption_weight: float
-    region_weight: float
+    caption_weight: Weight
+    region_weight: Weight
     captioner: ClipCaptioner
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    warmup_ratio: float
-    shift: int
-    recolour: float
-    seed: int
+    epochs: NotNegative
+    batch_size: Positive
+    learning_rate: Rate
+    weight_decay: Weight
+    warmup_ratio: Annotated[float, Range(0, 1)]
+    shift: NotNegative
+    recolour: Fraction
+    seed: Seed
     precision: str
     compile: bool
     resume: bool
@@ -106,29 +117,30 @@ class Features:
 
     `clip` is the encoder (see `model.pretrained.encoder_folder`); `kind` is `pooled` for one
     feature of an image, or `patches` for one of each patch, which `train.mapper.kind=patch` reads.
-    `shard_batches` batches make one file of the feature file, and are what a killed run may lose.
+    `shard_batches` batches make one shard of the feature file. A run that is killed loses at most
+    the work on one shard.
     """
 
     data: str
     clip: str
-    kind: str
+    kind: Annotated[str, Choice("pooled", "patches")]
     out: str
-    batch_size: int
-    shard_batches: int
-    workers: int
-    on_broken: str
-    max_pixels: int
+    batch_size: Positive
+    shard_batches: Positive
+    workers: NotNegative
+    on_broken: Annotated[str, Choice("stop", "skip")]
+    max_pixels: Positive
 
 
 @dataclasses.dataclass
 class Mapper:
     """See `model.config.MapperConfig`."""
 
-    kind: str
-    prefix_length: int
-    clip_length: int
-    layers: int
-    heads: int
+    kind: Annotated[str, Choice("mlp", "transformer", "linear", "patch")]
+    prefix_length: Positive
+    clip_length: Positive
+    layers: Positive
+    heads: Positive
 
 
 @dataclasses.dataclass
@@ -136,43 +148,44 @@ class Gpt2:
     """`base` is a Hugging Face name or folder, null for a GPT-2 of these sizes from scratch."""
 
     base: str | None
-    layers: int
-    width: int
-    heads: int
-    vocabulary: int
-    dropout: float
+    layers: Positive
+    width: Positive
+    heads: Positive
+    vocabulary: Positive
+    dropout: Fraction
 
 
 @dataclasses.dataclass
 class TrainClip:
-    """What of CLIP the caption loss trains.
+    """Training of CLIP by the caption loss.
 
-    `tuning` is `frozen` (the features are cached), `full`, or `lora` with the settings of that
-    name. One that learns sees the pictures themselves: `workers` processes decode those of at most
-    `max_pixels` into the folder `pixels` (see `training.encoding.pixel_cache`), once for all runs.
+    `tuning` is `frozen` (training reads cached features), `full`, or `lora` with the settings of
+    that name. With `full` and `lora` training reads pixels: `workers` processes decode the
+    pictures, of at most `max_pixels` each, into the folder `pixels` (see
+    `training.encoding.pixel_cache`), once for all runs.
     """
 
-    tuning: str
-    learning_rate: float
+    tuning: Annotated[str, Choice("full", "frozen", "lora")]
+    learning_rate: Annotated[float, Range(above=0, usual="usually 1e-5")]
     lora: Lora
     pixels: str
-    workers: int
-    max_pixels: int
+    workers: NotNegative
+    max_pixels: Positive
 
 
 @dataclasses.dataclass
 class Train:
-    """The captioner; `trainer` goes to Lightning's Trainer.
+    """Training of the captioner; `trainer` has arguments of Lightning's Trainer.
 
-    `features` are read while CLIP is frozen (see `TrainClip`).
+    `features` is the feature file that is read if CLIP is frozen (see `TrainClip`).
     `tuning` of GPT-2 is `full`, `frozen`, or `lora` with the settings of that name.
-    `captions_together` captions of an image stand side by side in a batch, and its prefix is read
-    once for them: faster with a long prefix, but a batch has fewer images.
-    `word_dropout` is the share of the words read that are blanked (see `ClipCap.forward`).
-    `pair_prior` lists words, such as colours: the captioner is kept from guessing the next word
-    from one of them, or one of them from the next word (see `training.captioner.pair_prior`).
-    `work` holds what a run needs to resume; `curves` is the folder of the CSV files of losses and
-    validation scores.
+    `captions_together` captions of an image are put into the same batch, and GPT-2 reads their
+    prefix once: faster with a long prefix, but a batch has fewer images.
+    `word_dropout` is the share of the input words that are blanked (see `ClipCap.forward`).
+    `pair_prior` lists words, such as colours. The captioner does not learn how often they occur
+    together with the word after them (see `training.captioner.pair_prior`).
+    `work` is the folder of the checkpoints to resume from. `curves` is the folder of the CSV tables
+    of losses and validation scores.
     """
 
     data: str
@@ -182,20 +195,20 @@ class Train:
     curves: str
     mapper: Mapper
     gpt2: Gpt2
-    tuning: str
+    tuning: Annotated[str, Choice("full", "frozen", "lora")]
     lora: Lora
     clip: TrainClip
     normalize_feature: bool
-    epochs: int
-    batch_size: int
-    captions_together: int
-    learning_rate: float
-    weight_decay: float
-    warmup_ratio: float
-    max_tokens: int
-    word_dropout: float
+    epochs: Positive
+    batch_size: Positive
+    captions_together: Positive
+    learning_rate: Rate
+    weight_decay: Weight
+    warmup_ratio: Annotated[float, Range(0, 1)]
+    max_tokens: Annotated[int, Range(2, usual="a word and the end token")]
+    word_dropout: Fraction
     pair_prior: list[str]
-    seed: int
+    seed: Seed
     resume: bool
     trainer: dict[str, Any]
 
@@ -213,33 +226,38 @@ class Generation:
 
 @dataclasses.dataclass
 class Evaluate:
-    """Scores on `splits`, and `page_images` pictures of each on the page.
+    """Scores on `splits` of the data set `data`; `page_images` pictures of each on the page.
 
     `gate_images` pictures of the first split are captioned in every precision (see
-    `training.evaluation.precision_gate`); 0 leaves that out.
+    `training.evaluation.precision_gate`); 0 leaves that out. `out` is the report folder for the
+    data set `train.data`. For another one the report goes to the folder `report` in that data set,
+    unless the command line gives `evaluate.out` (see `training.evaluate`).
     """
 
     checkpoint: str
     data: str
     out: str
     splits: list[str]
-    batch_size: int
-    workers: int
-    max_pixels: int
-    page_images: int
-    gate_images: int
+    batch_size: Positive
+    workers: NotNegative
+    max_pixels: Positive
+    page_images: NotNegative
+    gate_images: NotNegative
 
 
 @dataclasses.dataclass
 class Export:
-    """Checkpoint folder in, artifact folder out; the figures of its evaluation travel with it.
+    """Checkpoint folder in, artifact folder out; the figures of its evaluation are put into it.
 
-    `precision` is `fp32`, `fp16`, `bf16`, `int8`, or `auto` for the fastest that passes its gate.
+    `precision` is `fp32`, `fp16`, `bf16`, `int8`, or `auto`, which follows the rule in
+    `training.exporting.precision_choice`. `data` is a data set whose pictures the artifact is
+    checked with; null, or a folder without one, checks it with generated pictures.
     """
 
     checkpoint: str
     out: str
-    precision: str
+    precision: Annotated[str, Choice("auto", "fp32", "fp16", "bf16", "int8")]
+    data: str | None
 
 
 @dataclasses.dataclass
@@ -280,7 +298,7 @@ def load_config(overrides: Sequence[str] = ()) -> Config:
         with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
             composed = compose("config", overrides=list(overrides))
         merged = OmegaConf.merge(OmegaConf.structured(Config), composed)
-        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+        config: Any = OmegaConf.to_object(merged)
     except OverrideParseException as error:
         reason = error.message.splitlines()[0]
         raise Refusal(
@@ -299,3 +317,9 @@ def load_config(overrides: Sequence[str] = ()) -> Config:
         key = getattr(cause, "full_key", None) or getattr(error, "full_key", None)
         where = f" (setting {key})" if key and str(key) not in reason else ""
         raise Refusal(f"settings: {reason}{where}; see {folder / 'config.yaml'}") from error
+    check_limits(config)
+    try:
+        GenerationOptions(**vars(config.generation))
+    except Refusal as error:
+        raise Refusal(f"generation: {error}") from None
+    return config

@@ -1,1 +1,15 @@
-"""Training of the captioner: the Lightning module, its data, and what it learns by."""
+"""Training of the captioner.
+
+train           from settings to checkpoint folder
+settings        checks of the settings against each other and against the encoder
+tokenizer       a BPE tokenizer learned from the captions
+language_model  GPT-2: a trained one, or one from scratch
+images          cached features of the images, or their pixels
+data            captions and images in batches
+module          the LightningModule: loss, validation CIDEr
+tuning          which weights are trained: full, frozen, LoRA
+pair_prior      prior on pairs of words, for the loss
+optimization    AdamW and its schedule
+resuming        check of an interrupted run
+curves          CSV tables of losses and scores
+"""

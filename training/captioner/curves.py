@@ -1,4 +1,4 @@
-"""What a training run logged, as tables that can be plotted."""
+"""Curves of a training run: CSV tables of losses and validation scores, for plotting."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from pathlib import Path
 
 
 def write_curves(logs: Path, folder: Path) -> None:
-    """Lightning's logs as two tables that can be plotted: losses by step, scores by epoch.
+    """Write `loss.csv` (by step) and `validation.csv` (by epoch) from Lightning's logs.
 
-    A run that was interrupted and resumed has one log for each part; where a later part did a
-    step again, it counts.
+    An interrupted and resumed run has one log for each part. Of a step that two parts logged, the
+    later part counts.
+
+    Args:
+        logs: Folder of Lightning's `version_N` folders.
+        folder: Folder of the tables.
     """
     rows: list[dict[str, str]] = []
     for log in sorted(logs.glob("version_*/metrics.csv"), key=lambda f: int(f.parent.name[8:])):

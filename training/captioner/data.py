@@ -1,11 +1,11 @@
 """Captions and images as Lightning feeds them to the captioner.
 
-All captions are tokenised once into one flat array, 2 bytes a token for a vocabulary below 65,536,
-in a file aside that is mapped into memory. What a machine must have for each caption is 12 bytes:
-where it begins, whose it is, and its turn in this epoch. Batches are padded to their own longest
-caption only, and hold each of their images once. The captions of all images are mixed: batches of
-few images with all their captions would save a CLIP that learns some work, but everything learns
-more slowly from them.
+All captions are tokenised once into one flat array in a memory-mapped temporary file, with 2 bytes
+a token for a vocabulary below 65,536. In memory a caption takes 12 bytes: its start in the array,
+the row of its image, and its position in the order of the epoch. A batch is padded to its own
+longest caption and holds each of its images once. Captions of all images are mixed. Batches of few
+images with all their captions would need less work of a CLIP that is trained too, but training on
+them converges more slowly.
 """
 
 from __future__ import annotations
@@ -25,28 +25,30 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Sequent
 from model.network.captioner import IGNORED
 from model.refusal import Refusal
 from training.data.dataset import CaptionDataset
+from training.encoding.feature_file import FeatureRows
 
-#: Images [U, ...], each once; for each caption the place of its image among them [B]; and labels
-#: [B, T], `IGNORED` behind the end token.
+#: Images [U, ...], each once; the index among them of each caption's image, int64 [B]; and labels,
+#: int64 [B, T], `IGNORED` behind the end token.
 CaptionBatch = tuple[Tensor, Tensor, Tensor]
-#: Images at a time where all of a split are gone through.
-PART = 128
-
-#: Images whose captions are tokenised together: Python objects of so many exist at a time.
-AT_ONCE = 256
+#: Images of a split, [N, ...]; both are read by rows.
+Images = np.ndarray | FeatureRows
+#: Images at a time when all images of a split are read.
+IMAGES_PER_PART = 128
+#: Images whose captions are tokenised together; it bounds how many Python strings exist at a time.
+IMAGES_TOKENISED_TOGETHER = 256
 
 
 class TokenizedCaptions(Dataset[CaptionBatch]):
     """Captions with their images, by lists of caption numbers.
 
     Args:
-        dataset: Where the captions are.
-        split: Which of them.
-        images: [N, ...] the images, as cached features or as pixels.
-        rows: Where the images of the split stand there, in its order; -1 for one that was left
-            out there, which is left out here.
+        dataset: The data set.
+        split: Name of the split.
+        images: The images, as cached features or as pixels, [N, ...].
+        rows: Row in `images` of each image of the split, in its order; -1 for one without a
+            feature, which is left out.
         tokenizer: Text to tokens.
-        end_token_id: Appended to every caption.
+        end_token_id: Token appended to every caption.
         max_tokens: Longer captions are cut to this, the end token included.
     """
 
@@ -54,7 +56,7 @@ class TokenizedCaptions(Dataset[CaptionBatch]):
         self,
         dataset: CaptionDataset,
         split: str,
-        images: np.ndarray,
+        images: Images,
         rows: np.ndarray,
         tokenizer: Tokenizer,
         end_token_id: int,
@@ -70,8 +72,9 @@ class TokenizedCaptions(Dataset[CaptionBatch]):
         starts = array("q", [0])
         counts: list[int] = []  # captions of each image
         with tempfile.TemporaryFile() as file:
-            for start in range(0, len(self.image_ids), AT_ONCE):
-                own = [dataset.captions[i] for i in self.image_ids[start : start + AT_ONCE]]
+            for start in range(0, len(self.image_ids), IMAGES_TOKENISED_TOGETHER):
+                ids_in_part = self.image_ids[start : start + IMAGES_TOKENISED_TOGETHER]
+                own = [dataset.captions[i] for i in ids_in_part]
                 counts += map(len, own)
                 texts = list(itertools.chain.from_iterable(own))
                 tokens, before = array("H" if small else "i"), starts[-1]
@@ -93,31 +96,33 @@ class TokenizedCaptions(Dataset[CaptionBatch]):
 
     def __getitem__(self, numbers: Sequence[int]) -> CaptionBatch:
         """These captions, and each of their images once."""
-        numbers = np.asarray(numbers)
-        rows, owners = np.unique(self.owners[numbers], return_inverse=True)
-        starts, ends = self.starts[numbers], self.starts[numbers + 1]
-        labels = np.full((len(numbers), (ends - starts).max()), IGNORED, np.int64)
+        chosen = np.asarray(numbers)
+        rows, owners = np.unique(self.owners[chosen], return_inverse=True)
+        starts, ends = self.starts[chosen], self.starts[chosen + 1]
+        labels = np.full((len(chosen), (ends - starts).max()), IGNORED, np.int64)
         for line, (start, end) in enumerate(zip(starts, ends, strict=True)):
             labels[line, : end - start] = self.tokens[start:end]
         images = torch.from_numpy(self.images[rows])
         return images, torch.from_numpy(owners), torch.from_numpy(labels)
 
     def image_parts(self) -> Iterator[Tensor]:
-        """The images in the order of `image_ids`, at most `PART` at a time."""
-        for start in range(0, len(self.image_rows), PART):
-            yield torch.from_numpy(self.images[self.image_rows[start : start + PART]])
+        """The images in the order of `image_ids`, at most `IMAGES_PER_PART` at a time."""
+        for start in range(0, len(self.image_rows), IMAGES_PER_PART):
+            rows = self.image_rows[start : start + IMAGES_PER_PART]
+            yield torch.from_numpy(self.images[rows])
 
 
 class ShuffledBatches(Sampler[list[int]]):
-    """Every number once an epoch, in an order that seed and epoch alone decide.
+    """Batches of caption numbers: each caption once an epoch, in random order.
 
-    So a resumed run goes on as it would have gone without the interruption.
+    The order depends on seed and epoch only, so a resumed run sees the batches that it would have
+    seen without the interruption.
 
     Args:
-        owners: int64 [N], ascending; whose each number is.
-        batch_size: Numbers a batch.
-        seed: Another one gives another order.
-        together: Numbers of the same owner that follow one another, at most.
+        owners: Row of each caption's image, integers [N], ascending.
+        batch_size: Captions a batch.
+        seed: Seed of the order.
+        together: Captions of an image that follow one another, at most.
     """
 
     def __init__(self, owners: np.ndarray, batch_size: int, seed: int, together: int = 1) -> None:
@@ -128,7 +133,7 @@ class ShuffledBatches(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning says which epoch comes next."""
+        """Set the epoch; Lightning calls this before each."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -142,13 +147,16 @@ class ShuffledBatches(Sampler[list[int]]):
             yield order[start : start + self.batch_size].tolist()
 
     def _order(self) -> np.ndarray:
-        """Of this epoch; a method, so that the tables on the way to it end before the batches."""
+        """Caption numbers in the order of this epoch.
+
+        A method of its own, so that its large temporary arrays are freed before the first batch.
+        """
         random = np.random.default_rng((self.seed, self.epoch))
         order = random.permutation(len(self.owners))
-        order = order[np.argsort(self.owners[order], kind="stable")]  # an owner's in random order
+        order = order[np.argsort(self.owners[order], kind="stable")]  # those of an image are random
         _, first, counts = np.unique(self.owners, return_index=True, return_counts=True)
-        place = np.arange(len(order)) - np.repeat(first, counts)  # among the owner's own
-        group = np.cumsum(place % self.together == 0) - 1
+        turn = np.arange(len(order)) - np.repeat(first, counts)  # 0, 1, … in each image
+        group = np.cumsum(turn % self.together == 0) - 1
         order = order[np.argsort(random.permutation(group[-1] + 1)[group], kind="stable")]
         return order.astype(np.min_scalar_type(len(order)))
 
@@ -157,11 +165,11 @@ class CaptionDataModule(pl.LightningDataModule):
     """Shuffled training batches and ordered validation batches.
 
     Args:
-        train: Captions to learn from.
-        val: Captions to watch.
+        train: Training captions.
+        val: Validation captions.
         batch_size: Captions a batch.
-        seed: Decides the order of the training captions.
-        together: Training captions of an image that stand side by side, at most.
+        seed: Seed of the order of the training captions.
+        together: Training captions of an image that follow one another, at most.
     """
 
     def __init__(
@@ -179,12 +187,12 @@ class CaptionDataModule(pl.LightningDataModule):
         self.seed = seed
         self.together = together
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[CaptionBatch]:
         """Every caption once an epoch, in random order."""
         batches = ShuffledBatches(self.train.owners, self.batch_size, self.seed, self.together)
         return DataLoader(self.train, sampler=batches, batch_size=None)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[CaptionBatch]:
         """Every validation caption, in file order."""
         batches = BatchSampler(SequentialSampler(self.val), self.batch_size, drop_last=False)
         return DataLoader(self.val, sampler=batches, batch_size=None)

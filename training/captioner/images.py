@@ -1,4 +1,4 @@
-"""What a captioner learns from: cached features of the images, or pixels for a CLIP that learns."""
+"""Images as the captioner is trained on: cached features, or pixels if CLIP is trained too."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from training.captioner.data import Images
 from training.config import Config
 from training.data.dataset import CaptionDataset
 from training.encoding.encoder import Encoder
@@ -20,17 +21,17 @@ class SplitImages(NamedTuple):
 
     Attributes:
         images: Memory-mapped; float32 [N, *shape] features, or uint8 [N, 3, S, S] pixels.
-        rows: int64; where each image of the split stands there, -1 for one left out.
+        rows: int64; row of each image of the split in `images`, -1 for one that was left out.
     """
 
-    images: np.ndarray
+    images: Images
     rows: np.ndarray
 
 
 def split_images(
     config: Config, dataset: CaptionDataset, encoder: Encoder, split: str
 ) -> SplitImages:
-    """Features while CLIP is frozen, else pixels.
+    """The images of a split: features if CLIP is frozen, else pixels.
 
     Raises:
         Refusal: There is no feature file of this encoder, or a picture cannot be read.
@@ -51,13 +52,13 @@ def split_images(
 
 
 def statistics(batches: Iterable[np.ndarray]) -> dict[str, Any]:
-    """Mean and spread of features: what a server's inputs should look like.
+    """Mean and standard deviation of features, to compare those of a server's inputs with.
 
     Args:
         batches: Features [B, ..., D], a part at a time.
 
     Returns:
-        `count` of the images, and `mean` and `std` of each of the D dimensions.
+        `count` of the images, and lists `mean` and `std` of each of the D dimensions.
     """
     images, vectors, total, squares = 0, 0, np.float64(0), np.float64(0)
     for batch in batches:

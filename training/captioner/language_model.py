@@ -1,4 +1,4 @@
-"""The language model that a captioner starts from: a trained GPT-2, or one from scratch."""
+"""The language model that training starts from: a trained GPT-2, or one from scratch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from training.captioner.tokenizer import END, train_tokenizer
 from training.config import Train
 from training.data.dataset import CaptionDataset
 
-#: Positions of a GPT-2 from scratch; the patch mapper's long prefix has its own beside them.
+#: Positions of a GPT-2 from scratch. With the patch mapper its long prefix adds its own length.
 POSITIONS = 128
 
 
 def language_model(
     settings: Train, dataset: CaptionDataset
 ) -> tuple[Tokenizer, GPT2LMHeadModel | dict[str, Any]]:
-    """The tokenizer, and a trained GPT-2 or the config of one from scratch."""
+    """The tokenizer, and a trained GPT-2 or the config of one from scratch.
+
+    Raises:
+        Refusal: There is no GPT-2 at `train.gpt2.base`, or its tokenizer does not fit.
+    """
     sizes, mapper = settings.gpt2, settings.mapper
     if sizes.base is not None:
         tokenizer = load_gpt2_tokenizer(sizes.base)
@@ -36,8 +40,8 @@ def language_model(
         size = tokenizer.get_vocab_size()
         if size > gpt2.config.vocab_size:
             raise Refusal(
-                f"{sizes.base!r} has no tokenizer that fits: it knows {size} tokens, its GPT-2 "
-                f"{gpt2.config.vocab_size}"
+                f"{sizes.base!r} has no tokenizer that fits: it has {size} tokens, its GPT-2 "
+                f"{gpt2.config.vocab_size}; give a folder with both from one model"
             )
         if tokenizer.token_to_id(END) is None:
             raise Refusal(

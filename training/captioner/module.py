@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from model.network.captioner import IGNORED, ClipCap
@@ -15,7 +15,7 @@ from model.network.search import Search
 from training.captioner.data import CaptionBatch
 from training.captioner.optimization import adamw
 from training.captioner.pair_prior import PairPrior
-from training.captioner.tuning import CLIP, GPT2, merged, prepare
+from training.captioner.tuning import CLIP, GPT2, merged, tunable
 from training.config import Train
 from training.encoding.pixel_cache import normalised
 
@@ -27,17 +27,15 @@ class CaptionerModule(pl.LightningModule):
         captioner: Mapper and GPT-2; with an encoder, the images of batches are uint8 pixels
             [U, 3, S, S], without one they are features [U, D] or [U, P, D].
         settings: See `training.config.Train`.
-        steps: Optimiser steps in all, for the schedule.
-        val_images: Gives the N validation images, a part at a time.
+        val_images: Yields the N validation images, a part at a time.
         val_cider: Scores N generated captions, given as token ids without the end token.
-        prior: Of attributes and what follows them, for the training loss.
+        prior: Prior on pairs of words, added to the logits of the training loss only.
     """
 
     def __init__(
         self,
         captioner: ClipCap,
         settings: Train,
-        steps: int,
         val_images: Callable[[], Iterable[Tensor]],
         val_cider: Callable[[Sequence[Sequence[int]]], float],
         prior: PairPrior | None = None,
@@ -45,40 +43,52 @@ class CaptionerModule(pl.LightningModule):
         super().__init__()
         self.captioner = captioner
         self.settings = settings
-        self.steps = steps
         self.val_images = val_images
         self.val_cider = val_cider
         self.prior = prior
-        captioner.train()  # an encoder comes in evaluation mode
-        captioner.gpt2 = prepare(captioner.gpt2, settings.tuning, settings.lora, GPT2)
+        captioner.train()  # a loaded encoder is in evaluation mode
+        captioner.gpt2 = tunable(captioner.gpt2, settings.tuning, settings.lora, GPT2)
         if captioner.clip is not None:
             clip = settings.clip
-            captioner.clip = prepare(captioner.clip, clip.tuning, clip.lora, CLIP)
+            captioner.clip = tunable(captioner.clip, clip.tuning, clip.lora, CLIP)
         preprocessing = captioner.config.preprocessing
+        self.mean: Tensor
+        self.std: Tensor
         for name in ("mean", "std"):
             values = torch.tensor(getattr(preprocessing, name)).view(3, 1, 1)
             self.register_buffer(name, values, persistent=False)
 
     def on_train_epoch_start(self) -> None:
-        """A frozen GPT-2 runs without dropout, and a ResNet's statistics stay: fixed functions."""
+        """Put a frozen GPT-2 and batch normalisations into evaluation mode.
+
+        Lightning sets training mode before every epoch. A frozen GPT-2 must run without dropout,
+        and the running statistics of a ResNet must stay as they are.
+        """
         if self.settings.tuning == "frozen":
-            self.captioner.gpt2.eval()
+            self.captioner.gpt2.train(False)
         for module in self.captioner.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
 
     def on_train_batch_start(self, batch: CaptionBatch, index: int) -> None:
-        """Dropout follows from seed and step alone, so that a resumed run goes the same way."""
+        """Seed the random numbers of a step, such as dropout, by seed and step alone.
+
+        So a resumed run draws the same numbers as one without an interruption.
+        """
         torch.manual_seed(self.settings.seed + self.global_step)
 
     def features(self, images: Tensor) -> Tensor:
-        """Features [U, D] or [U, P, D] of a batch's images, by CLIP as it is now if it learns."""
+        """Features [U, D] or [U, P, D] of images; pixels are encoded by CLIP as it is now."""
         if self.captioner.clip is None:
             return images
         return self.captioner.encode(normalised(images, self.mean, self.std))
 
     def training_step(self, batch: CaptionBatch, index: int) -> Tensor:
-        """Negative log-likelihood per token."""
+        """Mean cross-entropy per token, in nats.
+
+        With a prior on pairs of words it is that of the logits with the prior added, and is not
+        comparable with `val_loss`.
+        """
         images, owners, labels = batch
         features, dropout = self.features(images), self.settings.word_dropout
         loss = self.captioner(features, labels, dropout, self.prior, owners)
@@ -86,14 +96,14 @@ class CaptionerModule(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: CaptionBatch, index: int) -> None:
-        """The same loss on the validation captions."""
+        """Mean cross-entropy per token of the validation captions, without the prior."""
         images, owners, labels = batch
         tokens = int((labels != IGNORED).sum())
         loss = self.captioner(self.features(images), labels, owners=owners)
         self.log("val_loss", loss, prog_bar=True, batch_size=tokens)
 
     def on_validation_epoch_end(self) -> None:
-        """Greedy captions of the validation images, scored: what the best checkpoint goes by."""
+        """Log CIDEr of greedy captions of the validation images; it selects the best epoch."""
         decoder = build_decoder(merged(self.captioner.gpt2))
         search = Search(decoder, self.captioner.config.end_token_id).eval().to(self.device)
         captions: list[list[int]] = []
@@ -106,8 +116,9 @@ class CaptionerModule(pl.LightningModule):
                 captions.append(ids[: length - 1] if ended else ids[:length])
         self.log("val_CIDEr", self.val_cider(captions), prog_bar=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW, warm-up over a share of the steps, linear to zero."""
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with a linear warm-up over a share of the steps, then linear to zero."""
         clip = self.captioner.clip
         parts = [] if clip is None else [(clip, self.settings.clip.learning_rate)]
-        return adamw(self, self.settings, self.steps, "linear", parts)
+        steps = int(self.trainer.estimated_stepping_batches)
+        return adamw(self, self.settings, steps, "linear", parts)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import nn
 from transformers import get_scheduler
 
 
 class Rates(Protocol):
-    """The settings that decide how fast is learned."""
+    """Settings of the optimiser and its schedule, as `Train` and `Clip` have them."""
 
     learning_rate: float
     weight_decay: float
@@ -24,15 +25,15 @@ def adamw(
     steps: int,
     schedule: str,
     parts: Sequence[tuple[nn.Module, float]] = (),
-) -> dict[str, Any]:
-    """What Lightning wants of `configure_optimizers`.
+) -> OptimizerLRScheduler:
+    """Optimiser and schedule as Lightning's `configure_optimizers` returns them.
 
     Args:
-        module: Its parameters that want gradients are learned; vectors without weight decay.
-        rates: Learning rate at its peak, weight decay, and the share of steps that warm up.
-        steps: Optimiser steps in all.
-        schedule: What follows the warm-up, by Hugging Face's names: `linear`, `cosine`.
-        parts: Parts of the module with peak learning rates of their own.
+        module: Its parameters that require gradients are trained; vectors without weight decay.
+        rates: Peak learning rate, weight decay, and the share of the steps that are warm-up.
+        steps: Optimiser steps of the whole training.
+        schedule: Schedule after the warm-up, by Hugging Face's name: `linear` or `cosine`.
+        parts: Parts of the module, each with a peak learning rate of its own.
     """
     left = {p for p in module.parameters() if p.requires_grad}
     groups: list[dict[str, Any]] = []

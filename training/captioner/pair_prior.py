@@ -1,10 +1,10 @@
-"""What an attribute and the word behind it say of each other, taken out of the caption loss.
+"""A prior on pairs of an attribute and the word after it, added to the logits in training only.
 
-In a data set in which no dog is green, "green" is evidence against "dog" and a dog against
-"green", and a captioner trusts that above the picture: a green dog becomes a green boat. How much
-more rarely than by chance two words follow each other is counted once from the training captions
-and added to the logits while training, so that the weights need not learn it; captioning goes
-without it. This is logit adjustment (Menon et al., arXiv 2007.07314, section 5) with the other
+In a data set in which no dog is green, a captioner learns that "dog" does not follow "green" and
+trusts that more than the picture: a green dog becomes a green boat. So the pointwise mutual
+information of each such pair is counted once in the training captions and added to the logits of
+the training loss. The weights then do not learn it, and captioning, which runs without the prior,
+does not use it. This is logit adjustment (Menon et al., arXiv 2007.07314, section 5) with the other
 word of the pair as the group, or a product of experts whose biased expert is dropped at the end
 (Clark et al., arXiv 1909.03683).
 """
@@ -19,29 +19,30 @@ from torch import Tensor, nn
 
 from model.network.captioner import IGNORED
 
-#: A pair that chance alone would bring fewer times than this in the captions is left out.
+#: A pair that by chance would occur fewer times than this in the captions gets no prior.
 EXPECTED = 5
-#: Tokens whose pairs are counted at a time, so that many captions take no more memory than few.
-AT_ONCE = 1_000_000
-#: The information of a pair that never occurs, in nats, with the sign turned: so much that the
-#: weights have nothing left to learn from its absence.
+#: Tokens whose pairs are counted at a time; it bounds the memory that counting takes.
+TOKENS_COUNTED_TOGETHER = 1_000_000
+#: The smallest information, in nats, is minus this. A pair that never occurs has it; it is so small
+#: that the weights learn nothing from the absence of the pair.
 LIMIT = 30.0
 
 
 def attribute_tokens(
     words: Sequence[str], encode: Callable[[str], Sequence[int]], setting: str
 ) -> list[int]:
-    """The tokens that are one of these words, at the beginning of a caption or inside it.
+    """The tokens of these words, at the beginning of a caption and inside it.
 
-    A word of several tokens is left out, and said so: in a vocabulary learned from the captions it
-    is too rare for its pairs to say anything.
+    A word of several tokens is left out with a note: in a vocabulary learned from the captions it
+    is so rare that the counts of its pairs mean little.
 
     Args:
-        words: Such as colours.
-        encode: Text to token ids, without tokens for its beginning and end.
-        setting: What names the words, for the note.
+        words: Words such as colours.
+        encode: Text to token ids, without start and end tokens.
+        setting: The setting that lists the words, for the note.
     """
-    tokens, left_out = set(), []
+    tokens: set[int] = set()
+    left_out = []
     for word in words:
         spellings = [encode(word), encode(f" {word}")]
         tokens.update(ids[0] for ids in spellings if len(ids) == 1)
@@ -49,7 +50,7 @@ def attribute_tokens(
             left_out.append(word)
     if left_out:
         print(
-            f"note: {setting} goes without {', '.join(left_out)}, several tokens each in this "
+            f"note: {setting} ignores {', '.join(left_out)}: several tokens each in this "
             "vocabulary",
             file=sys.stderr,
         )
@@ -57,24 +58,28 @@ def attribute_tokens(
 
 
 class PairPrior(nn.Module):
-    """Pointwise mutual information of attribute tokens and the tokens behind them.
+    """Pointwise mutual information of attribute tokens and the tokens after them.
 
     Args:
         captions: Token ids of the training captions one after another, [N], each caption with its
             end token.
         attributes: Tokens that name an attribute.
-        vocabulary: V.
+        vocabulary: V, number of tokens.
     """
+
+    names: Tensor
+    row_of: Tensor
+    table: Tensor
 
     def __init__(self, captions: Tensor, attributes: Sequence[int], vocabulary: int) -> None:
         super().__init__()
         names = torch.tensor(sorted(set(attributes)), dtype=torch.long)
-        place = torch.full((vocabulary,), -1)
-        place[names] = torch.arange(len(names))
+        row_of = torch.full((vocabulary,), -1)  # token -> its row in the table
+        row_of[names] = torch.arange(len(names))
         counts = torch.zeros(len(names) * vocabulary, dtype=torch.double)
-        for start in range(0, len(captions), AT_ONCE):
-            part = captions[start : start + AT_ONCE + 1].long()
-            attribute = place[part[:-1]]
+        for start in range(0, len(captions), TOKENS_COUNTED_TOGETHER):
+            part = captions[start : start + TOKENS_COUNTED_TOGETHER + 1].long()
+            attribute = row_of[part[:-1]]
             pairs = (attribute * vocabulary + part[1:])[attribute >= 0]
             counts += pairs.bincount(minlength=len(counts))
         counts = counts.view(-1, vocabulary)
@@ -82,18 +87,21 @@ class PairPrior(nn.Module):
         information = (counts / chance.clamp(min=1e-9)).log().clamp(min=-LIMIT)
         table = torch.where(chance >= EXPECTED, information, 0.0).float()
         self.register_buffer("names", names, persistent=False)
-        self.register_buffer("place", place, persistent=False)
+        self.register_buffer("row_of", row_of, persistent=False)
         self.register_buffer("table", table, persistent=False)  # [A, V]
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits with the prior added.
 
         Args:
-            logits: [n, V], of the labels that are not `IGNORED`, row by row.
-            labels: [B, T], as `ClipCap.forward` takes them.
+            logits: Logits of the n labels that are not `IGNORED`, row by row, [n, V].
+            labels: Labels as `ClipCap.forward` takes them, int64 [B, T].
+
+        Returns:
+            Logits [n, V].
         """
         counted = labels != IGNORED
-        attribute = torch.where(counted, self.place[labels.clamp(min=0)], -1)  # [B, T]
+        attribute = torch.where(counted, self.row_of[labels.clamp(min=0)], -1)  # [B, T]
         nothing = labels.new_full((len(labels), 1), -1)
         before = torch.cat([nothing, attribute[:, :-1]], 1)[counted]
         behind = torch.cat([labels.clamp(min=-1)[:, 1:], nothing], 1)

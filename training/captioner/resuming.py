@@ -1,4 +1,4 @@
-"""Going on with an interrupted run, if it is the same one."""
+"""Check that an interrupted run can be resumed with the present settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from model.refusal import Refusal
 
-# What torch raises for files that are not what it wrote.
+# Errors of torch.load for files that are damaged or were not written by torch.save.
 _DAMAGED = (
     EOFError,
     KeyError,
@@ -23,12 +23,12 @@ _DAMAGED = (
 
 
 def check_resumable(file: Path, module: nn.Module, setting: str) -> None:
-    """Refuse to go on with a run that learned something else.
+    """Refuse to resume from a checkpoint of another model or tuning.
 
     Args:
         file: Lightning's checkpoint of the run.
-        module: What is to go on.
-        setting: What the user asks for that with, for the refusal.
+        module: The module that would be resumed.
+        setting: The setting that asks for it, for the message.
 
     Raises:
         Refusal: Names or shapes of the weights differ, or the file is damaged.

@@ -1,10 +1,12 @@
-"""A byte-level BPE tokenizer for captions, as GPT-2's but as small as the captions allow."""
+"""A byte-level BPE tokenizer for captions: GPT-2's kind, with a vocabulary learned from them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from model.refusal import Refusal
 
 #: Marks the end of a caption, as in GPT-2 and CLIP.
 END = "<|endoftext|>"
@@ -15,7 +17,7 @@ START = "<|startoftext|>"
 def train_tokenizer(
     captions: Iterable[str], vocabulary: int, special: tuple[str, ...] = (END,)
 ) -> Tokenizer:
-    """Learn merges from captions; special tokens get the first ids.
+    """Learn a tokenizer from captions; special tokens get the first ids.
 
     Args:
         captions: Texts to learn from, streamed.
@@ -34,3 +36,15 @@ def train_tokenizer(
     )
     tokenizer.train_from_iterator(captions, trainer)
     return tokenizer
+
+
+def end_token(tokenizer: Tokenizer) -> int:
+    """Id of `END`.
+
+    Raises:
+        Refusal: The tokenizer has no such token.
+    """
+    token = tokenizer.token_to_id(END)
+    if token is None:
+        raise Refusal(f"the tokenizer has no token {END}; a captioner needs it to end a caption")
+    return token

@@ -1,4 +1,4 @@
-"""Pictures with their captions and boxes, as CLIP's contrastive training takes them."""
+"""Batches of pixels with captions and boxes, for CLIP's contrastive training."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from training.data.dataset import CaptionDataset
 
 
 class CaptionedPixels(Dataset[ContrastiveBatch]):
-    """Batches (see `training.contrastive.module.ContrastiveBatch`) by a list of rows.
+    """The pictures of a split; an item is a batch, by the list of its rows.
+
+    See `training.contrastive.module.ContrastiveBatch`.
 
     Args:
         pixels: uint8 [N, 3, S, S], usually memory-mapped.
         texts: Token ids [N, C, L] of every picture's captions.
-        regions: Every picture's boxes, if the data set has them.
+        regions: Every picture's boxes, or None.
     """
 
     def __init__(self, pixels: np.ndarray, texts: Tensor, regions: Regions | None) -> None:
@@ -45,8 +47,11 @@ class CaptionedPixels(Dataset[ContrastiveBatch]):
             regions = Regions(*(part[order] for part in regions))
         return torch.from_numpy(self.pixels[order]), self.texts[order].long(), regions
 
-    def loader(self, batch_size: int, shuffled: bool) -> DataLoader:
-        """Batches of this size, or of all rows if there are fewer; shuffled ones all whole."""
+    def loader(self, batch_size: int, shuffled: bool) -> DataLoader[ContrastiveBatch]:
+        """Batches of this size, or of all rows if there are fewer.
+
+        Shuffled ones leave out the last batch if it is smaller.
+        """
         order = RandomSampler(self) if shuffled else SequentialSampler(self)
         batches = BatchSampler(order, min(batch_size, len(self)), drop_last=shuffled)
         return DataLoader(self, sampler=batches, batch_size=None)
@@ -55,9 +60,9 @@ class CaptionedPixels(Dataset[ContrastiveBatch]):
 def caption_tokens(
     dataset: CaptionDataset, split: str, tokenizer: PreTrainedTokenizerBase, length: int
 ) -> Tensor:
-    """Token ids [N, C, L] of a split; pictures with fewer captions repeat theirs."""
+    """Token ids [N, C, L] of a split; pictures with fewer than C captions repeat theirs."""
     per_image = max(len(dataset.captions[i]) for i in dataset.ids(split))
-    texts = []
+    texts: list[str] = []
     for image_id in dataset.ids(split):
         own = dataset.captions[image_id]
         texts.extend(own[k % len(own)] for k in range(per_image))

@@ -1,8 +1,8 @@
 """The LightningModule that trains CLIP: contrastive loss, caption loss and region loss.
 
 The contrastive loss is CLIP's (arXiv 2103.00020, figure 3); the caption loss, as in CoCa
-(arXiv 2205.01917), runs a small ClipCap on the image feature; the region loss lets the patches
-under a box name what is there (see `training.contrastive.regions`).
+(arXiv 2205.01917), runs a small ClipCap on the image feature; the region loss names what is in a
+box from the patches under it (see `training.contrastive.regions`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel
@@ -22,9 +23,9 @@ from model.network.captioner import IGNORED, ClipCap
 from model.network.encoder import pooled_and_patches
 from training.captioner.optimization import adamw
 from training.captioner.pair_prior import PairPrior
-from training.captioner.tuning import CLIP, prepare
+from training.captioner.tuning import CLIP, tunable
 from training.config import Clip
-from training.contrastive.regions import NOTHING, RegionHead, Regions
+from training.contrastive.regions import NO_LABEL, RegionHead, Regions
 from training.contrastive.repainting import repainted
 from training.contrastive.retrieval import recall_at
 from training.encoding.pixel_cache import normalised
@@ -40,11 +41,10 @@ class ContrastiveModule(pl.LightningModule):
         clip: The model to train.
         settings: See `training.config.Clip`.
         preprocessing: Normalisation of the pixels.
-        end_token_id: Ends (and pads) the texts.
-        steps: Optimiser steps in all, for the schedule.
-        regions: Names the boxes; None trains without the region loss.
+        end_token_id: Token that ends and pads the texts.
+        regions: Layers that name the boxes; None trains without the region loss.
         attribute_tokens: Tokens that name an attribute in a caption.
-        prior: Of attributes and what follows them, for the caption loss.
+        prior: Prior on pairs of words, for the caption loss.
     """
 
     def __init__(
@@ -53,29 +53,31 @@ class ContrastiveModule(pl.LightningModule):
         settings: Clip,
         preprocessing: Preprocessing,
         end_token_id: int,
-        steps: int,
         regions: RegionHead | None = None,
         attribute_tokens: Sequence[int] = (),
         prior: PairPrior | None = None,
     ) -> None:
         super().__init__()
-        self.clip = prepare(clip, settings.tuning, settings.lora, CLIP)
+        self.clip = tunable(clip, settings.tuning, settings.lora, CLIP)
         self.settings = settings
         self.end_token_id = end_token_id
-        self.steps = steps
         self.size = preprocessing.size
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
         self.captioner: ClipCap | None = None
         if settings.caption_weight > 0:
             self.captioner = _captioner_for(clip, settings, preprocessing, end_token_id)
         self.regions = regions
+        self.attribute_tokens: Tensor
         self.register_buffer("attribute_tokens", torch.tensor(attribute_tokens).long(), False)
         self.prior = prior
-        self.seen: list[tuple[Tensor, Tensor]] = []
+        #: Image and text features of the validation batches so far.
+        self.validated: list[tuple[Tensor, Tensor]] = []
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """What the image tower takes, of pixels [B, 3, S, S] in 0..255."""
+        """Input of the image tower, float [B, 3, S, S], from pixels [B, 3, S, S] in 0..255."""
         return normalised(pixels, self.mean, self.std)
 
     def pooled_and_patches(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,17 +85,17 @@ class ContrastiveModule(pl.LightningModule):
         return pooled_and_patches(self.clip, pixels)
 
     def text_features(self, tokens: Tensor) -> Tensor:
-        """Features [B, D] of token ids [B, L], start and end tokens included."""
+        """Features [B, D] of token ids [B, L] that include start and end tokens."""
         tokens = tokens[:, : int((tokens != self.end_token_id).sum(1).max()) + 1]
         pooled = self.clip.text_model(input_ids=tokens).pooler_output
         return self.clip.text_projection(pooled)
 
     def training_step(self, batch: ContrastiveBatch, index: int) -> Tensor:
-        """The three losses; the contrastive one reads one caption a picture, ClipCap another.
+        """Sum of the three losses; the contrastive and the caption loss draw a caption each.
 
-        A data set in which dogs are never green teaches that what is green is no dog, and the
-        encoder must not learn to name things by what colour they usually have. So the things of
-        some pictures are recoloured; nothing then learns from their attributes.
+        In a data set in which dogs are never green, an encoder learns that a green thing is not a
+        dog. To prevent that, the things of a share of the pictures are recoloured
+        (`clip.recolour`). Their true attributes are then unknown, so no loss reads them.
         """
         pixels, texts, regions = batch
         pixels, regions = self._shifted(pixels, regions)
@@ -104,21 +106,21 @@ class ContrastiveModule(pl.LightningModule):
             boxes = Regions(*(part[changed] for part in regions))
             pixels[changed] = repainted(pixels[changed] / 255, boxes) * 255
         features, patches = self.pooled_and_patches(self.normalised(pixels))
-        loss = self._contrastive(features[~changed], _one_of(texts[~changed]))
+        loss = self._contrastive(features[~changed], _random_caption(texts[~changed]))
         self.log("contrastive", loss, prog_bar=True)
         if self.captioner is not None:
-            caption = self._caption(self.captioner, features, _one_of(texts), changed)
+            caption = self._caption(self.captioner, features, _random_caption(texts), changed)
             self.log("caption", caption, prog_bar=True)
             loss = loss + self.settings.caption_weight * caption
         if self.regions is not None and regions is not None:
-            known = regions.attributes.masked_fill(changed[:, None], NOTHING)
+            known = regions.attributes.masked_fill(changed[:, None], NO_LABEL)
             region, _ = self.regions.loss(patches, features, regions._replace(attributes=known))
             self.log("region", region, prog_bar=True)
             loss = loss + self.settings.region_weight * region
         return loss
 
     def _contrastive(self, features: Tensor, texts: Tensor) -> Tensor:
-        """Cross-entropy of picture to text and back, within the batch."""
+        """Mean of the cross-entropies of image to text and of text to image, in the batch."""
         similarity = (
             self.clip.logit_scale.exp().clamp(max=100)
             * F.normalize(features.float(), dim=-1)
@@ -130,9 +132,9 @@ class ContrastiveModule(pl.LightningModule):
     def _caption(
         self, captioner: ClipCap, features: Tensor, texts: Tensor, changed: Tensor
     ) -> Tensor:
-        """Cross-entropy of the texts' tokens, the first end token among them.
+        """Mean cross-entropy per token of the texts, up to their first end token.
 
-        Attributes in the texts of changed pictures are neither read nor learned.
+        Attributes in the texts of changed pictures are left out of input and loss.
         """
         texts = texts[:, 1:]  # without the start token
         ends = (texts == self.end_token_id).cumsum(1)
@@ -143,32 +145,33 @@ class ContrastiveModule(pl.LightningModule):
         return captioner(features, labels, self.settings.captioner.word_dropout, self.prior)
 
     def validation_step(self, batch: ContrastiveBatch, index: int) -> None:
-        """Collect features, since retrieval needs the whole split; count the boxes named right."""
+        """Collect features, because retrieval needs the whole split, and log region accuracy."""
         pixels, texts, regions = batch
         text = self.text_features(texts.flatten(0, 1))
         features, patches = self.pooled_and_patches(self.normalised(pixels))
-        self.seen.append((features.float(), text.float()))
+        self.validated.append((features.float(), text.float()))
         if self.regions is not None and regions is not None:
             _, right = self.regions.loss(patches, features, regions)
             figures = {f"region_{name}": share for name, share in right.items()}
             self.log_dict(figures, batch_size=len(pixels), prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Log recall among the split's own pictures and captions."""
+        """Log recall of retrieval among the pictures and captions of the split."""
         images, texts = (
-            F.normalize(torch.cat(part), dim=-1) for part in zip(*self.seen, strict=True)
+            F.normalize(torch.cat(part), dim=-1) for part in zip(*self.validated, strict=True)
         )
-        self.seen.clear()
+        self.validated.clear()
         owner = torch.arange(len(images)).repeat_interleave(len(texts) // len(images))
         figures = recall_at(images.cpu(), texts.cpu(), owner, (1, 5))
         self.log_dict(figures, prog_bar=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW, linear warm-up, cosine to zero."""
-        return adamw(self, self.settings, self.steps, "cosine")
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with a linear warm-up, then cosine to zero."""
+        steps = int(self.trainer.estimated_stepping_batches)
+        return adamw(self, self.settings, steps, "cosine")
 
     def _shifted(self, pixels: Tensor, regions: Regions | None) -> tuple[Tensor, Regions | None]:
-        """The whole batch moved by one random offset, edges repeated, and its boxes with it."""
+        """The batch and its boxes moved by one random offset; edges are repeated."""
         reach = self.settings.shift
         if reach == 0:
             return pixels, regions
@@ -182,8 +185,8 @@ class ContrastiveModule(pl.LightningModule):
         return moved, regions
 
 
-def _one_of(texts: Tensor) -> Tensor:
-    """One text [B, L] of the captions [B, C, L] of every picture, at random."""
+def _random_caption(texts: Tensor) -> Tensor:
+    """A random caption [B, L] of the captions [B, C, L] of each picture."""
     rows = torch.arange(len(texts))
     return texts[rows, torch.randint(texts.shape[1], (len(texts),))]
 
@@ -193,11 +196,12 @@ def _captioner_for(
 ) -> ClipCap:
     """A small captioner from scratch that reads CLIP's features and writes CLIP's tokens."""
     sizes = settings.captioner
+    text: Any = clip.config.text_config
     config = CaptionerConfig(
         clip=None,
         gpt2={
-            "vocab_size": clip.config.text_config.vocab_size,
-            "n_positions": sizes.prefix_length + clip.config.text_config.max_position_embeddings,
+            "vocab_size": text.vocab_size,
+            "n_positions": sizes.prefix_length + text.max_position_embeddings,
             "n_embd": sizes.width,
             "n_layer": sizes.layers,
             "n_head": sizes.heads,
@@ -209,7 +213,7 @@ def _captioner_for(
         },
         mapper=MapperConfig(kind="mlp", prefix_length=sizes.prefix_length),
         preprocessing=preprocessing,
-        feature_width=clip.config.projection_dim,
+        feature_width=clip.visual_projection.out_features,
         normalize_feature=False,
         end_token_id=end_token_id,
     )

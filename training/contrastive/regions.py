@@ -4,15 +4,16 @@
                         "categories": [{"id", "name"}, ...]}; an annotation may carry one of
                         "attributes", such as a colour, which COCO has not.
 
-A caption tells the image encoder that a red kite is somewhere; a box tells it where to look, as
-in region-text pre-training (RegionCLIP, arXiv 2112.09106). Here the patches under a box name its
-category and its attribute, and so does the image feature when it is asked about a place in the
-picture; it also says how many there are of each category. The layers that say so are thrown away
-afterwards.
+A caption tells the image encoder that a red kite is somewhere; a box tells it where, as in
+region-text pre-training (RegionCLIP, arXiv 2112.09106). Here linear layers predict the category and
+the attribute of a box from the patches under it, and from the image feature together with the box;
+and the number of things of each category from the image feature. These layers exist during training
+only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,20 +24,20 @@ from model.image.preprocessing import Preprocessing
 from model.refusal import Refusal
 from training.data.dataset import CaptionDataset, read_json
 
-#: Label of a place in the table where there is no box, or a box without an attribute.
-NOTHING = -100
-#: More of a category than this is not counted.
-MOST = 3
+#: Label of an entry without a box, or of a box without an attribute; cross-entropy ignores it.
+NO_LABEL = -100
+#: Largest number of things of a category that is predicted; more count as this many.
+MAX_COUNT = 3
 
 
 class Regions(NamedTuple):
     """The boxes of a split's pictures, padded to the largest number in one picture.
 
     Attributes:
-        boxes: Left, top, right, bottom in units of the encoder's square, float [N, K, 4]; parts
+        boxes: Left, top, right, bottom as fractions of the encoder's square, float [N, K, 4]; parts
             that the centre crop cuts away lie outside 0..1.
-        categories: Index of the category, [N, K]; `NOTHING` where there is no box.
-        attributes: Index of the attribute, [N, K]; `NOTHING` where there is none.
+        categories: Index of the category, [N, K]; `NO_LABEL` where there is no box.
+        attributes: Index of the attribute, [N, K]; `NO_LABEL` where there is none.
     """
 
     boxes: Tensor
@@ -45,10 +46,16 @@ class Regions(NamedTuple):
 
 
 class RegionIndex:
-    """`instances.json` of a data set: its names, and the boxes of any split."""
+    """`instances.json` of a data set: names of categories and attributes, and the boxes.
+
+    Args:
+        dataset: The data set; the file is in its folder.
+
+    Raises:
+        Refusal: The file is missing, is not COCO instances, or contradicts itself.
+    """
 
     def __init__(self, dataset: CaptionDataset) -> None:
-        """Read the file; refuse one that is missing or contradicts itself."""
         file = dataset.root / "instances.json"
         coco = read_json(file, "add COCO instances, or train without: clip.region_weight=0")
         try:
@@ -75,7 +82,7 @@ class RegionIndex:
                     (
                         [float(v) for v in instance["bbox"]],
                         self._category[instance["category_id"]],
-                        self._attribute[attributes[0]] if attributes else NOTHING,
+                        self._attribute[attributes[0]] if attributes else NO_LABEL,
                     )
                 )
         except (KeyError, TypeError, ValueError) as error:
@@ -86,7 +93,7 @@ class RegionIndex:
 
     @property
     def categories(self) -> int:
-        """How many categories there are."""
+        """Number of categories."""
         return len(self._category)
 
     @property
@@ -94,13 +101,13 @@ class RegionIndex:
         """The names of the attributes."""
         return list(self._attribute)
 
-    def split(self, image_ids: list[int], preprocessing: Preprocessing) -> Regions:
-        """The boxes of these pictures as the encoder sees them."""
+    def split(self, image_ids: Sequence[int], preprocessing: Preprocessing) -> Regions:
+        """The boxes of these pictures, after the encoder's resizing and cropping."""
         most = max((len(self._of.get(i, ())) for i in image_ids), default=0)
         shape = (len(image_ids), max(most, 1))
         boxes = torch.zeros(*shape, 4)
-        categories = torch.full(shape, NOTHING)
-        attributes = torch.full(shape, NOTHING)
+        categories = torch.full(shape, NO_LABEL)
+        attributes = torch.full(shape, NO_LABEL)
         for row, image_id in enumerate(image_ids):
             for k, (box, category, attribute) in enumerate(self._of.get(image_id, ())):
                 boxes[row, k] = torch.tensor(
@@ -112,14 +119,14 @@ class RegionIndex:
 
 
 class RegionHead(nn.Module):
-    """Names what is in a box from the patches under it, and in the picture from its feature.
+    """Predicts what is in boxes: from the patches under them, and from the image feature.
 
     Args:
-        width: Of a patch's vector.
-        feature_width: D, of the image feature.
+        width: Width of a patch's vector.
+        feature_width: D, width of the image feature.
         grid: Patches along one side.
-        categories: How many names there are.
-        attributes: How many attributes, 0 for none.
+        categories: Number of categories.
+        attributes: Number of attributes; 0 for none.
     """
 
     def __init__(
@@ -130,18 +137,19 @@ class RegionHead(nn.Module):
         self.category = nn.Linear(width, categories)
         self.attribute = nn.Linear(width, max(attributes, 1))
         self.feature_norm = nn.LayerNorm(feature_width)
-        self.count = nn.Linear(feature_width, categories * (MOST + 1))
-        self.place = nn.Sequential(
+        self.count = nn.Linear(feature_width, categories * (MAX_COUNT + 1))
+        self.embed_box = nn.Sequential(
             nn.Linear(4, feature_width), nn.GELU(), nn.Linear(feature_width, feature_width)
         )
-        self.category_there = nn.Linear(feature_width, categories)
-        self.attribute_there = nn.Linear(feature_width, max(attributes, 1))
+        self.category_in_box = nn.Linear(feature_width, categories)
+        self.attribute_in_box = nn.Linear(feature_width, max(attributes, 1))
         edges = torch.arange(grid) / grid
+        self.edges: Tensor
         self.register_buffer("edges", edges, persistent=False)
         self.cell = 1 / grid
 
     def forward(self, patches: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, K, categories] and [B, K, attributes] of boxes.
+        """Logits [B, K, categories] and [B, K, attributes] of boxes, from the patches under them.
 
         Args:
             patches: Vectors of the patches, row by row, [B, grid * grid, width].
@@ -153,9 +161,9 @@ class RegionHead(nn.Module):
         return self.category(pooled), self.attribute(pooled)
 
     def of_patches(self, patches: Tensor, regions: Regions) -> Tensor:
-        """Mean cross-entropy of the names that each patch alone gives to the boxes it lies in.
+        """Mean cross-entropy of the names of boxes, predicted from each single patch in them.
 
-        A captioner looks at single patches, and the names of a box must be readable from any.
+        A captioner attends to single patches, so each of them must carry the names.
         """
         share = self._share(regions.boxes) / self.cell**2
         share = share * (share > 0.5)  # [B, K, P]: patches of which a box has more than half
@@ -165,55 +173,56 @@ class RegionHead(nn.Module):
             (self.category, regions.categories),
             (self.attribute, regions.attributes),
         ):
-            known = share * (labels != NOTHING).unsqueeze(-1)
-            surprise = -layer(normal).float().log_softmax(-1).transpose(1, 2)  # [B, names, P]
-            wanted = labels.clamp(min=0).unsqueeze(-1).expand(share.shape)
-            total = total + (surprise.gather(1, wanted) * known).sum() / known.sum().clamp(min=1)
+            known = share * (labels != NO_LABEL).unsqueeze(-1)
+            entropies = -layer(normal).float().log_softmax(-1).transpose(1, 2)  # [B, names, P]
+            target = labels.clamp(min=0).unsqueeze(-1).expand(share.shape)
+            total = total + (entropies.gather(1, target) * known).sum() / known.sum().clamp(min=1)
         return total
 
     def of_picture(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of the counts [B, C, MOST + 1], and of boxes as `forward` gives them.
+        """Logits of the counts [B, C, MAX_COUNT + 1], and those of boxes as `forward` returns them.
 
-        The feature is asked by place and not by name ("what colour is the dog?"): a name invites
-        to answer what colour dogs usually have.
+        The attribute is predicted from the position of a box and not from the name of its thing:
+        from the name, such as "dog", the usual colour of dogs could be guessed.
 
         Args:
-            features: Of the pictures, [B, D].
+            features: Image features, [B, D].
             boxes: As in `Regions`, [B, K, 4].
         """
         features = self.feature_norm(features)
-        counts = self.count(features).unflatten(-1, (-1, MOST + 1))
-        there = F.gelu(features.unsqueeze(1) * self.place(boxes))
-        return counts, self.category_there(there), self.attribute_there(there)
+        counts = self.count(features).unflatten(-1, (-1, MAX_COUNT + 1))
+        in_box = F.gelu(features.unsqueeze(1) * self.embed_box(boxes))
+        return counts, self.category_in_box(in_box), self.attribute_in_box(in_box)
 
     def loss(
         self, patches: Tensor, features: Tensor, regions: Regions
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sum of the cross-entropies, and how often each kind of name is right.
+        """Sum of the cross-entropies, and the accuracy of each kind of prediction, 0 to 1.
 
-        A picture without boxes has none of any category; a batch without boxes teaches only that.
+        A picture without boxes has 0 things of each category; of a batch without boxes the counts
+        are the only loss.
         """
-        counts, category_there, attribute_there = self.of_picture(features, regions.boxes)
+        counts, category_in_box, attribute_in_box = self.of_picture(features, regions.boxes)
         present = torch.stack(
             [(regions.categories == c).sum(1) for c in range(counts.shape[1])], dim=1
-        ).clamp(max=MOST)
+        ).clamp(max=MAX_COUNT)
         category, attribute = self(patches, regions.boxes)
         names = {
             "category": (category, regions.categories),
             "attribute": (attribute, regions.attributes),
-            "picture_category": (category_there, regions.categories),
-            "picture_attribute": (attribute_there, regions.attributes),
-            # Of most categories there is none: those that are there weigh as much together.
-            "picture_count": (counts, present.masked_fill(present == 0, NOTHING)),
-            "picture_none": (counts, present.masked_fill(present > 0, NOTHING)),
+            "picture_category": (category_in_box, regions.categories),
+            "picture_attribute": (attribute_in_box, regions.attributes),
+            # Most counts are 0, so those above 0 get a mean of their own, with the same weight.
+            "picture_count": (counts, present.masked_fill(present == 0, NO_LABEL)),
+            "picture_none": (counts, present.masked_fill(present > 0, NO_LABEL)),
         }
         total, right = self.of_patches(patches, regions), {}
         for name, (logits, labels) in names.items():
-            known = labels != NOTHING
+            known = labels != NO_LABEL
             loss = F.cross_entropy(
                 logits.float().flatten(0, 1),
                 labels.flatten(),
-                ignore_index=NOTHING,
+                ignore_index=NO_LABEL,
                 reduction="sum",
             )
             total = total + loss / known.sum().clamp(min=1)
@@ -222,13 +231,13 @@ class RegionHead(nn.Module):
         return total, right
 
     def _share(self, boxes: Tensor) -> Tensor:
-        """The area that boxes [B, K, 4] have of each patch, [B, K, P], of 1 for the picture."""
+        """Area of each patch that lies in boxes [B, K, 4], as a share of the picture, [B, K, P]."""
         across = self._overlap(boxes[..., 0], boxes[..., 2])
         down = self._overlap(boxes[..., 1], boxes[..., 3])
         return (down.unsqueeze(-1) * across.unsqueeze(-2)).flatten(2)
 
     def _overlap(self, low: Tensor, high: Tensor) -> Tensor:
-        """How much of each of the grid's cells lies between, [B, K, grid]."""
+        """Length of each of the grid's cells that lies between low and high, [B, K, grid]."""
         upper = torch.minimum(high.unsqueeze(-1), self.edges + self.cell)
         return (upper - torch.maximum(low.unsqueeze(-1), self.edges)).clamp(min=0)
 

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 
-def recall_at(images: Tensor, texts: Tensor, owner: Tensor, ranks: tuple[int, ...]) -> dict:
-    """Share of queries whose right answer is among the first k.
+def recall_at(
+    images: Tensor, texts: Tensor, owner: Tensor, ranks: tuple[int, ...]
+) -> dict[str, float]:
+    """Share of queries with a right answer among the first k.
 
     Args:
         images: [N, D] normalised image features.

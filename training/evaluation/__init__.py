@@ -1,1 +1,11 @@
-"""What an evaluation measures, and the page and the model card that show it."""
+"""Evaluation of a captioner.
+
+evaluate        from settings to reports
+captioning      captions of a split, as a server would write them
+scoring         BLEU, METEOR, ROUGE-L, CIDEr, SPICE
+checks          checks of statements that a data set brings with it
+precision_gate  how much narrower weights may change the captions
+report          page, table and chart
+model_card      the model card of the checkpoint
+marked_block    a block between two marks of a text
+"""

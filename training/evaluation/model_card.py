@@ -1,10 +1,10 @@
 """The model card of a checkpoint folder: where the captioner comes from, its figures, its limits.
 
-`README.md` in Hugging Face's form: metadata between two lines of dashes, with every figure in the
-hub's `model-index`, then Markdown. An evaluation writes the card if there is none, from what
-training left in `training.json`; of a card that is there it owns the section on its data set and
-that data set's figures, and leaves the rest, a licence for instance, as it stands. Nobody but the
-owner can say under which licence a captioner may be used, so none is put in.
+It is `README.md` in Hugging Face's form: metadata between two lines of dashes, with every figure in
+the hub's `model-index`, then Markdown. An evaluation writes a new card from `training.json`. In a
+card that exists it replaces the section on its own data set and the figures of that data set; all
+else stays, such as a licence. It never adds a licence, because only the owner of a captioner can
+decide on one.
 """
 
 from __future__ import annotations
@@ -20,23 +20,26 @@ from huggingface_hub import EvalResult, ModelCard
 from model.checkpoint import CARD, Checkpoint, weights_sha256
 from model.refusal import Refusal
 from training.data.dataset import CaptionDataset
-from training.evaluation.report import TITLES, number
-from training.scenes.language.statements import KINDS
-
-Figures = Mapping[str, Mapping[str, float]]
-"""Split -> name of a figure (see `training.evaluation.report.TITLES`) -> value."""
+from training.evaluation.checks import Checks
+from training.evaluation.marked_block import replaced_block
+from training.evaluation.report import Figures, number, titles
 
 
 def write_card(
-    folder: Path, checkpoint: Checkpoint, dataset: CaptionDataset, figures: Figures
+    folder: Path,
+    checkpoint: Checkpoint,
+    dataset: CaptionDataset,
+    figures: Figures,
+    checks: Checks | None = None,
 ) -> Path:
     """Put the figures of one data set into the card of a checkpoint folder.
 
     Args:
         folder: The checkpoint folder.
-        checkpoint: What was loaded from it.
-        dataset: What it was evaluated on.
-        figures: What was found.
+        checkpoint: The checkpoint that was loaded from it.
+        dataset: The data set it was evaluated on.
+        figures: The figures of the evaluation.
+        checks: The checks of the data set, or None.
 
     Returns:
         The card's file.
@@ -46,13 +49,13 @@ def write_card(
     """
     file, card = folder / CARD, load_card(folder, checkpoint)
     name = dataset.root.resolve().name
-    data = card.data
+    data: Any = card.data
     data.pipeline_tag = data.pipeline_tag or "image-to-text"
     data.tags = data.tags or ["image-captioning", "clipcap"]
     data.model_name = data.model_name or folder.resolve().name
     others = [result for result in data.eval_results or [] if result.dataset_type != name]
-    data.eval_results = others + _results(name, dataset.description, figures)
-    card.text = _with_section(card.text, name, _section(folder, dataset, figures))
+    data.eval_results = others + _results(name, dataset.description, figures, checks)
+    card.text = _with_section(card.text, name, _section(folder, dataset, figures, checks))
     aside = file.with_name(f"{CARD}.partial")
     aside.write_text(str(card), encoding="utf-8")
     os.replace(aside, file)
@@ -67,7 +70,7 @@ def load_card(folder: Path, checkpoint: Checkpoint) -> ModelCard:
     """
     try:
         text = checkpoint.card if checkpoint.card is not None else _new_card(folder, checkpoint)
-        # The library warns of a card without metadata; an empty block says the same.
+        # The library warns of a card without metadata, so it gets an empty block.
         return ModelCard(text if text.startswith("---") else f"---\n\n---\n{text}")
     except (ValueError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
@@ -77,8 +80,10 @@ def load_card(folder: Path, checkpoint: Checkpoint) -> ModelCard:
         ) from None
 
 
-def _results(name: str, description: str, figures: Figures) -> list[EvalResult]:
-    """The figures as the hub knows them."""
+def _results(
+    name: str, description: str, figures: Figures, checks: Checks | None
+) -> list[EvalResult]:
+    """The figures in the form of the hub's `model-index`."""
     return [
         EvalResult(
             task_type="image-to-text",
@@ -91,30 +96,28 @@ def _results(name: str, description: str, figures: Figures) -> list[EvalResult]:
             metric_value=round(own[key], 4),
         )
         for split, own in figures.items()
-        for key, title in TITLES.items()
+        for key, title in titles(checks).items()
         if key in own
     ]
 
 
 def _with_section(text: str, name: str, section: str) -> str:
-    """Markdown with the section of a data set put in, in place of an older one."""
+    """Markdown with the section of a data set in place of an older one, or at the end."""
     begin, end = f"<!-- evaluation on {name} -->", f"<!-- /evaluation on {name} -->"
-    block = f"{begin}\n{section}\n{end}"
-    if begin in text and end in text:
-        return text.partition(begin)[0] + block + text.partition(end)[2]
-    return f"{text.rstrip()}\n\n{block}\n"
+    replaced = replaced_block(text, begin, section, end)
+    return replaced or f"{text.rstrip()}\n\n{begin}\n{section}\n{end}\n"
 
 
-def _section(folder: Path, dataset: CaptionDataset, figures: Figures) -> str:
+def _section(folder: Path, dataset: CaptionDataset, figures: Figures, checks: Checks | None) -> str:
     """Figures and limits on one data set."""
     name = dataset.description or dataset.root.resolve().name
     counts = ", ".join(f"{split} {len(dataset.ids(split)):,}" for split in figures)
     lines = [f"| | {' | '.join(figures)} |", f"|---|{'---:|' * len(figures)}"]
-    for key, title in TITLES.items():
+    for key, title in titles(checks).items():
         if any(key in own for own in figures.values()):
-            row = (number(key, own[key]) if key in own else "" for own in figures.values())
+            row = (number(key, own[key], checks) if key in own else "" for own in figures.values())
             lines.append(f"| {title} | {' | '.join(row)} |")
-    limits = "\n".join(f"- {limit}" for limit in _limits(name, figures))
+    limits = "\n".join(f"- {limit}" for limit in _limits(name, figures, checks))
     return (
         f"## Figures on {name}\n\n" + "\n".join(lines) + "\n\n"
         f"Pictures: {counts}. Measured by `python -m training.evaluate` with its own defaults of "
@@ -123,17 +126,18 @@ def _section(folder: Path, dataset: CaptionDataset, figures: Figures) -> str:
     )
 
 
-def _limits(name: str, figures: Figures) -> list[str]:
-    """What the figures say against the captioner."""
+def _limits(name: str, figures: Figures, checks: Checks | None) -> list[str]:
+    """Sentences on what the figures say against the captioner."""
     limits = [
-        f"It was measured on {name} and nothing else here. Of a picture of another kind it says "
-        "what it would say of these, and sounds as sure."
+        f"It was measured on {name} only. A picture of another kind gets a caption in the words of "
+        "these pictures, with the same confidence."
     ]
+    checked = False
     for split, own in figures.items():
         human, ours = own.get("human_CIDEr"), own.get("CIDEr_fewer_references")
         if human is not None and ours is not None:
             verdict = (
-                "people say better what people say"
+                "captions by people are closer to those of other people"
                 if ours < human
                 else "it keeps to the usual words, which is not to see more than a person"
             )
@@ -141,32 +145,23 @@ def _limits(name: str, figures: Figures) -> list[str]:
                 f"{split}: scored as one of the references is against the others, it gets a CIDEr "
                 f"of {ours:.2f}, a person {human:.2f}: {verdict}."
             )
-        if "precision" in own:
-            limits.append(_false_statements(split, own))
+        if checks and (found := checks.limits(split, own)):
+            limits += found
+            checked = True
     ranked = sorted((own["CIDEr"], split) for split, own in figures.items() if "CIDEr" in own)
     if len(ranked) > 1:
         (low, worst), (high, best) = ranked[0], ranked[-1]
         limits.append(f"CIDEr falls from {high:.2f} on {best} to {low:.2f} on {worst}.")
-    if not any("precision" in own for own in figures.values()):
+    if not checked:
         limits.append(
-            "Nobody counted what is false in its captions: these figures compare words with "
-            "people's words, not with the picture."
+            "False statements in its captions were not counted: these figures compare its words "
+            "with those of people, not with the picture."
         )
     return limits
 
 
-def _false_statements(split: str, own: Mapping[str, float]) -> str:
-    """Where the truth about the pictures is known: how much is false, and of what kind most."""
-    said = {kind: own[f"{kind}_precision"] for kind in KINDS if f"{kind}_precision" in own}
-    text = f"{split}: {1 - own['precision']:.1%} of what its captions state is false"
-    if said:
-        worst = min(said, key=lambda kind: said[kind])
-        text += f", most often the {worst} ({1 - said[worst]:.1%} of those stated)"
-    return f"{text}; {1 - own['faultless']:.1%} of the captions have something false in them."
-
-
 def _new_card(folder: Path, checkpoint: Checkpoint) -> str:
-    """The card of a captioner that has none: what training said of itself."""
+    """The card of a captioner without one: its parts, and the record of its training."""
     config, record = checkpoint.captioner.config, checkpoint.training
     mapper = config.mapper
     text = (
@@ -185,7 +180,7 @@ def _new_card(folder: Path, checkpoint: Checkpoint) -> str:
 
 
 def _table(record: Mapping[str, Any]) -> str:
-    """Everything training wrote down, a row each."""
+    """A table with a row for each entry of the record of training."""
     rows = [
         f"| {key.replace('_', ' ')} | {value:,} |"
         if isinstance(value, int)

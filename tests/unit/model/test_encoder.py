@@ -26,7 +26,7 @@ from tests.models import needs_open_clip, save_resnet, save_siglip, small_config
 from tests.pictures import encoded, picture
 from training.config import Export
 from training.encoding.encoder import vision_sha256
-from training.export import export
+from training.exporting.export import export
 
 JPEG = encoded(picture((90, 60)), "JPEG")
 
@@ -107,7 +107,7 @@ def test_a_captioner_of_any_encoder_is_exported_as_hugging_face_generates(
     weights = Checkpoint.load(tmp_path / "checkpoint").captioner.clip
     assert weights is not None
     assert vision_sha256(weights) == vision_sha256(encoder)
-    export(Export(str(tmp_path / "checkpoint"), str(tmp_path / "artifact"), "fp32"))
+    export(Export(str(tmp_path / "checkpoint"), str(tmp_path / "artifact"), "fp32", None))
 
 
 def with_encoder(

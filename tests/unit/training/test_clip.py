@@ -24,7 +24,7 @@ from training import clip
 from training.captioner.tokenizer import END
 from training.config import load_config
 from training.contrastive.module import ContrastiveBatch, ContrastiveModule
-from training.contrastive.regions import NOTHING, RegionHead, Regions
+from training.contrastive.regions import NO_LABEL, RegionHead, Regions
 from training.encoding.encoder import Encoder
 
 #: 31 pictures in batches of 10: three steps an epoch.
@@ -45,7 +45,7 @@ Run = Callable[..., Path]
 @pytest.fixture
 def run(tiny_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixels: Path) -> Run:
     """The command with these settings; returns the model's folder."""
-    monkeypatch.setattr(clip, "CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr("training.contrastive.train.CHECKPOINT_EVERY", 1)
 
     def start(*settings: str, out: str = "out") -> Path:
         folder = tmp_path / out
@@ -150,7 +150,7 @@ def test_nothing_is_learned_of_attributes_that_were_changed(tiny_clip: Path):
     grid = model.config.vision_config.image_size // model.config.vision_config.patch_size
     width = model.config.projection_dim
     head = RegionHead(model.config.vision_config.hidden_size, width, grid, 2, 2)
-    module = ContrastiveModule(model, settings, PREPROCESSING, 0, 10, head, [21, 41]).eval()
+    module = ContrastiveModule(model, settings, PREPROCESSING, 0, head, [21, 41]).eval()
     assert module.captioner is not None
     pixels, texts = example(module)
     boxes = torch.tensor([[[0.0, 0.0, 0.5, 1.0]]]).expand(4, 1, 4)
@@ -170,7 +170,7 @@ def test_nothing_is_learned_of_attributes_that_were_changed(tiny_clip: Path):
     assert changed.sum() == 2
     assert asked["texts"].tolist() == texts[~changed, 0].tolist()
     assert (asked["categories"] == 1).all()
-    assert (asked["attributes"].flatten() == NOTHING).tolist() == changed.tolist()
+    assert (asked["attributes"].flatten() == NO_LABEL).tolist() == changed.tolist()
     for row, told in enumerate(asked["labels"]):
         kept = [20, 22, 30, 40, 50, 51, 52, 53]
         kept += [] if changed[row] else [21, 41]
@@ -216,7 +216,7 @@ def test_on_request_it_starts_anew(run: Run, monkeypatch: pytest.MonkeyPatch):
 def module(tiny_clip: Path) -> ContrastiveModule:
     settings = dataclasses.replace(load_config(SMALL).clip, shift=0)
     model = load_clip(str(tiny_clip), CLIPModel)
-    return ContrastiveModule(model, settings, PREPROCESSING, 0, 10).eval()
+    return ContrastiveModule(model, settings, PREPROCESSING, 0).eval()
 
 
 def example(module: ContrastiveModule) -> tuple[Tensor, Tensor]:
@@ -273,13 +273,13 @@ def test_the_loss_is_clip_s_own_and_the_caption_s(
 def test_a_weight_of_zero_leaves_the_captioner_out(tiny_clip: Path):
     settings = dataclasses.replace(load_config(SMALL).clip, caption_weight=0.0)
     model = load_clip(str(tiny_clip), CLIPModel)
-    assert ContrastiveModule(model, settings, PREPROCESSING, 0, 10).captioner is None
+    assert ContrastiveModule(model, settings, PREPROCESSING, 0).captioner is None
 
 
 def test_boxes_move_with_the_picture(tiny_clip: Path):
     settings = dataclasses.replace(load_config(SMALL).clip, shift=3)
     model = load_clip(str(tiny_clip), CLIPModel)
-    module = ContrastiveModule(model, settings, PREPROCESSING, 0, 10)
+    module = ContrastiveModule(model, settings, PREPROCESSING, 0)
     pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     pixels[:, :, 8:16, 12:20] = 255
     boxes = torch.tensor([[[12.0, 8.0, 20.0, 16.0]]]) / 32
@@ -296,7 +296,7 @@ def test_boxes_move_with_the_picture(tiny_clip: Path):
 def test_pictures_are_shifted_by_no_more_than_asked(tiny_clip: Path):
     settings = dataclasses.replace(load_config(SMALL).clip, shift=2)
     model = load_clip(str(tiny_clip), CLIPModel)
-    module = ContrastiveModule(model, settings, PREPROCESSING, 0, 10)
+    module = ContrastiveModule(model, settings, PREPROCESSING, 0)
     pixels = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     pixels[:, :, 16, 16] = 255
     torch.manual_seed(0)

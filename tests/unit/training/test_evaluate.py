@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -15,7 +16,11 @@ from model.export import eager_artifact
 from model.refusal import Refusal
 from training.config import Config
 from training.data.dataset import CaptionDataset
-from training.evaluate import caption_split, evaluate, keep_evaluation
+from training.evaluate import read_settings
+from training.evaluation.captioning import caption_split
+from training.evaluation.evaluate import evaluate, keep_evaluation
+from training.scenes import Scene
+from training.scenes.language.accuracy import SceneAccuracy
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,13 @@ def reports(tiny_run: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_metrics_hold_scores_and_scene_accuracy_of_each_split(reports: Path, tiny_run: Config):
     metrics = json.loads((reports / "metrics.json").read_text())
-    assert set(metrics) == {"test", "compositional", "weights_sha256", "precisions"}
+    assert set(metrics) == {
+        *("test", "compositional", "precisions"),
+        *("weights_sha256", "data_set", "captions_sha256"),
+    }
+    assert metrics["data_set"] == "scenes"
+    captions = Path(tiny_run.evaluate.data, "captions.json").read_bytes()
+    assert metrics["captions_sha256"] == hashlib.sha256(captions).hexdigest()
     exact = metrics["precisions"]["fp32"]
     assert exact["same"] == 1
     assert exact["cider_change"] == 0
@@ -47,6 +58,19 @@ def test_metrics_hold_scores_and_scene_accuracy_of_each_split(reports: Path, tin
         assert all(isinstance(value, (int, float)) for value in metrics[split].values())
         assert all(0 <= metrics[split][name] <= 1 for name in ("BLEU_4", "precision", "recall"))
         assert metrics[split]["human_CIDEr"] > 0.2
+
+
+def test_the_figures_of_scenes_are_those_of_the_written_captions(reports: Path, tiny_run: Config):
+    metrics = json.loads((reports / "metrics.json").read_text())
+    truth = json.loads(Path(tiny_run.evaluate.data, "truth.json").read_text())
+    lines = [json.loads(line) for line in (reports / "captions.jsonl").read_text().splitlines()]
+    for split in ("test", "compositional"):
+        accuracy = SceneAccuracy()
+        for line in lines:
+            if line["split"] == split:
+                accuracy.add(line["caption"], Scene.from_dict(truth[str(line["image_id"])]))
+        expected = {name: round(value, 4) for name, value in accuracy.figures().items()}
+        assert expected.items() <= metrics[split].items()
 
 
 def test_every_picture_s_caption_is_written_as_the_captioner_says_it(
@@ -108,6 +132,83 @@ def test_gates_that_are_left_out_stay_with_the_weights(tiny_checkpoint: Path, tm
     checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
     own = {"weights_sha256": weights_sha256(checkpoint)}
     gates = {"fp32": {"passes": True}}
-    keep_evaluation(checkpoint, {"test": {"CIDEr": 1.0}, "precisions": gates, **own})
-    keep_evaluation(checkpoint, {"test": {"CIDEr": 2.0}, **own})
+    assert keep_evaluation(checkpoint, {"test": {"CIDEr": 1.0}, "precisions": gates, **own}, True)
+    assert keep_evaluation(checkpoint, {"test": {"CIDEr": 2.0}, **own}, True)
     assert read_evaluation(checkpoint) == {"test": {"CIDEr": 2.0}, "precisions": gates, **own}
+
+
+def test_the_same_evaluation_twice_gives_the_same_bytes(reports: Path, tiny_run: Config):
+    own = Path(tiny_run.evaluate.checkpoint, "evaluation.json")
+    before = own.read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.evaluation.scoring._meteor", lambda *_: 0.5)
+        evaluate(dataclasses.replace(tiny_run.evaluate, out=str(reports / "again")))
+    assert own.read_bytes() == before
+    for name in ("metrics.json", "captions.jsonl", "captions.html"):
+        assert (reports / "again" / name).read_bytes() == (reports / name).read_bytes()
+
+
+def test_an_evaluation_on_another_data_set_leaves_the_captioner_s_own_alone(
+    tiny_checkpoint: Path, tmp_path: Path
+):
+    checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    weights = {"weights_sha256": weights_sha256(checkpoint)}
+    # Folders of different data sets may have the same name.
+    photos, scenes = ({**weights, "data_set": "data", "captions_sha256": d} for d in ("1f", "2e"))
+    # A published captioner has no figures yet: the first ones are kept, and may be replaced.
+    assert keep_evaluation(checkpoint, {**photos, "test": {"CIDEr": 0.1}}, own=False)
+    assert keep_evaluation(checkpoint, {**photos, "test": {"CIDEr": 0.2}}, own=False)
+    assert not keep_evaluation(checkpoint, {**scenes, "test": {"CIDEr": 3.0}}, own=False)
+    assert read_evaluation(checkpoint) == {**photos, "test": {"CIDEr": 0.2}}
+    # The data set of the pipeline replaces those of any other, and stays.
+    gates = {"precisions": {"fp32": {"passes": True}}}
+    assert keep_evaluation(checkpoint, {**photos, **gates}, own=False)
+    assert keep_evaluation(checkpoint, {**scenes, "test": {"CIDEr": 3.0}}, own=True)
+    assert read_evaluation(checkpoint) == {**scenes, "test": {"CIDEr": 3.0}}
+    assert not keep_evaluation(checkpoint, {**photos, "test": {"CIDEr": 0.2}}, own=False)
+    assert read_evaluation(checkpoint) == {**scenes, "test": {"CIDEr": 3.0}}
+
+
+@pytest.mark.parametrize(
+    ("words", "out", "own"),
+    [
+        ([], "reports", True),
+        (["--data", "data/scenes"], "reports", True),
+        (["experiment=folder"], "reports/mine", True),
+        (["evaluate.data=data/other"], "data/other/report", False),
+        (["--data", "data/other"], "data/other/report", False),
+        (["experiment=folder", "evaluate.data=data/scenes"], "data/scenes/report", False),
+        (["evaluate.data=data/other", "evaluate.out=mine"], "mine", False),
+        (["--data", "data/other", "--out", "mine"], "mine", False),
+        (["evaluate.data=data/other", "train.data=data/other"], "reports", True),
+    ],
+)
+def test_the_report_of_another_data_set_does_not_replace_the_pipeline_s(
+    words: list[str], out: str, own: bool
+):
+    settings, found = read_settings(words)
+    assert (Path(settings.out), found) == (Path(out), own)
+
+
+def test_a_data_set_without_truth_is_scored_only(
+    tiny_run: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    data = shutil.copytree(tiny_run.evaluate.data, tmp_path / "photos")
+    (data / "truth.json").unlink()
+    checkpoint = shutil.copytree(tiny_run.evaluate.checkpoint, tmp_path / "checkpoint")
+    settings = dataclasses.replace(
+        tiny_run.evaluate,
+        data=str(data),
+        checkpoint=str(checkpoint),
+        out=str(tmp_path / "reports"),
+        splits=["compositional"],
+        gate_images=0,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.evaluation.scoring._meteor", lambda *_: 0.5)
+        figures = evaluate(settings, own=False)
+    assert "has no truth about its pictures to check captions against" in capsys.readouterr().out
+    assert "precision" not in figures["compositional"]
+    assert "is not in the picture" not in (tmp_path / "reports" / "captions.html").read_text()
+    card = (checkpoint / "README.md").read_text()
+    assert "False statements in its captions were not counted" in card

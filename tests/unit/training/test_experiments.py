@@ -10,9 +10,9 @@ from model.checkpoint import Checkpoint
 from model.refusal import Refusal
 from tests.models import save_clip, save_gpt2
 from training import config as settings
+from training.captioner.train import train
 from training.config import load_config
 from training.encoding.encode_dataset import encode_dataset
-from training.train import train
 
 NAMES = sorted(
     file.stem for file in (Path(settings.__file__).parent / "conf" / "experiment").iterdir()

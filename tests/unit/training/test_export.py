@@ -10,22 +10,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint, weights_sha256
 from model.export import eager_artifact
-from model.layers.precision import unsupported_reason
+from model.image.decode import load_image
+from model.image.preprocessing import to_pixels
+from model.layers.precision import PRECISIONS, unsupported_reason
 from model.options import GenerationOptions
 from model.refusal import Refusal
-from training.config import Export
+from training.config import Export, load_config
+from training.data.dataset import CaptionDataset
 from training.evaluation.precision_gate import Gate
-from training.export import (
-    choose_precision,
-    compare,
-    export,
-    hugging_face_tokens,
-    sample_pixels,
-)
+from training.export import read_settings
+from training.exporting.comparison import compare, hugging_face_tokens
+from training.exporting.export import export
+from training.exporting.precision_choice import LARGE_WEIGHTS, choose_precision, preferred
+from training.exporting.sample_pictures import sample_pixels
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +38,16 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
 @pytest.fixture
 def settings(tiny_checkpoint: Path, tmp_path: Path) -> Export:
     own = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
-    return Export(str(own), str(tmp_path / "out" / "a"), "auto")
+    return Export(str(own), str(tmp_path / "out" / "a"), "auto", None)
 
 
-def test_a_faithful_artifact_passes(checkpoint: Checkpoint, tiny_artifact: Path):
-    compare(checkpoint, Artifact.load(tiny_artifact))
+@pytest.fixture(scope="module")
+def pixels(checkpoint: Checkpoint) -> Tensor:
+    return sample_pixels(checkpoint.captioner.config.preprocessing, None)[0]
+
+
+def test_a_faithful_artifact_passes(checkpoint: Checkpoint, tiny_artifact: Path, pixels: Tensor):
+    compare(checkpoint, Artifact.load(tiny_artifact), pixels)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +59,7 @@ def test_a_faithful_artifact_passes(checkpoint: Checkpoint, tiny_artifact: Path)
     ],
 )
 def test_an_artifact_that_was_tampered_with_is_refused(
-    checkpoint: Checkpoint, part: str, words: str
+    checkpoint: Checkpoint, part: str, words: str, pixels: Tensor
 ):
     other = copy.deepcopy(checkpoint)
     generator = torch.Generator().manual_seed(0)
@@ -60,13 +67,15 @@ def test_an_artifact_that_was_tampered_with_is_refused(
         for parameter in getattr(other.captioner, part).parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator))
     with pytest.raises(Refusal, match=words):
-        compare(checkpoint, eager_artifact(other))
+        compare(checkpoint, eager_artifact(other), pixels)
 
 
 @torch.inference_mode()
-def test_both_sides_of_the_comparison_write_tokens_up_to_the_end(checkpoint: Checkpoint):
+def test_both_sides_of_the_comparison_write_tokens_up_to_the_end(
+    checkpoint: Checkpoint, pixels: Tensor
+):
     artifact = eager_artifact(checkpoint)
-    features = artifact.encode(sample_pixels(artifact))
+    features = artifact.encode(pixels)
     options = GenerationOptions(num_beams=3, max_tokens=9, min_tokens=2)
     ours, theirs = (
         artifact.tokens(features, options),
@@ -106,7 +115,9 @@ def test_a_failed_export_leaves_the_old_one_in_place(
     out = Path(settings.out)
     out.mkdir(parents=True)
     (out / "captioner.pt").write_bytes(b"the one that works")
-    monkeypatch.setattr("training.export.FEATURE_TOLERANCE", -1.0)  # nothing is good enough
+    monkeypatch.setattr(
+        "training.exporting.comparison.FEATURE_TOLERANCE", -1.0
+    )  # nothing is good enough
     with pytest.raises(Refusal, match="this export cannot be used"):
         export(settings)
     assert (out / "captioner.pt").read_bytes() == b"the one that works"
@@ -121,29 +132,101 @@ def test_a_checkpoint_that_is_missing_is_refused(settings: Export, tmp_path: Pat
     assert not Path(settings.out).exists()
 
 
-def test_the_fastest_precision_that_passed_is_chosen():
-    exact, same = Gate(1.0, 3.0, 0.0, 1.0).to_dict(), Gate(0.99, 3.0, 0.0, 0.5)
-    passed = {"fp32": exact, "bf16": same.to_dict()}
-    failed = {"int8": Gate(0.9, 3.0, 0.0, 0.2).to_dict()}
+@pytest.mark.parametrize(
+    ("usable", "weights", "native_bf16", "chosen"),
+    [
+        (PRECISIONS, 1, True, "bf16"),
+        (PRECISIONS, LARGE_WEIGHTS + 1, True, "bf16"),
+        (PRECISIONS, LARGE_WEIGHTS + 1, False, "fp16"),
+        (PRECISIONS, LARGE_WEIGHTS, False, "fp32"),
+        (("fp32", "int8"), LARGE_WEIGHTS + 1, True, "fp32"),
+        (("fp32", "fp16"), LARGE_WEIGHTS + 1, True, "fp16"),
+        ((), LARGE_WEIGHTS + 1, True, "fp32"),
+    ],
+)
+def test_auto_follows_a_fixed_order(
+    usable: tuple[str, ...], weights: int, native_bf16: bool, chosen: str
+):
+    assert preferred(usable, weights, native_bf16) == chosen
+
+
+def test_auto_takes_only_what_passed_and_what_is_measured_is_of_today(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    native = "training.exporting.precision_choice._multiplies_bf16"
+    monkeypatch.setattr(native, lambda: True)
+    exact, same = Gate(1.0, 3.0, 0.0).to_dict(), Gate(0.99, 3.0, 0.0).to_dict()
+    passed = {"fp32": exact, "bf16": same}
+    failed = {"int8": Gate(0.9, 3.0, 0.0).to_dict()}
     available = "fp32" if unsupported_reason("bf16") else "bf16"
-    assert choose_precision("auto", {"precisions": passed | failed}) == available
-    older = {**passed, "bf16": {**same.to_dict(), "arithmetic": 1}}  # about other products
-    assert choose_precision("auto", {"precisions": older}) == "fp32"
-    level = {**passed, "bf16": dataclasses.replace(same, seconds=0.95).to_dict()}
-    assert choose_precision("auto", {"precisions": level}) == "fp32"
-    assert choose_precision("auto", None) == choose_precision("auto", {}) == "fp32"
+    assert choose_precision("auto", {"precisions": passed | failed}, 1) == available
+    worse = {**passed, "bf16": Gate(0.97, 3.0, 0.0).to_dict()}
+    assert choose_precision("auto", {"precisions": worse}, 1) == "fp32"
+    older = {**passed, "bf16": {**same, "arithmetic": 1}}  # about other products
+    assert choose_precision("auto", {"precisions": older}, 1) == "fp32"
+    assert choose_precision("auto", None, 1) == choose_precision("auto", {}, 1) == "fp32"
     with pytest.raises(Refusal, match=r"int8 did not pass its gate: 90.0% of the captions"):
-        choose_precision("int8", {"precisions": failed})
+        choose_precision("int8", {"precisions": failed}, 1)
     with pytest.raises(Refusal, match=r"'fp8'; it must be auto, fp32, fp16, bf16, int8"):
-        choose_precision("fp8", None)
+        choose_precision("fp8", None, 1)
+
+
+def test_every_precision_and_auto_may_be_set():
+    for precision in ("auto", *PRECISIONS):
+        assert load_config([f"export.precision={precision}"]).export.precision == precision
+
+
+def test_samples_are_pictures_of_the_data_set_if_there_is_one(
+    checkpoint: Checkpoint, tiny_scenes: Path, tmp_path: Path
+):
+    preprocessing = checkpoint.captioner.config.preprocessing
+    own, source = sample_pixels(preprocessing, str(tiny_scenes))
+    assert source == f"{len(own)} pictures of the test split of {tiny_scenes}"
+    dataset = CaptionDataset.load(tiny_scenes)
+    file = dataset.files[dataset.ids("test")[0]]
+    assert torch.equal(own[0], to_pixels(load_image(file.read_bytes()), preprocessing))
+    again, _ = sample_pixels(preprocessing, str(tiny_scenes))
+    assert torch.equal(own, again)
+    for data, words in (
+        (None, "8 generated pictures"),
+        (str(tmp_path), f"8 generated pictures, as there is no data set in {tmp_path}"),
+    ):
+        made, source = sample_pixels(preprocessing, data)
+        assert source == words
+        assert made.shape == (8, *own.shape[1:])
+        assert torch.equal(made, sample_pixels(preprocessing, data)[0])
+    assert len({row.numpy().tobytes() for row in made}) == 8
+
+
+def test_an_export_on_pictures_of_its_own_data_set(settings: Export, tiny_scenes: Path):
+    export(dataclasses.replace(settings, data=str(tiny_scenes)))
+    assert Artifact.load(settings.out).info["precision"] == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("words", "data"),
+    [
+        ([], "data/scenes"),
+        (["experiment=folder"], "data/mine"),
+        (["--checkpoint", "models/clipcap"], "data/scenes"),
+        (["--checkpoint", "models/published"], None),
+        (["--checkpoint", "models/published", "export.data=data/mine"], "data/mine"),
+    ],
+)
+def test_another_checkpoint_is_not_checked_with_the_pipeline_s_pictures(
+    words: list[str], data: str | None
+):
+    assert read_settings(words).data == data
 
 
 # Where the processor has no bf16 products the precision is refused, so nothing is to be compared.
 @pytest.mark.skipif(bool(unsupported_reason("bf16")), reason=unsupported_reason("bf16"))
-def test_a_narrow_artifact_that_finds_captions_less_likely_is_refused(checkpoint: Checkpoint):
-    compare(checkpoint, eager_artifact(checkpoint, "bf16"))
+def test_a_narrow_artifact_that_finds_captions_less_likely_is_refused(
+    checkpoint: Checkpoint, pixels: Tensor
+):
+    compare(checkpoint, eager_artifact(checkpoint, "bf16"), pixels)
     other = copy.deepcopy(checkpoint)
     with torch.no_grad():
         other.captioner.gpt2.transformer.wte.weight.mul_(1.5)
     with pytest.raises(Refusal, match=r"in bf16 the log-probability .* the limit is 0.02"):
-        compare(checkpoint, eager_artifact(other, "bf16"))
+        compare(checkpoint, eager_artifact(other, "bf16"), pixels)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from transformers import GPT2LMHeadModel
@@ -25,13 +27,13 @@ from tests.interruption import power_cut
 from tests.models import save_clip, save_gpt2, small_config
 from training.captioner.module import CaptionerModule
 from training.captioner.tokenizer import END
+from training.captioner.train import train
 from training.config import Config
 from training.data.dataset import CaptionDataset
 from training.encoding.encode_dataset import encode_dataset
 from training.encoding.encoder import Encoder
 from training.encoding.feature_file import FeatureFile
-from training.evaluate import caption_split
-from training.train import train
+from training.evaluation.captioning import caption_split
 
 Variant = Callable[..., Config]
 
@@ -55,7 +57,12 @@ def variant(tiny_run: Config, tmp_path: Path) -> Variant:
 @pytest.fixture
 def no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation CIDEr is not what these tests are about."""
-    monkeypatch.setattr("training.train.cider", lambda *_: 0.5)
+    monkeypatch.setattr("training.captioner.train.cider", lambda *_: 0.5)
+
+
+def trainer_of(steps: int) -> pl.Trainer:
+    """Lightning's trainer of a training of so many optimiser steps."""
+    return pl.Trainer(accelerator="cpu", max_steps=steps, logger=False, enable_checkpointing=False)
 
 
 def weights(folder: str | Path) -> dict[str, Tensor]:
@@ -169,7 +176,7 @@ def test_the_epoch_with_the_best_validation_cider_is_kept(
     variant: Variant, scores: list[float], best: int, monkeypatch: pytest.MonkeyPatch
 ):
     left = iter(scores)
-    monkeypatch.setattr("training.train.cider", lambda *_: next(left))
+    monkeypatch.setattr("training.captioner.train.cider", lambda *_: next(left))
     config = variant()
     train(config)
     kept = torch.load(Path(config.train.work) / "best.ckpt", weights_only=True)
@@ -190,7 +197,7 @@ def test_the_score_is_of_the_validation_pictures_own_captions(
         seen.append((generated, references))
         return 0.5
 
-    monkeypatch.setattr("training.train.cider", score)
+    monkeypatch.setattr("training.captioner.train.cider", score)
     config = variant(epochs=1)
     train(config)
     ((generated, references),) = seen
@@ -300,7 +307,8 @@ def test_a_gpt2_from_a_folder_is_fine_tuned(variant: Variant, tiny_run: Config, 
 def test_only_what_is_tuned_gets_gradients(tiny_run: Config, tuning: str):
     settings = dataclasses.replace(tiny_run.train, tuning=tuning)
     captioner = ClipCap(small_config())
-    module = CaptionerModule(captioner, settings, 10, list, lambda _: 0.0)
+    module = CaptionerModule(captioner, settings, list, lambda _: 0.0)
+    module.trainer = trainer_of(10)
     module.train()
     module.on_train_epoch_start()
     captioner(torch.randn(2, 12), torch.tensor([[5, 6, 0], [7, 0, -100]])).backward()
@@ -318,7 +326,8 @@ def test_the_learning_rate_warms_up_over_a_share_of_the_steps_and_falls_to_nothi
     tiny_run: Config,
 ):
     settings = dataclasses.replace(tiny_run.train, warmup_ratio=0.2, learning_rate=1.0)
-    module = CaptionerModule(ClipCap(small_config()), settings, 20, list, float)
+    module = CaptionerModule(ClipCap(small_config()), settings, list, float)
+    module.trainer = trainer_of(20)
     made = module.configure_optimizers()
     rates = []
     for _ in range(20):
@@ -327,6 +336,50 @@ def test_the_learning_rate_warms_up_over_a_share_of_the_steps_and_falls_to_nothi
         made["lr_scheduler"]["scheduler"].step()
     assert rates[:5] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
     assert rates[5:] == pytest.approx([1 - k / 16 for k in range(1, 16)])
+
+
+@pytest.mark.usefixtures("no_score")
+def test_the_schedule_counts_optimiser_steps_not_batches(variant: Variant, tiny_run: Config):
+    trainer = {**tiny_run.train.trainer, "accumulate_grad_batches": 2}
+    config = variant(trainer=trainer, learning_rate=1e-3)
+    train(config)
+    last = torch.load(Path(config.train.work) / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 6  # of 5 batches an epoch, in two epochs
+    assert last["lr_schedulers"][0]["_last_lr"] == [0.0, 0.0]
+
+
+@pytest.mark.usefixtures("no_score")
+def test_a_training_that_ends_before_it_was_validated_is_refused(
+    variant: Variant, tiny_run: Config
+):
+    with pytest.raises(Refusal, match=r"stopped after 2 steps, .* train.trainer.max_steps"):
+        train(variant(trainer={**tiny_run.train.trainer, "max_steps": 2}))
+
+
+@pytest.mark.parametrize("name", ["max_epochs", "logger", "callbacks"])
+def test_arguments_of_lightning_s_trainer_that_are_not_the_user_s_are_refused(
+    variant: Variant, tiny_run: Config, name: str
+):
+    with pytest.raises(Refusal, match=f"train.trainer.{name} cannot be set: .*; leave it out"):
+        train(variant(trainer={**tiny_run.train.trainer, name: None}))
+
+
+def test_with_one_validation_picture_the_loss_decides(
+    variant: Variant, tiny_run: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    data = shutil.copytree(tiny_run.train.data, tmp_path / "scenes")
+    splits = json.loads((data / "split.json").read_text())
+    (data / "split.json").write_text(json.dumps({**splits, "val": splits["val"][:1]}))
+    config = variant(data=str(data))
+    train(config)
+    assert "the epoch with the least validation loss is kept" in capsys.readouterr().err
+    losses = [float(row["val_loss"]) for row in rows(Path(config.train.curves) / "validation.csv")]
+    kept = torch.load(Path(config.train.work) / "best.ckpt", weights_only=True)
+    assert kept["epoch"] == losses.index(min(losses))
+    record = Checkpoint.load(config.train.out).training
+    assert record is not None
+    assert record["validation_loss"] == pytest.approx(min(losses), abs=1e-4)
+    assert "validation_CIDEr" not in record
 
 
 def test_longer_training_captions_than_the_language_model_has_places_for_are_refused(

@@ -146,7 +146,7 @@ def test_tokens_are_the_same_however_many_are_made_at_a_time(
     dataset: CaptionDataset, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ):
     whole = tokenized(dataset, tokenizer, [4, 6, 9])
-    monkeypatch.setattr("training.captioner.data.AT_ONCE", 1)
+    monkeypatch.setattr("training.captioner.data.IMAGES_TOKENISED_TOGETHER", 1)
     by_image = tokenized(dataset, tokenizer, [4, 6, 9])
     for name in ("tokens", "starts", "owners"):
         assert np.array_equal(getattr(by_image, name), getattr(whole, name)), name

@@ -39,7 +39,9 @@ def test_adds_the_information_of_the_pair_on_both_of_its_sides() -> None:
 
 def test_captions_counted_in_parts_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = prior_of().table
-    monkeypatch.setattr("training.captioner.pair_prior.AT_ONCE", 7)  # parts end inside pairs, too
+    monkeypatch.setattr(
+        "training.captioner.pair_prior.TOKENS_COUNTED_TOGETHER", 7
+    )  # parts end inside pairs, too
     assert torch.equal(prior_of().table, whole)
 
 
@@ -52,7 +54,7 @@ def test_a_word_that_is_several_tokens_is_left_out_and_named(capsys: pytest.Capt
     assert attribute_tokens(["red"], pieces.__getitem__, "x") == [2]
     assert not capsys.readouterr().err
     assert attribute_tokens(["red", "teal"], pieces.__getitem__, "x") == [2]
-    assert "note: x goes without teal, several tokens" in capsys.readouterr().err
+    assert "note: x ignores teal: several tokens" in capsys.readouterr().err
 
 
 def test_without_attributes_nothing_is_added() -> None:

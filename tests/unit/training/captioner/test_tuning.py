@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from transformers import GPT2LMHeadModel
 
@@ -18,9 +19,9 @@ from tests.interruption import power_cut
 from tests.models import save_gpt2, small_config
 from training.captioner.data import CaptionBatch
 from training.captioner.module import CaptionerModule
-from training.captioner.tuning import GPT2, merged, prepare
+from training.captioner.train import train
+from training.captioner.tuning import GPT2, merged, tunable
 from training.config import Config, Lora, Train
-from training.train import train
 
 Variant = Callable[..., Config]
 BATCH = (torch.randn(2, 12), torch.tensor([[5, 6, 0], [7, 0, -100]]))
@@ -29,7 +30,7 @@ BATCH = (torch.randn(2, 12), torch.tensor([[5, 6, 0], [7, 0, -100]]))
 @pytest.fixture
 def variant(tiny_run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Variant:
     """The settings of the small run on a GPT-2 from a folder, with changes; scores are made up."""
-    monkeypatch.setattr("training.train.cider", lambda *_: 0.5)
+    monkeypatch.setattr("training.captioner.train.cider", lambda *_: 0.5)
     base = str(save_gpt2(tmp_path / "gpt2"))
 
     def change(name: str = "run", **changes: Any) -> Config:
@@ -60,7 +61,10 @@ def moved(model: torch.nn.Module) -> None:
 
 def test_only_lora_and_the_mapper_learn(lora: Train):
     captioner = ClipCap(small_config())
-    module = CaptionerModule(captioner, lora, 10, list, lambda _: 0.0)
+    module = CaptionerModule(captioner, lora, list, lambda _: 0.0)
+    module.trainer = pl.Trainer(
+        accelerator="cpu", max_steps=10, logger=False, enable_checkpointing=False
+    )
     moved(captioner)
     before = {name: value.clone() for name, value in captioner.named_parameters()}
     optimizer = module.configure_optimizers()["optimizer"]
@@ -82,7 +86,7 @@ def test_merged_it_is_a_plain_gpt2_that_computes_the_same(lora: Train):
     plain = ClipCap(small_config()).gpt2.eval()
     tokens = torch.tensor([[3, 1, 4, 1, 5]])
     untuned, names = plain(tokens).logits, plain.state_dict().keys()
-    tuned = prepare(plain, lora.tuning, lora.lora, GPT2).eval()
+    tuned = tunable(plain, lora.tuning, lora.lora, GPT2).eval()
     torch.testing.assert_close(tuned(tokens).logits, untuned)  # nothing is learned yet
     moved(tuned)
     before = {name: value.clone() for name, value in tuned.state_dict().items()}
@@ -116,7 +120,7 @@ def test_the_best_epoch_of_lora_is_kept(
     variant: Variant, scores: list[float], best: int, monkeypatch: pytest.MonkeyPatch
 ):
     left = iter(scores)
-    monkeypatch.setattr("training.train.cider", lambda *_: next(left))
+    monkeypatch.setattr("training.captioner.train.cider", lambda *_: next(left))
     config = variant(tuning="lora")
     train(config)
     kept = torch.load(Path(config.train.work) / "best.ckpt", weights_only=True)
@@ -165,9 +169,12 @@ def test_a_frozen_gpt2_is_a_fixed_function_in_every_step(
     ("changes", "words"),
     [
         ({"tuning": "none"}, "train.tuning is 'none'; it must be full, frozen or lora"),
-        ({"tuning": "lora", "lora": Lora(0, 16, 0)}, "train.lora.rank is 0; it must be a whole"),
+        ({"tuning": "lora", "lora": Lora(0, 16, 0)}, "train.lora.rank is 0; it must be at least 1"),
         ({"tuning": "lora", "lora": Lora(8, 0, 0)}, "train.lora.alpha is 0; it must be above 0"),
-        ({"tuning": "lora", "lora": Lora(8, 16, 1)}, "train.lora.dropout is 1; .* to below 1"),
+        (
+            {"tuning": "lora", "lora": Lora(8, 16, 1)},
+            "train.lora.dropout is 1; it must be at least 0 and less than 1",
+        ),
     ],
 )
 def test_tunings_that_cannot_be_are_refused(variant: Variant, changes: dict[str, Any], words: str):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -29,11 +30,11 @@ from tests.interruption import power_cut
 from tests.models import PREPROCESSING, small_config
 from training.captioner.data import CaptionBatch
 from training.captioner.module import CaptionerModule
-from training.captioner.tuning import CLIP, merged, prepare
+from training.captioner.train import train
+from training.captioner.tuning import CLIP, merged, tunable
 from training.config import Config, Lora, Train
 from training.data.dataset import CaptionDataset
 from training.encoding.encoder import Encoder
-from training.train import train
 
 LORA = Lora(rank=2, alpha=4, dropout=0.1)
 LINEAR = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
@@ -57,7 +58,11 @@ def moved(model: nn.Module) -> None:
 def module_of(settings: Train, clip: Path) -> CaptionerModule:
     captioner = ClipCap(small_config(feature_width=24))
     captioner.clip = Encoder(str(clip)).model
-    return CaptionerModule(captioner, settings, 10, list, lambda _: 0.0)
+    module = CaptionerModule(captioner, settings, list, lambda _: 0.0)
+    module.trainer = pl.Trainer(
+        accelerator="cpu", max_steps=10, logger=False, enable_checkpointing=False
+    )
+    return module
 
 
 def example() -> CaptionBatch:
@@ -128,7 +133,7 @@ def test_lora_merged_is_a_plain_encoder_that_computes_the_same(tiny_clip: Path, 
         return found.image_embeds if kind == "clip" else found.pooler_output
 
     untuned = feature(plain)
-    wrapped = prepare(plain, "lora", LORA, CLIP).eval()
+    wrapped = tunable(plain, "lora", LORA, CLIP).eval()
     torch.testing.assert_close(feature(wrapped), untuned)  # nothing is learned yet
     matrices = [name for name, p in wrapped.named_parameters() if p.requires_grad]
     assert len(matrices) == layers * len(LINEAR) * 2
@@ -173,7 +178,7 @@ def whole(variant: Variant) -> tuple[Config, list[dict[int, str]]]:
 
     config = variant("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.train.cider", score)
+        patch.setattr("training.captioner.train.cider", score)
         train(config)
     return config, scored
 
@@ -218,7 +223,7 @@ def test_resumed_it_ends_where_an_uninterrupted_run_does(
     whole: tuple[Config, list[dict[int, str]]], variant: Variant, monkeypatch: pytest.MonkeyPatch
 ):
     scores = iter((1.0, 2.0))
-    monkeypatch.setattr("training.train.cider", lambda *_: next(scores))
+    monkeypatch.setattr("training.captioner.train.cider", lambda *_: next(scores))
     with power_cut(monkeypatch, at=7):  # 5 steps an epoch
         train(variant("cut"))
     resumed = variant("cut", resume=True)
@@ -237,10 +242,10 @@ def test_resumed_it_ends_where_an_uninterrupted_run_does(
     [
         ("some", {}, "train.clip.tuning is 'some'; it must be full, frozen or lora"),
         ("full", {"learning_rate": 0.0}, "train.clip.learning_rate is 0.0; it must be above 0"),
-        ("full", {"workers": -1}, "train.clip.workers is -1; it must be 0"),
+        ("full", {"workers": -1}, "train.clip.workers is -1; it must be at least 0"),
         ("full", {"max_pixels": 0}, "train.clip.max_pixels is 0; it must be at least 1"),
         ("full", {"max_pixels": 9}, r"images/.*: the picture has .* limit is 9; .*mend or remove"),
-        ("lora", {"lora": Lora(0, 16, 0)}, "train.clip.lora.rank is 0; it must be a whole"),
+        ("lora", {"lora": Lora(0, 16, 0)}, "train.clip.lora.rank is 0; it must be at least 1"),
     ],
 )
 def test_tunings_that_cannot_be_are_refused(
@@ -256,4 +261,4 @@ def test_a_model_without_such_layers_is_refused():
     with pytest.raises(
         Refusal, match=r"Sequential has no layers .* tune all of it \(full\) or none"
     ):
-        prepare(nn.Sequential(nn.Linear(2, 2)), "lora", LORA, CLIP)
+        tunable(nn.Sequential(nn.Linear(2, 2)), "lora", LORA, CLIP)

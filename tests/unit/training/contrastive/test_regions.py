@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from model.image.preprocessing import Preprocessing
 from model.refusal import Refusal
-from training.contrastive.regions import NOTHING, RegionHead, RegionIndex, Regions
+from training.contrastive.regions import NO_LABEL, RegionHead, RegionIndex, Regions
 from training.data.dataset import CaptionDataset
 
 SQUARE = Preprocessing(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -43,8 +43,8 @@ def test_boxes_are_where_the_encoder_sees_them(tmp_path: Path):
     assert regions.boxes[0, 0].tolist() == [0, 0, 0.5, 1]
     assert regions.boxes[1, 0].tolist() == [0, 0, 1, 1]
     assert regions.boxes[1, 1].tolist() == [-0.5, 0.25, 0.5, 0.75]  # half of it is cut away
-    assert regions.categories.tolist() == [[0, NOTHING], [1, 0]]
-    assert regions.attributes.tolist() == [[0, NOTHING], [1, NOTHING]]
+    assert regions.categories.tolist() == [[0, NO_LABEL], [1, 0]]
+    assert regions.attributes.tolist() == [[0, NO_LABEL], [1, NO_LABEL]]
     whole = Preprocessing(size=32, mean=SQUARE.mean, std=SQUARE.std, crop=False)
     assert index.split([7], whole).boxes[0, 0].tolist() == [0.25, 0, 0.75, 1]
 
@@ -68,12 +68,12 @@ def test_places_without_a_box_teach_nothing():
     head = RegionHead(width=8, feature_width=6, grid=2, categories=4, attributes=3)
     patches, features = torch.randn(1, 4, 8), torch.randn(1, 6)
     boxes = torch.tensor([[[0.0, 0.0, 0.5, 1.0], [0.3, 0.3, 0.9, 0.8], [0.0, 0.0, 0.0, 0.0]]])
-    labels = torch.tensor([[1, 2, NOTHING]])
+    labels = torch.tensor([[1, 2, NO_LABEL]])
     loss, right = head.loss(patches, features, Regions(boxes, labels, labels))
     first, _ = head.loss(patches, features, Regions(boxes[:, :2], labels[:, :2], labels[:, :2]))
     torch.testing.assert_close(loss, first)
     assert all(0 <= share <= 1 for share in right.values())
-    none = torch.full((1, 3), NOTHING)
+    none = torch.full((1, 3), NO_LABEL)
     _, right = head.loss(patches, features, Regions(boxes, none, none))
     assert {name for name, share in right.items() if share > 0} <= {"picture_none"}
 
@@ -91,7 +91,7 @@ def small_world() -> tuple[Tensor, Tensor, Regions]:
     boxes = torch.tensor([left, right, right]).expand(32, 3, 4)
     gone = twice == 0
     categories, attributes = kinds[:, [0, 1, 1]].clone(), colours[:, [0, 1, 1]].clone()
-    categories[gone, 2], attributes[gone, 2] = NOTHING, NOTHING
+    categories[gone, 2], attributes[gone, 2] = NO_LABEL, NO_LABEL
     return patches, features, Regions(boxes, categories, attributes)
 
 
@@ -119,7 +119,7 @@ def test_single_patches_name_the_boxes_that_have_most_of_them():
     patches = torch.randn(1, 4, 3)
     # All of the left column; 0.8 of the upper right patch, and too little of the lower right one.
     boxes = torch.tensor([[[0.0, 0.0, 0.5, 1.0], [0.6, 0.0, 1.0, 0.7]]])
-    labels, unnamed = torch.tensor([[1, 2]]), torch.tensor([[1, NOTHING]])
+    labels, unnamed = torch.tensor([[1, 2]]), torch.tensor([[1, NO_LABEL]])
     log_names = head.category(patches).log_softmax(-1)[0]
     log_attributes = head.attribute(patches).log_softmax(-1)[0]
     names = -(log_names[0, 1] + log_names[2, 1] + 0.8 * log_names[1, 2]) / 2.8

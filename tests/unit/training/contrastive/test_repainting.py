@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from training.contrastive.regions import NOTHING, Regions
+from training.contrastive.regions import NO_LABEL, Regions
 from training.contrastive.repainting import repainted
 
 RED, GREEN, BLUE, BLACK = torch.eye(4, 3)
@@ -17,7 +17,7 @@ def picture() -> tuple[torch.Tensor, Regions]:
         pixels[:, top + 2 : top + 10, left + 2 : left + 10] = colour[:, None, None]
         pixels[:, top + 5 : top + 7, left + 5 : left + 7] = 0
     places = [[6, 6, 18, 18], [28, 6, 40, 18], [6, 28, 18, 40], [0, 0, 0, 0]]
-    names = torch.tensor([[1, 1, 0, NOTHING]])
+    names = torch.tensor([[1, 1, 0, NO_LABEL]])
     return pixels[None], Regions(torch.tensor([places]) / 48, names, names)
 
 
@@ -60,5 +60,5 @@ def test_shades_of_a_thing_stay_as_far_apart():
 
 def test_a_picture_without_boxes_is_the_same():
     pixels, regions = picture()
-    none = torch.full_like(regions.categories, NOTHING)
+    none = torch.full_like(regions.categories, NO_LABEL)
     assert torch.equal(repainted(pixels, Regions(regions.boxes, none, none)), pixels)

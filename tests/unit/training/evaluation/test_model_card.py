@@ -13,6 +13,7 @@ from model.checkpoint import Checkpoint, weights_sha256
 from model.refusal import Refusal
 from training.config import Config
 from training.data.dataset import CaptionDataset
+from training.evaluation.checks import find_checks
 from training.evaluation.model_card import write_card
 
 TEST = {"CIDEr": 3.62, "human_CIDEr": 2.56, "CIDEr_fewer_references": 3.36, "BLEU_4": 0.7}
@@ -30,7 +31,8 @@ def folder(tiny_run: Config, tmp_path: Path) -> Path:
 
 
 def write(folder: Path, dataset: CaptionDataset, figures: dict[str, dict[str, float]]) -> ModelCard:
-    return ModelCard.load(write_card(folder, Checkpoint.load(folder), dataset, figures))
+    checks = find_checks(dataset.root)
+    return ModelCard.load(write_card(folder, Checkpoint.load(folder), dataset, figures, checks))
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def test_a_new_card_says_data_training_figures_limits_and_use(
         "make serve CHECKPOINT=DIR",
     ):
         assert words in text
-    assert "Nobody counted" not in text
+    assert "were not counted" not in text
 
 
 def test_another_evaluation_takes_the_place_of_its_own_figures_only(
@@ -90,7 +92,7 @@ def test_another_evaluation_takes_the_place_of_its_own_figures_only(
     assert "My own words." in card.text
     assert card.text.count("## Figures on") == 2
     assert "3.620" not in card.text
-    assert "Nobody counted what is false" in card.text
+    assert "False statements in its captions were not counted" in card.text
     found = results(card)
     assert found["scenes", "test", "cider"] == 1.25
     assert found["photos", "test", "cider"] == 0.5

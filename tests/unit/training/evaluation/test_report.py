@@ -8,8 +8,10 @@ from PIL import Image
 from rich.console import Console
 
 from training.evaluation.report import Section, Shown, draw_chart, figures_table, write_page
+from training.scenes.checks import SceneChecks
 from training.scenes.language.statements import Claim
 
+CHECKS = SceneChecks({})
 FIGURES = {
     "test": {"CIDEr": 2.5, "human_CIDEr": 2.25, "precision": 0.975, "thing_precision": 0.99},
     "compositional": {"CIDEr": 2.0, "precision": 0.9, "thing_precision": 0.95},
@@ -57,10 +59,13 @@ def shown(tmp_path: Path) -> list[Shown]:
 
 def test_best_worst_and_sampled_pictures(shown: list[Shown], tmp_path: Path) -> None:
     file = tmp_path / "reports" / "page.html"
-    write_page(file, "A <title>", {"test": Section(FIGURES["test"], shown)}, ["no SPICE"], 9)
+    write_page(
+        file, "A <title>", {"test": Section(FIGURES["test"], shown)}, ["no SPICE"], 9, CHECKS
+    )
     text = file.read_text()
     page = Page(text)
     assert page.open == []
+    assert "is not in the picture" in text
     numbers = [int(said.split()[1]) for said in page.said]
     assert numbers[:3] == [0, 1, 2]
     assert numbers[3:6] == [19, 18, 17]
@@ -69,7 +74,9 @@ def test_best_worst_and_sampled_pictures(shown: list[Shown], tmp_path: Path) -> 
     assert all(source.startswith(("data:image/jpeg;base64,", "#")) for source in page.sources)
     assert "97.5%" in text
     assert "no SPICE" in text
-    write_page(file, "A <title>", {"test": Section(FIGURES["test"], shown)}, ["no SPICE"], 9)
+    write_page(
+        file, "A <title>", {"test": Section(FIGURES["test"], shown)}, ["no SPICE"], 9, CHECKS
+    )
     assert file.read_text() == text
 
 
@@ -78,7 +85,7 @@ def test_false_words_are_marked(shown: list[Shown], tmp_path: Path) -> None:
     false = [Claim("colour", ("red", "boat"), (2, 5)), Claim("thing", ("dog",), (20, 23))]
     file = tmp_path / "page.html"
     picture = Shown(shown[0].file, caption, [], 1.0, false, 0.5)
-    write_page(file, "t", {"a b": Section({}, [picture])})
+    write_page(file, "t", {"a b": Section({}, [picture])}, checks=CHECKS)
     page = Page(file.read_text())
     assert page.said[0].startswith(caption)
     assert page.marked == ["red", "dog"]
@@ -93,14 +100,26 @@ def test_few_pictures_are_shown_once(shown: list[Shown], tmp_path: Path) -> None
 def test_the_table_has_every_split() -> None:
     console = Console(width=100)
     with console.capture() as captured:
-        console.print(figures_table(FIGURES))
+        console.print(figures_table(FIGURES, CHECKS))
     text = captured.get()
     for word in ("test", "compositional", "human CIDEr", "2.250", "97.5%", "90.0%"):
         assert word in text
 
 
 def test_the_chart_is_drawn_with_and_without_scenes(tmp_path: Path) -> None:
-    for name, figures in (("scenes", FIGURES), ("photos", {"val": {"CIDEr": 0.9}})):
-        draw_chart(tmp_path / "plots" / f"{name}.png", figures)
+    photos = {"val": {"CIDEr": 0.9}}
+    for name, figures, checks in (("scenes", FIGURES, CHECKS), ("photos", photos, None)):
+        draw_chart(tmp_path / "plots" / f"{name}.png", figures, checks)
         with Image.open(tmp_path / "plots" / f"{name}.png") as chart:
             assert chart.height > 300
+
+
+def test_a_data_set_without_checks_has_scores_and_no_word_on_truth(
+    shown: list[Shown], tmp_path: Path
+) -> None:
+    file = tmp_path / "page.html"
+    write_page(file, "t", {"val": Section({"CIDEr": 0.9, "precision": 0.5}, shown)})
+    text = file.read_text()
+    assert "0.900" in text
+    assert "scene precision" not in text
+    assert "is not in the picture" not in text

@@ -1,0 +1,180 @@
+"""An evaluation from settings to reports; `training.evaluate` is the command."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from model.checkpoint import EVALUATION, Checkpoint, read_evaluation, weights_sha256
+from model.export import eager_artifact
+from model.refusal import Refusal
+from training.config import Evaluate
+from training.data.dataset import CaptionDataset
+from training.evaluation.captioning import caption_split, decode_pixels
+from training.evaluation.checks import Checks, find_checks
+from training.evaluation.model_card import load_card, write_card
+from training.evaluation.precision_gate import Gate, gates, lines
+from training.evaluation.report import Section, Shown, draw_chart, figures_table, write_page
+from training.evaluation.scoring import score
+from training.limits import check_limits
+
+#: Keys of `metrics.json` and `evaluation.json`: name of the data set, SHA-256 of its captions.json.
+DATA_SET, CAPTIONS = "data_set", "captions_sha256"
+
+
+def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]]:
+    """Caption, score and report.
+
+    Args:
+        settings: See `training.config.Evaluate`.
+        own: The data set is that of the pipeline, so the checkpoint's evaluation.json is replaced.
+
+    Returns:
+        Split name -> its figures.
+
+    Raises:
+        Refusal: The data set has none of the splits, a picture cannot be read, or the checkpoint's
+            model card cannot be read.
+    """
+    check_limits(settings, "evaluate")
+    dataset = CaptionDataset.load(settings.data)
+    splits = [split for split in settings.splits if dataset.splits.get(split)]
+    if not splits:
+        raise Refusal(
+            f"{settings.data} has none of the splits {', '.join(settings.splits)}; it has "
+            f"{', '.join(dataset.splits)}; name them: evaluate.splits=[...]"
+        )
+    checkpoint = Checkpoint.load(settings.checkpoint)
+    load_card(Path(settings.checkpoint), checkpoint)  # refuses a damaged one before the captions
+    checks = find_checks(dataset.root)
+    if checks is None:
+        print(
+            f"note: {settings.data} has no truth about its pictures to check captions against; "
+            "they are scored against its captions only"
+        )
+    artifact = eager_artifact(checkpoint)
+    sections: dict[str, Section] = {}
+    notes: list[str] = []
+    rows: list[str] = []
+    for split in splits:
+        captions = caption_split(artifact, dataset, split, settings)
+        generated = {image_id: caption.text for image_id, caption in captions.items()}
+        references = {image_id: dataset.captions[image_id] for image_id in generated}
+        scores = score(generated, references)
+        figures = dict(scores.figures)
+        false: dict[int, Any] = {}
+        if checks:
+            checked = checks.split()
+            false = {i: checked.add(i, text) for i, text in generated.items()}
+            figures |= checked.figures()
+        shown = [
+            Shown(
+                file=dataset.files[i],
+                caption=generated[i],
+                references=references[i],
+                cider=scores.cider[i],
+                false=false.get(i, ()),
+                confidence=captions[i].confidence,
+            )
+            for i in generated
+        ]
+        sections[split] = Section(figures, shown)
+        notes += [note for note in scores.notes if note not in notes]
+        for i, caption in captions.items():
+            line = {
+                "split": split,
+                "image_id": i,
+                "caption": caption.text,
+                "confidence": round(caption.confidence, 4),
+                "CIDEr": round(scores.cider[i], 4),
+            }
+            rows.append(json.dumps(line))
+    figures_by_split = {split: dict(section.figures) for split, section in sections.items()}
+    metrics: dict[str, Any] = {
+        split: {name: round(value, 4) for name, value in own_figures.items()}
+        for split, own_figures in figures_by_split.items()
+    }
+    if settings.gate_images:
+        found = precision_gates(checkpoint, dataset, splits[0], settings)
+        metrics["precisions"] = {name: gate.to_dict() for name, gate in found.items()}
+    metrics["weights_sha256"] = weights_sha256(settings.checkpoint)
+    metrics[DATA_SET] = dataset.root.resolve().name
+    with (dataset.root / "captions.json").open("rb") as file:
+        metrics[CAPTIONS] = hashlib.file_digest(file, "sha256").hexdigest()
+    _write_report(settings, sections, notes, rows, metrics, checks)
+    keep_evaluation(Path(settings.checkpoint), metrics, own)
+    card = write_card(Path(settings.checkpoint), checkpoint, dataset, figures_by_split, checks)
+    print(f"card: {card}")
+    return figures_by_split
+
+
+def precision_gates(
+    checkpoint: Checkpoint, dataset: CaptionDataset, split: str, settings: Evaluate
+) -> dict[str, Gate]:
+    """Gates of all precisions, on the first pictures of a split; printed too."""
+    ids = dataset.ids(split)[: settings.gate_images]
+    files = [dataset.files[i] for i in ids]
+    decoded = decode_pixels(checkpoint.captioner.config.preprocessing, files, settings)
+    pixels = dict(zip(ids, (p for p in decoded if not isinstance(p, str)), strict=True))
+    references = {i: dataset.captions[i] for i in ids}
+    found = gates(checkpoint, pixels, references, settings.batch_size)
+    for line in lines(found, len(ids)):
+        print(line)
+    return found
+
+
+def keep_evaluation(checkpoint: Path, metrics: dict[str, Any], own: bool) -> bool:
+    """Write the figures beside the weights, where the export finds them.
+
+    Gates of an older evaluation on the same data set stay if this one left them out.
+
+    Args:
+        checkpoint: The checkpoint folder.
+        metrics: Content of metrics.json.
+        own: The data set is that of the pipeline; else figures on another data set stay.
+
+    Returns:
+        Whether they were written.
+    """
+    before = read_evaluation(checkpoint) or {}
+    same_data = before.get(CAPTIONS) == metrics.get(CAPTIONS)
+    if before and not same_data and not own:
+        print(
+            f"note: {checkpoint / EVALUATION} stays as it is, with the figures on "
+            f"{before.get(DATA_SET, 'another data set')}; those on {metrics.get(DATA_SET)} are in "
+            "the report and in the model card"
+        )
+        return False
+    if same_data and "precisions" in before and "precisions" not in metrics:
+        metrics = {**metrics, "precisions": before["precisions"]}
+    aside = checkpoint / f"{EVALUATION}.partial"
+    aside.write_text(json.dumps(metrics, indent=2) + "\n")
+    aside.replace(checkpoint / EVALUATION)
+    return True
+
+
+def _write_report(
+    settings: Evaluate,
+    sections: dict[str, Section],
+    notes: list[str],
+    rows: list[str],
+    metrics: dict[str, Any],
+    checks: Checks | None,
+) -> None:
+    """Write the files of the report folder and print the table."""
+    out = Path(settings.out)
+    out.mkdir(parents=True, exist_ok=True)
+    figures = {split: section.figures for split, section in sections.items()}
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    (out / "captions.jsonl").write_text("\n".join(rows) + "\n")
+    write_page(out / "captions.html", "Captions", sections, notes, settings.page_images, checks)
+    draw_chart(out / "scores.png", figures, checks)
+    console = Console()
+    console.print(figures_table(figures, checks))
+    for note in notes:
+        console.print(f"note: {note}", highlight=False)
+    print(f"page: {out / 'captions.html'}")
