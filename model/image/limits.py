@@ -92,8 +92,8 @@ def check_cost(image: Image.Image, data: bytes | bytearray, limit: int) -> None:
             scans += marker == _START_OF_SCAN
     elif image.info.get("compression") in ("jpeg", "tiff_jpeg"):
         # Each strip or tile is a JPEG of its own.
-        marker = bytes([0xFF, _START_OF_SCAN])
-        scans = sum(data.count(marker, start, start + size) for start, size in pieces)
+        start_of_scan = bytes([0xFF, _START_OF_SCAN])
+        scans = sum(data.count(start_of_scan, start, start + size) for start, size in pieces)
     allowed = max(1, len(pieces)) * min(MAX_SCANS, max(1, MAX_SCANNED * limit // pixels))
     if scans > allowed:
         raise ImageRefusal(
