@@ -33,7 +33,7 @@ from benchmarks.converted_step import (
     converted,
 )
 from benchmarks.machine import dtypes
-from model.artifact import as_written
+from model.artifact import unoptimised
 from model.checkpoint import Checkpoint
 from model.layers.packing import narrow_output_linear
 from model.layers.precision import available
@@ -58,7 +58,7 @@ def our_step(folder: Path, precision: str) -> Step:
     tokens = torch.randint(artifact.info["vocabulary"], (IMAGES, BEAMS))
 
     @torch.inference_mode()
-    @as_written
+    @unoptimised
     def step() -> Any:
         cache.used = used
         return decoder.output(decoder.step(tokens, POSITIONS, cache, mask), CHOICES, -1)

@@ -104,8 +104,8 @@ def _pack(artifact: Path, folder: Path, name: str, version: str) -> Path:
             continue  # the archiver puts it at the top, where TorchServe looks for it
         (staging / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / file, staging / file)
-    for file in ARTIFACT_FILES[1:]:
-        shutil.copyfile(artifact / file, staging / file)
+    for part in ARTIFACT_FILES[1:]:
+        shutil.copyfile(artifact / part, staging / part)
     scratch = folder / "scratch"  # the archiver deletes $TMPDIR/<model name>
     scratch.mkdir()
     done = subprocess.run(

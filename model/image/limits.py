@@ -86,11 +86,14 @@ def check_cost(image: Image.Image, data: bytes | bytearray, limit: int) -> None:
             f"the {len(pieces)} strips or tiles of the TIFF share their bytes; save it again",
         )
     if image.format in ("JPEG", "MPO"):
-        scans = sum(marker == _START_OF_SCAN for marker, _, _ in _segments(data))
+        for number, (marker, _, _) in enumerate(_segments(data)):
+            if number == MAX_PARTS:  # `check_parts` counts those before the first scan only
+                raise _too_many("parts", MAX_PARTS)
+            scans += marker == _START_OF_SCAN
     elif image.info.get("compression") in ("jpeg", "tiff_jpeg"):
         # Each strip or tile is a JPEG of its own.
-        marker = bytes([0xFF, _START_OF_SCAN])
-        scans = sum(data.count(marker, start, start + size) for start, size in pieces)
+        start_of_scan = bytes([0xFF, _START_OF_SCAN])
+        scans = sum(data.count(start_of_scan, start, start + size) for start, size in pieces)
     allowed = max(1, len(pieces)) * min(MAX_SCANS, max(1, MAX_SCANNED * limit // pixels))
     if scans > allowed:
         raise ImageRefusal(

@@ -263,6 +263,17 @@ def test_a_jpeg_of_too_many_parts_is_refused(part: bytes):
     assert "more than 65536 parts" in assert_refused(many, "image_too_large")
 
 
+def test_a_jpeg_of_too_many_parts_after_its_first_scan_is_refused():
+    data = jpeg_of_scans(2)
+    last_scan = data.rindex(b"\xff\xda")
+    few, many = (
+        data[:last_scan] + count * b"\xff\xfe\0\x02" + data[last_scan:]
+        for count in (10_000, 200_000)
+    )
+    assert_picture(load_image(few), BLUE, RED)
+    assert "more than 65536 parts" in assert_refused(many, "image_too_large")
+
+
 def test_a_jpeg_of_too_many_exif_parts_is_refused():
     exif = b"\xff\xe1\0\x0cExif\0\0AAAA"
     assert_picture(load_image(jpeg_with(exif, 64)), BLUE, RED)

@@ -177,7 +177,7 @@ def test_whatever_a_file_holds_each_line_is_an_entry_or_a_fault(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), max_size=4, unique=True))
-def test_what_was_written_is_what_is_read(
+def test_what_wunoptimised_is_what_is_read(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]
 ):
     folder = tmp_path_factory.getbasetemp()
