@@ -50,8 +50,8 @@ train: $(SERVE) $(TRAIN) ## Run the pipeline: prepare, features, train, evaluate
 archive: $(SERVE) $(TRAIN) ## Run the pipeline as far as model_store/clipcap.mar needs it
 	$(RUN) -m dvc repro archive
 
-test: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Run all tests, against a real TorchServe too
-	$(RUN) -m pytest --cov --cov-report=term:skip-covered
+test: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Run all tests, against a real TorchServe too (WORKERS=2 for two at a time)
+	$(RUN) -m pytest $(if $(WORKERS),-n $(WORKERS) --dist loadfile) --cov --cov-report=term:skip-covered
 
 check: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Lint, check types, run all tests
 	$(RUN) -m ruff check

@@ -120,3 +120,17 @@ def test_values_with_blanks_and_quotes_arrive_whole(project: Path, value: str):
         *start, "<--checkpoint>", f"<{value}>", "<--model>", "<coco>", "<--sample>", f"<{value}>",
     ]  # fmt: skip
     assert "no picture given" in make(project, "caption").stderr
+
+
+def test_nothing_is_cleaned_away_under_a_server(project: Path):
+    (project / ".venv" / "bin").mkdir(parents=True)
+    (project / "build").mkdir()
+    script(project / ".venv" / "bin" / "python", 'echo "$*" >&2; exit 1')
+    (project / ".venv" / ".installed-serve").touch()
+    done = make(project, "clean")
+    assert done.returncode
+    assert done.stderr.startswith("-m deploy.serve idle\n")
+    assert (project / "build").is_dir()
+    script(project / ".venv" / "bin" / "python", "exit 0")
+    assert make(project, "clean").returncode == 0
+    assert not (project / "build").exists()
