@@ -1,69 +1,103 @@
-# Everything starts here; `make` alone lists what there is.
+# All commands of the project; `make` alone lists them.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The Python that makes .venv; by default the first of CANDIDATES that is one of PYTHONS.
+PYTHON ?=
+CANDIDATES := python3.11 python3.12 python3.13 python3 python
+PYTHONS := 3.11, 3.12 or 3.13
+IS_ONE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 # More words for pip, such as another index or a folder of wheels.
 PIP_FLAGS ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
-INSTALLED := $(VENV)/.installed
+# One file for each group of packages in pyproject.toml, written when the group is installed.
+SERVE := $(VENV)/.installed-serve
+TRAIN := $(VENV)/.installed-train
+DEV := $(VENV)/.installed-dev
 STUBS := client/generated/__init__.py
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve stop status caption train archive test check format loadtest clean
+# Targets share .venv and build/, so one runs at a time, even with -j.
+.NOTPARALLEL:
+.PHONY: help install serve stop status caption train archive test check format loadtest upgrade clean
+
+# The values that a user gives (CHECKPOINT=, FILE=, ...) reach the shell as environment variables,
+# where make puts them; written "$$NAME", they may hold blanks and quotes.
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(INSTALLED) $(STUBS) ## Create .venv with everything in it (done once)
+install: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Create .venv with all packages (each target below installs what it needs)
 
-serve: install ## Build what is missing, serve it, caption a sample (CHECKPOINT=DIR PRECISION=P SAMPLE=FILE)
-	@$(RUN) -m deploy.serve start $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) \
-		$(if $(PRECISION),--precision $(PRECISION)) \
-		$(if $(SAMPLE),--sample $(SAMPLE)) $(if $(CONFIG),--config $(CONFIG))
+serve: $(SERVE) $(STUBS) ## Serve the captioner trained here, or the shipped one (CHECKPOINT=DIR MODEL=NAME PRECISION=P SAMPLE=FILE)
+	@$(RUN) -m deploy.serve start $${CHECKPOINT:+--checkpoint "$$CHECKPOINT"} \
+		$${MODEL:+--model "$$MODEL"} $${PRECISION:+--precision "$$PRECISION"} \
+		$${SAMPLE:+--sample "$$SAMPLE"} $${CONFIG:+--config "$$CONFIG"}
 
-stop: install ## End the server
+stop: $(SERVE) ## Stop the server
 	@$(RUN) -m deploy.serve stop
 
-status: install ## Say whether the server is up
-	@$(RUN) -m deploy.serve status $(if $(CONFIG),--config $(CONFIG))
+status: $(SERVE) ## Show what is served, and the ready workers (CONFIG=FILE)
+	@$(RUN) -m deploy.serve status $${CONFIG:+--config "$$CONFIG"}
 
-caption: install ## Caption FILE with the running server (ADDRESS=http://HOST:PORT)
-	@$(RUN) -m client $(if $(ADDRESS),--address $(ADDRESS)) $(or $(FILE),$(error say which picture: make caption FILE=photo.jpg))
+caption: $(SERVE) $(STUBS) ## Caption FILE with the running server (ADDRESS=http://HOST:PORT)
+	@test -n "$$FILE" || { echo 'error: no picture given; write make caption FILE=photo.jpg' >&2; exit 1; }
+	@$(RUN) -m client $${ADDRESS:+--address "$$ADDRESS"} "$$FILE"
 
-train: install ## Run the pipeline: prepare, features, train, evaluate, export, archive
-	$(RUN) -m dvc repro
+train: $(SERVE) $(TRAIN) ## Run the pipeline: prepare, features, train, evaluate, export, archive (EXPERIMENT=NAME)
+	$(RUN) -m dvc repro $(if $(filter-out scenes,$(EXPERIMENT)),training/conf/dvc.yaml:archive@$(EXPERIMENT))
 
-archive: install ## Pack model_store/clipcap.mar, and what it needs before
+archive: $(SERVE) $(TRAIN) ## Run the pipeline as far as model_store/clipcap.mar needs it
 	$(RUN) -m dvc repro archive
 
-test: install ## Run every test, against a real TorchServe too
-	$(RUN) -m pytest --cov --cov-report=term:skip-covered
+test: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Run all tests, against a real TorchServe too (WORKERS=2 for two at a time)
+	$(RUN) -m pytest $(if $(WORKERS),-n $(WORKERS) --dist loadfile) --cov --cov-report=term:skip-covered
 
-check: install ## Lint, types, tests
+check: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Lint, check types, run all tests
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 	@$(MAKE) --no-print-directory test
 
-format: install ## Put the code in its usual form
+format: $(DEV) ## Format the code
 	$(RUN) -m ruff check --fix
 	$(RUN) -m ruff format
 
-loadtest: install ## Load a server of its own for a minute; report in reports/loadtest/
+loadtest: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Load a server of its own for a minute; report in reports/loadtest/
 	$(RUN) -m loadtests
 
+upgrade: $(RUN) ## Write constraints.txt anew: the newest packages that pyproject.toml allows
+	$(RUN) .ci/upgrade.py $(PIP_FLAGS)
+
 clean: ## Remove caches and what was built for serving; data and models stay
-	rm -rf build reports/loadtest model_store/custom .pytest_cache .mypy_cache .ruff_cache .coverage
+	@if [ -e $(SERVE) ]; then $(RUN) -m deploy.serve idle; fi
+	rm -rf build reports/loadtest model_store/served .pytest_cache .mypy_cache .ruff_cache .coverage
 	rm -rf client/generated
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-$(INSTALLED): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
-		|| { echo 'error: Python 3.11 is needed; say where it is: make install PYTHON=/path/to/python3.11'; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[serve,train,dev]'
+# `mkdir` is the lock: of two commands one makes it, on any system.
+$(RUN):
+	@mkdir $(VENV) || { echo 'error: $(VENV) is there without a Python: another make may be creating it; if none is: rm -r $(VENV)' >&2; exit 1; }
+	@set -- $(CANDIDATES); if [ -n "$$PYTHON" ]; then set -- "$$PYTHON"; fi; found=; \
+	for python; do \
+		if "$$python" -c '$(IS_ONE)' 2>/dev/null; then \
+			"$$python" -m venv $(VENV) && exit; \
+			rm -rf $(VENV); exit 1; \
+		fi; \
+		version=$$("$$python" --version 2>/dev/null) && found="$$found$${found:+, }$$python is $$version"; \
+	done; \
+	rm -rf $(VENV); \
+	echo "error: Python $(PYTHONS) is needed; found: $${found:-none}; to name one: make PYTHON=/path/to/python3" >&2; \
+	exit 1
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(RUN)
+	@mkdir $(VENV)/.installing 2>/dev/null || { echo 'error: another make installs into $(VENV); wait until it ends (if none does: rmdir $(VENV)/.installing)' >&2; exit 1; }
+	@trap 'rmdir $(VENV)/.installing' EXIT; trap 'exit 130' INT TERM; \
+	echo 'installing the packages of the group $* ...'; \
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[$*]'
 	@touch $@
 
-$(STUBS): client/stubs.py $(INSTALLED)
+# Made again when packages changed: stubs of one protobuf do not run with another.
+$(STUBS): client/stubs.py $(SERVE) $(wildcard $(VENV)/.installed-*)
 	@$(RUN) -m client.stubs
+	@touch $@

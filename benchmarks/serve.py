@@ -48,7 +48,8 @@ from benchmarks.serve_setup import (
 from benchmarks.serve_tables import draw, tables, targets
 from benchmarks.target import target_table
 from client import CaptionError
-from deploy.torchserve import CONFIG, ServeError, read_properties
+from deploy.errors import ServeError
+from deploy.properties import CONFIG, read_properties
 from handler.caption_settings import cores
 from model.layers.precision import PRECISIONS, available
 from model.refusal import Refusal

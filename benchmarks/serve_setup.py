@@ -23,7 +23,9 @@ from typing import Any
 import yaml
 
 from benchmarks.real_size import real_size_checkpoint
-from deploy.torchserve import THREAD_ENVIRONMENT, TorchServe, derived_config, on_free_ports
+from deploy.ports import on_free_ports
+from deploy.properties import derived_config
+from deploy.torchserve import THREAD_ENVIRONMENT, TorchServe
 from handler.caption_settings import cores
 from model.export import export_torchscript
 from model.options import GenerationOptions

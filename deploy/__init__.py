@@ -1,1 +1,10 @@
-"""TorchServe on this machine: started, waited for, stopped."""
+"""TorchServe on this machine.
+
+serve.py        the commands: `make serve`, `make stop`, `make status`
+captioner.py    which captioner is served, and the archive made from it
+torchserve.py   the server's process: started, waited for, stopped
+logs.py         its logs, and those of the servers before
+properties.py   `config.properties`, read and derived
+ports.py        TCP ports: free, taken, by which program
+errors.py       the error of all of these
+"""

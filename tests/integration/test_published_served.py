@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.torchserve import TorchServe, derived_config, on_free_ports
+from deploy.ports import on_free_ports
+from deploy.properties import derived_config
+from deploy.torchserve import TorchServe
 from model.checkpoint import Checkpoint
 from model.export import eager_artifact, export_torchscript
 from model.image.decode import MAX_PIXELS, load_image

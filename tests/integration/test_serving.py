@@ -17,7 +17,10 @@ import psutil
 import pytest
 
 from client import CaptionClient, stubs
-from deploy.torchserve import ROOT, ServeError, TorchServe, derived_config, on_free_ports
+from deploy.errors import ServeError
+from deploy.ports import on_free_ports
+from deploy.properties import ROOT, derived_config
+from deploy.torchserve import TorchServe
 from tests.integration.scrape import metrics_of, value_of
 from tests.pictures import sound
 
@@ -253,14 +256,6 @@ def test_a_second_server_on_the_same_ports_is_refused_in_one_line(
     with pytest.raises(ServeError, match=rf"port {port} is in use by java \(process \d+\)"):
         second.start()
     assert second.process() is None
-
-
-def test_serving_twice_says_so_and_does_no_harm(server: TorchServe, monkeypatch: Any, capsys: Any):
-    from deploy import serve
-
-    monkeypatch.setattr(serve, "STATE", server.folder)
-    serve.start(None, server.config, None)
-    assert f"already serving at {server.rest}" in capsys.readouterr().out
 
 
 def test_an_archive_that_cannot_be_served_says_why(server: TorchServe, tmp_path: Path):

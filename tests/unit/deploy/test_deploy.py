@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import psutil
 import pytest
+from filelock import FileLock
 
-from deploy import serve
-from deploy.torchserve import (
-    CONFIG,
-    ServeError,
-    TorchServe,
-    derived_config,
-    on_free_ports,
-    read_properties,
-)
+from deploy import captioner, serve
+from deploy.captioner import Captioner, build_archive
+from deploy.errors import ServeError
+from deploy.logs import KEPT, rotate
+from deploy.ports import check_ports, on_free_ports
+from deploy.properties import CONFIG, derived_config, read_properties
+from deploy.torchserve import TorchServe
 from loadtests.__main__ import judge
 
 LOOPBACK = "127.0.0.1"
@@ -93,6 +97,7 @@ def test_a_port_in_use_is_named_with_its_owner(tmp_path: Path):
     [
         "not json",
         "{}",
+        "[]",
         json.dumps({"pid": 2**22 + 1, "created": 0}),
         json.dumps({"pid": os.getpid(), "created": 0}),
     ],
@@ -118,56 +123,236 @@ def test_no_workers_while_nobody_answers(tmp_path: Path):
     assert server_in(tmp_path).workers() == []
 
 
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The commands use this folder, and captioners and archives of a folder of their own."""
+    monkeypatch.setattr(serve, "STATE", tmp_path / "server")
+    monkeypatch.setattr(captioner, "TRAINED", tmp_path / "models" / "clipcap")
+    monkeypatch.setattr(captioner, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(captioner, "ARCHIVE", tmp_path / "served" / "clipcap.mar")
+    monkeypatch.setattr(captioner, "ARTIFACT", tmp_path / "artifact")
+    return tmp_path / "server"
+
+
+def checkpoint_in(folder: Path, weights: bytes = b"weights") -> Path:
+    folder.mkdir(parents=True)
+    for name in ("config.json", "generation_config.json", "tokenizer.json"):
+        (folder / name).write_text("{}")
+    (folder / "model.safetensors").write_bytes(weights)
+    return folder
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
+    monkeypatch.setattr("sys.argv", ["serve", *map(str, words)])
+    return serve.main()
+
+
+@pytest.mark.usefixtures("state")
 def test_the_commands_answer_when_nothing_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     config = server_in(tmp_path).config
-    monkeypatch.setattr(serve, "STATE", tmp_path)
-    monkeypatch.setattr("sys.argv", ["serve", "stop"])
-    assert serve.main() == 0
+    assert run(monkeypatch, "stop") == 0
     assert "no server of this folder is running" in capsys.readouterr().out
-    monkeypatch.setattr("sys.argv", ["serve", "status", "--config", str(config)])
-    assert serve.main() == 1
+    assert run(monkeypatch, "status", "--config", config) == 1
     assert "not running" in capsys.readouterr().out
+    assert run(monkeypatch, "idle") == 0
+    assert capsys.readouterr() == ("", "")
 
 
-def test_a_precision_is_for_a_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.usefixtures("state")
+def test_the_trained_captioner_goes_before_the_shipped_one(tmp_path: Path):
+    with pytest.raises(ServeError, match=r"shipped.* has no config\.json.*make train"):
+        Captioner.choose()
+    shipped = checkpoint_in(tmp_path / "shipped")
+    assert Captioner.choose().checkpoint == shipped
+    assert "comes with the repository" in Captioner.choose().origin
+    trained = checkpoint_in(tmp_path / "models" / "clipcap")
+    assert (Captioner.choose().checkpoint, Captioner.choose().origin) == (trained, "trained here")
+    (trained / "tokenizer.json").unlink()  # a training that was killed
+    assert Captioner.choose().checkpoint == shipped
+    given = checkpoint_in(tmp_path / "my captioner")
+    assert Captioner.choose(given).checkpoint == given
+    with pytest.raises(ServeError, match=r"clipcap is no checkpoint: it has no tokenizer\.json"):
+        Captioner.choose(trained)
+
+
+@pytest.mark.usefixtures("state")
+def test_an_archive_is_made_again_when_what_it_is_made_from_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(serve, "STATE", tmp_path)
-    monkeypatch.setattr("sys.argv", ["serve", "start", "--precision", "fp16"])
-    assert serve.main() == 1
-    assert "precision fp16 was given without a checkpoint" in capsys.readouterr().err
+    checkpoint = checkpoint_in(tmp_path / "mine")
+    code = tmp_path / "code"
+    (code / "model").mkdir(parents=True)
+    (code / "model" / "search.py").write_text("1")
+    monkeypatch.setattr(captioner, "ROOT", code)
+    ran: list[str] = []
+
+    def module(what: str, *arguments: str | Path) -> None:
+        ran.append(what)
+        if what == "archiving":
+            captioner.ARCHIVE.write_bytes(b"")
+
+    def built(precision: str | None = None) -> list[str]:
+        ran.clear()
+        build_archive(Captioner(checkpoint, precision), module)
+        return list(ran)
+
+    both = ["exporting", "archiving"]
+    assert built() == both
+    assert built() == []
+    (checkpoint / "model.safetensors").write_bytes(b"other weights")
+    assert built() == both
+    (checkpoint / "evaluation.json").write_text("{}")
+    assert built() == both
+    (code / "model" / "search.py").write_text("2")
+    assert built() == both
+    assert built("fp16") == both
+    assert built("fp16") == []
+    captioner.ARCHIVE.unlink()
+    assert built("fp16") == both
+
+    def fails(what: str, *arguments: str | Path) -> None:
+        raise ServeError(what)
+
+    (checkpoint / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(ServeError, match="exporting"):
+        build_archive(Captioner(checkpoint), fails)
+    assert built("fp16") == both  # the record of the older archive is gone
 
 
+def test_only_one_captioner_is_served(
+    state: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    trained = checkpoint_in(captioner.TRAINED)
+    checkpoint_in(tmp_path / "mine")
+    running = psutil.Process()
+    monkeypatch.setattr(TorchServe, "process", lambda _: running)
+    config = derived_config(tmp_path / "mine.properties", on_free_ports())
+    address = read_properties(config)["inference_address"]
+    state.mkdir()
+    shutil.copyfile(config, state / "started.properties")
+    served = Captioner.choose().identity()
+    (state / "state.json").write_text(json.dumps({"served": served}))
+    up = rf"is served at {address} \(process {running.pid}\)"
+
+    def said(*words: str) -> str:
+        assert run(monkeypatch, "start", *words) == 1
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        return err
+
+    mine = ["--config", str(config)]
+    assert run(monkeypatch, "start", *mine) == 0
+    assert re.match(rf"models/clipcap {up} already", capsys.readouterr().out)
+    assert re.match(
+        rf"error: models/clipcap {up}, not mine; end it first: make stop",
+        said("--checkpoint", "mine", *mine),
+    )
+    assert re.match(
+        rf"error: models/clipcap {up}, not models/clipcap in fp16;",
+        said("--precision", "fp16", *mine),
+    )
+    assert re.match(rf"error: models/clipcap {up}, with another configuration than", said())
+    (trained / "model.safetensors").write_bytes(b"trained again")
+    assert re.match(rf"error: models/clipcap {up}, as it was before its checkpoint", said(*mine))
+    (state / "state.json").unlink()
+    assert re.match(rf"error: another captioner {up}, not models/clipcap;", said(*mine))
+    assert run(monkeypatch, "idle") == 1
+    assert re.match(rf"error: .* {up}; end it first: make stop", capsys.readouterr().err)
+
+
+def test_two_commands_at_once_are_one_too_many(
+    state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    with FileLock(f"{state}.lock"):
+        for command in ("start", "stop", "idle"):
+            assert run(monkeypatch, command) == 1
+            out, err = capsys.readouterr()
+            assert out == ""
+            assert err.startswith("error: another make serve or make stop is at work")
+            assert err.count("\n") == 1
+    assert run(monkeypatch, "stop") == 0
+
+
+@pytest.mark.usefixtures("state")
 def test_what_cannot_be_served_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(serve, "STATE", tmp_path)
-    monkeypatch.setattr("sys.argv", ["serve", "start", "--sample", str(tmp_path / "gone.jpg")])
-    assert serve.main() == 1
+    assert run(monkeypatch, "start", "--sample", tmp_path / "gone.jpg") == 1
     assert "gone.jpg does not exist" in capsys.readouterr().err
-    running = psutil.Process()
-    monkeypatch.setattr(TorchServe, "process", lambda _: running)
-    mine = derived_config(tmp_path / "mine.properties", on_free_ports())
-    shutil.copyfile(mine, tmp_path / "started.properties")
-    address = read_properties(mine)["inference_address"]
-    monkeypatch.setattr("sys.argv", ["serve", "start", "--checkpoint", "models/mine"])
-    assert serve.main() == 1
-    assert f"already serving at {address}" in capsys.readouterr().err
-    monkeypatch.setattr("sys.argv", ["serve", "start"])  # with the usual configuration
-    assert serve.main() == 1
-    assert f"already serving at {address}" in capsys.readouterr().err
-    monkeypatch.setattr("sys.argv", ["serve", "start", "--config", str(mine)])
-    assert serve.main() == 0
-    assert f"already serving at {address}" in capsys.readouterr().out
+    assert run(monkeypatch, "start", "--model", "coco", "--checkpoint", "mine") == 1
+    assert "give MODEL=coco or CHECKPOINT=mine, not both" in capsys.readouterr().err
+    config = server_in(tmp_path).config
+    given = ("--checkpoint", tmp_path / "no such folder", "--config", config)
+    assert run(monkeypatch, "start", *given) == 1
+    assert "no such folder is no checkpoint" in capsys.readouterr().err
 
 
-def test_a_configuration_without_a_door_names_what_it_lacks(tmp_path: Path):
+def test_the_sample_comes_with_the_repository():
+    listed = subprocess.run(
+        ["git", "ls-files", serve.SAMPLE], cwd=serve.ROOT, capture_output=True, check=True
+    )
+    assert listed.stdout
+
+
+def test_logs_of_the_last_servers_are_kept(tmp_path: Path):
+    logs = tmp_path / "logs"
+    for n in range(KEPT + 3):
+        rotate(logs)
+        assert not list(logs.iterdir())
+        (logs / "console.log").write_text(str(n))
+    texts = {each.name: (each / "console.log").read_text() for each in tmp_path.iterdir()}
+    assert texts == {"logs": "5", "logs.1": "4", "logs.2": "3", "logs.3": "2"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a program as another user")
+def test_the_server_of_another_user_is_named_in_one_line():
+    words = [sys.executable, "-c", "input()", "org.pytorch.serve.ModelServer"]
+    other = subprocess.Popen(words, stdin=subprocess.PIPE)
+    # Not in tmp_path, which other users may not read.
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            Path(folder).chmod(0o755)
+            created = psutil.Process(other.pid).create_time()
+            state = Path(folder, "state.json")
+            state.write_text(json.dumps({"pid": other.pid, "created": created}))
+            said = said_by_stop(Path(folder), user=65534)
+            assert f"(process {other.pid}) belongs to the user root; only that user" in said
+            assert said.count("\n") == 0
+            assert other.poll() is None
+            assert state.exists()
+        finally:
+            other.communicate(b"\n", timeout=10)
+
+
+def said_by_stop(folder: Path, user: int) -> str:
+    """The error of `stop` when this user runs it."""
+    reader, writer = os.pipe()
+    if child := os.fork():
+        os.close(writer)
+        with os.fdopen(reader) as text:
+            said = text.read()
+        os.waitpid(child, 0)
+        return said
+    os.setuid(user)
+    try:
+        TorchServe(folder, folder / "clipcap.mar").stop()
+    except ServeError as error:
+        os.write(writer, str(error).encode())
+    finally:
+        os._exit(0)
+
+
+def test_a_configuration_without_an_endpoint_names_what_it_lacks(tmp_path: Path):
     config = tmp_path / "mine.properties"
     config.write_text("inference_address=http://127.0.0.1:8080\n")
     with pytest.raises(ServeError, match=r"mine\.properties lacks management_address, metrics_"):
-        TorchServe(tmp_path, tmp_path / "x.mar", config).check_ports()
+        check_ports(config)
 
 
 @pytest.mark.parametrize(
@@ -180,22 +365,25 @@ def test_a_configuration_without_a_door_names_what_it_lacks(tmp_path: Path):
         ("grpc_management_port", "99999"),
     ],
 )
-def test_a_door_that_names_no_port_is_refused(tmp_path: Path, name: str, value: str):
+def test_an_endpoint_that_names_no_port_is_refused(tmp_path: Path, name: str, value: str):
     config = derived_config(tmp_path / "mine.properties", {**on_free_ports(), name: value})
     with pytest.raises(ServeError, match=rf"mine\.properties: {name} is '{value}'; it must be"):
-        TorchServe(tmp_path, tmp_path / "x.mar", config).check_ports()
+        check_ports(config)
 
 
-def test_workers_are_asked_without_the_proxy_that_others_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.delenv("no_proxy", raising=False)
-    server = server_in(tmp_path)
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    workers = [{"pid": pid, "status": "READY"} for pid in (os.getpid(), ended.pid)]
-    described = [{"workers": workers, "minWorkers": 1}]
+@pytest.fixture
+def ended() -> int:
+    """The number of a process that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@contextlib.contextmanager
+def answering(server: TorchServe, workers: Sequence[int]) -> Iterator[None]:
+    """At the management endpoint of a server, a program that says these workers are ready."""
+    ready = [{"pid": pid, "status": "READY"} for pid in workers]
+    described = [{"workers": ready, "minWorkers": 1}]
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:  # noqa: N802 (the library's name)
@@ -203,21 +391,48 @@ def test_workers_are_asked_without_the_proxy_that_others_are(
             self.end_headers()
             self.wfile.write(json.dumps(described).encode())
 
+        def log_message(self, *_: Any) -> None:
+            """Not to the terminal."""
+
     port = int(server.management.rpartition(":")[2])
-    with http.server.HTTPServer(("127.0.0.1", port), Answer) as door:
-        Thread(target=door.serve_forever, daemon=True).start()
+    with http.server.HTTPServer(("127.0.0.1", port), Answer) as endpoint:
+        Thread(target=endpoint.serve_forever, daemon=True).start()
+        yield
+        endpoint.shutdown()
+
+
+def test_workers_are_asked_without_the_proxy_that_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: int
+):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    server = server_in(tmp_path)
+    with answering(server, [os.getpid(), ended]):
         assert server.workers() == [os.getpid()]  # and not the one that has ended
-        door.shutdown()
 
 
-def test_a_port_in_use_stops_serving_before_the_pipeline_runs(
+def test_workers_of_another_server_are_not_waited_for(tmp_path: Path):
+    server = server_in(tmp_path)
+    words = [sys.executable, "-c", "input()"]
+    ours, worker = (subprocess.Popen(words, stdin=subprocess.PIPE) for _ in range(2))
+    try:
+        with answering(server, [worker.pid]):
+            server._wait(psutil.Process(), time.monotonic() + 10)  # its child
+            with pytest.raises(ServeError, match="1 of 1 workers were ready"):
+                server._wait(psutil.Process(ours.pid), time.monotonic() + 0.3)
+    finally:
+        for each in (ours, worker):
+            each.communicate(b"\n", timeout=10)
+
+
+@pytest.mark.usefixtures("state")
+def test_a_port_in_use_stops_serving_before_anything_is_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     server = server_in(tmp_path)
-    monkeypatch.setattr(serve, "STATE", tmp_path)
-    monkeypatch.setattr("sys.argv", ["serve", "start", "--config", str(server.config)])
+    checkpoint_in(captioner.TRAINED)
     with socket.create_server((LOOPBACK, int(server.rest.rpartition(":")[2]))):
-        assert serve.main() == 1
+        assert run(monkeypatch, "start", "--config", server.config) == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: port ")

@@ -1,0 +1,171 @@
+"""Which captioner `make serve` serves, and the archive that is made from its checkpoint.
+
+An archive is made again when the checkpoint, the code, the precision or PyTorch has changed since.
+It is made without DVC, so that serving needs none of the training packages and never changes
+`dvc.lock`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from deploy.errors import ServeError
+from deploy.properties import ROOT
+
+#: The captioner that `make train` writes.
+TRAINED = ROOT / "models" / "clipcap"
+#: The captioner that comes with the repository.
+SHIPPED = ROOT / "training" / "pretrained" / "scenes-captioner"
+#: The archive that is served, and the record of what it was made from.
+ARCHIVE = ROOT / "model_store" / "served" / "clipcap.mar"
+#: The artifact on the way to it.
+ARTIFACT = ROOT / "build" / "served"
+
+#: Files of a checkpoint folder that every captioner has.
+_REQUIRED = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json")
+#: Files that change what is exported or archived, if a checkpoint has them.
+_OPTIONAL = ("evaluation.json", "training.json", "training_features.json")
+#: Code and settings that an archive is made with or contains.
+_CODE = ("handler", "model", "training")
+_CODE_SUFFIXES = (".py", ".yaml", ".xml")
+_CAN_TRAIN = "make train trains one in its place"
+
+#: Runs a module of the project: what is shown to the user, then the arguments of Python.
+Run = Callable[..., None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Captioner:
+    """A captioner to serve.
+
+    Attributes:
+        checkpoint: Its checkpoint folder.
+        precision: What it is exported in (`fp32`, `fp16`, `bf16`, `int8`, `auto`); None for
+            `export.precision` of `training/conf/config.yaml`.
+        origin: Where it comes from, for the user.
+    """
+
+    checkpoint: Path
+    precision: str | None = None
+    origin: str = "given as CHECKPOINT"
+
+    @classmethod
+    def choose(cls, checkpoint: Path | None = None, precision: str | None = None) -> Captioner:
+        """The checkpoint given, or else the one trained here, or else the one shipped.
+
+        Args:
+            checkpoint: A checkpoint folder, or None.
+            precision: See the attribute.
+
+        Raises:
+            ServeError: The folder given lacks a file of a checkpoint, or there is none to serve.
+        """
+        if checkpoint is not None:
+            if missing := _missing(checkpoint):
+                raise ServeError(
+                    f"{checkpoint} is no checkpoint: it has no {', no '.join(missing)}"
+                )
+            return cls(checkpoint, precision)
+        if not _missing(TRAINED):
+            return cls(TRAINED, precision, "trained here")
+        if missing := _missing(SHIPPED):
+            raise ServeError(
+                f"no captioner was trained here, and {_shown(SHIPPED)}, which comes with the "
+                f"repository, has no {', no '.join(missing)}; train one: make train"
+            )
+        return cls(SHIPPED, precision, f"comes with the repository; {_CAN_TRAIN}")
+
+    @property
+    def name(self) -> str:
+        """The checkpoint folder as the user writes it, with the precision if one was given."""
+        precision = f" in {self.precision}" if self.precision else ""
+        return f"{_shown(self.checkpoint)}{precision}"
+
+    def identity(self) -> dict[str, str]:
+        """What an archive is made from: equal identities give equal archives.
+
+        Costs the reading of the whole checkpoint.
+
+        Raises:
+            OSError: A file of the checkpoint cannot be read.
+        """
+        names = [*_REQUIRED, *(n for n in _OPTIONAL if (self.checkpoint / n).is_file())]
+        return {
+            "name": self.name,
+            "checkpoint": str(self.checkpoint.resolve()),
+            "checkpoint_sha256": _sha256(self.checkpoint, [self.checkpoint / n for n in names]),
+            "code_sha256": _sha256(ROOT, _code()),
+            "precision": self.precision or "",
+            "torch": importlib.metadata.version("torch"),
+        }
+
+
+def build_archive(captioner: Captioner, run: Run) -> dict[str, str]:
+    """Export and pack a captioner into `ARCHIVE`, unless that holds it already.
+
+    Args:
+        captioner: The captioner.
+        run: Runs a module; it raises where the module fails.
+
+    Returns:
+        The identity of what `ARCHIVE` holds now.
+
+    Raises:
+        ServeError: As `run` raises it.
+        OSError: A file cannot be read or written.
+    """
+    identity = captioner.identity()
+    record = ARCHIVE.with_suffix(".json")
+    if ARCHIVE.is_file() and _recorded(record) == identity:
+        return identity
+    record.unlink(missing_ok=True)  # a run that is killed on the way leaves no record
+    export = ["-m", "training.export", "--checkpoint", captioner.checkpoint, "--out", ARTIFACT]
+    if captioner.precision:
+        export.append(f"export.precision={captioner.precision}")
+    run("exporting", *export)
+    ARCHIVE.parent.mkdir(parents=True, exist_ok=True)
+    run("archiving", "-m", "training.archive", "--artifact", ARTIFACT, "--out", ARCHIVE)
+    record.write_text(json.dumps(identity, indent=2) + "\n")
+    return identity
+
+
+def _recorded(record: Path) -> object:
+    try:
+        return json.loads(record.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _missing(checkpoint: Path) -> list[str]:
+    return [name for name in _REQUIRED if not (checkpoint / name).is_file()]
+
+
+def _code() -> list[Path]:
+    return sorted(
+        file
+        for folder in _CODE
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in _CODE_SUFFIXES
+    )
+
+
+def _sha256(folder: Path, files: list[Path]) -> str:
+    """SHA-256 of the names, relative to the folder, and the contents of files."""
+    whole = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").hexdigest()
+        whole.update(f"{file.relative_to(folder).as_posix()} {content}\n".encode())
+    return whole.hexdigest()
+
+
+def _shown(path: Path) -> str:
+    """A path as the user may write it: from here if it lies here."""
+    shown = os.path.relpath(path)
+    return str(path) if shown.startswith("..") else shown

@@ -1,0 +1,65 @@
+"""TCP ports of this machine: which are free, and which program listens on the others."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from pathlib import Path
+
+import psutil
+
+from deploy.errors import ServeError
+from deploy.properties import ENDPOINTS, REST_ENDPOINTS, ports
+
+
+def check_ports(config: Path) -> None:
+    """Refuse a configuration if another program listens on one of its ports.
+
+    Args:
+        config: A `config.properties`.
+
+    Raises:
+        ServeError: A port is in use; the message names it, the program and the setting.
+        OSError: The file cannot be read.
+    """
+    for name, port in ports(config).items():
+        if not _is_free(port):
+            raise ServeError(
+                f"port {port} is in use{_owner(port)}; stop that program, or give "
+                f"{name} another port in {config.name}"
+            )
+
+
+def on_free_ports() -> dict[str, str]:
+    """Changes for `derived_config` that give every endpoint a port that is free now."""
+    with contextlib.ExitStack() as stack:
+        free = []
+        for _ in ENDPOINTS:
+            listener = stack.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            free.append(listener.getsockname()[1])
+    return {
+        name: f"http://127.0.0.1:{port}" if name in REST_ENDPOINTS else str(port)
+        for name, port in zip(ENDPOINTS, free, strict=True)
+    }
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _owner(port: int) -> str:
+    """The program that listens there, or nothing where this user may not see it."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.laddr and connection.laddr.port == port and connection.pid:
+                return f" by {psutil.Process(connection.pid).name()} (process {connection.pid})"
+    except psutil.Error:
+        return ""
+    return ""

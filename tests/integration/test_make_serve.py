@@ -1,0 +1,72 @@
+"""`make serve`, `make status` and `make stop` as a user meets them: export, archive, TorchServe."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from deploy import captioner, serve
+from deploy.ports import on_free_ports
+from deploy.properties import derived_config
+from deploy.torchserve import TorchServe
+
+
+def test_a_checkpoint_is_served_and_stopped(
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(serve, "STATE", tmp_path / "server")
+    for name, value in {
+        "TRAINED": tmp_path / "trained",
+        "SHIPPED": tmp_path / "shipped",
+        "ARCHIVE": tmp_path / "served" / "clipcap.mar",
+        "ARTIFACT": tmp_path / "artifact",
+    }.items():
+        monkeypatch.setattr(captioner, name, value)
+    monkeypatch.setattr(serve, "ARCHIVE", captioner.ARCHIVE)
+    sample = shutil.copyfile(serve.SAMPLE, tmp_path / "my photo.jpg")
+    shutil.copytree(tiny_checkpoint, captioner.SHIPPED)
+    config = derived_config(tmp_path / "config.properties", on_free_ports())
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["serve", *map(str, words), "--config", str(config)])
+        status = serve.main()
+        return status, *capfd.readouterr()
+
+    try:
+        status, out, err = run("start", "--sample", sample)
+        assert status == 0, out + err
+        assert "comes with the repository" in out
+        assert out.count('"caption"') == 2 * 2  # REST and gRPC; the reply, and its list
+        line = next(line for line in out.splitlines() if line.startswith("Try:"))
+        assert "my photo.jpg' http://127.0.0.1:" in line
+        pid = TorchServe(serve.STATE, captioner.ARCHIVE).process().pid
+        status, out, err = run("start")
+        assert (status, err) == (0, "")
+        assert f"(process {pid}) already; to end it: make stop" in out
+        assert "workers ready: [" in run("status")[1]
+        assert run("idle")[0] == 1
+
+        # Trained here in the meantime: another captioner than the one that is served.
+        shutil.copytree(tiny_checkpoint, captioner.TRAINED)
+        status, out, err = run("start")
+        assert (status, out) == (1, "")
+        assert str(captioner.SHIPPED) in err
+        assert f"(process {pid}), not {captioner.TRAINED}; end it first: make stop" in err
+        assert err.count("\n") == 1
+
+        assert run("stop") == (0, "stopped\n", "")
+        status, out, err = run("start", "--sample", sample)
+        assert status == 0, out + err
+        assert "(trained here)" in out
+        record = json.loads(captioner.ARCHIVE.with_suffix(".json").read_text())
+        assert TorchServe(serve.STATE, captioner.ARCHIVE).served() == record
+        assert (serve.STATE / "logs.1" / "ts_log.log").is_file()
+    finally:
+        assert run("stop") == (0, "stopped\n", "")
+    assert run("idle")[0] == 0
