@@ -60,7 +60,8 @@ def make_archive(folder: Path, precision: str, tiny: bool) -> Path:
         tiny: Less than a megabyte, instead of real size.
     """
     out = folder / f"{'tiny' if tiny else 'real'}-{precision}" / "clipcap.mar"
-    code = [file for room in PACKED for file in (ROOT / room).rglob("*") if file.suffix != ".pyc"]
+    files = [file for room in PACKED for file in (ROOT / room).rglob("*") if file.is_file()]
+    code = [file for file in files if file.suffix != ".pyc"]
     if out.is_file() and out.stat().st_mtime > max(file.stat().st_mtime for file in code):
         return out
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
