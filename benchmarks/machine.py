@@ -134,7 +134,7 @@ class OwnProcess:
     def __init__(self, prepare: Callable[[], Any]) -> None:
         # A fork of this process would inherit torch's threads. The fork server has only imported.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["__main__", "benchmarks.decode"])
+        context.set_forkserver_preload(["__main__", "benchmarks.captioners"])
         self._pool = ProcessPoolExecutor(1, context, _start, (torch.get_num_threads(), prepare))
 
     def __enter__(self) -> OwnProcess:

@@ -3,7 +3,8 @@
 `python -m benchmarks.readme` measures nothing. It reads what is kept in `benchmarks/results` and
 writes the figures between the marks of
 
-    README.md              scores (`benchmarks.heldout`) and throughput (`benchmarks.serve`)
+    README.md              scores (`benchmarks.heldout`), throughput (`benchmarks.serve`) and memory
+                           of training (`benchmarks.memory`)
     docs/speed.md          ours beside other systems (`benchmarks.decode`)
     docs/serving-speed.md  what TorchServe costs (`benchmarks.serve`)
 
@@ -72,13 +73,17 @@ def read_results() -> Results:
 
 
 def readme_figures(
-    scenes: Mapping[str, Any], load: Mapping[str, Any], served: Mapping[str, Any]
+    scenes: Mapping[str, Any],
+    load: Mapping[str, Any],
+    memory: Mapping[str, Any],
+    served: Mapping[str, Any],
 ) -> str:
     """What stands between the marks of README.
 
     Args:
         scenes: `scenes.json`, of `benchmarks.heldout`.
         load: `load.json`, of `make loadtest`.
+        memory: `memory.json`, of `benchmarks.memory`.
         served: Kind of processor -> `serve.json`.
     """
     splits = [scenes["splits"][name] for name in ("test", "compositional")]
@@ -120,12 +125,19 @@ def readme_figures(
         rate, alone = part["measured"]["images_per_second"], part["measured"]["alone_ms"]
         figures = f"{rate['REST']:.1f} | {alone['REST']:.0f} ms"
         lines.append(f"| {_where(part)} | {part['precision']} | {figures} |")
+    least, most = memory["runs"][0], memory["runs"][-1]
     lines += [
         "",
         f"The default captioner (archive of {load['archive_mb']} MB) under `{load['command']}`, "
         f"with {load['users']} clients, bad requests mixed in: {load['requests_per_second']:.0f} "
         f"requests/s, median {load['median_ms']:.0f} ms, p95 {load['p95_ms']:.0f} ms, "
         f"{load['wrong_replies']} wrong replies ({_where(load)}).",
+        "",
+        f"Training on {most['captions']:,} captions ({most['caption_mb']:.0f} MB of text) takes "
+        f"{most['peak_mb']:.0f} MB of memory at its peak, on {least['captions']:,} captions "
+        f"{least['peak_mb']:.0f} MB. With the same number of training batches, the larger set takes "
+        f"{most['cpu_seconds'] - least['cpu_seconds']:.0f} s more on one core "
+        f"(`{memory['command']}`, {_where(memory)}).",
     ]
     return "\n".join(lines)
 
@@ -159,11 +171,11 @@ def pages() -> dict[Path, str]:
     measured = read_results()
     decoded = {kind: files for kind, files in measured.items() if "decode" in files}
     served = {kind: files["serve"] for kind, files in measured.items() if "serve" in files}
-    scenes, load = (
-        json.loads((RESULTS / name).read_text()) for name in ("scenes.json", "load.json")
+    scenes, load, memory = (
+        json.loads((RESULTS / f"{name}.json").read_text()) for name in ("scenes", "load", "memory")
     )
     return {
-        README: readme_figures(scenes, load, served),
+        README: readme_figures(scenes, load, memory, served),
         SPEED: speed_figures(decoded),
         SERVING: serving_figures(served),
     }

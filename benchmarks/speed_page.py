@@ -119,7 +119,7 @@ def limit_text(results: Mapping[str, Any], precision: str) -> str:
 
 
 def decode_tables(results: Mapping[str, Any]) -> list[Table]:
-    """Everything that one run measured."""
+    """A table for each task that one run measured."""
     found = rates(results)
     captions, encoders, products = [], [], []
     for (task, who, batch, beams), rate in found.items():
@@ -134,11 +134,12 @@ def decode_tables(results: Mapping[str, Any]) -> list[Table]:
         else:
             products.append((who.removeprefix("products "), f"{1e3 / rate:.1f}"))
     columns = ("system", "batch", "search", "ms", "images/s", "x original")
-    return [
+    tables = [
         Table(f"Images to captions of {results['tokens']} tokens", columns, captions),
         Table("The encoder alone", ("system", "batch", "ms", "images/s"), encoders),
         Table("The matrix products of a step of 40 rows", ("precision", "ms"), products),
     ]
+    return [table for table in tables if table.rows]
 
 
 def gate_table(gate: Mapping[str, Any]) -> Table:
