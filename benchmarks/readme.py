@@ -135,8 +135,8 @@ def readme_figures(
         "",
         f"Training on {most['captions']:,} captions ({most['caption_mb']:.0f} MB of text) takes "
         f"{most['peak_mb']:.0f} MB of memory at its peak, on {least['captions']:,} captions "
-        f"{least['peak_mb']:.0f} MB. With the same number of training batches, the larger set takes "
-        f"{most['cpu_seconds'] - least['cpu_seconds']:.0f} s more on one core "
+        f"{least['peak_mb']:.0f} MB. With the same number of training batches, the larger set "
+        f"takes {most['cpu_seconds'] - least['cpu_seconds']:.0f} s more on one core "
         f"(`{memory['command']}`, {_where(memory)}).",
     ]
     return "\n".join(lines)
