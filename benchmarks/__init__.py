@@ -1,3 +1,22 @@
-"""Measurements, side by side and in one run; and checks at real sizes."""
+"""Measurements beside other systems and in one run; they look at all other packages from outside.
+
+The commands:
+
+    decode        captions a second: ours, the original, Hugging Face, BLIP, the machine's limit
+    serve         what TorchServe costs beside the captioner, and latency under load
+    memory        memory of training, as the captions become more
+    heldout       scores of the default captioner on scenes drawn with a seed of their own
+    golden        published weights: our captions beside those of the original code
+    readme        writes README's figures and the pages on speed from `results/`
+    real_size     writes a checkpoint of the published sizes with random weights
+
+What they use:
+
+    machine       this machine, its folder of results, processes of their own
+    captioners    the systems that `decode` compares
+    original      the inference of the original code, written out plainly
+    serve_setup, served_in_process    servers, requests, and the same work without a server
+    table, speed_page, serving_page   figures in Markdown
+"""
 
 import model.pretrained  # noqa: F401 - prepares the import of transformers

@@ -1,12 +1,11 @@
-"""How fast captions are written, side by side: the original, Hugging Face, BLIP, and the artifact.
+"""How fast captions are written: ours beside the original, Hugging Face, BLIP and the limit.
 
-`python -m benchmarks.decode` builds the captioner of real size (see `benchmarks.real_size`; random
-weights) once, and measures in one run, all contestants in turn, round after round, each in a
-process of its own: pictures to captions of exactly 20 tokens, the encoder alone, one decode step,
-and the matrix products of a step alone. It prints the medians with the targets, and writes
-`decode.json` and `decode.png` into `benchmarks/results/KIND` of processor; `python -m
-benchmarks.tables` puts them on the page. `--scaling` measures the artifact against batch, beams,
-tokens, threads and image size instead, into `scaling.json` and `scaling.png`.
+`python -m benchmarks.decode` writes a captioner of real size with random weights
+(`benchmarks.real_size`). Then it measures in rounds, one system after the other, each in its own
+process: images to captions of exactly 20 tokens, the encoder alone, and the matrix products of a
+decode step alone, which are the limit of the machine. It prints the medians as tables, and writes
+`decode.json` into `benchmarks/results/KIND`. `python -m benchmarks.readme` then writes them into
+`docs/speed.md`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import json
 import statistics
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,187 +27,88 @@ import transformers
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.contestants import (
-    CASES,
-    GROUPS,
-    Contestant,
-    checkpoint,
-    contestants,
-    write_contestants,
-)
-from benchmarks.decode_report import draw, tables, targets
-from benchmarks.decode_step import ROWS, Step, steps
-from benchmarks.machine import ROOT, machine, results_folder
-from benchmarks.own_process import OwnProcess
-from benchmarks.scaling import draw_scaling, scaling
-from benchmarks.target import target_table
+from benchmarks.captioners import CASES, ROWS, Captioner, captioners, products, write_captioner
+from benchmarks.machine import ROOT, OwnProcess, command_line, machine, results_folder
+from benchmarks.speed_page import decode_tables
 from model.layers.precision import available
 from model.refusal import Refusal
 from training.command import command
 
 TOKENS = 20
-#: A call that takes longer is its own warm-up.
-QUICK_SECONDS = 4.0
+#: A call of this many seconds or more needs no warm-up of its own.
+WARM_UP_BELOW = 4.0
+#: Task, system, batch, beams (0 where there is no search).
+Key = tuple[str, str, int, int]
+Calls = dict[Key, Callable[[], tuple[float, Any]]]
 
 
-def in_turn(
-    calls: dict[tuple[Any, ...], Callable[[], tuple[float, Any]]], rounds: int
-) -> tuple[dict[tuple[Any, ...], list[float]], dict[tuple[Any, ...], Any]]:
-    """Seconds of each call in each round, and what each gave; one round before is not counted.
+def in_turn(calls: Calls, rounds: int) -> tuple[dict[Key, list[float]], dict[Key, Any]]:
+    """Make every call in every round; a round before the first is not counted.
 
-    What a quick call finds is what the others left of the processor's caches, which no server that
-    captions all day would meet: it is called once more, right before it counts.
+    The other systems have filled the processor's caches before a call. A server that captions all
+    day has its own data there, so a fast call is made once more, right before the one that counts.
+
+    Returns:
+        Seconds of each call in each round, and its last result.
     """
-    seconds: dict[tuple[Any, ...], list[float]] = {key: [] for key in calls}
-    given, took = {}, {}
+    seconds: dict[Key, list[float]] = {key: [] for key in calls}
+    results: dict[Key, Any] = {}
+    last: dict[Key, float] = {}
     with Progress(console=Console(stderr=True)) as bar:
-        shown = bar.add_task("", total=(rounds + 1) * len(calls))
+        task = bar.add_task("", total=(rounds + 1) * len(calls))
         for number in range(rounds + 1):
             for key, call in calls.items():
-                bar.update(shown, description=f"round {number}: {' '.join(map(str, key))}")
-                if number and took[key] < QUICK_SECONDS:
+                bar.update(task, description=f"round {number}: {' '.join(map(str, key))}")
+                if number and last[key] < WARM_UP_BELOW:
                     call()
-                took[key], given[key] = call()
+                last[key], results[key] = call()
                 if number:
-                    seconds[key].append(took[key])
-                bar.advance(shown)
-    return seconds, given
+                    seconds[key].append(last[key])
+                bar.advance(task)
+    return seconds, results
 
 
-def measure(folder: Path, groups: tuple[str, ...], rounds: int, quick: bool) -> dict[str, Any]:
-    """Everything that `decode.json` holds of this run."""
-    captioners = contestants(folder, groups, quick)
-    alone, missing = steps(folder, groups)
-    with processes([pair for each in captioners.values() for pair in each.items()]) as homes:
-        seconds, given = captioning(homes, captioners, rounds)
-        off = nats_off(homes, captioners, given) if "ours" in groups else {}
-    # A step takes milliseconds: of some in a row the first finds the caches filled by others.
+def measure(folder: Path, groups: Sequence[str], rounds: int, quick: bool) -> dict[str, Any]:
+    """Everything that `decode.json` holds of this run.
+
+    Args:
+        folder: What `write_captioner` wrote.
+        groups: Keys of `captioners.CASES`.
+        rounds: How often each call is counted.
+        quick: The captioner is tiny.
+    """
+    systems = captioners(folder, groups, quick)
+    with processes({n: make for each in systems.values() for n, make in each.items()}) as homes:
+        calls: Calls = {}
+        for group, made in systems.items():
+            for name, make in made.items():
+                timed = homes[name].timed
+                for batch, beams in CASES[group]:
+                    captioned = partial(caption, make, batch, beams)
+                    calls["caption", name, batch, beams] = partial(timed, captioned)
+                    if group in ("hf", "ours"):
+                        calls["encode", name, batch, 0] = partial(
+                            timed, partial(encode, make, batch)
+                        )
+        seconds, written = in_turn(calls, rounds)
+        errors = nats_off(homes, systems["ours"], written) if "ours" in groups else {}
+    # The products take milliseconds: of some in a row, the first finds caches filled by others.
     row = 1 if quick else 8
-    with processes(list(alone.items())) as homes:
+    limits = {f"products {name}": partial(products, folder, name) for name in available()}
+    with processes(limits if "ours" in groups else {}) as homes:
         calls = {
-            ("step", name, ROWS, 0): partial(homes[home(name)].timed, partial(repeated, make, row))
-            for name, make in alone.items()
+            ("products", name, ROWS, 0): partial(home.timed, partial(repeat, limits[name], row))
+            for name, home in homes.items()
         }
-        in_steps, _ = in_turn(calls, rounds if quick else max(rounds, 5))
-    seconds |= {key: [value / row for value in values] for key, values in in_steps.items()}
+        in_rows, _ = in_turn(calls, rounds if quick else max(rounds, 5))
+    seconds |= {key: [value / row for value in values] for key, values in in_rows.items()}
     same = {
-        f"batch {batch}": given["caption", "ours fp32", batch, 5]
-        == given["caption", "Hugging Face fp32", batch, 5]
+        f"batch {batch}": written["caption", "ours fp32", batch, 5]
+        == written["caption", "Hugging Face fp32", batch, 5]
         for batch in (1, 8)
         if {"ours", "hf"} <= set(groups)
     }
-    measured = entries(seconds)
-    return {"measured": measured, "same_tokens": same, "nats_off": off, "missing": missing}
-
-
-@contextlib.contextmanager
-def processes(made: Sequence[tuple[str, Callable[[], Any]]]) -> Iterator[dict[str, OwnProcess]]:
-    """A process for each home, with all that is made there.
-
-    They begin one after the other: what making something takes for a while would not fit into the
-    memory several times.
-    """
-    makers: dict[str, list[Callable[[], Any]]] = {}
-    for name, make in made:
-        makers.setdefault(home(name), []).append(make)
-    with contextlib.ExitStack() as stack:
-        homes = {}
-        for name, each in makers.items():
-            homes[name] = OwnProcess(torch.get_num_threads(), each)
-            stack.callback(homes[name].close)
-            homes[name].wait()
-        yield homes
-
-
-def export(folder: Path, quick: bool, precisions: tuple[str, ...]) -> None:
-    """The contestants' files, by a process that gives its memory back."""
-    own = OwnProcess(torch.get_num_threads(), ())
-    own.timed(partial(written, folder, quick, precisions))
-    own.close()
-
-
-def written(folder: Path, quick: bool, precisions: tuple[str, ...]) -> None:
-    """What `export` has done elsewhere."""
-    write_contestants(checkpoint(quick), folder, precisions)
-
-
-def home(name: str) -> str:
-    """Whose process something runs in: the products of a precision with the artifact of it."""
-    return name.replace("products", "ours")
-
-
-def captioning(
-    homes: dict[str, OwnProcess],
-    captioners: dict[str, dict[str, Callable[[], Contestant]]],
-    rounds: int,
-) -> tuple[dict[tuple[Any, ...], list[float]], dict[tuple[Any, ...], Any]]:
-    """Pictures to captions, and the encoder alone, as `in_turn` gives them."""
-    calls: dict[tuple[Any, ...], Callable[[], tuple[float, Any]]] = {}
-    for group, makers in captioners.items():
-        for name, make in makers.items():
-            timed = homes[home(name)].timed
-            for batch, beams in CASES[group]:
-                calls["caption", name, batch, beams] = partial(
-                    timed, partial(captions, make, batch, beams)
-                )
-                if group in ("hf", "ours"):
-                    calls["encode", name, batch, 0] = partial(timed, partial(encode, make, batch))
-    return in_turn(calls, rounds)
-
-
-def captions(make: Callable[[], Contestant], batch: int, beams: int) -> list[list[int]]:
-    """Token ids for pictures."""
-    one = make()
-    return one(pictures(batch, one.side), beams, TOKENS)
-
-
-def encode(make: Callable[[], Contestant], batch: int) -> None:
-    """The encoder alone; features stay where they are made."""
-    one = make()
-    one.encode(pictures(batch, one.side))
-
-
-def repeated(make: Callable[[], Step], times: int) -> None:
-    """A step, so many times."""
-    for _ in range(times):
-        make()()
-
-
-def weighed(make: Callable[[], Contestant], captions: torch.Tensor) -> torch.Tensor:
-    """Mean log-probability of the tokens of captions [B, T], [B], for features of its own."""
-    one = make()
-    assert one.score is not None
-    return one.score(pictures(len(captions), one.side), captions).mean(1)
-
-
-def nats_off(
-    homes: dict[str, OwnProcess],
-    captioners: dict[str, dict[str, Callable[[], Contestant]]],
-    given: dict[tuple[Any, ...], Any],
-) -> dict[str, float]:
-    """Precision -> how far its log-probability of the fp32 captions is off, in nats per token.
-
-    Of the picture it is furthest off for.
-    """
-    written = torch.tensor(given["caption", "ours fp32", 8, 5])
-    means = {
-        name.removeprefix("ours "): homes[name].timed(partial(weighed, make, written))[1]
-        for name, make in captioners["ours"].items()
-    }
-    exact = means.pop("fp32")
-    return {precision: float((mean - exact).abs().max()) for precision, mean in means.items()}
-
-
-@functools.cache
-def pictures(batch: int, side: int) -> torch.Tensor:
-    """Pixels [B, 3, S, S]; a larger batch begins with the pictures of a smaller one."""
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(batch, 3, side, side, generator=generator)
-
-
-def entries(seconds: dict[tuple[Any, ...], list[float]]) -> list[dict[str, Any]]:
-    """The measurements as JSON has them."""
-    return [
+    measured = [
         {
             **dict(zip(("task", "who", "batch", "beams"), key, strict=True)),
             "seconds": round(statistics.median(values), 6),
@@ -216,48 +116,97 @@ def entries(seconds: dict[tuple[Any, ...], list[float]]) -> list[dict[str, Any]]
         }
         for key, values in seconds.items()
     ]
+    return {"measured": measured, "same_tokens": same, "nats_off": errors}
+
+
+@contextlib.contextmanager
+def processes(made: Mapping[str, Callable[[], Any]]) -> Iterator[dict[str, OwnProcess]]:
+    """A process for each function, which it calls at its start.
+
+    They start one after the other: making a system needs more memory than having it.
+    """
+    with contextlib.ExitStack() as stack:
+        yield {name: stack.enter_context(OwnProcess(make)) for name, make in made.items()}
+
+
+def caption(make: Callable[[], Captioner], batch: int, beams: int) -> list[list[int]]:
+    """Token ids for the first `batch` images."""
+    system = make()
+    return system.caption(system.encode(pixels(batch, system.side)), beams, TOKENS)
+
+
+def encode(make: Callable[[], Captioner], batch: int) -> None:
+    """Features of the first `batch` images, which stay in their process."""
+    system = make()
+    system.encode(pixels(batch, system.side))
+
+
+def repeat(make: Callable[[], Callable[[], None]], times: int) -> None:
+    """Several times in a row what `make` returns."""
+    for _ in range(times):
+        make()()
+
+
+def mean_scores(make: Callable[[], Captioner], captions: torch.Tensor) -> torch.Tensor:
+    """Mean log-probability [B] of the tokens of captions [B, T] for the first B images."""
+    system = make()
+    assert system.score is not None
+    return system.score(pixels(len(captions), system.side), captions).mean(1)
+
+
+def nats_off(
+    homes: Mapping[str, OwnProcess],
+    ours: Mapping[str, Callable[[], Captioner]],
+    written: Mapping[Key, Any],
+) -> dict[str, float]:
+    """Precision -> largest error of the mean log-probability of fp32's captions (nats/token)."""
+    captions = torch.tensor(written["caption", "ours fp32", 8, 5])
+    means = {
+        name.removeprefix("ours "): homes[name].timed(partial(mean_scores, make, captions))[1]
+        for name, make in ours.items()
+    }
+    exact = means.pop("fp32")
+    return {precision: float((mean - exact).abs().max()) for precision, mean in means.items()}
+
+
+@functools.cache
+def pixels(batch: int, side: int) -> torch.Tensor:
+    """Random pixels [B, 3, S, S]; a larger batch begins with the images of a smaller one."""
+    return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
 def main() -> None:
-    """Measure; write table, JSON and picture."""
+    """Measure; write the results, print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3, help="times that each is measured")
-    parser.add_argument("--only", choices=GROUPS, nargs="+", help="some of the contestants")
-    parser.add_argument("--quick", action="store_true", help="a tiny captioner, to try this")
-    parser.add_argument("--scaling", action="store_true", help="against batch, beams, tokens, ...")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each call is counted")
+    parser.add_argument("--only", choices=CASES, nargs="+", help="some of the systems")
+    parser.add_argument("--quick", action="store_true", help="a tiny captioner, to try the command")
     parser.add_argument("--out", type=Path, help="folder of the results")
     options = parser.parse_args()
-    groups = tuple(options.only or GROUPS)
-    if options.scaling and options.only:
-        raise Refusal("--scaling measures the artifact alone; leave --only out")
     if options.only and not (options.quick or options.out):
-        raise Refusal("--only leaves contestants out; keep such results elsewhere, with --out DIR")
+        raise Refusal(
+            "--only measures some of the systems, and the kept results have all of them; "
+            "give another folder with --out DIR"
+        )
     if options.rounds < 1:
         raise Refusal(f"--rounds is {options.rounds}; it must be 1 or more")
+    groups = tuple(options.only or CASES)
     out = options.out or (ROOT / "build" / "decode" if options.quick else results_folder())
-    warnings.simplefilter("ignore")  # TorchScript's end, quantize_dynamic's end
+    warnings.simplefilter("ignore")  # torch.jit is deprecated
     transformers.logging.set_verbosity_error()
-    name = "scaling" if options.scaling else "decode"
-    head = machine("benchmarks.decode")
-    rounds, quick = options.rounds, options.quick
+    precisions = available() if "ours" in groups else ()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        ours = "ours" in groups or options.scaling
-        export(folder, quick, available() if ours else ())
-        if options.scaling:
-            results = {**head, **scaling(folder, rounds, quick)}
-        else:
-            results = {**head, "tokens": TOKENS, **measure(folder, groups, rounds, quick)}
+        # Written by a process that ends, and so gives its memory back.
+        with OwnProcess(partial(write_captioner, folder, precisions, options.quick)):
+            pass
+        measured = measure(folder, groups, options.rounds, options.quick)
+    results = {**machine(command_line("benchmarks.decode")), "tokens": TOKENS, **measured}
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
-    if options.scaling:
-        draw_scaling(out / "scaling.png", results)
-        return
-    draw(out / "decode.png", results)
-    shown = [*tables(results), target_table(targets(results))]
-    Console(width=110).print(*(each.rich() for each in shown), *results["missing"])
+    (out / "decode.json").write_text(json.dumps(results, indent=1) + "\n")
+    print("\n\n".join(table.section() for table in decode_tables(results)))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Checks imported checkpoints against what the original ClipCap code answered.
+"""Compares published weights, as we read and caption with them, with the original ClipCap code.
 
-`python -m benchmarks.golden DIR` takes every `NAME_weights.pt` in DIR with `NAME_cases.json` and
-`NAME_cases.safetensors` beside it, and prints one line a file: the first step's logits must agree
-within 1e-4, all greedy tokens must be equal, and our best of 5 beams must be at least as likely,
-by the same model, as the original's in 11 of 12 cases and on average (the original prunes by a
-running mean of unequal lengths, so equality is not asked).
+`python -m benchmarks.golden DIR` takes every `NAME_weights.pt` in DIR, and the answers of the
+original code in `NAME_cases.json` and `NAME_cases.safetensors` beside it. It prints one line for
+each file. The logits of the first step must agree within 1e-4, and all greedy tokens must be equal.
+Our best caption of 5 beams must be at least as likely as the original's, for the same model, in 11
+of 12 cases and on average. Equal beams are not asked for, because the original ranks captions of
+different lengths by their running mean.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from model.pretrained.weights_file import read_published
 from model.refusal import Refusal
 
 LOGIT_TOLERANCE = 1e-4
-#: Logits closer than this are in another order on another processor.
+#: Logits closer than this may change their order from one processor to another.
 TIE = 1e-5
-#: The original's mean log-probabilities are written with float32 noise.
+#: The original's mean log-probabilities were computed in float32.
 LIKELIHOOD_TOLERANCE = 1e-5
 
 
 @torch.inference_mode()
 def check(weights: Path) -> tuple[bool, str]:
-    """Compare one file; returns whether it agrees, and the line to print."""
+    """Compare one file; returns whether it agrees with the original, and the line to print."""
     name = weights.name.removesuffix("_weights.pt")
     cases = json.loads((weights.parent / f"{name}_cases.json").read_text())
     tensors = load_file(weights.parent / f"{name}_cases.safetensors")
@@ -76,11 +77,13 @@ def check(weights: Path) -> tuple[bool, str]:
 
 
 def tied(captioner: ClipCap, prefix: Tensor, ours: list[int], theirs: list[int]) -> bool:
-    """Whether two captions [T] after a prefix [K, E] part at two tokens of equal logits."""
-    place = next(i for i, pair in enumerate(zip(ours, theirs, strict=False)) if len(set(pair)) == 2)
-    words = captioner.gpt2.transformer.wte(torch.tensor(theirs[:place], dtype=torch.int64))
+    """Whether the first tokens that differ, after a prefix [K, E], have equal logits (`TIE`)."""
+    position = next(
+        i for i, pair in enumerate(zip(ours, theirs, strict=False)) if len(set(pair)) == 2
+    )
+    words = captioner.gpt2.transformer.wte(torch.tensor(theirs[:position], dtype=torch.int64))
     logits = captioner.gpt2(inputs_embeds=torch.cat([prefix, words])[None]).logits[0, -1]
-    return (logits[ours[place]] - logits[theirs[place]]).abs().item() <= TIE
+    return (logits[ours[position]] - logits[theirs[position]]).abs().item() <= TIE
 
 
 def mean_log_prob(captioner: ClipCap, prefix: Tensor, tokens: Tensor) -> Tensor:

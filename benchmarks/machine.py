@@ -1,34 +1,42 @@
-"""The machine that benchmarks run on, and where its figures are kept.
+"""The machine that benchmarks run on: what it is, where its results are kept, its processes.
 
-Processors differ in what they multiply fast, and everything measured differs with it. So every kind
-of processor has a folder of results of its own, `benchmarks/results/KIND`.
+What is fast depends on the kind of processor, so every kind has its own folder of results,
+`benchmarks/results/KIND`. Systems that are compared run in a process each (`OwnProcess`), since in
+one process they would share memory, threads and caches, and slow each other down.
 """
 
 from __future__ import annotations
 
 import datetime
-import os
+import gc
+import multiprocessing
 import platform
 import shlex
 import sys
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+from handler.caption_settings import cores
+from model.layers.memory import release_free_memory
 from model.layers.precision import unsupported_reason
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-#: Of a processor's flags, those that multiply matrices, the newest last.
-MULTIPLYING = ("fma", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-#: Kinds of processors by the newest of these, the fastest first.
+#: Flags of a processor that matter for matrix products, the newest last.
+MATRIX_FLAGS = ("fma", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+#: Kind of processor -> the newest flag it has, the fastest kind first.
 KINDS = {"amx": "amx_bf16", "avx512-bf16": "avx512_bf16", "avx512": "avx512f", "avx2": "avx2"}
 
 
 def processor() -> str:
-    """The processor's name as the system knows it."""
+    """Name of the processor, as the operating system reports it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
@@ -38,29 +46,34 @@ def processor() -> str:
 
 
 def instructions() -> list[str]:
-    """Those of `MULTIPLYING` that the processor has (Linux)."""
+    """The `MATRIX_FLAGS` that the processor has (Linux)."""
     cpuinfo = Path("/proc/cpuinfo")
     flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
-    return [name for name in MULTIPLYING if name in flags]
+    return [name for name in MATRIX_FLAGS if name in flags]
 
 
 def kind() -> str:
-    """Which of `KINDS` the processor is; its architecture if none."""
-    known = instructions()
-    return next((kind for kind, flag in KINDS.items() if flag in known), platform.machine())
+    """Kind of this processor, one of `KINDS`; its architecture if it is none of them."""
+    flags = instructions()
+    return next((kind for kind, flag in KINDS.items() if flag in flags), platform.machine())
 
 
 def results_folder() -> Path:
-    """Where this machine's figures are kept."""
+    """Where the results of this kind of processor are kept."""
     return RESULTS / kind()
 
 
-def machine(module: str) -> dict[str, Any]:
-    """How, where and when something is measured, by the command line of a module."""
+def command_line(module: str) -> str:
+    """The command that runs now, as a user types it."""
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+
+
+def machine(command: str) -> dict[str, Any]:
+    """The head of a results file: a command, this machine, the versions and the date."""
     return {
-        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "command": command,
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "instructions": instructions(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -69,21 +82,91 @@ def machine(module: str) -> dict[str, Any]:
     }
 
 
-def dtypes() -> tuple[torch.dtype, ...]:
-    """What others are measured in: bfloat16 only where torch computes it fast.
+def has_bf16_products() -> bool:
+    """Whether the processor multiplies bfloat16 itself.
 
-    Elsewhere it takes many times as long as float32.
+    Where it does not, torch still computes bfloat16, but many times slower than float32.
     """
-    return (torch.float32, torch.bfloat16) if _multiplies_bf16() else (torch.float32,)
+    return "avx512_bf16" in instructions() and not unsupported_reason("bf16")
 
 
-def served() -> str:
+def served_precision() -> str:
     """The fastest precision that keeps the default captioner's captions (`training.evaluate`)."""
-    if _multiplies_bf16():
+    if has_bf16_products():
         return "bf16"
     return "fp32" if unsupported_reason("fp16") else "fp16"
 
 
-def _multiplies_bf16() -> bool:
-    # torch also takes bf16 where AVX-512 lacks its product, and takes long for it there.
-    return "avx512_bf16" in instructions() and not unsupported_reason("bf16")
+def resident(process: int) -> dict[str, float]:
+    """Resident memory of a process in MB (Linux, /proc/PID/status).
+
+    Returns:
+        `now` and `peak` of all pages, `anonymous` (what the machine must have; pages of a tmpfs
+        count too) and `files` (mapped files, which the kernel may drop and read again).
+
+    Raises:
+        OSError: There is no such process.
+        KeyError: The process has just ended and has no memory any more.
+    """
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    parts = {
+        "now": ("VmRSS",),
+        "peak": ("VmHWM",),
+        "anonymous": ("RssAnon", "RssShmem"),
+        "files": ("RssFile",),
+    }
+    return {
+        name: round(sum(int(fields[field].split()[0]) for field in own) * 1024 / 1e6, 1)
+        for name, own in parts.items()
+    }
+
+
+class OwnProcess:
+    """A process that prepares one thing and then calls functions on request.
+
+    Args:
+        prepare: Called once in the process, at the start. What it makes stays there, in a
+            `functools.cache`, and functions that are called later take it from that cache:
+            functions are sent by pickle, what they need is not.
+    """
+
+    def __init__(self, prepare: Callable[[], Any]) -> None:
+        # A fork of this process would inherit torch's threads. The fork server has only imported.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["__main__", "benchmarks.captioners"])
+        self._pool = ProcessPoolExecutor(1, context, _start, (torch.get_num_threads(), prepare))
+
+    def __enter__(self) -> OwnProcess:
+        """Wait until the process has prepared.
+
+        Raises:
+            BrokenProcessPool: `prepare` failed; the process has printed the reason.
+        """
+        self._pool.submit(int).result()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process."""
+        self._pool.shutdown()
+
+    def timed(self, function: Callable[[], Any]) -> tuple[float, Any]:
+        """Call a function there; returns the seconds it took and its result."""
+        return self._pool.submit(_timed, function).result()
+
+
+@torch.no_grad()
+def _start(threads: int, prepare: Callable[[], Any]) -> None:
+    warnings.simplefilter("ignore")  # torch.jit is deprecated
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(threads)
+    prepare()
+    gc.collect()
+    release_free_memory()  # all these processes share the machine's memory
+
+
+@torch.no_grad()
+def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    begin = time.perf_counter()
+    result = function()
+    return time.perf_counter() - begin, result

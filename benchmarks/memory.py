@@ -1,211 +1,179 @@
 """How much memory training takes as the captions become more: 10 thousand to a million.
 
-`python -m benchmarks.memory` makes data sets of those sizes, five captions to a picture with
-features of 512 numbers, and trains on each in a process of its own, which loads the captions,
-learns a tokenizer from them, tokenises and trains some batches as `training.train` does. It prints
-a table and writes `benchmarks/results/memory.json` and `memory.png`.
+`python -m benchmarks.memory` generates data sets of these sizes, with five captions of random words
+to an image and a random pooled feature of each image, and runs `python -m training.train` on each:
+an MLP mapper as in the paper, all other settings at their defaults, one epoch cut to some batches.
+It prints a table and writes `benchmarks/results/memory.json`.
 
-Two kinds of resident memory are told apart (Linux, /proc/PID/status): anonymous memory, which a
-machine must have, and pages of files (features, tokens, libraries) that the kernel keeps as long as
-nobody else wants the room. The peak of a stage is the highest of readings 5 ms apart.
+The memory of the training process is read every 5 ms (Linux). Anonymous memory is what a machine
+must have. Pages of files (features, tokens, libraries) are counted apart, as the kernel drops them
+when memory is short.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.machine import RESULTS, machine
-from benchmarks.measured_training import STAGES, resident
-from model.image.preprocessing import Preprocessing
+from benchmarks.machine import RESULTS, ROOT, command_line, machine, resident
+from benchmarks.table import Table
 from model.refusal import Refusal
 from training.command import command
+from training.config import load_config
 from training.data.dataset import Picture, write_index, writing_dataset
-from training.encoding.feature_file import EncoderIdentity
 from training.encoding.feature_shards import writing_features
+from training.features import Encoder
 
 SIZES = (10_000, 100_000, 1_000_000)
-PER_PICTURE = 5
-WIDTH = 512
-ENCODER = EncoderIdentity("random", "0" * 64, (WIDTH,), Preprocessing(224, (0.5,) * 3, (0.5,) * 3))
+PER_IMAGE = 5
+#: The same for all sizes, so that only training captions become more.
+VAL_IMAGES = 100
+SETTINGS = ("features.kind=pooled", "train.mapper={kind: mlp, prefix_length: 10}", "train.epochs=1")
+SECONDS_APART = 0.005
 
 
-def make_data(folder: Path, captions: int) -> int:
-    """A data set without pictures, and its feature file, of random words and numbers.
+def make_data(folder: Path, captions: int) -> float:
+    """Write a data set without image files, and its feature file, with random content.
+
+    Args:
+        folder: Where `data` and `features` go.
+        captions: How many training captions.
 
     Returns:
-        Bytes of the captions themselves, in UTF-8.
+        Size of the training captions in UTF-8, in MB.
     """
+    config = load_config(SETTINGS)
     rng = random.Random(1)
     words = ["".join(rng.choices("aeioulnrst", k=rng.randint(1, 8))) for _ in range(2_000)]
+    words += config.train.pair_prior * 20  # often enough to be a token each, as the prior wants
+    count = captions // PER_IMAGE + VAL_IMAGES
     size = 0
 
-    def pictures() -> Iterator[Picture]:
+    def images() -> Iterator[Picture]:
         nonlocal size
-        for number in range(1, captions // PER_PICTURE + 1):
-            texts = [" ".join(rng.choices(words, k=rng.randint(8, 14))) for _ in range(PER_PICTURE)]
-            size += sum(map(len, texts))
-            split = "val" if number % 100 == 0 else "train"
+        for number in range(1, count + 1):
+            texts = [" ".join(rng.choices(words, k=rng.randint(8, 14))) for _ in range(PER_IMAGE)]
+            split = "val" if number <= VAL_IMAGES else "train"
+            size += sum(map(len, texts)) if split == "train" else 0
             yield Picture(number, f"{number:07d}.jpg", texts, split)
 
     with writing_dataset(folder / "data") as data:
-        write_index(data, "random words", pictures())
-    ids = range(1, captions // PER_PICTURE + 1)
+        write_index(data, "random words", images())
+    encoder = Encoder(config.features.clip, config.features.kind).identity
     numbers = np.random.default_rng(1)
-    with (
-        writing_features(folder / "features", ENCODER, [{}]) as writer,
-        writer.shard(0) as rows,
-    ):
-        for start in range(0, len(ids), 4096):
-            part = ids[start : start + 4096]
-            rows.add(part, numbers.standard_normal((len(part), WIDTH), np.float32))
-    return size
+    with writing_features(folder / "features", encoder, [{}]) as writer, writer.shard(0) as rows:
+        for start in range(1, count + 1, 4096):
+            ids = range(start, min(start + 4096, count + 1))
+            rows.add(ids, numbers.standard_normal((len(ids), *encoder.shape), np.float32))
+    return round(size / 1e6, 1)
 
 
-def measure(folder: Path, batches: int) -> dict[str, dict[str, float]]:
-    """Run `benchmarks.measured_training` in a process of its own.
+def measure(folder: Path, batches: int) -> dict[str, float]:
+    """Run `training.train` on what `make_data` wrote.
+
+    Args:
+        folder: What `make_data` wrote; the checkpoint goes into `checkpoint`.
+        batches: Training batches.
 
     Returns:
-        Stage -> `anonymous_mb` and `file_mb` at its end, the highest `anonymous_mb` in it as
-        `peak_mb`, its `seconds`, and the `cpu_seconds` of the process until its end.
+        The highest anonymous memory `peak_mb`, the highest memory of mapped files `files_mb`, and
+        `seconds` and `cpu_seconds` of the whole command.
 
     Raises:
-        Refusal: The process failed.
+        Refusal: The command failed.
     """
-    words = [sys.executable, "-m", "benchmarks.measured_training", str(folder)]
-    words += ["--batches", str(batches)]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    peak, ended = 0.0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not ended.wait(0.005):
+    places = {"data": "data", "features": "features", "out": "checkpoint"}
+    places |= {"work": "work", "curves": "curves"}
+    words = [sys.executable, "-m", "training.train", *SETTINGS]
+    words += [f"train.{name}={folder / place}" for name, place in places.items()]
+    words.append(f"+train.trainer.limit_train_batches={batches}")
+    begin, used = time.monotonic(), _cpu_seconds()
+    peak = files = 0.0
+    with (folder / "log").open("w+") as log:
+        process = subprocess.Popen(words, cwd=ROOT, env=_environment(), stdout=log, stderr=log)
+        while process.poll() is None:
             try:
-                peak = max(peak, resident(process.pid)["anonymous_mb"])
-            except (OSError, KeyError):  # it has ended
-                return
-
-    threading.Thread(target=watch, daemon=True).start()
-    found: dict[str, dict[str, float]] = {}
-    since = time.monotonic()
-    assert process.stdout
-    for line in process.stdout:
-        if not line.startswith('{"stage"'):
-            continue
-        reading = json.loads(line)
-        now = time.monotonic()
-        reading["peak_mb"] = max(peak, reading["anonymous_mb"])
-        reading["seconds"] = round(now - since, 1)
-        found[reading.pop("stage")] = reading
-        peak, since = 0.0, now
-    ended.set()
-    if process.wait() or list(found) != list(STAGES):
-        raise Refusal(f"the measured process ended with status {process.returncode}")
-    return found
-
-
-def draw(file: Path, runs: list[dict[str, Any]]) -> None:
-    """Memory above that of the same process with its libraries alone, against captions."""
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=130)
-    axes = figure.subplots()
-    counts = [run["captions"] for run in runs]
-    for label, colour, style, values in (
-        ("all, with pages of the feature file", "#c9b890", "-", [_all(run) for run in runs]),
-        ("anonymous, at its peak", "#d98e4a", "-", [_peak(run) for run in runs]),
-        ("anonymous, in training", "#1f6f78", "-", [_over(run, "anonymous_mb") for run in runs]),
-        ("the captions' own bytes", "#444444", ":", [run["caption_mb"] for run in runs]),
-    ):
-        axes.plot(counts, values, style, color=colour, marker="o", markersize=4, label=label)
-    axes.set(xscale="log", xlabel="captions", ylim=(0, None))
-    axes.set_title("Resident memory in MB, above that of the libraries", loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
-    figure.savefig(file, facecolor="white")
-
-
-def _over(run: dict[str, Any], name: str) -> float:
-    """What training holds more than the process held before it loaded anything."""
-    return run["stages"]["train"][name] - run["stages"]["start"][name]
-
-
-def _all(run: dict[str, Any]) -> float:
-    return _over(run, "anonymous_mb") + _over(run, "file_mb")
-
-
-def _peak(run: dict[str, Any]) -> float:
-    start = run["stages"]["start"]["anonymous_mb"]
-    return max(run["stages"][stage]["peak_mb"] for stage in STAGES[1:]) - start
-
-
-def write(folder: Path, batches: int, runs: list[dict[str, Any]]) -> None:
-    """The runs so far, with where and when, and their picture."""
-    results = {
-        **machine("benchmarks.memory"),
-        "feature_width": WIDTH,
-        "batches": batches,
-        "runs": runs,
+                memory = resident(process.pid)
+            except (OSError, KeyError):  # it has just ended
+                break
+            peak, files = max(peak, memory["anonymous"]), max(files, memory["files"])
+            time.sleep(SECONDS_APART)
+        if process.wait():
+            log.seek(0)
+            raise Refusal(f"training.train failed: {log.read()[-500:].strip()}")
+    return {
+        "peak_mb": peak,
+        "files_mb": files,
+        "seconds": round(time.monotonic() - begin, 1),
+        "cpu_seconds": round(_cpu_seconds() - used, 1),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "memory.json").write_text(json.dumps(results, indent=2) + "\n")
-    draw(folder / "memory.png", runs)
 
 
-def table(runs: list[dict[str, Any]]) -> Table:
-    """The runs for the terminal."""
-    title = (
-        "Resident MB: anonymous at the end of each stage; its peak; file pages and all in training"
-    )
-    shown = Table(title=title, title_justify="left")
-    for name in ("captions", "rows", "own bytes", *STAGES, "peak", "file pages", "all", "tokenise"):
-        shown.add_column(name, justify="right")
-    for run in runs:
-        stages = run["stages"]
-        peak = max(stages[stage]["peak_mb"] for stage in STAGES)
-        shown.add_row(
-            *(f"{run['captions']:,}", f"{run['rows']:,}", f"{run['caption_mb']:.1f}"),
-            *(f"{stages[stage]['anonymous_mb']:.0f}" for stage in STAGES),
-            *(f"{peak:.0f}", f"{stages['train']['file_mb']:.0f}"),
-            f"{stages['train']['anonymous_mb'] + stages['train']['file_mb']:.0f}",
-            f"{stages['tokenise']['seconds']:.1f} s",
+def _environment() -> dict[str, str]:
+    """One thread of torch, whose buffers are then the same on every machine."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def _cpu_seconds() -> float:
+    """Of all child processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def memory_table(results: dict[str, Any]) -> Table:
+    """A row for each size, with what it takes more than the smallest."""
+    first = results["runs"][0]
+    rows = [
+        (
+            f"{run['captions']:,}",
+            f"{run['caption_mb']:.1f} MB",
+            f"{run['peak_mb']:.0f} MB",
+            f"{run['peak_mb'] - first['peak_mb']:+.0f} MB",
+            f"{run['files_mb']:.0f} MB",
+            f"{run['cpu_seconds']:.0f} s",
+            f"{run['cpu_seconds'] - first['cpu_seconds']:+.0f} s",
         )
-    return shown
+        for run in results["runs"]
+    ]
+    columns = ("captions", "their text", "peak", "more", "mapped files", "CPU time", "more")
+    note = f"`{results['command']}`, one thread, {results['batches']} batches, {results['date']}."
+    return Table("Memory of `training.train`", columns, rows, note)
 
 
 def main() -> None:
-    """Measure every size; write table, JSON and picture."""
+    """Measure every size; write the results, print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--captions", type=int, nargs="+", default=SIZES, help="how many, each run")
+    parser.add_argument("--captions", type=int, nargs="+", default=SIZES, help="training captions")
     parser.add_argument("--batches", type=int, default=50, help="training batches of 128 captions")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
-    if min(options.captions) < 100 * PER_PICTURE or options.batches < 1:
-        raise Refusal(f"--captions must be {100 * PER_PICTURE} or more, --batches 1 or more")
-    runs = []
+    if min(options.captions) < 500:
+        raise Refusal(f"--captions is {min(options.captions)}; each must be 500 or more")
+    if options.batches < 1:
+        raise Refusal(f"--batches is {options.batches}; it must be 1 or more")
+    results = {**machine(command_line("benchmarks.memory")), "batches": options.batches, "runs": []}
+    options.out.mkdir(parents=True, exist_ok=True)
     for captions in sorted(options.captions):
-        with tempfile.TemporaryDirectory() as folder:
-            size = make_data(Path(folder), captions)
-            stages = measure(Path(folder), options.batches)
-        rows = captions // PER_PICTURE
-        own = round(size / 1e6, 1)
-        runs.append({"captions": captions, "rows": rows, "caption_mb": own, "stages": stages})
-        write(options.out, options.batches, runs)
-    Console(width=140).print(table(runs))
+        with tempfile.TemporaryDirectory() as temporary:
+            size = make_data(Path(temporary), captions)
+            run = measure(Path(temporary), options.batches)
+        results["runs"].append({"captions": captions, "caption_mb": size, **run})
+        (options.out / "memory.json").write_text(json.dumps(results, indent=2) + "\n")
+    print(memory_table(results).section())
 
 
 if __name__ == "__main__":

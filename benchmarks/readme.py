@@ -1,10 +1,16 @@
-"""Writes what README shows: a picture with captions, and the table of measured figures.
+"""Writes the measured figures of README and of the pages on speed.
 
-`python -m benchmarks.readme` reads what the pipeline (`reports/metrics.json`, `captions.jsonl`)
-and `make loadtest` (`reports/loadtest/summary.json`) measured last, on this machine and today.
-It keeps the figures in `benchmarks/results/scenes.json`, writes README's table and
-`docs/scenes.png` from them, and puts what the precisions' gates said into
-`benchmarks/results/KIND/gate.json` of this kind of processor, for `benchmarks.tables`.
+`python -m benchmarks.readme` measures nothing. It reads what is kept in `benchmarks/results` and
+writes the figures between the marks of
+
+    README.md              scores (`benchmarks.heldout`), throughput (`benchmarks.serve`) and memory
+                           of training (`benchmarks.memory`)
+    docs/speed.md          ours beside other systems (`benchmarks.decode`)
+    docs/serving-speed.md  what TorchServe costs (`benchmarks.serve`)
+
+Before, it takes over what was made on this machine by `make train` (the gates of the precisions in
+`reports/metrics.json`, sample captions for `docs/scenes.png`) and by `make loadtest`
+(`reports/loadtest/summary.json`); what was not made here stays as it is kept.
 """
 
 from __future__ import annotations
@@ -12,71 +18,137 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from PIL import Image
 
-from benchmarks.machine import ROOT, machine, results_folder
+from benchmarks.machine import KINDS, RESULTS, ROOT, machine, results_folder
+from benchmarks.serving_page import serving_figures
+from benchmarks.speed_page import Results, speed_figures
 from benchmarks.table import put_between_marks
+from model.refusal import Refusal
 from training.command import command
 
-RESULTS = ROOT / "benchmarks" / "results" / "scenes.json"
+README, SPEED = ROOT / "README.md", ROOT / "docs" / "speed.md"
+SERVING = ROOT / "docs" / "serving-speed.md"
 BEGIN, END = "<!-- figures: python -m benchmarks.readme -->", "<!-- /figures -->"
-#: Pictures shown, and how many of the test split are passed over between two.
+#: Images shown, and how many of the test split are passed over between two.
 SHOWN, STRIDE = 4, 37
 
 
-def measured() -> dict[str, Any]:
-    """The figures of the last runs, with where and when."""
-    metrics = json.loads((ROOT / "reports" / "metrics.json").read_text())
-    load = json.loads((ROOT / "reports" / "loadtest" / "summary.json").read_text())
-    return {
-        **machine("benchmarks.readme"),
-        "splits": {name: metrics[name] for name in ("test", "compositional")},
-        "load": {**load["figures"], "users": load["limits"]["users"]},
-        "archive_mb": round((ROOT / "model_store" / "clipcap.mar").stat().st_size / 1e6, 1),
+def take_over() -> None:
+    """Keep what the pipeline and the load test left on this machine."""
+    metrics = ROOT / "reports" / "metrics.json"
+    if metrics.is_file() and (gates := json.loads(metrics.read_text()).get("precisions")):
+        results_folder().mkdir(parents=True, exist_ok=True)
+        kept = {**machine("python -m training.evaluate"), "precisions": gates}
+        (results_folder() / "gate.json").write_text(json.dumps(kept, indent=1) + "\n")
+    summary = ROOT / "reports" / "loadtest" / "summary.json"
+    if summary.is_file():
+        load = json.loads(summary.read_text())
+        kept = {**machine("make loadtest"), **load["figures"], "users": load["limits"]["users"]}
+        size = (ROOT / "model_store" / "clipcap.mar").stat().st_size
+        kept["archive_mb"] = round(size / 1e6, 1)
+        (RESULTS / "load.json").write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def read_results() -> Results:
+    """The results of every kind of processor, the fastest first.
+
+    Raises:
+        Refusal: There are none of a benchmark that the pages show.
+    """
+    folders = {each.name for each in RESULTS.iterdir() if each.is_dir()}
+    found = {
+        kind: {file.stem: json.loads(file.read_text()) for file in (RESULTS / kind).glob("*.json")}
+        for kind in [*(kind for kind in KINDS if kind in folders), *sorted(folders - {*KINDS})]
     }
+    for name in ("decode", "serve"):
+        if not any(name in files for files in found.values()):
+            raise Refusal(f"{RESULTS} has no KIND/{name}.json; run python -m benchmarks.{name}")
+    return found
 
 
-def gate() -> dict[str, Any]:
-    """The last evaluation's gates, by precision (see `training.evaluation.precision_gate`)."""
-    metrics = json.loads((ROOT / "reports" / "metrics.json").read_text())
-    return {**machine("benchmarks.readme"), "precisions": metrics.get("precisions", {})}
+def readme_figures(
+    scenes: Mapping[str, Any],
+    load: Mapping[str, Any],
+    memory: Mapping[str, Any],
+    served: Mapping[str, Any],
+) -> str:
+    """What stands between the marks of README.
 
+    Args:
+        scenes: `scenes.json`, of `benchmarks.heldout`.
+        load: `load.json`, of `make loadtest`.
+        memory: `memory.json`, of `benchmarks.memory`.
+        served: Kind of processor -> `serve.json`.
+    """
+    splits = [scenes["splits"][name] for name in ("test", "compositional")]
 
-def table(figures: dict[str, Any]) -> str:
-    """README's table."""
-    test, new = figures["splits"]["test"], figures["splits"]["compositional"]
-    load = figures["load"]
+    def numbers(name: str) -> list[str]:
+        return [f"{split[name]:.2f}" for split in splits]
+
+    def shares(*names: str) -> list[str]:
+        return [" / ".join(f"{split[name]:.1%}" for name in names) for split in splits]
+
     rows = [
-        ("CIDEr", f"{test['CIDEr']:.2f}", f"{new['CIDEr']:.2f}"),
-        ("… of one human caption against the other four", *_pair(test, new, "human_CIDEr")),
-        ("… of ours against four captions", *_pair(test, new, "CIDEr_fewer_references")),
-        ("BLEU-4", *_pair(test, new, "BLEU_4")),
-        ("METEOR", *_pair(test, new, "METEOR")),
-        ("things and colours stated that are in the picture", *_share(test, new, "precision")),
-        ("things and colours in the picture that are stated", *_share(test, new, "recall")),
-        ("captions with nothing false in them", *_share(test, new, "faultless")),
+        ("CIDEr", *numbers("CIDEr")),
+        ("… of one human caption against the other four", *numbers("human_CIDEr")),
+        ("… of ours against four captions", *numbers("CIDEr_fewer_references")),
+        ("BLEU-4", *numbers("BLEU_4")),
+        ("METEOR", *numbers("METEOR")),
+        ("things and colours: precision / recall", *shares("precision", "recall")),
+        ("sizes: precision / recall", *shares("size_precision", "size_recall")),
+        ("relations: precision / recall", *shares("relation_precision", "relation_recall")),
+        ("captions with nothing false in them", *shares("faultless")),
     ]
     lines = ["| default captioner | test | unseen combinations |", "|---|---|---|"]
     lines += [f"| {name} | {first} | {second} |" for name, first, second in rows]
     lines += [
         "",
-        f"Served under load ({load['users']} clients, REST and bad requests mixed in): "
-        f"{load['requests_per_second']:.0f} requests/s, median {load['median_ms']:.0f} ms, "
-        f"p95 {load['p95_ms']:.0f} ms, {load['wrong_replies']} wrong replies. "
-        f"Archive: {figures['archive_mb']} MB.",
+        "Precision: of what the captions state, how much is in the picture. Recall: of what is in "
+        "the picture, how much they state.",
+        f"Measured with `{scenes['command']}` on scenes of seed {scenes['seed']}, "
+        f"{_where(scenes)}.",
         "",
-        f"Measured with `make train && make loadtest` on {figures['cores']} cores, "
-        f"{figures['processor']}, {figures['date']}; kept in `benchmarks/results/scenes.json`.",
+        "Throughput at the published sizes (ViT-B/32, GPT-2 124M; 5 beams, 20 tokens a caption), "
+        "with `python -m benchmarks.serve`:",
+        "",
+        "| TorchServe over REST | precision | images/s | one image |",
+        "|---|---|---|---|",
+    ]
+    for results in served.values():
+        part = results["speed"]
+        rate, alone = part["measured"]["images_per_second"], part["measured"]["alone_ms"]
+        figures = f"{rate['REST']:.1f} | {alone['REST']:.0f} ms"
+        lines.append(f"| {_where(part)} | {part['precision']} | {figures} |")
+    least, most = memory["runs"][0], memory["runs"][-1]
+    lines += [
+        "",
+        f"The default captioner (archive of {load['archive_mb']} MB) under `{load['command']}`, "
+        f"with {load['users']} clients, bad requests mixed in: {load['requests_per_second']:.0f} "
+        f"requests/s, median {load['median_ms']:.0f} ms, p95 {load['p95_ms']:.0f} ms, "
+        f"{load['wrong_replies']} wrong replies ({_where(load)}).",
+        "",
+        f"Training on {most['captions']:,} captions ({most['caption_mb']:.0f} MB of text) takes "
+        f"{most['peak_mb']:.0f} MB of memory at its peak, on {least['captions']:,} captions "
+        f"{least['peak_mb']:.0f} MB. With the same number of training batches, the larger set "
+        f"takes {most['cpu_seconds'] - least['cpu_seconds']:.0f} s more on one core "
+        f"(`{memory['command']}`, {_where(memory)}).",
     ]
     return "\n".join(lines)
 
 
+def _where(results: Mapping[str, Any]) -> str:
+    """Machine and date of some results."""
+    return f"{results['cores']} cores, {results['processor']}, {results['date']}"
+
+
 def draw_sample(file: Path) -> None:
-    """Test pictures with the captions that the captioner gave them."""
+    """A row of test images with the captions that the captioner gave them."""
     lines = (ROOT / "reports" / "captions.jsonl").read_text().splitlines()
     captions = [row for row in map(json.loads, lines) if row["split"] == "test"]
     chosen = captions[STRIDE :: STRIDE * 2][:SHOWN]
@@ -91,30 +163,34 @@ def draw_sample(file: Path) -> None:
         axes.set_xlabel(textwrap.fill(row["caption"], 38), fontsize=10, linespacing=1.4)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-    file.parent.mkdir(exist_ok=True)
     figure.savefig(file, facecolor="white")
 
 
-def _pair(test: dict[str, float], new: dict[str, float], name: str) -> tuple[str, str]:
-    return f"{test[name]:.2f}", f"{new[name]:.2f}"
-
-
-def _share(test: dict[str, float], new: dict[str, float], name: str) -> tuple[str, str]:
-    return f"{test[name]:.1%}", f"{new[name]:.1%}"
+def pages() -> dict[Path, str]:
+    """Page -> what stands between its marks, from what is kept."""
+    measured = read_results()
+    decoded = {kind: files for kind, files in measured.items() if "decode" in files}
+    served = {kind: files["serve"] for kind, files in measured.items() if "serve" in files}
+    scenes, load, memory = (
+        json.loads((RESULTS / f"{name}.json").read_text()) for name in ("scenes", "load", "memory")
+    )
+    return {
+        README: readme_figures(scenes, load, memory, served),
+        SPEED: speed_figures(decoded),
+        SERVING: serving_figures(served),
+    }
 
 
 def main() -> None:
-    """Measure nothing, write everything."""
+    """Take over what is new, and write the pages."""
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
-    figures = measured()
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(figures, indent=2) + "\n")
-    results_folder().mkdir(parents=True, exist_ok=True)
-    (results_folder() / "gate.json").write_text(json.dumps(gate(), indent=1) + "\n")
-    put_between_marks(ROOT / "README.md", BEGIN, table(figures), END)
-    draw_sample(ROOT / "docs" / "scenes.png")
+    take_over()
+    for page, figures in pages().items():
+        put_between_marks(page, BEGIN, figures, END)
+    if (ROOT / "reports" / "captions.jsonl").is_file():
+        draw_sample(ROOT / "docs" / "scenes.png")
 
 
 if __name__ == "__main__":

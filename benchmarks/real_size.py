@@ -1,19 +1,20 @@
-"""A checkpoint of real size with random weights: ViT-B/32 at 224 pixels and GPT-2 124M.
+"""Inputs of real size: a checkpoint with random weights, and JPEG files.
 
-`python -m benchmarks.real_size --out DIR` makes the folder; `make serve CHECKPOINT=DIR` then
-exports, archives and serves it. Its captions mean nothing; its sizes, times and memory are those
-of the published models. The tokenizer has GPT-2's 50,257 entries, but they are made up.
+`python -m benchmarks.real_size --out DIR` writes a checkpoint folder of ViT-B/32 at 224 pixels, an
+MLP mapper with a prefix of 10 and GPT-2 124M; `make serve CHECKPOINT=DIR` exports and serves it.
+Its captions mean nothing, but its sizes, times and memory are those of the published models. The
+tokenizer has GPT-2's number of entries; the entries are generated.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import CLIPVisionConfig, GPT2Config
 
@@ -24,12 +25,11 @@ from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 from model.pretrained.sources import CLIP_MEAN, CLIP_STD
 
-VOCABULARY = 50257
 END = "<|endoftext|>"
 
 
-def byte_pair_tokenizer(vocabulary: int = VOCABULARY) -> Tokenizer:
-    """A byte-level BPE: 256 bytes, pairs of them (of GPT-2's size 50,000), and the end token."""
+def byte_pair_tokenizer(vocabulary: int) -> Tokenizer:
+    """A byte-level BPE tokenizer: 256 bytes, pairs of them up to the vocabulary, the end token."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     pairs = list(itertools.islice(itertools.product(letters, letters), vocabulary - 257))
     words = [*letters, *(a + b for a, b in pairs)]
@@ -40,24 +40,22 @@ def byte_pair_tokenizer(vocabulary: int = VOCABULARY) -> Tokenizer:
     return tokenizer
 
 
-def real_size_checkpoint(
-    seed: int = 0, *, clip: Mapping[str, Any] | None = None, gpt2: Mapping[str, Any] | None = None
-) -> Checkpoint:
-    """The published sizes (paper, section 4), weights random by seed.
+def random_checkpoint(tiny: bool = False, seed: int = 0) -> Checkpoint:
+    """A captioner with random weights.
 
     Args:
+        tiny: A few hundred kilobytes for quick runs, instead of the published sizes (paper,
+            section 4).
         seed: Of the weights.
-        clip: Fields of `CLIPVisionConfig` that shall differ, for something small in its place.
-        gpt2: Fields of `GPT2Config` that shall differ.
     """
     # The defaults are ViT-B/32's and GPT-2 124M's.
-    return random_checkpoint(
-        CLIPVisionConfig(projection_dim=512, **clip or {}), GPT2Config(**gpt2 or {}), seed
-    )
-
-
-def random_checkpoint(clip: CLIPVisionConfig, gpt2: GPT2Config, seed: int = 0) -> Checkpoint:
-    """A captioner of these two sizes, with an MLP mapper and a prefix of 10."""
+    clip, gpt2 = CLIPVisionConfig(projection_dim=512), GPT2Config()
+    if tiny:
+        clip = CLIPVisionConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+            image_size=32, patch_size=8, projection_dim=24,
+        )  # fmt: skip
+        gpt2 = GPT2Config(vocab_size=300, n_embd=64, n_layer=2, n_head=1, n_positions=128)
     torch.manual_seed(seed)
     end = gpt2.vocab_size - 1
     config = CaptionerConfig(
@@ -73,13 +71,36 @@ def random_checkpoint(clip: CLIPVisionConfig, gpt2: GPT2Config, seed: int = 0) -
     return Checkpoint(ClipCap(config).eval(), byte_pair_tokenizer(gpt2.vocab_size), generation)
 
 
+def draw_jpegs(folder: Path, size: tuple[int, int], count: int) -> list[Path]:
+    """JPEG files of blurred colours with grain, with about as many bytes as photos.
+
+    Args:
+        folder: Where the files go.
+        size: Width and height in pixels.
+        count: How many files.
+    """
+    rng = np.random.default_rng(1)
+    files = []
+    for number in range(count):
+        colours = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC))
+        grain = rng.integers(-9, 10, smooth.shape, dtype=np.int16)
+        image = np.clip(smooth + grain, 0, 255).astype(np.uint8)
+        file = folder / f"{size[0]}x{size[1]}-{number}.jpg"
+        Image.fromarray(image).save(file, quality=90)
+        files.append(file)
+    return files
+
+
 def main() -> None:
-    """Write the folder."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Write the checkpoint folder."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint folder to write")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the weights")
     options = parser.parse_args()
-    real_size_checkpoint(options.seed).save(options.out)
+    random_checkpoint(seed=options.seed).save(options.out)
     print(options.out)
 
 

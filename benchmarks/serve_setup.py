@@ -1,211 +1,207 @@
-"""What `benchmarks.serve` measures: archives with random weights, and servers of them.
+"""An archive with random weights, a server that serves it, and requests, for `benchmarks.serve`.
 
-A server is started as `make serve` does it, on free ports, in a folder of its own, with an archive
-whose `model-config.yaml` has the values to try.
+The server is started as `make serve` starts it, on free ports, in a folder of its own. A closed
+loop of requests (`saturated`) keeps a number of them under way, which finds the server's capacity.
+An open loop (`arriving`) sends each request when it is due, as independent users do (Poisson
+arrivals), and counts its latency from then.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
-import json
-import os
+import itertools
+import random
 import shutil
-import subprocess
-import sys
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
-from benchmarks.real_size import real_size_checkpoint
+from benchmarks.machine import ROOT, cores, resident
+from benchmarks.real_size import random_checkpoint
+from client import CaptionClient, CaptionError
 from deploy.ports import on_free_ports
 from deploy.properties import derived_config
-from deploy.torchserve import THREAD_ENVIRONMENT, TorchServe
-from handler.caption_settings import cores
+from deploy.torchserve import TorchServe
 from model.export import export_torchscript
 from model.options import GenerationOptions
-from model.refusal import Refusal
-from training.archive import PACKED, ROOT, archive
+from training.archive import PACKED, archive
 
-#: Forced: how long random captions are shall not decide how long they take.
+#: Captions of a fixed length: the length of random captions must not decide how long they take.
 CAPTIONS = GenerationOptions(num_beams=5, max_tokens=20, min_tokens=20)
-#: A picture's file, and the options that go with it.
-Request = tuple[Path, dict[str, str]]
-#: Sizes of pictures: what is usually sent, and what a phone takes.
-USUAL, LARGE = (640, 480), (4000, 3000)
+#: `saturated` takes a rate over at least as many bursts.
+BURSTS = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class Values:
-    """Values of `model-config.yaml` that are tried.
+def shipped_values() -> dict[str, int]:
+    """The values of `handler/model-config.yaml` that decide speed, under its own names.
 
-    Attributes:
-        workers: Processes.
-        threads: Threads of torch in each.
-        batch: Requests that a worker takes at once at most.
-        delay: Milliseconds that a request waits for others.
+    `threads` of each worker are shared out from the cores if the file has none.
     """
-
-    workers: int
-    threads: int
-    batch: int
-    delay: int
-
-    @classmethod
-    def shipped(cls) -> Values:
-        """Those of `handler/model-config.yaml` on this machine."""
-        text = yaml.safe_load((ROOT / "handler" / "model-config.yaml").read_text())
-        workers = text["minWorkers"]
-        threads = text["handler"].get("threads", max(1, cores() // workers))
-        return cls(workers, threads, text["batchSize"], text["maxBatchDelay"])
+    config = yaml.safe_load((ROOT / "handler" / "model-config.yaml").read_text())
+    values = {name: config[name] for name in ("minWorkers", "batchSize", "maxBatchDelay")}
+    threads = max(1, cores() // config["minWorkers"])
+    return {**values, "threads": config["handler"].get("threads", threads)}
 
 
 def make_archive(folder: Path, precision: str, tiny: bool) -> Path:
-    """Export and pack a captioner with random weights, unless the folder holds one of this code.
+    """Export and pack a captioner with random weights.
 
     Args:
-        folder: Where archives are kept.
+        folder: Where archives are kept; one that is newer than the code is used again.
         precision: One of `model.layers.precision.PRECISIONS`.
-        tiny: A captioner of a few megabytes instead of one of real size.
+        tiny: Less than a megabyte, instead of real size.
     """
     out = folder / f"{'tiny' if tiny else 'real'}-{precision}" / "clipcap.mar"
-    code = [file for room in PACKED for file in (ROOT / room).iterdir() if file.is_file()]
+    files = [file for room in PACKED for file in (ROOT / room).rglob("*") if file.is_file()]
+    code = [file for file in files if file.suffix != ".pyc"]
     if out.is_file() and out.stat().st_mtime > max(file.stat().st_mtime for file in code):
         return out
-    layers = {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64}
-    small: dict[str, Any] = {
-        "clip": {**layers, "num_attention_heads": 2},
-        "gpt2": {"n_layer": 1, "n_embd": 64, "n_head": 2},
-    }
-    checkpoint = real_size_checkpoint(**small) if tiny else real_size_checkpoint()
-    checkpoint = dataclasses.replace(checkpoint, generation=CAPTIONS)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        checkpoint.save(Path(temporary, "checkpoint"))
-        del checkpoint
-        export_torchscript(
-            Path(temporary, "checkpoint"), Path(temporary, "artifact"), None, precision
-        )
-        archive(Path(temporary, "artifact"), out)
+        checkpoint, artifact = Path(temporary, "checkpoint"), Path(temporary, "artifact")
+        dataclasses.replace(random_checkpoint(tiny), generation=CAPTIONS).save(checkpoint)
+        export_torchscript(checkpoint, artifact, None, precision)
+        archive(artifact, out)
     return out
 
 
 def weights_mb(archive: Path) -> float:
-    """Size of the TorchScript file in an archive."""
+    """Size of the TorchScript file in an archive, in MB."""
     with zipfile.ZipFile(archive) as packed:
         return round(packed.getinfo("captioner.pt").file_size / 1e6, 1)
 
 
-def with_values(archive: Path, out: Path, values: Values) -> Path:
-    """A copy of an archive with other values in its `model-config.yaml`."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(out, "w") as target:
-        for entry in source.infolist():
-            content = source.read(entry)
-            if entry.filename == "model-config.yaml":
-                config = yaml.safe_load(content)
-                config |= {"minWorkers": values.workers, "maxWorkers": values.workers}
-                config |= {"batchSize": values.batch, "maxBatchDelay": values.delay}
-                config["handler"]["threads"] = values.threads
-                content = yaml.safe_dump(config).encode()
-            target.writestr(entry, content)
-    return out
-
-
 @contextlib.contextmanager
-def serving(archive: Path, values: Values) -> Iterator[tuple[TorchServe, dict[str, float]]]:
-    """A server whose workers are all ready, and what its start took; ended behind the block.
+def serving(archive: Path) -> Iterator[tuple[TorchServe, dict[str, float]]]:
+    """A server whose workers are all ready, and the cost of its start; stopped at the end.
 
-    What it took: `ready_seconds` from the command to the last worker's READY, and of the largest
-    worker `resident_mb` and the highest it ever was, `peak_mb` (Linux, /proc/PID/status).
+    The cost: `ready_seconds` until the last worker is READY, and of the largest worker its memory
+    then, `resident_mb`, and its highest until then, `peak_mb`.
     """
     folder = Path(tempfile.mkdtemp(prefix="clipcap-serve-"))
-    packed = with_values(archive, folder / "store" / "clipcap.mar", values)
     config = derived_config(folder / "config.properties", on_free_ports())
-    server = TorchServe(folder, packed, config)
+    server = TorchServe(folder, archive.resolve(), config)
     begin = time.monotonic()
     server.start()
     try:
-        took = {"ready_seconds": round(time.monotonic() - begin, 2)}
-        memory = [resident(worker) for worker in server.workers()]
-        took |= dict(zip(("resident_mb", "peak_mb"), max(memory), strict=True))
-        yield server, took
+        cost = {"ready_seconds": round(time.monotonic() - begin, 2)}
+        largest = max((resident(worker) for worker in server.workers()), key=lambda r: r["now"])
+        yield server, {**cost, "resident_mb": largest["now"], "peak_mb": largest["peak"]}
     finally:
         server.stop()
-    shutil.rmtree(folder)  # not after an error: the logs in it tell more
+    shutil.rmtree(folder)  # not after an error, as it holds the server's logs
 
 
-def resident(process: int) -> tuple[float, float]:
-    """Resident memory of a process in MB, now and at its highest (Linux)."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    now, peak = (int(fields[name].split()[0]) * 1024 / 1e6 for name in ("VmRSS", "VmHWM"))
-    return round(now, 1), round(peak, 1)
-
-
-class InProcess:
-    """`benchmarks/served_in_process.py` in a process of its own, with a worker's environment.
+def saturated(
+    address: str, images: Sequence[bytes], clients: int, burst: int, seconds: float
+) -> float:
+    """Images a second of a server that always has more to do.
 
     Args:
-        archive: The archive that it loads.
-        values: Its `threads` count; batches are as large as asked.
-        folder: A folder to make and unpack into.
+        address: `http://...` or `grpc://...`.
+        images: Sent in turn.
+        clients: Requests under way at any time. One batch more than all workers take at once
+            keeps every batch full.
+        burst: Answers that come at about the same time. The first burst is not counted, and of
+            the others only whole ones.
+        seconds: How long to go on, but for `BURSTS` at least.
+
+    Raises:
+        CaptionError: A request was not answered with a caption.
     """
+    order = itertools.cycle(images)
+    enough = threading.Event()
+    times: list[float] = []
 
-    def __init__(self, archive: Path, values: Values, folder: Path) -> None:
-        packed = with_values(archive, folder / "clipcap.mar", values)
-        with zipfile.ZipFile(packed) as source:
-            source.extractall(folder / "unpacked")
-        script = Path(__file__).with_name("served_in_process.py")
-        self._errors = (folder / "log").open("w+")
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", script, folder / "unpacked"],
-            cwd=folder,
-            env={
-                **THREAD_ENVIRONMENT,
-                **os.environ,
-                "PYTHONPATH": str(folder / "unpacked"),
-            },
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-        )
+    def ask() -> None:
+        try:
+            while not enough.is_set():
+                client.caption(next(order))
+                times.append(time.perf_counter())
+                if len(times) > (BURSTS + 1) * burst and times[-1] - times[burst - 1] > seconds:
+                    break
+        finally:
+            enough.set()  # a client that is done, or has failed, ends the others
 
-    def __enter__(self) -> InProcess:
-        """Nothing more to do; it loads meanwhile."""
-        return self
+    with CaptionClient(address, retries=0) as client, ThreadPoolExecutor(clients) as pool:
+        for each in [pool.submit(ask) for _ in range(clients)]:
+            each.result()
+    in_time = sum(moment <= times[burst - 1] + seconds for moment in times)
+    counted = max(BURSTS, in_time // burst - 1) * burst
+    return counted / (times[burst + counted - 1] - times[burst - 1])
 
-    def __exit__(self, *_: object) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.wait()
-        self._errors.close()
 
-    def seconds(self, kind: str, what: int | Sequence[Request], times: int) -> list[float]:
-        """What each of several times took.
+def one_client(address: str, images: Sequence[bytes], count: int) -> list[float]:
+    """Seconds of each request of a client that is alone."""
+    spent = []
+    with CaptionClient(address, retries=0) as client:
+        client.caption(images[0])  # connects
+        for _, image in zip(range(count), itertools.cycle(images), strict=False):
+            begin = time.perf_counter()
+            client.caption(image)
+            spent.append(time.perf_counter() - begin)
+    return spent
 
-        Args:
-            kind: `handler`, `model` or `decode`.
-            what: The requests of a batch; for `model` how many pictures.
-            times: How often.
 
-        Raises:
-            Refusal: The process ended.
-        """
-        asked = what if isinstance(what, int) else [(str(file), options) for file, options in what]
-        assert self._process.stdin
-        assert self._process.stdout
-        with contextlib.suppress(BrokenPipeError):  # what it said last is told below
-            self._process.stdin.write(json.dumps([kind, asked, times]) + "\n")
-            self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            self._errors.seek(0)
-            raise Refusal(f"the archive's handler failed: {self._errors.read()[-300:].strip()}")
-        spent: list[float] = json.loads(line)
-        return spent
+def arriving(
+    address: str, images: Sequence[bytes], rate: float, seconds: float, seed: int
+) -> dict[str, Any]:
+    """Send requests at random moments and wait for all answers.
+
+    Args:
+        address: `http://...` or `grpc://...`.
+        images: Sent in turn.
+        rate: Requests a second on average.
+        seconds: How long they keep coming.
+        seed: Of the moments.
+
+    Returns:
+        `sent`, `captioned`, `overloaded` (503), `failed` (any other error; their codes in
+        `failures`), `images_per_second` while requests came, and of the captioned ones the median
+        `p50_ms` and `p99_ms`.
+    """
+    rng = random.Random(seed)
+    due = list(itertools.accumulate(rng.expovariate(rate) for _ in range(int(rate * seconds))))
+    latencies: list[float] = []
+    ended: list[float] = []
+    refused: collections.Counter[str] = collections.Counter()
+
+    def ask(image: bytes, since: float) -> None:
+        try:
+            client.caption(image)
+        except CaptionError as error:
+            refused[error.code] += 1
+            return
+        ended.append(time.perf_counter())
+        latencies.append(ended[-1] - since)
+
+    # More threads than the server lets requests wait, so that none waits here to be sent.
+    with CaptionClient(address, retries=0) as client, ThreadPoolExecutor(96) as pool:
+        begin = time.perf_counter()
+        for moment, image in zip(due, itertools.cycle(images), strict=False):
+            time.sleep(max(0.0, begin + moment - time.perf_counter()))
+            pool.submit(ask, image, begin + moment)
+    overloaded = refused.pop("overloaded", 0)
+    during = sum(moment <= begin + due[-1] for moment in ended)
+    p50, p99 = (round(1000 * float(np.percentile(latencies, percent)), 1) for percent in (50, 99))
+    return {
+        "offered_per_second": round(rate, 2),
+        "seconds": round(due[-1], 1),
+        "sent": len(due),
+        "captioned": len(latencies),
+        "overloaded": overloaded,
+        "failed": refused.total(),
+        "failures": dict(refused),
+        "images_per_second": round(during / due[-1], 2),
+        "p50_ms": p50,
+        "p99_ms": p99,
+    }

@@ -1,12 +1,10 @@
-"""A table of figures, for the terminal and for a page of Markdown."""
+"""A table of figures in Markdown, and the marks between which a page has them."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich.table import Table as RichTable
 
 from model.refusal import Refusal
 
@@ -16,10 +14,10 @@ class Table:
     """Figures as text.
 
     Attributes:
-        title: What it shows, in words.
+        title: What it shows.
         columns: Names; all columns but the first hold figures.
         rows: A cell for each column.
-        note: A sentence on how to read it, or empty.
+        note: How to read it, or empty.
     """
 
     title: str
@@ -27,27 +25,22 @@ class Table:
     rows: Sequence[Sequence[str]]
     note: str = ""
 
-    def rich(self) -> RichTable:
-        """For a terminal."""
-        shown = RichTable(title=self.title, title_justify="left", caption=self.note or None)
-        for place, name in enumerate(self.columns):
-            shown.add_column(name, justify="right" if place else "left")
-        for row in self.rows:
-            shown.add_row(*row)
-        return shown
-
     def markdown(self) -> str:
-        """For a page, the title apart."""
+        """The table and its note, without the title."""
         rule = ["---", *["---:"] * (len(self.columns) - 1)]
-        shown = "\n".join(f"| {' | '.join(row)} |" for row in (self.columns, rule, *self.rows))
-        return f"{shown}\n\n{self.note}" if self.note else shown
+        text = "\n".join(f"| {' | '.join(row)} |" for row in (self.columns, rule, *self.rows))
+        return f"{text}\n\n{self.note}" if self.note else text
+
+    def section(self) -> str:
+        """The table under its title, a heading of the third level."""
+        return f"### {self.title}\n\n{self.markdown()}"
 
 
 def put_between_marks(file: Path, begin: str, new: str, end: str) -> None:
-    """Put text between two marks of a page, in place of what stood there.
+    """Replace what a page has between two marks.
 
     Raises:
-        Refusal: It has no such marks.
+        Refusal: The page lacks one of the marks.
     """
     text = file.read_text()
     if begin not in text or end not in text:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import serve
-from benchmarks.serve_load import arriving
-from benchmarks.serve_tables import tables
+from benchmarks.serve_setup import arriving
+from benchmarks.serving_page import serve_tables, serving_figures
 from deploy.torchserve import TorchServe
 from tests.pictures import sound
 
@@ -26,7 +26,7 @@ def test_every_request_of_a_flood_is_counted(server: TorchServe):
 
 
 def test_a_quick_run_measures_and_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    words = ["benchmarks.serve", "--quick", "--only", "speed", "load", "--out", str(tmp_path)]
+    words = ["benchmarks.serve", "--quick", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", words)
     serve.main()
     results = json.loads((tmp_path / "serve.json").read_text())
@@ -35,8 +35,12 @@ def test_a_quick_run_measures_and_shows(tmp_path: Path, monkeypatch: pytest.Monk
     assert speed["share"]["handler"] == 1
     assert set(speed["alone_ms"]) == {"handler", "model", "REST", "gRPC"}
     assert set(speed["mixed_ms"]) == {"greedy", "beams", "together"}
+    worker = speed["worker"]
+    assert worker["peak_mb"] >= worker["resident_mb"] > worker["weights_mb"] > 0
+    assert worker["ready_seconds"] > 0
     assert load["workers_survived"]
     assert [row["failed"] for row in load["loads"]] == [0, 0]
-    assert (tmp_path / "serve.png").stat().st_size > 10_000
-    shown = {part: table.markdown() for part, table in tables(results)}
+    shown = {part: table.markdown() for part, table in serve_tables(results)}
     assert f"{load['loads'][1]['p99_ms']:.0f} ms" in shown["load"]
+    assert f"| {worker['weights_mb']:.0f} MB |" in shown["speed"]
+    assert "| failures from 25% to 150% of capacity | 0 |" in serving_figures({"here": results})

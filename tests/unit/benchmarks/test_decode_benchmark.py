@@ -1,46 +1,82 @@
-"""The decoding benchmark measures everyone, compares tokens, and fills the page."""
+"""The decoding benchmark measures every system and compares tokens."""
 
 from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import decode
-from benchmarks.contestants import GROUPS, checkpoint, contestants, write_contestants
-from benchmarks.table import put_between_marks
-from benchmarks.tables import BEGIN, END, tables
+from benchmarks import captioners, decode
+from benchmarks.captioners import CASES
+from benchmarks.speed_page import decode_tables, speed_figures
 from model.layers.precision import available
 from model.refusal import Refusal
 
 
-def test_a_tiny_captioner_is_measured_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    words = ["--quick", "--rounds", "1", "--only", "ours", "hf", "original"]
-    monkeypatch.setattr(sys, "argv", ["benchmarks.decode", *words, "--out", str(tmp_path)])
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny captioner and its artifacts, exported once for all tests here."""
+    folder = tmp_path_factory.mktemp("captioner")
+    captioners.write_captioner(folder, available(), tiny=True)
+    return folder
+
+
+def test_a_tiny_captioner_is_measured_and_shown(written: Path):
+    results = {
+        "tokens": decode.TOKENS,
+        **decode.measure(written, ("ours", "hf", "original"), 1, True),
+    }
+    assert results["same_tokens"] == {"batch 1": True, "batch 8": True}
+    assert results["nats_off"].keys() == {*available()} - {"fp32"}
+    assert all(off < 0.02 for off in results["nats_off"].values())
+    assert {entry["task"] for entry in results["measured"]} == {"caption", "encode", "products"}
+    assert all(entry["seconds"] > 0 for entry in results["measured"])
+    shown = "\n".join(table.markdown() for table in decode_tables(results))
+    assert "| original fp32 | 1 | 5 beams |" in shown
+    head = {"processor": "", "command": "", "threads": 1, "instructions": [], "torch": ""}
+    head |= {"transformers": "", "date": ""}
+    page = speed_figures({"here": {"decode": {**head, **results}}})
+    assert "| 8 images, beside the original |" in page
+    assert "The machine's limit in fp32" in page
+
+
+def test_every_caption_has_the_tokens_asked_for(written: Path):
+    with torch.inference_mode():
+        for makers in captioners.captioners(written, tuple(CASES), tiny=True).values():
+            for name, make in makers.items():
+                system = make()
+                features = system.encode(decode.pixels(2, system.side))
+                captions = system.caption(features, 3, 7)
+                assert (name, [len(caption) for caption in captions]) == (name, [7, 7])
+
+
+def test_the_command_writes_its_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    words = ["--quick", "--rounds", "1", "--only", "original", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["benchmarks.decode", *words])
     decode.main()
     results = json.loads((tmp_path / "decode.json").read_text())
-    assert all(results["same_tokens"].values())
-    assert all(off < 0.02 for off in results["nats_off"].values())
-    assert {entry["task"] for entry in results["measured"]} == {"caption", "encode", "step"}
-    assert (tmp_path / "decode.png").stat().st_size > 10_000
-    page = tmp_path / "page.md"
-    page.write_text(f"a\n{BEGIN}\nold\n{END}\nb")
-    put_between_marks(page, BEGIN, tables({"here": {"decode": results}}), END)
-    assert "old" not in page.read_text()
-    assert "| original fp32 | 1 | 5 beams |" in page.read_text()
-    page.write_text("no marks")
-    with pytest.raises(Refusal, match="lacks the marks"):
-        put_between_marks(page, BEGIN, "", END)
+    assert results["command"] == f"python -m benchmarks.decode {' '.join(words)}"
+    assert {entry["who"] for entry in results["measured"]} == {"original fp32"}
+    assert {(entry["batch"], entry["beams"]) for entry in results["measured"]} == {(1, 1), (1, 5)}
 
 
-def test_every_caption_has_the_tokens_asked_for(tmp_path: Path):
-    write_contestants(checkpoint(quick=True), tmp_path, available())
-    with torch.inference_mode():
-        for makers in contestants(tmp_path, GROUPS, quick=True).values():
-            for name, make in makers.items():
-                one = make()
-                captions = one(decode.pictures(2, one.side), 3, 7)
-                assert (one.name, [len(caption) for caption in captions]) == (name, [7, 7])
+@pytest.mark.parametrize(
+    ("words", "reason"), [(["--only", "hf"], "another folder"), (["--rounds", "0"], "1 or more")]
+)
+def test_a_run_that_would_spoil_the_kept_results_is_refused(
+    words: list[str], reason: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys, "argv", ["benchmarks.decode", *words])
+    with pytest.raises(Refusal, match=reason):
+        decode.main()
+
+
+def test_a_process_says_what_it_took_and_gave(tmp_path: Path):
+    with decode.OwnProcess(partial(Path.mkdir, tmp_path / "made")) as own:
+        seconds, result = own.timed(partial(Path.is_dir, tmp_path / "made"))
+    assert result is True
+    assert 0 < seconds < 1

@@ -1,0 +1,93 @@
+"""The pages show the results that are kept, and the held-out scores come from the real pipeline."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import heldout, readme
+from benchmarks.table import Table, put_between_marks
+from model.refusal import Refusal
+
+
+def test_the_pages_show_the_kept_results():
+    for page, figures in readme.pages().items():
+        text = page.read_text()
+        shown = text.partition(f"{readme.BEGIN}\n")[2].partition(f"\n{readme.END}")[0]
+        assert shown == figures, f"{page.name}: run python -m benchmarks.readme"
+
+
+def test_every_kept_result_is_read():
+    kept = {file.relative_to(readme.RESULTS).as_posix() for file in readme.RESULTS.rglob("*.*")}
+    names = {name.rpartition("/")[2] for name in kept if "/" in name}
+    assert names <= {"decode.json", "gate.json", "serve.json"}
+    assert {name for name in kept if "/" not in name} == {"load.json", "memory.json", "scenes.json"}
+
+
+def test_figures_go_between_the_marks(tmp_path: Path):
+    page = tmp_path / "page.md"
+    page.write_text(f"a\n{readme.BEGIN}\nold\n{readme.END}\nb")
+    table = Table("title", ("what", "s"), [("x", "1")], "a note")
+    put_between_marks(page, readme.BEGIN, table.section(), readme.END)
+    figures = "### title\n\n| what | s |\n| --- | ---: |\n| x | 1 |\n\na note"
+    assert page.read_text() == f"a\n{readme.BEGIN}\n{figures}\n{readme.END}\nb"
+    page.write_text("no marks")
+    with pytest.raises(Refusal, match="lacks the marks"):
+        put_between_marks(page, readme.BEGIN, "", readme.END)
+
+
+def test_readme_takes_the_gates_and_the_load_test_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    results = shutil.copytree(readme.RESULTS, tmp_path / "results")
+    for name, content in (
+        ("reports/metrics.json", {"precisions": {"fp32": {"same": 1.0}}}),
+        ("reports/loadtest/summary.json", {"figures": {"median_ms": 7}, "limits": {"users": 3}}),
+        ("model_store/clipcap.mar", "x" * 1_500_000),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(content))
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    monkeypatch.setattr(readme, "RESULTS", results)
+    monkeypatch.setattr(readme, "results_folder", lambda: results / "here")
+    readme.take_over()
+    load = json.loads((results / "load.json").read_text())
+    assert (load["median_ms"], load["users"], load["archive_mb"]) == (7, 3, 1.5)
+    gate = json.loads((results / "here" / "gate.json").read_text())
+    assert gate["precisions"] == {"fp32": {"same": 1.0}}
+
+
+def test_held_out_scores_come_from_scenes_of_their_own(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = {file.name: file.read_bytes() for file in tiny_checkpoint.iterdir()}
+    words = ["--count", "3", "--seed", "5", "--checkpoint", str(tiny_checkpoint)]
+    monkeypatch.setattr(sys, "argv", ["benchmarks.heldout", *words, "--out", str(tmp_path)])
+    heldout.main()
+    results = json.loads((tmp_path / "scenes.json").read_text())
+    assert (results["seed"], results["scenes"]) == (5, {"test": 3, "compositional": 3})
+    assert list(results["splits"]) == ["test", "compositional"]
+    assert {file.name: file.read_bytes() for file in tiny_checkpoint.iterdir()} == before
+    load, memory = (
+        json.loads((readme.RESULTS / name).read_text()) for name in ("load.json", "memory.json")
+    )
+    shown = readme.readme_figures(results, load, memory, {})
+    human = [f"{split['human_CIDEr']:.2f}" for split in results["splits"].values()]
+    assert f"| … of one human caption against the other four | {' | '.join(human)} |" in shown
+    assert "| relations: precision / recall |" in shown
+    assert "on scenes of seed 5" in shown
+
+
+def test_the_held_out_seed_is_not_one_of_the_pipeline():
+    config = (readme.ROOT / "training" / "conf" / "config.yaml").read_text()
+    assert str(heldout.SEED) not in config
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["benchmarks.heldout", "--checkpoint", str(tmp_path)])
+    with pytest.raises(Refusal, match="is no checkpoint folder"):
+        heldout.main()
