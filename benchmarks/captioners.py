@@ -28,7 +28,8 @@ from benchmarks.real_size import random_checkpoint
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint
 from model.export import export_torchscript
-from model.layers.precision import available, narrow_output_linear
+from model.layers.packing import narrow_output_linear
+from model.layers.precision import available
 from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 

@@ -33,8 +33,8 @@ from model.refusal import Refusal
 from training.command import command
 from training.config import load_config
 from training.data.dataset import Picture, write_index, writing_dataset
+from training.encoding.encoder import Encoder
 from training.encoding.feature_shards import writing_features
-from training.features import Encoder
 
 SIZES = (10_000, 100_000, 1_000_000)
 PER_IMAGE = 5

@@ -26,12 +26,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.machine import ROOT, cores, resident
+from benchmarks.machine import ROOT, resident
 from benchmarks.real_size import random_checkpoint
 from client import CaptionClient, CaptionError
 from deploy.ports import on_free_ports
 from deploy.properties import derived_config
 from deploy.torchserve import TorchServe
+from handler.caption_settings import cores
 from model.export import export_torchscript
 from model.options import GenerationOptions
 from training.archive import PACKED, archive

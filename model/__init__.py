@@ -44,6 +44,9 @@ Weights of others (`pretrained`):
     pretrained/hugging_face          CLIP, SigLIP and tokenizers by name or folder
     pretrained/preprocessor_config   Hugging Face's files about preprocessing
     pretrained/encoder_folder        an image encoder by name or folder
+    pretrained/sources               the published captioners: names, files, checksums
+    pretrained/hub                   downloads from the Hugging Face hub, resumed and checked
+    pretrained/weights_file          reads the weights file of a published captioner
     pretrained/completion            adds an encoder and a tokenizer to a published captioner
-    pretrained/published             reads the captioners that the authors of ClipCap published
+    pretrained/published             the command: a published captioner -> checkpoint
 """

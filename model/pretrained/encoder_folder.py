@@ -19,6 +19,7 @@ from model.image.preprocessing import Preprocessing
 from model.network.encoder import ClipEncoder, ImageEncoder, ResNetEncoder, SiglipEncoder
 from model.pretrained.hugging_face import find, load_clip, load_siglip, model_type, unknown
 from model.pretrained.preprocessor_config import read_preprocessing
+from model.pretrained.sources import CLIP_MEAN, CLIP_STD
 from model.refusal import Refusal
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
@@ -29,8 +30,8 @@ ACCEPTED = (
 )
 #: open_clip's preprocessing where the folder does not give another (arXiv 2103.00020).
 OPEN_CLIP_PREPROCESSING: dict[str, Any] = {
-    "mean": (0.48145466, 0.4578275, 0.40821073),
-    "std": (0.26862954, 0.26130258, 0.27577711),
+    "mean": CLIP_MEAN,
+    "std": CLIP_STD,
     "interpolation": "bicubic",
     "resize_mode": "shortest",
 }
