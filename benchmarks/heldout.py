@@ -44,21 +44,25 @@ def measure(checkpoint: Path, seed: int, count: int, work: Path) -> dict[str, di
     copy, data, out = work / "checkpoint", work / "scenes", work / "report"
     shutil.copytree(checkpoint, copy)
     shares = "{train: 0.0, val: 0.0, test: 0.5, compositional: 0.5}"
-    _run(
+    run_command(
         *("training.prepare", "prepare.source=scenes", f"scenes.seed={seed}"),
         *(f"scenes.count={2 * count}", f"scenes.fractions={shares}", f"scenes.out={data}"),
     )
-    _run(
+    run_command(
         *("training.evaluate", f"evaluate.data={data}", f"evaluate.checkpoint={copy}"),
         *(f"evaluate.out={out}", f"evaluate.splits=[{','.join(SPLITS)}]"),
-        "evaluate.gate_images=0",  # the precisions are the pipeline's concern
+        "evaluate.gate_images=0",  # the pipeline measures the precisions
     )
     metrics = json.loads((out / "metrics.json").read_text())
     return {split: metrics[split] for split in SPLITS}
 
 
-def _run(module: str, *words: str) -> None:
-    """Run a command of the pipeline, with its progress on this terminal."""
+def run_command(module: str, *words: str) -> None:
+    """Run a command of the pipeline, with its progress on this terminal.
+
+    Raises:
+        Refusal: It failed.
+    """
     done = subprocess.run([sys.executable, "-m", module, *words], cwd=ROOT, check=False)
     if done.returncode:
         raise Refusal(f"python -m {module} failed with status {done.returncode}; see above")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,10 +66,12 @@ def test_readme_takes_the_gates_and_the_load_test_of_this_machine(
 def test_held_out_scores_come_from_scenes_of_their_own(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    # The commands themselves, but in this process, which has imported everything already.
+    monkeypatch.setattr(heldout, "run_command", partial(run_here, monkeypatch))
+    monkeypatch.setattr("training.evaluation.scoring._meteor", lambda *_: 0.5)  # seconds to start
     before = {file.name: file.read_bytes() for file in tiny_checkpoint.iterdir()}
     words = ["--count", "3", "--seed", "5", "--checkpoint", str(tiny_checkpoint)]
-    monkeypatch.setattr(sys, "argv", ["benchmarks.heldout", *words, "--out", str(tmp_path)])
-    heldout.main()
+    run_here(monkeypatch, "benchmarks.heldout", *words, "--out", str(tmp_path))
     results = json.loads((tmp_path / "scenes.json").read_text())
     assert (results["seed"], results["scenes"]) == (5, {"test": 3, "compositional": 3})
     assert list(results["splits"]) == ["test", "compositional"]
@@ -80,6 +84,17 @@ def test_held_out_scores_come_from_scenes_of_their_own(
     assert f"| … of one human caption against the other four | {' | '.join(human)} |" in shown
     assert "| relations: precision / recall |" in shown
     assert "on scenes of seed 5" in shown
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, module: str, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    importlib.import_module(module).main()
+
+
+def test_a_command_that_fails_ends_the_measurement(capfd: pytest.CaptureFixture[str]):
+    with pytest.raises(Refusal, match=r"python -m training\.prepare failed with status 1"):
+        heldout.run_command("training.prepare", "scenes.count=none")
+    assert "scenes.count" in capfd.readouterr().err
 
 
 def test_the_held_out_seed_is_not_one_of_the_pipeline():
