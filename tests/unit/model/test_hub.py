@@ -36,7 +36,7 @@ from tests.pictures import sound
 from training.captioner.language_model import language_model
 from training.config import Export, load_config
 from training.data.dataset import CaptionDataset
-from training.export import export
+from training.exporting.export import export
 
 WEIGHTS = CAPTIONERS["coco"].weights
 #: Bytes that the hub's library collects before it writes them.
