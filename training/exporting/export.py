@@ -33,9 +33,8 @@ def export(settings: Export) -> Artifact:
     """
     figures = read_evaluation(settings.checkpoint)
     weights = Path(settings.checkpoint) / WEIGHTS
-    size = (
-        weights.stat().st_size if weights.exists() else 0
-    )  # Checkpoint.load names what is missing
+    # Without weights `Checkpoint.load` names what is missing.
+    size = weights.stat().st_size if weights.exists() else 0
     precision = choose_precision(settings.precision, figures, size)
     # TorchScript ends the process where a disk is full, so that is checked before.
     check_space({"export.out": (Path(settings.out), size)})

@@ -17,9 +17,11 @@ from tests import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 GROUPS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-#: Modules that `make serve` runs, in its own process or in others.
-SERVING = ("client", "deploy.serve", "model.pretrained.published", "training.archive",
-           "training.export")  # fmt: skip
+#: Modules that `make serve` runs, in its own process or in others; commands import some of them
+#: only after their settings are read.
+SERVING = ("client", "deploy.serve", "model.pretrained.published", "model.pretrained.completion",
+           "model.pretrained.hub", "training.archive", "training.export",
+           "training.exporting.export")  # fmt: skip
 INSTALL = re.compile(r"^\t.*pip install.*$", re.MULTILINE)
 
 
