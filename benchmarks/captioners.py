@@ -24,6 +24,7 @@ from transformers import BlipConfig, BlipForConditionalGeneration
 
 from benchmarks.machine import has_bf16_products
 from benchmarks.original import Original
+from benchmarks.pages import ROWS
 from benchmarks.real_size import random_checkpoint
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint
@@ -40,8 +41,8 @@ CASES = {
     "blip": ((1, 5), (4, 5)),
     "ours": ((1, 1), (8, 1), (1, 5), (8, 5)),
 }
-#: Rows of a decode step: 8 images of 5 beams.
-ROWS = 8 * 5
+#: Tokens of every caption.
+TOKENS = 20
 #: No token has this id, so no caption ends before its last token.
 NEVER_ENDS = -1
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -55,18 +56,28 @@ class Captioner:
         encode: Pixels [B, 3, S, S] to features.
         caption: Features, beams and tokens to token ids, a list of T for each image.
         side: S.
-        score: Pixels and captions [B, T] to log-probabilities of the tokens [B, T]; ours only.
     """
 
     encode: Callable[[Tensor], Tensor]
     caption: Callable[[Tensor, int, int], list[list[int]]]
     side: int
-    score: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
-def write_captioner(folder: Path, precisions: Sequence[str], tiny: bool) -> None:
-    """Write the captioner as a checkpoint, and as the artifact of each precision."""
-    random_checkpoint(tiny).save(folder / "checkpoint")
+def write_captioner(
+    folder: Path, precisions: Sequence[str], tiny: bool, generation: GenerationOptions | None = None
+) -> None:
+    """Write the captioner as a checkpoint, and as the artifact of each precision.
+
+    Args:
+        folder: An empty folder; the checkpoint goes into `checkpoint`, artifacts into `PRECISION`.
+        precisions: Of the artifacts.
+        tiny: Less than a megabyte, instead of real size.
+        generation: The options of its captions, unless those of `random_checkpoint`.
+    """
+    checkpoint = random_checkpoint(tiny)
+    if generation:
+        checkpoint = dataclasses.replace(checkpoint, generation=generation)
+    checkpoint.save(folder / "checkpoint")
     for precision in precisions:
         export_torchscript(folder / "checkpoint", folder / precision, None, precision)
 
@@ -87,6 +98,24 @@ def captioners(
 
 
 @functools.cache
+def pixels(batch: int, side: int) -> Tensor:
+    """Random pixels [B, 3, S, S]; a larger batch begins with the images of a smaller one."""
+    return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def caption(make: Callable[[], Captioner], batch: int, beams: int) -> list[list[int]]:
+    """Token ids for the first `batch` images, by the system that `make` has made before."""
+    system = make()
+    return system.caption(system.encode(pixels(batch, system.side)), beams, TOKENS)
+
+
+def encode(make: Callable[[], Captioner], batch: int) -> None:
+    """Features of the first `batch` images, which stay in their process."""
+    system = make()
+    system.encode(pixels(batch, system.side))
+
+
+@functools.cache
 def _eager(folder: Path, dtype: torch.dtype) -> ClipCap:
     """The checkpoint, computed in one dtype throughout."""
     return Checkpoint.load(folder / "checkpoint").captioner.to(dtype).eval()
@@ -101,10 +130,7 @@ def ours(folder: Path, precision: str) -> Captioner:
         options = GenerationOptions(num_beams=beams, max_tokens=tokens, min_tokens=tokens)
         return artifact.tokens(features, options)
 
-    def score(pixels: Tensor, captions: Tensor) -> Tensor:
-        return artifact.score(artifact.encode(pixels), captions)
-
-    return Captioner(artifact.encode, caption, artifact.preprocessing.size, score)
+    return Captioner(artifact.encode, caption, artifact.preprocessing.size)
 
 
 @functools.cache

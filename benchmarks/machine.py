@@ -101,8 +101,8 @@ def resident(process: int) -> dict[str, float]:
     """Resident memory of a process in MB (Linux, /proc/PID/status).
 
     Returns:
-        `now` and `peak` of all pages, `anonymous` (what the machine must have; pages of a tmpfs
-        count too) and `files` (mapped files, which the kernel may drop and read again).
+        `now` and `peak` of all pages, and `anonymous`, what the machine must have: all but the
+        pages of mapped files, which the kernel may drop and read again.
 
     Raises:
         OSError: There is no such process.
@@ -110,12 +110,7 @@ def resident(process: int) -> dict[str, float]:
     """
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
-    parts = {
-        "now": ("VmRSS",),
-        "peak": ("VmHWM",),
-        "anonymous": ("RssAnon", "RssShmem"),
-        "files": ("RssFile",),
-    }
+    parts = {"now": ("VmRSS",), "peak": ("VmHWM",), "anonymous": ("RssAnon", "RssShmem")}
     return {
         name: round(sum(int(fields[field].split()[0]) for field in own) * 1024 / 1e6, 1)
         for name, own in parts.items()
