@@ -25,7 +25,7 @@ from transformers import BlipConfig, BlipForConditionalGeneration
 from benchmarks.machine import has_bf16_products
 from benchmarks.original import Original
 from benchmarks.pages import ROWS
-from benchmarks.real_size import random_checkpoint
+from benchmarks.real_size import TOKENS, random_checkpoint
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint
 from model.export import export_torchscript
@@ -41,8 +41,6 @@ CASES = {
     "blip": ((1, 5), (4, 5)),
     "ours": ((1, 1), (8, 1), (1, 5), (8, 5)),
 }
-#: Tokens of every caption.
-TOKENS = 20
 #: No token has this id, so no caption ends before its last token.
 NEVER_ENDS = -1
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -63,21 +61,9 @@ class Captioner:
     side: int
 
 
-def write_captioner(
-    folder: Path, precisions: Sequence[str], tiny: bool, generation: GenerationOptions | None = None
-) -> None:
-    """Write the captioner as a checkpoint, and as the artifact of each precision.
-
-    Args:
-        folder: An empty folder; the checkpoint goes into `checkpoint`, artifacts into `PRECISION`.
-        precisions: Of the artifacts.
-        tiny: Less than a megabyte, instead of real size.
-        generation: The options of its captions, unless those of `random_checkpoint`.
-    """
-    checkpoint = random_checkpoint(tiny)
-    if generation:
-        checkpoint = dataclasses.replace(checkpoint, generation=generation)
-    checkpoint.save(folder / "checkpoint")
+def write_captioner(folder: Path, precisions: Sequence[str], tiny: bool) -> None:
+    """Write the captioner as a checkpoint, and as the artifact of each precision."""
+    random_checkpoint(tiny).save(folder / "checkpoint")
     for precision in precisions:
         export_torchscript(folder / "checkpoint", folder / precision, None, precision)
 

@@ -10,9 +10,7 @@ decode step alone, which are the limit of the machine. It prints the medians as 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import statistics
 import tempfile
 import warnings
@@ -25,17 +23,17 @@ import transformers
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.captioners import (
-    CASES,
-    TOKENS,
-    caption,
-    captioners,
-    encode,
-    products,
-    write_captioner,
+from benchmarks.captioners import CASES, caption, captioners, encode, products, write_captioner
+from benchmarks.machine import (
+    ROOT,
+    OwnProcess,
+    command_line,
+    options_parser,
+    results_folder,
+    write_results,
 )
-from benchmarks.machine import ROOT, OwnProcess, command_line, machine, results_folder
-from benchmarks.pages import BATCH, BEAMS, ROWS, decode_tables
+from benchmarks.pages import BATCH, ROWS, decode_tables
+from benchmarks.real_size import BEAMS, TOKENS
 from model.layers.precision import available
 from model.refusal import Refusal
 from training.command import command
@@ -140,9 +138,7 @@ def repeat(make: Callable[[], Callable[[], None]], times: int) -> None:
 
 def main() -> None:
     """Measure; write the results, print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="how often each call is counted")
     parser.add_argument("--only", choices=CASES, nargs="+", help="some of the systems")
     parser.add_argument("--quick", action="store_true", help="a tiny captioner, to try the command")
@@ -166,10 +162,8 @@ def main() -> None:
         with OwnProcess(partial(write_captioner, folder, precisions, options.quick)):
             pass
         measured = measure(folder, groups, options.rounds, options.quick)
-    results = {**machine(command_line("benchmarks.decode")), **measured}
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "decode.json").write_text(json.dumps(results, indent=1) + "\n")
-    print(decode_tables(results))
+    write_results(out / "decode.json", command_line("benchmarks.decode"), measured)
+    print(decode_tables(measured))
 
 
 if __name__ == "__main__":

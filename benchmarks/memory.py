@@ -12,8 +12,6 @@ short.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import resource
@@ -27,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import RESULTS, ROOT, command_line, machine, resident
+from benchmarks.machine import RESULTS, ROOT, command_line, options_parser, resident, write_results
 from benchmarks.pages import table
 from model.refusal import Refusal
 from training.command import command
@@ -131,9 +129,7 @@ def memory_table(results: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure every size; write the results, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_parser(__doc__)
     parser.add_argument("--captions", type=int, nargs="+", default=SIZES, help="training captions")
     parser.add_argument("--batches", type=int, default=50, help="training batches of 128 captions")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
@@ -142,14 +138,13 @@ def main() -> None:
         raise Refusal(f"--captions is {min(options.captions)}; each must be 500 or more")
     if options.batches < 1:
         raise Refusal(f"--batches is {options.batches}; it must be 1 or more")
-    results = {**machine(command_line("benchmarks.memory")), "batches": options.batches, "runs": []}
-    options.out.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {"batches": options.batches, "runs": []}
     for captions in sorted(options.captions):
         with tempfile.TemporaryDirectory() as temporary:
             size = make_data(Path(temporary), captions)
             run = measure(Path(temporary), options.batches)
         results["runs"].append({"captions": captions, "caption_mb": size, **run})
-        (options.out / "memory.json").write_text(json.dumps(results, indent=2) + "\n")
+        write_results(options.out / "memory.json", command_line("benchmarks.memory"), results)
     print(memory_table(results))
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from benchmarks.real_size import BEAMS
 from model.layers.precision import PRECISIONS
 
-#: The captions that are compared: 8 images, 5 beams. A step then multiplies 40 rows.
-BATCH, BEAMS, ROWS = 8, 5, 40
+#: The images that are captioned together for a comparison, and the rows that a step multiplies.
+BATCH, ROWS = 8, 8 * BEAMS
 #: Other system -> its names in `decode.json`.
 OTHERS = {
     "the original": ("original fp32",),

@@ -15,7 +15,6 @@ Before, it takes over what was made on this machine by `make train` (the gates o
 
 from __future__ import annotations
 
-import argparse
 import json
 import textwrap
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-from benchmarks.machine import KINDS, RESULTS, ROOT, machine, results_folder
+from benchmarks.machine import KINDS, RESULTS, ROOT, options_parser, results_folder, write_results
 from benchmarks.pages import Results, serving_figures, speed_figures, table
 from model.refusal import Refusal
 from training.command import command
@@ -42,16 +41,15 @@ def take_over() -> None:
     """Keep what the pipeline and the load test left on this machine."""
     metrics = ROOT / "reports" / "metrics.json"
     if metrics.is_file() and (gates := json.loads(metrics.read_text()).get("precisions")):
-        results_folder().mkdir(parents=True, exist_ok=True)
-        kept = {**machine("python -m training.evaluate"), "precisions": gates}
-        (results_folder() / "gate.json").write_text(json.dumps(kept, indent=1) + "\n")
+        kept = {"precisions": gates}
+        write_results(results_folder() / "gate.json", "python -m training.evaluate", kept)
     summary = ROOT / "reports" / "loadtest" / "summary.json"
     if summary.is_file():
         load = json.loads(summary.read_text())
-        kept = {**machine("make loadtest"), **load["figures"], "users": load["limits"]["users"]}
+        kept = {**load["figures"], "users": load["limits"]["users"]}
         size = (ROOT / "model_store" / "clipcap.mar").stat().st_size
         kept["archive_mb"] = round(size / 1e6, 1)
-        (RESULTS / "load.json").write_text(json.dumps(kept, indent=2) + "\n")
+        write_results(RESULTS / "load.json", "make loadtest", kept)
 
 
 def read_results() -> Results:
@@ -192,9 +190,7 @@ def write_figures(page: Path, figures: str) -> None:
 
 def main() -> None:
     """Take over what is new, and write the pages."""
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    options_parser(__doc__).parse_args()
     take_over()
     for page, figures in pages().items():
         write_figures(page, figures)

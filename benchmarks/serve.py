@@ -15,9 +15,7 @@ benchmarks.readme` then writes `docs/serving-speed.md`.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import shutil
 import statistics
@@ -31,19 +29,20 @@ from typing import Any
 
 import yaml
 
-from benchmarks.captioners import TOKENS, caption, ours, write_captioner
+from benchmarks.captioners import caption, ours, write_captioner
 from benchmarks.clients import arriving, one_client, saturated
 from benchmarks.machine import (
     ROOT,
     OwnProcess,
     command_line,
-    machine,
+    options_parser,
     resident,
     results_folder,
     served_precision,
+    write_results,
 )
-from benchmarks.pages import BEAMS, serve_tables
-from benchmarks.real_size import draw_jpegs
+from benchmarks.pages import serve_tables
+from benchmarks.real_size import BEAMS, draw_jpegs
 from client import CaptionError
 from deploy.errors import ServeError
 from deploy.ports import on_free_ports
@@ -51,13 +50,10 @@ from deploy.properties import CONFIG, derived_config, read_properties
 from deploy.torchserve import THREAD_ENVIRONMENT, TorchServe
 from handler.caption_settings import cores
 from model.layers.precision import PRECISIONS
-from model.options import GenerationOptions
 from model.refusal import Refusal
 from training.archive import archive
 from training.command import command
 
-#: Captions of a fixed length: the length of random captions must not decide how long they take.
-CAPTIONS = GenerationOptions(num_beams=BEAMS, max_tokens=TOKENS, min_tokens=TOKENS)
 #: Offered load, as shares of the capacity.
 LOADS = (0.25, 0.5, 0.7, 0.9, 1.5)
 #: Width and height of the JPEG files, in pixels.
@@ -159,9 +155,7 @@ def measure_load(server: TorchServe, images: Sequence[bytes], quick: bool) -> di
 
 def main() -> None:
     """Measure; write the results, print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_parser(__doc__)
     parser.add_argument(
         "--precision", choices=PRECISIONS, default=served_precision(), help="what is served"
     )
@@ -171,15 +165,14 @@ def main() -> None:
     precision, quick = options.precision, options.quick
     if quick and options.out == results_folder():
         raise Refusal("--quick measures nothing worth keeping; give another folder with --out DIR")
-    results = {**machine(command_line("benchmarks.serve")), "precision": precision}
-    results["values"] = shipped_values()
+    results: dict[str, Any] = {"precision": precision, "values": shipped_values()}
     os.environ.update(THREAD_ENVIRONMENT | os.environ)  # as a worker has it
     with tempfile.TemporaryDirectory(prefix="clipcap-serve-") as temporary:
         folder = Path(temporary)
-        with OwnProcess(partial(write_captioner, folder, [precision], quick, CAPTIONS)):
+        with OwnProcess(partial(write_captioner, folder, [precision], quick)):
             pass
         archive(folder / precision, folder / "clipcap.mar")
-        images = [file.read_bytes() for file in draw_jpegs(folder, SIZE, 4 if quick else 16)]
+        images = draw_jpegs(SIZE, 4 if quick else 16)
         make = partial(ours, folder, precision)
         try:
             with serving(folder / "clipcap.mar") as (server, worker):
@@ -193,9 +186,8 @@ def main() -> None:
                 results["load"] = measure_load(server, images, quick)
         except (ServeError, CaptionError) as error:
             raise Refusal(str(error)) from error
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "serve.json").write_text(json.dumps(results, indent=2) + "\n")
-    print(serve_tables(results))
+    line = command_line("benchmarks.serve")
+    print(serve_tables(write_results(options.out / "serve.json", line, results)))
 
 
 if __name__ == "__main__":
