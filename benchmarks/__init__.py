@@ -15,8 +15,8 @@ What they use:
     machine       this machine, its folder of results, processes of their own
     captioners    the systems that `decode` compares
     original      the inference of the original code, written out plainly
-    serve_setup, served_in_process    servers, requests, and the same work without a server
-    table, speed_page, serving_page   figures in Markdown
+    clients       requests to a server: always busy, alone, or at random moments
+    pages         figures in Markdown
 """
 
 import model.pretrained  # noqa: F401 - prepares the import of transformers

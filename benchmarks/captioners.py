@@ -24,7 +24,8 @@ from transformers import BlipConfig, BlipForConditionalGeneration
 
 from benchmarks.machine import has_bf16_products
 from benchmarks.original import Original
-from benchmarks.real_size import random_checkpoint
+from benchmarks.pages import ROWS
+from benchmarks.real_size import TOKENS, random_checkpoint
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint
 from model.export import export_torchscript
@@ -40,8 +41,6 @@ CASES = {
     "blip": ((1, 5), (4, 5)),
     "ours": ((1, 1), (8, 1), (1, 5), (8, 5)),
 }
-#: Rows of a decode step: 8 images of 5 beams.
-ROWS = 8 * 5
 #: No token has this id, so no caption ends before its last token.
 NEVER_ENDS = -1
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -55,13 +54,11 @@ class Captioner:
         encode: Pixels [B, 3, S, S] to features.
         caption: Features, beams and tokens to token ids, a list of T for each image.
         side: S.
-        score: Pixels and captions [B, T] to log-probabilities of the tokens [B, T]; ours only.
     """
 
     encode: Callable[[Tensor], Tensor]
     caption: Callable[[Tensor, int, int], list[list[int]]]
     side: int
-    score: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 def write_captioner(folder: Path, precisions: Sequence[str], tiny: bool) -> None:
@@ -87,6 +84,24 @@ def captioners(
 
 
 @functools.cache
+def pixels(batch: int, side: int) -> Tensor:
+    """Random pixels [B, 3, S, S]; a larger batch begins with the images of a smaller one."""
+    return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def caption(make: Callable[[], Captioner], batch: int, beams: int) -> list[list[int]]:
+    """Token ids for the first `batch` images, by the system that `make` has made before."""
+    system = make()
+    return system.caption(system.encode(pixels(batch, system.side)), beams, TOKENS)
+
+
+def encode(make: Callable[[], Captioner], batch: int) -> None:
+    """Features of the first `batch` images, which stay in their process."""
+    system = make()
+    system.encode(pixels(batch, system.side))
+
+
+@functools.cache
 def _eager(folder: Path, dtype: torch.dtype) -> ClipCap:
     """The checkpoint, computed in one dtype throughout."""
     return Checkpoint.load(folder / "checkpoint").captioner.to(dtype).eval()
@@ -101,10 +116,7 @@ def ours(folder: Path, precision: str) -> Captioner:
         options = GenerationOptions(num_beams=beams, max_tokens=tokens, min_tokens=tokens)
         return artifact.tokens(features, options)
 
-    def score(pixels: Tensor, captions: Tensor) -> Tensor:
-        return artifact.score(artifact.encode(pixels), captions)
-
-    return Captioner(artifact.encode, caption, artifact.preprocessing.size, score)
+    return Captioner(artifact.encode, caption, artifact.preprocessing.size)
 
 
 @functools.cache

@@ -10,10 +10,7 @@ decode step alone, which are the limit of the machine. It prints the medians as 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import functools
-import json
 import statistics
 import tempfile
 import warnings
@@ -22,19 +19,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.captioners import CASES, ROWS, Captioner, captioners, products, write_captioner
-from benchmarks.machine import ROOT, OwnProcess, command_line, machine, results_folder
-from benchmarks.speed_page import decode_tables
+from benchmarks.captioners import CASES, caption, captioners, encode, products, write_captioner
+from benchmarks.machine import (
+    ROOT,
+    OwnProcess,
+    command_line,
+    options_parser,
+    results_folder,
+    write_results,
+)
+from benchmarks.pages import BATCH, ROWS, decode_tables
+from benchmarks.real_size import BEAMS, TOKENS
 from model.layers.precision import available
 from model.refusal import Refusal
 from training.command import command
 
-TOKENS = 20
 #: A call of this many seconds or more needs no warm-up of its own.
 WARM_UP_BELOW = 4.0
 #: Task, system, batch, beams (0 where there is no search).
@@ -86,12 +89,10 @@ def measure(folder: Path, groups: Sequence[str], rounds: int, quick: bool) -> di
                 for batch, beams in CASES[group]:
                     captioned = partial(caption, make, batch, beams)
                     calls["caption", name, batch, beams] = partial(timed, captioned)
-                    if group in ("hf", "ours"):
-                        calls["encode", name, batch, 0] = partial(
-                            timed, partial(encode, make, batch)
-                        )
+                if group == "ours":
+                    encoded = partial(encode, make, BATCH)
+                    calls["encode", name, BATCH, 0] = partial(timed, encoded)
         seconds, written = in_turn(calls, rounds)
-        errors = nats_off(homes, systems["ours"], written) if "ours" in groups else {}
     # The products take milliseconds: of some in a row, the first finds caches filled by others.
     row = 1 if quick else 8
     limits = {f"products {name}": partial(products, folder, name) for name in available()}
@@ -103,20 +104,20 @@ def measure(folder: Path, groups: Sequence[str], rounds: int, quick: bool) -> di
         in_rows, _ = in_turn(calls, rounds if quick else max(rounds, 5))
     seconds |= {key: [value / row for value in values] for key, values in in_rows.items()}
     same = {
-        f"batch {batch}": written["caption", "ours fp32", batch, 5]
-        == written["caption", "Hugging Face fp32", batch, 5]
-        for batch in (1, 8)
+        f"batch {batch}": written["caption", "ours fp32", batch, BEAMS]
+        == written["caption", "Hugging Face fp32", batch, BEAMS]
+        for batch in (1, BATCH)
         if {"ours", "hf"} <= set(groups)
     }
     measured = [
         {
-            **dict(zip(("task", "who", "batch", "beams"), key, strict=True)),
+            **dict(zip(("task", "system", "batch", "beams"), key, strict=True)),
             "seconds": round(statistics.median(values), 6),
             "rounds": [round(value, 6) for value in values],
         }
         for key, values in seconds.items()
     ]
-    return {"measured": measured, "same_tokens": same, "nats_off": errors}
+    return {"tokens": TOKENS, "measured": measured, "same_tokens": same}
 
 
 @contextlib.contextmanager
@@ -129,57 +130,15 @@ def processes(made: Mapping[str, Callable[[], Any]]) -> Iterator[dict[str, OwnPr
         yield {name: stack.enter_context(OwnProcess(make)) for name, make in made.items()}
 
 
-def caption(make: Callable[[], Captioner], batch: int, beams: int) -> list[list[int]]:
-    """Token ids for the first `batch` images."""
-    system = make()
-    return system.caption(system.encode(pixels(batch, system.side)), beams, TOKENS)
-
-
-def encode(make: Callable[[], Captioner], batch: int) -> None:
-    """Features of the first `batch` images, which stay in their process."""
-    system = make()
-    system.encode(pixels(batch, system.side))
-
-
 def repeat(make: Callable[[], Callable[[], None]], times: int) -> None:
     """Several times in a row what `make` returns."""
     for _ in range(times):
         make()()
 
 
-def mean_scores(make: Callable[[], Captioner], captions: torch.Tensor) -> torch.Tensor:
-    """Mean log-probability [B] of the tokens of captions [B, T] for the first B images."""
-    system = make()
-    assert system.score is not None
-    return system.score(pixels(len(captions), system.side), captions).mean(1)
-
-
-def nats_off(
-    homes: Mapping[str, OwnProcess],
-    ours: Mapping[str, Callable[[], Captioner]],
-    written: Mapping[Key, Any],
-) -> dict[str, float]:
-    """Precision -> largest error of the mean log-probability of fp32's captions (nats/token)."""
-    captions = torch.tensor(written["caption", "ours fp32", 8, 5])
-    means = {
-        name.removeprefix("ours "): homes[name].timed(partial(mean_scores, make, captions))[1]
-        for name, make in ours.items()
-    }
-    exact = means.pop("fp32")
-    return {precision: float((mean - exact).abs().max()) for precision, mean in means.items()}
-
-
-@functools.cache
-def pixels(batch: int, side: int) -> torch.Tensor:
-    """Random pixels [B, 3, S, S]; a larger batch begins with the images of a smaller one."""
-    return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(1))
-
-
 def main() -> None:
     """Measure; write the results, print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="how often each call is counted")
     parser.add_argument("--only", choices=CASES, nargs="+", help="some of the systems")
     parser.add_argument("--quick", action="store_true", help="a tiny captioner, to try the command")
@@ -203,10 +162,8 @@ def main() -> None:
         with OwnProcess(partial(write_captioner, folder, precisions, options.quick)):
             pass
         measured = measure(folder, groups, options.rounds, options.quick)
-    results = {**machine(command_line("benchmarks.decode")), "tokens": TOKENS, **measured}
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "decode.json").write_text(json.dumps(results, indent=1) + "\n")
-    print("\n\n".join(table.section() for table in decode_tables(results)))
+    write_results(out / "decode.json", command_line("benchmarks.decode"), measured)
+    print(decode_tables(measured))
 
 
 if __name__ == "__main__":

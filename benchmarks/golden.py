@@ -10,7 +10,6 @@ different lengths by their running mean.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from benchmarks.machine import options_parser
 from model.network.captioner import ClipCap
 from model.network.conversion import build_search
 from model.pretrained.weights_file import read_published
@@ -96,9 +96,7 @@ def mean_log_prob(captioner: ClipCap, prefix: Tensor, tokens: Tensor) -> Tensor:
 
 def main() -> int:
     """Check every file of a folder; the status is 1 if one differs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_parser(__doc__)
     parser.add_argument("folder", type=Path, help="folder with NAME_weights.pt and its cases")
     folder = parser.parse_args().folder
     files = sorted(folder.glob("*_weights.pt"))

@@ -10,7 +10,6 @@ checkpoint, whose own figures stay, and writes the scores into `benchmarks/resul
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.machine import RESULTS, ROOT, command_line, machine
+from benchmarks.machine import RESULTS, ROOT, command_line, options_parser, write_results
 from model.refusal import Refusal
 from training.command import command
 
@@ -70,9 +69,7 @@ def run_command(module: str, *words: str) -> None:
 
 def main() -> None:
     """Measure and write the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_parser(__doc__)
     parser.add_argument("--seed", type=int, default=SEED, help="of the scenes")
     parser.add_argument("--count", type=int, default=1000, help="scenes of each kind")
     parser.add_argument("--checkpoint", type=Path, default=ROOT / "models" / "clipcap")
@@ -84,13 +81,11 @@ def main() -> None:
         raise Refusal(
             f"{options.checkpoint} is no checkpoint folder; run make train or give --checkpoint DIR"
         )
-    where = machine(command_line("benchmarks.heldout"))
     with tempfile.TemporaryDirectory() as work:
         splits = measure(options.checkpoint, options.seed, options.count, Path(work))
-    results = {**where, "seed": options.seed, "splits": splits}
-    results["scenes"] = dict.fromkeys(SPLITS, options.count)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "scenes.json").write_text(json.dumps(results, indent=2) + "\n")
+    scenes = dict.fromkeys(SPLITS, options.count)
+    results = {"seed": options.seed, "scenes": scenes, "splits": splits}
+    write_results(options.out / "scenes.json", command_line("benchmarks.heldout"), results)
     print(f"figures: {options.out / 'scenes.json'}")
 
 

@@ -7,15 +7,19 @@ one process they would share memory, threads and caches, and slow each other dow
 
 from __future__ import annotations
 
+import argparse
 import datetime
+import functools
 import gc
+import json
 import multiprocessing
 import platform
+import re
 import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,20 +39,22 @@ MATRIX_FLAGS = ("fma", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf1
 KINDS = {"amx": "amx_bf16", "avx512-bf16": "avx512_bf16", "avx512": "avx512f", "avx2": "avx2"}
 
 
+@functools.cache
+def _cpuinfo() -> str:
+    """What Linux reports of the processor; empty on another system."""
+    file = Path("/proc/cpuinfo")
+    return file.read_text() if file.exists() else ""
+
+
 def processor() -> str:
     """Name of the processor, as the operating system reports it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    name = re.search(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
+    return name[1].strip() if name else platform.processor() or platform.machine()
 
 
 def instructions() -> list[str]:
     """The `MATRIX_FLAGS` that the processor has (Linux)."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    flags = set(_cpuinfo().split())
     return [name for name in MATRIX_FLAGS if name in flags]
 
 
@@ -68,9 +74,24 @@ def command_line(module: str) -> str:
     return shlex.join(["python", "-m", module, *sys.argv[1:]])
 
 
-def machine(command: str) -> dict[str, Any]:
-    """The head of a results file: a command, this machine, the versions and the date."""
-    return {
+def options_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser of a command's options; `--help` shows the text of its file."""
+    form = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=description, formatter_class=form)
+
+
+def write_results(file: Path, command: str, results: Mapping[str, Any]) -> dict[str, Any]:
+    """Write results as JSON, after a head: the command, this machine, the versions and the date.
+
+    Args:
+        file: Its folder is made if there is none.
+        command: What made the results.
+        results: What was measured.
+
+    Returns:
+        All that was written.
+    """
+    head = {
         "command": command,
         "processor": processor(),
         "cores": cores(),
@@ -80,6 +101,9 @@ def machine(command: str) -> dict[str, Any]:
         "transformers": transformers.__version__,
         "date": datetime.date.today().isoformat(),
     }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({**head, **results}, indent=2) + "\n")
+    return {**head, **results}
 
 
 def has_bf16_products() -> bool:
@@ -101,8 +125,8 @@ def resident(process: int) -> dict[str, float]:
     """Resident memory of a process in MB (Linux, /proc/PID/status).
 
     Returns:
-        `now` and `peak` of all pages, `anonymous` (what the machine must have; pages of a tmpfs
-        count too) and `files` (mapped files, which the kernel may drop and read again).
+        `now` and `peak` of all pages, and `anonymous`, what the machine must have: all but the
+        pages of mapped files, which the kernel may drop and read again.
 
     Raises:
         OSError: There is no such process.
@@ -110,12 +134,7 @@ def resident(process: int) -> dict[str, float]:
     """
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
-    parts = {
-        "now": ("VmRSS",),
-        "peak": ("VmHWM",),
-        "anonymous": ("RssAnon", "RssShmem"),
-        "files": ("RssFile",),
-    }
+    parts = {"now": ("VmRSS",), "peak": ("VmHWM",), "anonymous": ("RssAnon", "RssShmem")}
     return {
         name: round(sum(int(fields[field].split()[0]) for field in own) * 1024 / 1e6, 1)
         for name, own in parts.items()

@@ -5,15 +5,13 @@ to an image and a random pooled feature of each image, and runs `python -m train
 an MLP mapper as in the paper, all other settings at their defaults, one epoch cut to some batches.
 It prints a table and writes `benchmarks/results/memory.json`.
 
-The memory of the training process is read every 5 ms (Linux). Anonymous memory is what a machine
-must have. Pages of files (features, tokens, libraries) are counted apart, as the kernel drops them
-when memory is short.
+The memory of the training process is read every 5 ms (Linux). Only anonymous memory counts, which
+the machine must have. The kernel drops pages of files (features, tokens, libraries) when memory is
+short.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import resource
@@ -27,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import RESULTS, ROOT, command_line, machine, resident
-from benchmarks.table import Table
+from benchmarks.machine import RESULTS, ROOT, command_line, options_parser, resident, write_results
+from benchmarks.pages import table
 from model.refusal import Refusal
 from training.command import command
 from training.config import load_config
@@ -88,8 +86,8 @@ def measure(folder: Path, batches: int) -> dict[str, float]:
         batches: Training batches.
 
     Returns:
-        The highest anonymous memory `peak_mb`, the highest memory of mapped files `files_mb`, and
-        `seconds` and `cpu_seconds` of the whole command.
+        The highest anonymous memory, `peak_mb`, and the CPU time of the whole command,
+        `cpu_seconds`.
 
     Raises:
         Refusal: The command failed.
@@ -99,31 +97,21 @@ def measure(folder: Path, batches: int) -> dict[str, float]:
     words = [sys.executable, "-m", "training.train", *SETTINGS]
     words += [f"train.{name}={folder / place}" for name, place in places.items()]
     words.append(f"+train.trainer.limit_train_batches={batches}")
-    begin, used = time.monotonic(), _cpu_seconds()
-    peak = files = 0.0
+    # One thread of torch, whose buffers are then the same on every machine.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    peak, used = 0.0, _cpu_seconds()
     with (folder / "log").open("w+") as log:
-        process = subprocess.Popen(words, cwd=ROOT, env=_environment(), stdout=log, stderr=log)
+        process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=log, stderr=log)
         while process.poll() is None:
             try:
-                memory = resident(process.pid)
+                peak = max(peak, resident(process.pid)["anonymous"])
             except (OSError, KeyError):  # it has just ended
                 break
-            peak, files = max(peak, memory["anonymous"]), max(files, memory["files"])
             time.sleep(SECONDS_APART)
         if process.wait():
             log.seek(0)
             raise Refusal(f"training.train failed: {log.read()[-500:].strip()}")
-    return {
-        "peak_mb": peak,
-        "files_mb": files,
-        "seconds": round(time.monotonic() - begin, 1),
-        "cpu_seconds": round(_cpu_seconds() - used, 1),
-    }
-
-
-def _environment() -> dict[str, str]:
-    """One thread of torch, whose buffers are then the same on every machine."""
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+    return {"peak_mb": peak, "cpu_seconds": round(_cpu_seconds() - used, 1)}
 
 
 def _cpu_seconds() -> float:
@@ -132,31 +120,16 @@ def _cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def memory_table(results: dict[str, Any]) -> Table:
-    """A row for each size, with what it takes more than the smallest."""
-    first = results["runs"][0]
-    rows = [
-        (
-            f"{run['captions']:,}",
-            f"{run['caption_mb']:.1f} MB",
-            f"{run['peak_mb']:.0f} MB",
-            f"{run['peak_mb'] - first['peak_mb']:+.0f} MB",
-            f"{run['files_mb']:.0f} MB",
-            f"{run['cpu_seconds']:.0f} s",
-            f"{run['cpu_seconds'] - first['cpu_seconds']:+.0f} s",
-        )
-        for run in results["runs"]
-    ]
-    columns = ("captions", "their text", "peak", "more", "mapped files", "CPU time", "more")
-    note = f"`{results['command']}`, one thread, {results['batches']} batches, {results['date']}."
-    return Table("Memory of `training.train`", columns, rows, note)
+def memory_table(results: dict[str, Any]) -> str:
+    """A row for each size."""
+    columns = {"captions": "{captions:,}", "their text": "{caption_mb:.1f} MB"}
+    columns |= {"peak": "{peak_mb:.0f} MB", "CPU time": "{cpu_seconds:.0f} s"}
+    return table(columns, results["runs"])
 
 
 def main() -> None:
     """Measure every size; write the results, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_parser(__doc__)
     parser.add_argument("--captions", type=int, nargs="+", default=SIZES, help="training captions")
     parser.add_argument("--batches", type=int, default=50, help="training batches of 128 captions")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
@@ -165,15 +138,14 @@ def main() -> None:
         raise Refusal(f"--captions is {min(options.captions)}; each must be 500 or more")
     if options.batches < 1:
         raise Refusal(f"--batches is {options.batches}; it must be 1 or more")
-    results = {**machine(command_line("benchmarks.memory")), "batches": options.batches, "runs": []}
-    options.out.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {"batches": options.batches, "runs": []}
     for captions in sorted(options.captions):
         with tempfile.TemporaryDirectory() as temporary:
             size = make_data(Path(temporary), captions)
             run = measure(Path(temporary), options.batches)
         results["runs"].append({"captions": captions, "caption_mb": size, **run})
-        (options.out / "memory.json").write_text(json.dumps(results, indent=2) + "\n")
-    print(memory_table(results).section())
+        write_results(options.out / "memory.json", command_line("benchmarks.memory"), results)
+    print(memory_table(results))
 
 
 if __name__ == "__main__":

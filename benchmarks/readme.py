@@ -15,7 +15,6 @@ Before, it takes over what was made on this machine by `make train` (the gates o
 
 from __future__ import annotations
 
-import argparse
 import json
 import textwrap
 from collections.abc import Mapping
@@ -25,12 +24,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-from benchmarks.machine import KINDS, RESULTS, ROOT, machine, results_folder
-from benchmarks.serving_page import serving_figures
-from benchmarks.speed_page import Results, speed_figures
-from benchmarks.table import put_between_marks
+from benchmarks.machine import KINDS, RESULTS, ROOT, options_parser, results_folder, write_results
+from benchmarks.pages import Results, serving_figures, speed_figures, table
 from model.refusal import Refusal
 from training.command import command
+from training.evaluation.marked_block import replaced_block
 
 README, SPEED = ROOT / "README.md", ROOT / "docs" / "speed.md"
 SERVING = ROOT / "docs" / "serving-speed.md"
@@ -43,16 +41,15 @@ def take_over() -> None:
     """Keep what the pipeline and the load test left on this machine."""
     metrics = ROOT / "reports" / "metrics.json"
     if metrics.is_file() and (gates := json.loads(metrics.read_text()).get("precisions")):
-        results_folder().mkdir(parents=True, exist_ok=True)
-        kept = {**machine("python -m training.evaluate"), "precisions": gates}
-        (results_folder() / "gate.json").write_text(json.dumps(kept, indent=1) + "\n")
+        kept = {"precisions": gates}
+        write_results(results_folder() / "gate.json", "python -m training.evaluate", kept)
     summary = ROOT / "reports" / "loadtest" / "summary.json"
     if summary.is_file():
         load = json.loads(summary.read_text())
-        kept = {**machine("make loadtest"), **load["figures"], "users": load["limits"]["users"]}
+        kept = {**load["figures"], "users": load["limits"]["users"]}
         size = (ROOT / "model_store" / "clipcap.mar").stat().st_size
         kept["archive_mb"] = round(size / 1e6, 1)
-        (RESULTS / "load.json").write_text(json.dumps(kept, indent=2) + "\n")
+        write_results(RESULTS / "load.json", "make loadtest", kept)
 
 
 def read_results() -> Results:
@@ -86,28 +83,32 @@ def readme_figures(
         memory: `memory.json`, of `benchmarks.memory`.
         served: Kind of processor -> `serve.json`.
     """
-    splits = [scenes["splits"][name] for name in ("test", "compositional")]
-
-    def numbers(name: str) -> list[str]:
-        return [f"{split[name]:.2f}" for split in splits]
-
-    def shares(*names: str) -> list[str]:
-        return [" / ".join(f"{split[name]:.1%}" for name in names) for split in splits]
-
+    scores = {
+        "CIDEr": "{CIDEr:.2f}",
+        "… of one human caption against the other four": "{human_CIDEr:.2f}",
+        "… of ours against four captions": "{CIDEr_fewer_references:.2f}",
+        "BLEU-4": "{BLEU_4:.2f}",
+        "METEOR": "{METEOR:.2f}",
+        "things and colours: precision / recall": "{precision:.1%} / {recall:.1%}",
+        "sizes: precision / recall": "{size_precision:.1%} / {size_recall:.1%}",
+        "relations: precision / recall": "{relation_precision:.1%} / {relation_recall:.1%}",
+        "captions with nothing false in them": "{faultless:.1%}",
+    }
     rows = [
-        ("CIDEr", *numbers("CIDEr")),
-        ("… of one human caption against the other four", *numbers("human_CIDEr")),
-        ("… of ours against four captions", *numbers("CIDEr_fewer_references")),
-        ("BLEU-4", *numbers("BLEU_4")),
-        ("METEOR", *numbers("METEOR")),
-        ("things and colours: precision / recall", *shares("precision", "recall")),
-        ("sizes: precision / recall", *shares("size_precision", "size_recall")),
-        ("relations: precision / recall", *shares("relation_precision", "relation_recall")),
-        ("captions with nothing false in them", *shares("faultless")),
+        {"name": name, **{split: cell.format_map(own) for split, own in scenes["splits"].items()}}
+        for name, cell in scores.items()
     ]
-    lines = ["| default captioner | test | unseen combinations |", "|---|---|---|"]
-    lines += [f"| {name} | {first} | {second} |" for name, first, second in rows]
-    lines += [
+    columns = {"default captioner": "{name}", "test": "{test}"}
+    columns["unseen combinations"] = "{compositional}"
+    throughput = {
+        "TorchServe over REST": "{where}",
+        "precision": "{precision}",
+        "images/s": "{speed[images_per_second][REST]:.1f}",
+        "one image": "{speed[alone_ms][REST]:.0f} ms",
+    }
+    servers = [{**each, "where": _where(each)} for each in served.values()]
+    lines = [
+        table(columns, rows, "---"),
         "",
         "Precision: of what the captions state, how much is in the picture. Recall: of what is in "
         "the picture, how much they state.",
@@ -117,14 +118,8 @@ def readme_figures(
         "Throughput at the published sizes (ViT-B/32, GPT-2 124M; 5 beams, 20 tokens a caption), "
         "with `python -m benchmarks.serve`:",
         "",
-        "| TorchServe over REST | precision | images/s | one image |",
-        "|---|---|---|---|",
+        table(throughput, servers, "---"),
     ]
-    for results in served.values():
-        part = results["speed"]
-        rate, alone = part["measured"]["images_per_second"], part["measured"]["alone_ms"]
-        figures = f"{rate['REST']:.1f} | {alone['REST']:.0f} ms"
-        lines.append(f"| {_where(part)} | {part['precision']} | {figures} |")
     least, most = memory["runs"][0], memory["runs"][-1]
     lines += [
         "",
@@ -181,14 +176,24 @@ def pages() -> dict[Path, str]:
     }
 
 
+def write_figures(page: Path, figures: str) -> None:
+    """Put figures between the marks of a page.
+
+    Raises:
+        Refusal: The page lacks one of the marks.
+    """
+    text = replaced_block(page.read_text(), BEGIN, figures, END)
+    if text is None:
+        raise Refusal(f"{page} lacks the marks {BEGIN} and {END}; put them where the figures go")
+    page.write_text(text)
+
+
 def main() -> None:
     """Take over what is new, and write the pages."""
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    options_parser(__doc__).parse_args()
     take_over()
     for page, figures in pages().items():
-        put_between_marks(page, BEGIN, figures, END)
+        write_figures(page, figures)
     if (ROOT / "reports" / "captions.jsonl").is_file():
         draw_sample(ROOT / "docs" / "scenes.png")
 

@@ -8,7 +8,7 @@ tokenizer has GPT-2's number of entries; the entries are generated.
 
 from __future__ import annotations
 
-import argparse
+import io
 import itertools
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import CLIPVisionConfig, GPT2Config
 
+from benchmarks.machine import options_parser
 from model.checkpoint import Checkpoint
 from model.config import CaptionerConfig, MapperConfig
 from model.image.preprocessing import Preprocessing
@@ -26,6 +27,9 @@ from model.options import GenerationOptions
 from model.pretrained.sources import CLIP_MEAN, CLIP_STD
 
 END = "<|endoftext|>"
+#: Beams and tokens of a caption. The length is fixed: that of random captions must not decide how
+#: long they take.
+BEAMS, TOKENS = 5, 20
 
 
 def byte_pair_tokenizer(vocabulary: int) -> Tokenizer:
@@ -67,36 +71,33 @@ def random_checkpoint(tiny: bool = False, seed: int = 0) -> Checkpoint:
         normalize_feature=False,
         end_token_id=end,
     )
-    generation = GenerationOptions(num_beams=5, max_tokens=20)
+    generation = GenerationOptions(num_beams=BEAMS, max_tokens=TOKENS, min_tokens=TOKENS)
     return Checkpoint(ClipCap(config).eval(), byte_pair_tokenizer(gpt2.vocab_size), generation)
 
 
-def draw_jpegs(folder: Path, size: tuple[int, int], count: int) -> list[Path]:
+def draw_jpegs(size: tuple[int, int], count: int) -> list[bytes]:
     """JPEG files of blurred colours with grain, with about as many bytes as photos.
 
     Args:
-        folder: Where the files go.
         size: Width and height in pixels.
         count: How many files.
     """
     rng = np.random.default_rng(1)
     files = []
-    for number in range(count):
+    for _ in range(count):
         colours = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
         smooth = np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC))
         grain = rng.integers(-9, 10, smooth.shape, dtype=np.int16)
         image = np.clip(smooth + grain, 0, 255).astype(np.uint8)
-        file = folder / f"{size[0]}x{size[1]}-{number}.jpg"
-        Image.fromarray(image).save(file, quality=90)
-        files.append(file)
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=90)
+        files.append(file.getvalue())
     return files
 
 
 def main() -> None:
     """Write the checkpoint folder."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint folder to write")
     parser.add_argument("--seed", type=int, default=0, help="of the weights")
     options = parser.parse_args()

@@ -1,54 +1,59 @@
-"""What TorchServe costs beside the captioner, and how it behaves under load.
+"""What TorchServe costs beside the captioner alone, and how it behaves under load.
 
 `python -m benchmarks.serve` packs a captioner of real size with random weights
 (`benchmarks.real_size`), which writes captions of exactly 20 tokens with 5 beams. It serves the
-archive as `make serve` does, sends requests, prints tables, and writes `serve.json` into
-`benchmarks/results/KIND`. The parts, of which `--only` measures some anew:
+archive as `make serve` does, on free ports, with the settings of `handler/model-config.yaml`.
+Clients, server and model share the cores of one machine. It measures in this order:
 
-    speed   REST and gRPC beside the same handler and the bare model, in processes of their own;
-            a worker's memory and its time to READY
+    worker  memory of a worker, and seconds until it is READY
+    speed   rounds of REST, gRPC and the captioner alone, in a process without TorchServe
     load    latency and throughput with requests at random moments, 25% to 150% of capacity
 
-Served are the settings of `handler/model-config.yaml`. Clients, server and model share the cores of
-one machine. `python -m benchmarks.readme` then writes `docs/serving-speed.md`.
+It prints the tables and writes `serve.json` into `benchmarks/results/KIND`. `python -m
+benchmarks.readme` then writes `docs/serving-speed.md`.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import itertools
-import json
+import os
+import shutil
 import statistics
 import tempfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from operator import truediv
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import command_line, machine, results_folder, served_precision
-from benchmarks.real_size import draw_jpegs
-from benchmarks.serve_setup import (
-    arriving,
-    make_archive,
-    one_client,
-    saturated,
-    serving,
-    shipped_values,
-    weights_mb,
+import yaml
+
+from benchmarks.captioners import caption, ours, write_captioner
+from benchmarks.clients import arriving, one_client, saturated
+from benchmarks.machine import (
+    ROOT,
+    OwnProcess,
+    command_line,
+    options_parser,
+    resident,
+    results_folder,
+    served_precision,
+    write_results,
 )
-from benchmarks.served_in_process import InProcess, Request
-from benchmarks.serving_page import serve_tables
+from benchmarks.pages import serve_tables
+from benchmarks.real_size import BEAMS, draw_jpegs
 from client import CaptionError
 from deploy.errors import ServeError
-from deploy.properties import CONFIG, read_properties
-from deploy.torchserve import THREAD_ENVIRONMENT
+from deploy.ports import on_free_ports
+from deploy.properties import CONFIG, derived_config, read_properties
+from deploy.torchserve import THREAD_ENVIRONMENT, TorchServe
+from handler.caption_settings import cores
 from model.layers.precision import PRECISIONS
 from model.refusal import Refusal
+from training.archive import archive
 from training.command import command
 
-PARTS = ("speed", "load")
 #: Offered load, as shares of the capacity.
 LOADS = (0.25, 0.5, 0.7, 0.9, 1.5)
 #: Width and height of the JPEG files, in pixels.
@@ -57,147 +62,132 @@ SIZE = (640, 480)
 QUEUE = int(read_properties(CONFIG)["job_queue_size"])
 
 
-class Benchmark:
-    """The parts, each a method that returns its results.
+def shipped_values() -> dict[str, int]:
+    """The values of `handler/model-config.yaml` that decide speed, under its own names.
+
+    `threads` of each worker are shared out from the cores if the file has none.
+    """
+    config = yaml.safe_load((ROOT / "handler" / "model-config.yaml").read_text())
+    values = {name: config[name] for name in ("minWorkers", "batchSize", "maxBatchDelay")}
+    threads = max(1, cores() // config["minWorkers"])
+    return {**values, "threads": config["handler"].get("threads", threads)}
+
+
+@contextlib.contextmanager
+def serving(file: Path) -> Iterator[tuple[TorchServe, dict[str, float]]]:
+    """Serve an archive; stop the server at the end.
+
+    Returns:
+        The server, whose workers are all ready, and what its start cost: `weights_mb` of the
+        TorchScript file, `ready_seconds` until the last worker is READY, and of the largest worker
+        its memory then, `resident_mb`, and its highest until then, `peak_mb`.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="clipcap-serve-"))
+    config = derived_config(folder / "config.properties", on_free_ports())
+    server = TorchServe(folder, file.resolve(), config)
+    with zipfile.ZipFile(file) as packed:
+        cost = {"weights_mb": round(packed.getinfo("captioner.pt").file_size / 1e6, 1)}
+    begin = time.monotonic()
+    server.start()
+    try:
+        cost["ready_seconds"] = round(time.monotonic() - begin, 2)
+        largest = max((resident(worker) for worker in server.workers()), key=lambda r: r["now"])
+        yield server, {**cost, "resident_mb": largest["now"], "peak_mb": largest["peak"]}
+    finally:
+        server.stop()
+    shutil.rmtree(folder)  # not after an error, as it holds the server's logs
+
+
+def measure_speed(
+    server: TorchServe, alone: Callable[[int], float], images: Sequence[bytes], quick: bool
+) -> dict[str, Any]:
+    """Rounds of REST, gRPC and the captioner alone, so that other load of the machine hits all.
 
     Args:
-        archive: What is served.
-        work: An empty folder.
-        quick: Few requests, to try the command.
+        server: What is measured.
+        alone: Seconds that the captioner takes for a number of images without TorchServe.
+        images: JPEG files.
+        quick: One short round.
+
+    Returns:
+        `images_per_second` (medians of `rounds`) and `alone_ms` (median of a client that is alone),
+        for `REST`, `gRPC` and `model`.
     """
-
-    def __init__(self, archive: Path, work: Path, quick: bool) -> None:
-        self.archive, self.work, self.quick = archive, work, quick
-        values = shipped_values()
-        self.workers, self.batch = values["minWorkers"], values["batchSize"]
-        self.files = draw_jpegs(work, SIZE, 4 if quick else 16)
-        self.images = [file.read_bytes() for file in self.files]
-
-    def speed(self) -> dict[str, Any]:
-        """Rounds of handler, REST, gRPC and model, so that other load of the machine hits all."""
-        batch = self.batch
-        files = itertools.islice(itertools.cycle(self.files), batch)
-        requests: list[Request] = [(file, {}) for file in files]
-        rates: dict[str, list[float]] = {"handler": [], "REST": [], "gRPC": [], "model": []}
-        alone: dict[str, list[float]] = {name: [] for name in rates}
-        with contextlib.ExitStack() as stack:
-            server, cost = stack.enter_context(serving(self.archive))
-            inside = [
-                stack.enter_context(
-                    InProcess(self.archive, THREAD_ENVIRONMENT, self.work / f"w{number}")
-                )
-                for number in range(self.workers)
-            ]
-            pool = stack.enter_context(ThreadPoolExecutor(len(inside)))
-            addresses = {"REST": server.rest, "gRPC": server.grpc}
-
-            def together(kind: str, times: int) -> float:
-                """Images a second of as many processes as there are workers, all at work."""
-                asked = [pool.submit(each.seconds, kind, requests, times) for each in inside]
-                return sum(batch * times / sum(each.result()) for each in asked)
-
-            for kind in ("handler", "model"):
-                inside[0].seconds(kind, requests[:1], 2)
-                once = len(inside) * batch / together(kind, 2)
-            times = 2 if self.quick else max(2, round(5.0 / once))
-            count = 2 if self.quick else 6
-            for turn in range(1 if self.quick else 4):
-                for name in list(rates)[:: -1 if turn % 2 else 1]:
-                    if name in addresses:
-                        rate = self._capacity(addresses[name], times * once)
-                        alone[name] += one_client(addresses[name], self.images, count)
-                    else:
-                        rate = together(name, times)
-                        alone[name] += inside[0].seconds(name, requests[:1], count)
-                    rates[name].append(rate)
-            greedy = [(file, {"num_beams": "1"}) for file, _ in requests[: batch // 2]]
-            beams = requests[batch // 2 :]
-            mixes = {"greedy": greedy, "beams": beams, "together": greedy + beams}
-            mixed: dict[str, list[float]] = {name: [] for name in mixes}
-            for _ in range(1 if self.quick else 5):
-                for name, mix in mixes.items():
-                    mixed[name] += inside[0].seconds("handler", mix, 1)
-        return {
-            "batch": batch,
-            "worker": {"weights_mb": weights_mb(self.archive), **cost},
-            "images_per_second": {
-                name: round(statistics.median(each), 2) for name, each in rates.items()
-            },
-            # Each within one round: the machine's own speed changes from round to round.
-            "share": {
-                name: round(statistics.median(map(truediv, each, rates["handler"])), 3)
-                for name, each in rates.items()
-            },
-            "rounds": {name: [round(rate, 2) for rate in each] for name, each in rates.items()},
-            "alone_ms": {name: _ms(each) for name, each in alone.items()},
-            "mixed_ms": {name: _ms(each) for name, each in mixed.items()},
-        }
-
-    def load(self) -> dict[str, Any]:
-        """Open loops, the lightest load first; then whether the same workers still answer."""
-        rows = []
-        with serving(self.archive) as (server, _):
-            workers = server.workers()
-            capacity = self._capacity(server.rest, 8.0)
-            for share in (0.5, 1.5) if self.quick else LOADS:
-                # Above the capacity it takes this long until the queue is full.
-                filling = QUEUE / ((share - 1) * capacity) if share > 1 else 0.0
-                seconds = 1.0 if self.quick else 20.0 + filling
-                row = arriving(server.rest, self.images, share * capacity, seconds, seed=1)
-                rows.append({"share": share, **row})
-            one_client(server.rest, self.images, 1)
-            return {
-                "capacity": round(capacity, 2),
-                "workers_survived": server.workers() == workers,
-                "loads": rows,
-            }
-
-    def _capacity(self, address: str, seconds: float) -> float:
-        """Images a second with full batches; a quick run takes 1 second for it."""
-        burst = self.batch * self.workers
-        seconds = min(seconds, 1.0) if self.quick else seconds
-        return saturated(address, self.images, burst + self.batch, burst, seconds)
+    values = shipped_values()
+    batch = values["minWorkers"] * values["batchSize"]
+    alone(batch)
+    bursts = 1 if quick else max(3, round(8.0 / alone(batch)))
+    count, number = (2, 1) if quick else (6, 4)
+    addresses = {"model": "", "REST": server.rest, "gRPC": server.grpc}
+    rounds: dict[str, list[float]] = {name: [] for name in addresses}
+    seconds: dict[str, list[float]] = {name: [] for name in addresses}
+    for turn in range(number):
+        for name in list(addresses)[:: -1 if turn % 2 else 1]:
+            if address := addresses[name]:
+                rounds[name].append(saturated(address, images, batch, bursts))
+                seconds[name] += one_client(address, images, count)
+            else:
+                alone(1)
+                rounds[name].append(batch * bursts / sum(alone(batch) for _ in range(bursts)))
+                seconds[name] += [alone(1) for _ in range(count)]
+    return {
+        "images_per_second": {n: round(statistics.median(own), 2) for n, own in rounds.items()},
+        "rounds": {name: [round(rate, 2) for rate in own] for name, own in rounds.items()},
+        "alone_ms": {n: round(1e3 * statistics.median(own), 1) for n, own in seconds.items()},
+    }
 
 
-def _ms(seconds: Sequence[float]) -> float:
-    return round(statistics.median(seconds) * 1000, 1)
+def measure_load(server: TorchServe, images: Sequence[bytes], quick: bool) -> dict[str, Any]:
+    """Open loops, the lightest load first; then whether the same workers still answer."""
+    values, rows, workers = shipped_values(), [], server.workers()
+    batch = values["minWorkers"] * values["batchSize"]
+    capacity = saturated(server.rest, images, batch, 2 if quick else 6)
+    for share in (0.5, 1.5) if quick else LOADS:
+        # Above the capacity it takes this long until the queue is full.
+        filling = QUEUE / ((share - 1) * capacity) if share > 1 else 0.0
+        seconds = 1.0 if quick else 20.0 + filling
+        row = arriving(server.rest, images, share * capacity, seconds, seed=1)
+        rows.append({"share": share, **row})
+    one_client(server.rest, images, 1)
+    survived = server.workers() == workers
+    return {"capacity": round(capacity, 2), "workers_survived": survived, "loads": rows}
 
 
 def main() -> None:
-    """Measure the parts asked for; write the results, print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Measure; write the results, print the tables."""
+    parser = options_parser(__doc__)
     parser.add_argument(
         "--precision", choices=PRECISIONS, default=served_precision(), help="what is served"
     )
-    parser.add_argument("--only", choices=PARTS, nargs="+", help="parts to measure; others stay")
     parser.add_argument("--quick", action="store_true", help="a tiny captioner, few requests")
-    parser.add_argument("--archives", type=Path, help="folder that keeps the archives made")
     parser.add_argument("--out", type=Path, default=results_folder(), help="folder of the results")
     options = parser.parse_args()
-    if options.quick and options.out == results_folder():
+    precision, quick = options.precision, options.quick
+    if quick and options.out == results_folder():
         raise Refusal("--quick measures nothing worth keeping; give another folder with --out DIR")
-    file = options.out / "serve.json"
-    kept = options.only and file.is_file()
-    results: dict[str, Any] = json.loads(file.read_text()) if kept else {}
-    where = {**machine(command_line("benchmarks.serve")), "precision": options.precision}
-    where["values"] = shipped_values()
-    options.out.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {"precision": precision, "values": shipped_values()}
+    os.environ.update(THREAD_ENVIRONMENT | os.environ)  # as a worker has it
     with tempfile.TemporaryDirectory(prefix="clipcap-serve-") as temporary:
-        archives = options.archives or Path(temporary, "archives")
-        archives.mkdir(parents=True, exist_ok=True)
-        archive = make_archive(archives, options.precision, options.quick)
-        benchmark = Benchmark(archive, Path(temporary), options.quick)
+        folder = Path(temporary)
+        with OwnProcess(partial(write_captioner, folder, [precision], quick)):
+            pass
+        archive(folder / precision, folder / "clipcap.mar")
+        images = draw_jpegs(SIZE, 4 if quick else 16)
+        make = partial(ours, folder, precision)
         try:
-            for name in options.only or PARTS:
-                measured = getattr(benchmark, name)()
-                results[name] = {**where, "measured": measured}
-                file.write_text(json.dumps(results, indent=2) + "\n")
+            with serving(folder / "clipcap.mar") as (server, worker):
+                with OwnProcess(make) as process:
+
+                    def alone(batch: int) -> float:
+                        return process.timed(partial(caption, make, batch, BEAMS))[0]
+
+                    speed = measure_speed(server, alone, images, quick)
+                results["speed"] = {"worker": worker, **speed}
+                results["load"] = measure_load(server, images, quick)
         except (ServeError, CaptionError) as error:
             raise Refusal(str(error)) from error
-    for _, table in serve_tables(results):
-        print(f"{table.section()}\n")
+    line = command_line("benchmarks.serve")
+    print(serve_tables(write_results(options.out / "serve.json", line, results)))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import heldout, readme
-from benchmarks.table import Table, put_between_marks
+from benchmarks.pages import table
 from model.refusal import Refusal
 
 
@@ -33,13 +33,13 @@ def test_every_kept_result_is_read():
 def test_figures_go_between_the_marks(tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_text(f"a\n{readme.BEGIN}\nold\n{readme.END}\nb")
-    table = Table("title", ("what", "s"), [("x", "1")], "a note")
-    put_between_marks(page, readme.BEGIN, table.section(), readme.END)
-    figures = "### title\n\n| what | s |\n| --- | ---: |\n| x | 1 |\n\na note"
+    figures = table({"what": "{name}", "s": "{seconds:.1f} s"}, [{"name": "x", "seconds": 1}])
+    assert figures == "| what | s |\n|---|---:|\n| x | 1.0 s |"
+    readme.write_figures(page, figures)
     assert page.read_text() == f"a\n{readme.BEGIN}\n{figures}\n{readme.END}\nb"
     page.write_text("no marks")
     with pytest.raises(Refusal, match="lacks the marks"):
-        put_between_marks(page, readme.BEGIN, "", readme.END)
+        readme.write_figures(page, "")
 
 
 def test_readme_takes_the_gates_and_the_load_test_of_this_machine(
