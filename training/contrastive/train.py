@@ -30,9 +30,17 @@ from transformers import (
 from model.image.preprocessing import Preprocessing
 from model.pretrained.hugging_face import load_clip
 from model.pretrained.preprocessor_config import read_preprocessing, write_preprocessing
+from model.refusal import Refusal
 from model.whole_folder import whole_folder
 from training.captioner.pair_prior import PairPrior, attribute_tokens
-from training.captioner.resuming import check_resumable
+from training.captioner.resuming import (
+    LAST,
+    RecordSettings,
+    check_resumable,
+    clear_for_new_run,
+    mark_finished,
+    run_settings,
+)
 from training.captioner.tokenizer import END, START, train_tokenizer
 from training.captioner.tuning import merged
 from training.config import Clip
@@ -47,6 +55,8 @@ from training.encoding.pixel_cache import cached_pixels
 CHECKPOINT_EVERY = 200
 #: Largest picture in pixels. The user's own pictures are trusted; this stops a damaged header.
 MAX_PIXELS = 200_000_000
+#: Settings that a resumed run may change, since they do not change what is learned.
+_FREE = frozenset({"data", "out", "resume", "compile"})
 
 
 def _from_scratch(
@@ -107,6 +117,10 @@ def train_clip(settings: Clip) -> None:
     pl.seed_everything(settings.seed, workers=True)
     dataset = CaptionDataset.load(settings.data)
     out = Path(settings.out)
+    checkpoints = out / "checkpoints"
+    last = checkpoints / LAST
+    if settings.resume and not last.exists():
+        raise Refusal(f"clip.resume is true but {last} does not exist; start without it")
 
     if settings.base is None:
         every = [text for i in dataset.ids("train") for text in dataset.captions[i]]
@@ -140,6 +154,11 @@ def train_clip(settings: Clip) -> None:
     module = ContrastiveModule(clip, settings, preprocessing, end, head, attributes, prior)
     if settings.compile:
         clip.vision_model.compile()
+    recorded = run_settings("clip", settings, settings.data, _FREE)
+    if settings.resume:
+        check_resumable(last, module, recorded, "clip.resume")
+    else:
+        clear_for_new_run(checkpoints, "clip.resume")
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=settings.epochs,
@@ -149,19 +168,22 @@ def train_clip(settings: Clip) -> None:
         logger=pl.loggers.CSVLogger(out, name="log"),
         callbacks=[
             RichProgressBar(),
+            RecordSettings(recorded),
             ModelCheckpoint(
-                out / "checkpoints", save_last=True, every_n_train_steps=CHECKPOINT_EVERY
+                checkpoints,
+                save_last=True,
+                every_n_train_steps=CHECKPOINT_EVERY,
+                enable_version_counter=False,
             ),
         ],
     )
-    last = out / "checkpoints" / "last.ckpt"
-    resume = last if settings.resume and last.exists() else None
-    if resume is not None:
-        check_resumable(resume, module, "clip.resume")
-    trainer.fit(module, loaders["train"], loaders["val"], ckpt_path=resume)
+    resumed = last if settings.resume else None
+    trainer.fit(module, loaders["train"], loaders["val"], ckpt_path=resumed)
     figures = dict(trainer.validate(module, loaders["test"], verbose=False)[0])
     pictures = len(dataset.ids("train"))
     _save(merged(module.clip), tokenizer, preprocessing, settings, figures, pictures)
+    if checkpoints.exists():  # a training of fewer than CHECKPOINT_EVERY steps writes none
+        mark_finished(checkpoints)
 
 
 def _tokens_of(words: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:

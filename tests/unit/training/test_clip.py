@@ -192,15 +192,21 @@ def test_an_interrupted_run_goes_on_where_it_was(run: Run, monkeypatch: pytest.M
     monkeypatch.setattr(ContrastiveModule, "training_step", failing)
     with pytest.raises(RuntimeError, match="power cut"):
         run("clip.epochs=2")
-    folder = run("clip.epochs=2")
+    with pytest.raises(Refusal, match=r"with other settings: clip.epochs was 2, is 3; .*=false"):
+        run("clip.epochs=3", "clip.resume=true")
+    folder = run("clip.epochs=2", "clip.resume=true")
     assert seen == [0, 1, 2, 3, "cut", 4, 5]
     assert (folder / "model.safetensors").exists()
 
 
-def test_on_request_it_starts_anew(run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_it_starts_anew_unless_it_is_told_to_resume(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(Refusal, match=r"clip.resume is true but .*last.ckpt does not exist; sta"):
+        run("clip.resume=true")
     run()
-    with pytest.raises(Refusal, match=r"last.ckpt is of a run with other .* clip.resume=false"):
-        run("clip.captioner.width=16")
+    with pytest.raises(Refusal, match=r"clip.captioner.width was 32, is 16; .* clip.resume=false"):
+        run("clip.captioner.width=16", "clip.resume=true")
     step, seen = ContrastiveModule.training_step, []
 
     def counted(module: ContrastiveModule, batch: ContrastiveBatch, index: int) -> Tensor:
@@ -208,8 +214,16 @@ def test_on_request_it_starts_anew(run: Run, monkeypatch: pytest.MonkeyPatch):
         return step(module, batch, index)
 
     monkeypatch.setattr(ContrastiveModule, "training_step", counted)
-    run("clip.resume=false")
+    run()
     assert seen == [0, 1, 2]
+    assert "moved" not in capsys.readouterr().err  # the run before it had ended
+    checkpoints = tmp_path / "out" / "checkpoints"
+    assert [file.name for file in checkpoints.glob("last*")] == ["last.ckpt"]
+    (checkpoints / "finished").unlink()  # as if it had been interrupted
+    run()
+    assert seen == [0, 1, 2, 0, 1, 2]
+    assert f"moved to {checkpoints}.previous" in capsys.readouterr().err
+    assert (tmp_path / "out" / "checkpoints.previous" / "last.ckpt").exists()
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,8 @@ from model.options import GenerationOptions
 from model.refusal import Refusal
 from tests.interruption import power_cut
 from tests.models import save_clip, save_gpt2, small_config
-from training.captioner.module import CaptionerModule
+from training.captioner.data import CaptionBatch
+from training.captioner.module import CaptionerModule, batch_seed
 from training.captioner.tokenizer import END
 from training.captioner.train import train
 from training.config import Config
@@ -156,6 +157,93 @@ def test_a_damaged_run_is_not_gone_on_with(variant: Variant, tiny_run: Config):
         with pytest.raises(Refusal, match=r"last.ckpt is damaged \(.*\); start anew") as caught:
             train(config)
         assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_run_that_cannot_be_read_is_not_called_damaged(variant: Variant):
+    config = variant(resume=True)
+    (Path(config.train.work) / "last.ckpt").mkdir(parents=True)
+    with pytest.raises(Refusal, match=r"last.ckpt cannot be read \(Is a directory\); make it read"):
+        train(config)
+
+
+@pytest.mark.usefixtures("no_score")
+def test_a_run_is_not_resumed_with_other_settings(
+    variant: Variant, tiny_run: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    with power_cut(monkeypatch, at=5):
+        train(variant())
+    file = Path(variant().train.work) / "last.ckpt"
+    data = shutil.copytree(tiny_run.train.data, tmp_path / "scenes")
+    splits = json.loads((data / "split.json").read_text())
+    (data / "split.json").write_text(json.dumps({**splits, "val": splits["val"][1:]}))
+    for changes, words in (
+        ({"epochs": 4}, "train.epochs was 2, is 4"),
+        (
+            {"learning_rate": 0.5, "seed": 9},
+            "train.learning_rate was 0.003, is 0.5; train.seed was 1, is 9",
+        ),
+        (
+            {"trainer": {**tiny_run.train.trainer, "accumulate_grad_batches": 2}},
+            "train.trainer.accumulate_grad_batches was not set, is 2",
+        ),
+        (
+            {"mapper": dataclasses.replace(tiny_run.train.mapper, prefix_length=5)},
+            "train.mapper.prefix_length was 4, is 5",
+        ),
+        ({"data": str(data)}, "SHA-256 of split.json was"),
+    ):
+        with pytest.raises(Refusal) as caught:
+            train(variant(**changes, resume=True))
+        message = f"train.resume is true but {file} is of a run with other settings: {words}"
+        assert str(caught.value).startswith(message)
+        assert str(caught.value).endswith(
+            "; set them as they were, or start anew with train.resume=false"
+        )
+    same = shutil.copytree(tiny_run.train.data, tmp_path / "moved")
+    train(
+        variant(
+            data=str(same), resume=True, trainer={"accelerator": "auto", **tiny_run.train.trainer}
+        )
+    )
+
+
+@pytest.mark.usefixtures("no_score")
+def test_a_checkpoint_without_the_settings_of_its_run_is_not_resumed(variant: Variant):
+    config = variant()
+    train(config)
+    file = Path(config.train.work) / "last.ckpt"
+    saved = torch.load(file, weights_only=True)
+    del saved["settings"]
+    torch.save(saved, file)
+    with pytest.raises(Refusal, match=r"last.ckpt does not hold the settings of its run, .* older"):
+        train(variant(resume=True))
+
+
+@pytest.mark.usefixtures("no_score")
+def test_a_new_run_moves_an_interrupted_one_aside_and_replaces_one_that_ended(
+    variant: Variant, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    work = Path(variant().train.work)
+    for name in ("work.previous", "work.previous-2"):
+        with power_cut(monkeypatch, at=7):
+            train(variant())
+        kept = (work / "last.ckpt").read_bytes()
+        with power_cut(monkeypatch, at=0):
+            train(variant())
+        assert (work.with_name(name) / "last.ckpt").read_bytes() == kept
+        note = capsys.readouterr().err
+        assert f"note: {work} held an interrupted run, which train.resume=true would have" in note
+        assert f"moved to {work.with_name(name)}." in note
+    train(variant())
+    train(variant())
+    assert "moved" not in capsys.readouterr().err
+    assert sorted(each.name for each in work.parent.iterdir()) == [
+        "checkpoint",
+        "curves",
+        "work",
+        "work.previous",
+        "work.previous-2",
+    ]
 
 
 def test_a_work_folder_that_holds_something_else_is_left_alone(variant: Variant, tmp_path: Path):
@@ -354,6 +442,46 @@ def test_a_training_that_ends_before_it_was_validated_is_refused(
 ):
     with pytest.raises(Refusal, match=r"stopped after 2 steps, .* train.trainer.max_steps"):
         train(variant(trainer={**tiny_run.train.trainer, "max_steps": 2}))
+
+
+@pytest.mark.usefixtures("no_score")
+def test_the_record_is_of_the_steps_that_were_trained(variant: Variant, tiny_run: Config):
+    config = variant(epochs=3, trainer={**tiny_run.train.trainer, "max_steps": 5})
+    train(config)  # 5 steps an epoch
+    record = Checkpoint.load(config.train.out).training
+    assert record is not None
+    assert (record["epochs"], record["optimiser_steps"]) == (1, 5)
+
+
+@pytest.mark.usefixtures("no_score")
+def test_dropout_of_the_batches_of_a_step_differs(
+    variant: Variant, tiny_run: Config, monkeypatch: pytest.MonkeyPatch
+):
+    step, seeds = CaptionerModule.training_step, []
+
+    def seen(module: CaptionerModule, batch: CaptionBatch, index: int) -> Tensor:
+        seeds.append(torch.initial_seed())
+        return step(module, batch, index)
+
+    monkeypatch.setattr(CaptionerModule, "training_step", seen)
+    train(variant("alone", seed=7, epochs=1))
+    assert seeds == [7, 8, 9, 10, 11]  # seed + step
+    seeds.clear()
+    trainer = {**tiny_run.train.trainer, "accumulate_grad_batches": 2}
+    train(variant("accumulated", seed=7, epochs=1, trainer=trainer))
+    assert seeds[::2] == [7, 8, 9]
+    assert len(set(seeds)) == 5
+
+
+def test_seeds_of_ranks_and_batches_differ_in_the_bits_that_the_generator_reads():
+    found = {
+        batch_seed(3, step, rank, part) % 2**32
+        for step in range(20)
+        for rank in range(4)
+        for part in range(4)
+    }
+    assert len(found) == 20 * 4 * 4
+    assert batch_seed(3, 19, 0, 0) == 22
 
 
 @pytest.mark.parametrize("name", ["max_epochs", "logger", "callbacks"])
