@@ -259,6 +259,24 @@ def test_features_are_hugging_face_s_whatever_the_padding(module: ContrastiveMod
     torch.testing.assert_close(words, found.text_embeds, atol=1e-5, rtol=0)
 
 
+def test_repeated_captions_are_no_candidates_of_the_retrieval(
+    module: ContrastiveModule, monkeypatch: pytest.MonkeyPatch
+):
+    pixels, texts = example(module)
+    one, other = texts[:, 0], texts[:, 0].roll(1, 0)
+    logged: list[dict[str, float]] = []
+    monkeypatch.setattr(module, "log_dict", lambda figures, **_: logged.append(figures))
+    # Image 0 has two captions and the others one, which the table of tokens repeats.
+    table = torch.stack([one, torch.where(torch.arange(4)[:, None] == 0, other, one)], 1)
+    for repeats in (1, 3):
+        with torch.inference_mode():
+            module.validation_step((pixels, table.repeat(1, repeats, 1), None), 0)
+        assert module.validated[0][2].tolist() == [2, 1, 1, 1]
+        assert len(module.validated[0][1]) == 5
+        module.on_validation_epoch_end()
+    assert logged[0] == logged[1]
+
+
 def test_the_loss_is_clip_s_own_and_the_caption_s(
     module: ContrastiveModule, monkeypatch: pytest.MonkeyPatch
 ):

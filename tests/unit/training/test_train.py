@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from huggingface_hub import ModelCard
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
@@ -35,6 +36,7 @@ from training.encoding.encode_dataset import encode_dataset
 from training.encoding.encoder import Encoder
 from training.encoding.feature_file import FeatureFile
 from training.evaluation.captioning import caption_split
+from training.evaluation.model_card import write_card
 
 Variant = Callable[..., Config]
 
@@ -139,6 +141,48 @@ def test_an_interrupted_run_resumed_ends_where_an_uninterrupted_one_does(
     assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
     for name in ("loss.csv", "validation.csv"):
         assert rows(Path(cut.train.curves) / name) == rows(Path(whole.train.curves) / name)
+
+
+@pytest.mark.usefixtures("no_score")
+def test_another_training_keeps_what_the_user_wrote_into_the_model_card(
+    variant: Variant, tiny_run: Config
+):
+    config = variant(epochs=1)
+    train(config)
+    folder = Path(config.train.out)
+    assert not (folder / "README.md").exists()  # the evaluation writes it
+    dataset = CaptionDataset.load(config.train.data)
+    checkpoint = Checkpoint.load(folder)
+    file = write_card(folder, checkpoint, dataset, {"test": {"CIDEr": 3.62}})
+    text = file.read_text().replace("---\n", "---\nlicense: mit\n", 1)
+    file.write_text(text.replace("## How to use it", "My own words.\n\n## How to use it"))
+    assert "| seed | 1 |" in text
+    assert "3.620" in text
+    train(variant(epochs=1, seed=23))
+    card = ModelCard.load(file)
+    assert card.data.license == "mit"
+    assert card.data.eval_results is None
+    assert "My own words.\n\n## How to use it" in card.text
+    assert "| seed | 23 |" in card.text
+    assert "| seed | 1 |" not in card.text
+    assert "3.620" not in card.text  # of the weights that were replaced
+    assert "Figures on" not in card.text
+    write_card(folder, Checkpoint.load(folder), dataset, {"test": {"CIDEr": 1.25}})
+    assert "1.250" in file.read_text()
+    assert "My own words." in file.read_text()
+
+
+def test_a_damaged_model_card_is_refused_before_the_training(
+    variant: Variant, monkeypatch: pytest.MonkeyPatch
+):
+    config = variant()
+    file = Path(config.train.out) / "README.md"
+    file.parent.mkdir(parents=True)
+    file.write_text("---\n- a\n- list\n---\n# Mine\n")
+    monkeypatch.delattr(CaptionerModule, "training_step")
+    with pytest.raises(Refusal, match=r"the metadata of .*README.md, .* cannot be read: .*mend"):
+        train(config)
+    assert file.read_text().endswith("# Mine\n")
 
 
 def test_nothing_to_resume_from_is_refused(variant: Variant):
