@@ -89,6 +89,17 @@ def test_a_clip_from_scratch_is_a_hugging_face_folder(run: Run, tiny_scenes: Pat
     assert "31 training pictures" in readme
 
 
+def test_another_training_keeps_what_the_user_wrote_into_the_readme(run: Run):
+    file = run("clip.seed=17") / "README.md"
+    file.write_text(f"{file.read_text()}\nMy own words.\n")
+    assert "Seed 17," in file.read_text()
+    run("clip.seed=18")
+    text = file.read_text()
+    assert text.endswith("\nMy own words.\n")
+    assert "Seed 18," in text
+    assert "Seed 17," not in text
+
+
 @pytest.mark.parametrize("weight", [0, 1])
 def test_a_clip_from_a_folder_is_fine_tuned(run: Run, tiny_clip: Path, weight: int):
     folder = run(f"clip.base={tiny_clip}", f"clip.caption_weight={weight}")
