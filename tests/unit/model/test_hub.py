@@ -36,7 +36,7 @@ from tests.pictures import sound
 from training.captioner.language_model import language_model
 from training.config import Export, load_config
 from training.data.dataset import CaptionDataset
-from training.export import export
+from training.exporting.export import export
 
 WEIGHTS = CAPTIONERS["coco"].weights
 #: Bytes that the hub's library collects before it writes them.
@@ -95,7 +95,7 @@ def test_a_name_becomes_an_artifact_that_says_the_same(
     )
     assert f"downloading {WEIGHTS.name} of {WEIGHTS.repo} (" in shown.err
 
-    export(Export(str(out), str(tmp_path / "artifact"), "fp32"))
+    export(Export(str(out), str(tmp_path / "artifact"), "fp32", None))
     artifact, eager = Artifact.load(tmp_path / "artifact"), eager_artifact(Checkpoint.load(out))
     pixels = to_pixels(load_image(sound()["png"], MAX_PIXELS), eager.preprocessing)[None]
     says, expected = (
@@ -421,12 +421,24 @@ def test_an_unknown_name_is_one_line_with_those_there_are(
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--clip", "here"], "--clip"),
+        (["--gpt2-tokenizer", "here"], "--gpt2-tokenizer"),
+        (["--no-normalize", "--end-token", "."], "--normalize, --end-token"),
+    ],
+)
 def test_options_of_a_file_are_refused_for_a_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    options: list[str],
+    names: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     with pytest.raises(SystemExit):
-        run(monkeypatch, "coco", "--out", tmp_path / "coco", "--clip", tmp_path)
-    assert "--clip and --gpt2-tokenizer are for a weights file" in capsys.readouterr().err
+        run(monkeypatch, "coco", "--out", tmp_path / "coco", *options)
+    assert f"for a weights file only: {names}; all of this is known" in capsys.readouterr().err
 
 
 def test_the_environment_names_the_hub(
