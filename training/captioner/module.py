@@ -117,7 +117,8 @@ class CaptionerModule(pl.LightningModule):
             for ids, length in zip(tokens[:, 0].tolist(), lengths[:, 0].tolist(), strict=True):
                 ended = ids[length - 1] == self.captioner.config.end_token_id
                 captions.append(ids[: length - 1] if ended else ids[:length])
-        self.log("val_CIDEr", self.val_cider(captions), prog_bar=True)
+        # Every device captions all of the images, so the mean over the devices is the same value.
+        self.log("val_CIDEr", self.val_cider(captions), prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a linear warm-up over a share of the steps, then linear to zero."""

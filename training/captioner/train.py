@@ -267,6 +267,7 @@ def _record(
         "epochs": trainer.current_epoch,
         "optimiser_steps": trainer.global_step,
         "batch_size": settings.batch_size,
+        "batches_per_step": trainer.accumulate_grad_batches * trainer.world_size,
         "learning_rate": settings.learning_rate,
         "weight_decay": settings.weight_decay,
         "warmup_ratio": settings.warmup_ratio,

@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from model.export import eager_artifact
 from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 from model.refusal import Refusal
+from tests import ROOT
 from tests.interruption import power_cut
 from tests.models import save_clip, save_gpt2, small_config
 from training.captioner.data import CaptionBatch
@@ -480,6 +483,33 @@ def test_the_schedule_counts_optimiser_steps_not_batches(variant: Variant, tiny_
     assert last["lr_schedulers"][0]["_last_lr"] == [0.0, 0.0]
 
 
+def test_with_two_devices_the_schedule_counts_their_common_steps(tiny_run: Config, tmp_path: Path):
+    command = [
+        *(sys.executable, "-m", "training.train"),
+        *(f"features.clip={tiny_run.features.clip}", "features.kind=pooled"),
+        *(f"train.data={tiny_run.train.data}", f"train.features={tiny_run.train.features}"),
+        *(f"train.{name}={tmp_path / name}" for name in ("out", "work", "curves")),
+        *("train.mapper.kind=linear", "train.mapper.prefix_length=4", "train.pair_prior=[]"),
+        "train.gpt2={base: null, layers: 1, width: 32, heads: 2, vocabulary: 400, dropout: 0.0}",
+        *("train.epochs=2", "train.batch_size=32", "generation.max_tokens=10"),
+        *("+train.trainer.devices=2", "+train.trainer.strategy=ddp"),
+    ]
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "last.ckpt").write_text("of an interrupted run")
+    # The second process is started with this command too.
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    last = torch.load(tmp_path / "work" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 6  # 5 batches an epoch, two at a time
+    assert last["lr_schedulers"][0]["_last_lr"] == [0.0, 0.0]
+    assert (tmp_path / "work.previous" / "last.ckpt").read_text() == "of an interrupted run"
+    assert not (tmp_path / "work.previous-2").exists()
+    record = Checkpoint.load(tmp_path / "out").training
+    assert record is not None
+    assert (record["epochs"], record["optimiser_steps"], record["batches_per_step"]) == (2, 6, 2)
+    assert len(rows(tmp_path / "curves" / "validation.csv")) == 2
+
+
 @pytest.mark.usefixtures("no_score")
 def test_a_training_that_ends_before_it_was_validated_is_refused(
     variant: Variant, tiny_run: Config
@@ -495,6 +525,7 @@ def test_the_record_is_of_the_steps_that_were_trained(variant: Variant, tiny_run
     record = Checkpoint.load(config.train.out).training
     assert record is not None
     assert (record["epochs"], record["optimiser_steps"]) == (1, 5)
+    assert record["batches_per_step"] == 1
 
 
 @pytest.mark.usefixtures("no_score")
@@ -515,6 +546,18 @@ def test_dropout_of_the_batches_of_a_step_differs(
     train(variant("accumulated", seed=7, epochs=1, trainer=trainer))
     assert seeds[::2] == [7, 8, 9]
     assert len(set(seeds)) == 5
+
+
+def test_dropout_of_two_devices_differs(tiny_run: Config, monkeypatch: pytest.MonkeyPatch):
+    module = CaptionerModule(ClipCap(small_config()), tiny_run.train, list, float)
+    module.trainer = trainer_of(5)
+    seeds = []
+    for rank in (0, 1):
+        monkeypatch.setattr(pl.Trainer, "global_rank", rank)
+        module.on_train_batch_start((torch.empty(0),) * 3, 0)
+        seeds.append(torch.initial_seed())
+    assert seeds[0] == tiny_run.train.seed
+    assert seeds[1] != seeds[0]
 
 
 def test_seeds_of_ranks_and_batches_differ_in_the_bits_that_the_generator_reads():
