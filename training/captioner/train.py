@@ -29,13 +29,13 @@ from training.captioner.images import split_images, statistics
 from training.captioner.language_model import language_model
 from training.captioner.module import CaptionerModule
 from training.captioner.pair_prior import PairPrior, attribute_tokens
+from training.captioner.record import resumable_settings, training_record
 from training.captioner.resuming import (
     LAST,
     RecordSettings,
     check_resumable,
     clear_for_new_run,
     mark_finished,
-    run_settings,
 )
 from training.captioner.settings import (
     check_kinds,
@@ -51,14 +51,14 @@ from training.encoding.encoder import Encoder
 from training.evaluation.retrained_card import read_card, retrained
 from training.evaluation.scoring import cider
 
-#: Settings that a resumed run may change, since they do not change what is learned.
-_FREE = frozenset(
-    {
-        *("data", "features", "out", "work", "curves", "resume"),
-        *("clip.pixels", "clip.workers", "clip.max_pixels"),
-        *("trainer.accelerator", "trainer.enable_progress_bar", "trainer.enable_model_summary"),
-        *("trainer.log_every_n_steps", "trainer.profiler"),
-    }
+#: Arguments of Lightning's Trainer that can end a training before its first validation.
+_BEFORE_VALIDATION = (
+    "max_steps",
+    "max_time",
+    "fast_dev_run",
+    "limit_val_batches",
+    "check_val_every_n_epoch",
+    "val_check_interval",
 )
 
 
@@ -117,10 +117,7 @@ def train(config: Config) -> None:
         texts = tokenizer.decode_batch([list(ids) for ids in captions])
         return cider(dict(zip(data.val.image_ids, texts, strict=True)), references)
 
-    recorded = {
-        **run_settings("train", settings, settings.data, _FREE),
-        "SHA-256 of the encoder": encoder.identity.sha256,
-    }
+    recorded = resumable_settings(settings, encoder.identity)
     trainer, best = _trainer(settings, _monitor(len(data.val.image_ids)), recorded)
     module = CaptionerModule(
         captioner,
@@ -133,9 +130,11 @@ def train(config: Config) -> None:
         check_resumable(resume, module, recorded, "train.resume")
     trainer.fit(module, data, ckpt_path=resume if settings.resume else None)
     if best.best_model_score is None:
+        names = [f"train.trainer.{name}" for name in _BEFORE_VALIDATION if name in settings.trainer]
         raise Refusal(
             f"training stopped after {trainer.global_step} steps, before the first validation, so "
-            "there is no checkpoint to keep; raise or leave out train.trainer.max_steps"
+            f"there is no checkpoint to keep; change or leave out "
+            + (" and ".join(names) or "what ends it in train.trainer")
         )
     if not trainer.is_global_zero:
         return  # the first of several processes saves the captioner
@@ -146,7 +145,7 @@ def train(config: Config) -> None:
     captioner.gpt2 = merged(captioner.gpt2)
     captioner.clip = merged(captioner.clip or encoder.model)
     record = {
-        **_record(config, dataset, data, trainer),
+        **training_record(config, dataset, data, trainer),
         str(best.monitor).replace("val", "validation"): round(float(best.best_model_score), 4),
     }
     card = read_card(Path(settings.out) / CARD)
@@ -249,29 +248,3 @@ def _features(
     for images in captions.image_parts():
         yield module.features(images.to(device)).cpu().numpy()
     module.cpu()
-
-
-def _record(
-    config: Config, dataset: CaptionDataset, data: CaptionDataModule, trainer: pl.Trainer
-) -> dict[str, Any]:
-    """Data, settings and length of the training that took place, for the model card."""
-    settings = config.train
-    return {
-        "data": dataset.description or dataset.root.name,
-        "training_pictures": len(set(data.train.image_ids)),
-        "training_captions": len(data.train),
-        "encoder": config.features.clip,
-        "language_model": settings.gpt2.base or "GPT-2 from scratch",
-        "tuning": settings.tuning,
-        "clip_tuning": settings.clip.tuning,
-        "epochs": trainer.current_epoch,
-        "optimiser_steps": trainer.global_step,
-        "batch_size": settings.batch_size,
-        "batches_per_step": trainer.accumulate_grad_batches * trainer.world_size,
-        "learning_rate": settings.learning_rate,
-        "weight_decay": settings.weight_decay,
-        "warmup_ratio": settings.warmup_ratio,
-        "word_dropout": settings.word_dropout,
-        "pair_prior": ", ".join(settings.pair_prior) or "none",
-        "seed": settings.seed,
-    }

@@ -511,11 +511,16 @@ def test_with_two_devices_the_schedule_counts_their_common_steps(tiny_run: Confi
 
 
 @pytest.mark.usefixtures("no_score")
+@pytest.mark.parametrize(
+    ("name", "value", "steps"),
+    [("max_steps", 2, 2), ("limit_val_batches", 0, 10), ("fast_dev_run", True, 1)],
+)
 def test_a_training_that_ends_before_it_was_validated_is_refused(
-    variant: Variant, tiny_run: Config
+    variant: Variant, tiny_run: Config, name: str, value: int, steps: int
 ):
-    with pytest.raises(Refusal, match=r"stopped after 2 steps, .* train.trainer.max_steps"):
-        train(variant(trainer={**tiny_run.train.trainer, "max_steps": 2}))
+    words = rf"stopped after {steps} steps, .*; change or leave out train.trainer.{name}$"
+    with pytest.raises(Refusal, match=words):
+        train(variant(trainer={**tiny_run.train.trainer, name: value}))
 
 
 @pytest.mark.usefixtures("no_score")
