@@ -4,8 +4,8 @@ It is `README.md` in Hugging Face's form: metadata between two lines of dashes, 
 the hub's `model-index`, then Markdown. An evaluation writes a new card from `training.json`. In a
 card that exists it replaces the section on its own data set and the figures of that data set; all
 else stays, such as a licence. Another training changes its own block and takes the figures out (see
-`training.evaluation.retrained_card`). It never adds a licence, because only the owner of a captioner can
-decide on one.
+`training.evaluation.retrained_card`). Neither adds a licence, because only the owner of a captioner
+can decide on one.
 """
 
 from __future__ import annotations

@@ -267,6 +267,17 @@ def test_a_checkpoint_without_the_settings_of_its_run_is_not_resumed(variant: Va
 
 
 @pytest.mark.usefixtures("no_score")
+def test_a_run_that_ended_can_be_saved_again(variant: Variant):
+    config = variant()
+    train(config)
+    before, record = weights(config.train.out), Checkpoint.load(config.train.out).training
+    train(variant(resume=True))  # as after a power cut between the training and its saving
+    after = weights(config.train.out)
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert Checkpoint.load(config.train.out).training == record
+
+
+@pytest.mark.usefixtures("no_score")
 def test_a_new_run_moves_an_interrupted_one_aside_and_replaces_one_that_ended(
     variant: Variant, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
