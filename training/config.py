@@ -86,7 +86,8 @@ class Clip:
     `caption_weight` and `region_weight` are the weights of the losses beside the contrastive one; 0
     leaves a loss out. The region loss needs boxes in the data set. `shift` is the largest random
     shift of a batch, in pixels. `recolour` is the share of a batch whose things get other colours
-    (see `training.contrastive.repainting`).
+    (see `training.contrastive.repainting`). `resume` continues an interrupted run, with the
+    settings that it was started with.
     """
 
     base: str | None
@@ -185,7 +186,9 @@ class Train:
     `pair_prior` lists words, such as colours. The captioner does not learn how often they occur
     together with the word after them (see `training.captioner.pair_prior`).
     `work` is the folder of the checkpoints to resume from. `curves` is the folder of the CSV tables
-    of losses and validation scores.
+    of losses and validation scores. `resume` continues an interrupted run, with the settings that
+    it was started with; `epochs` too, because the learning rate falls to zero over all epochs.
+    Without it a new run moves the checkpoints of an interrupted one aside.
     """
 
     data: str

@@ -11,8 +11,10 @@ tokenizer from the Hugging Face hub. It does nothing when the folder is there al
 
 The record stays when the folder is removed. The next download must give the same bytes.
 
-A file is completed with the CLIP and the tokenizer that the options name. Captioners of RN50x4
-features need the extra `openclip`.
+A file is completed with the CLIP and the tokenizer that the options name. Whether the feature is
+divided by its norm, which CLIP made it, and which token ends a caption are not in the file. Without
+the options it is assumed, printed, and written into the model card. Captioners of RN50x4 features
+need the extra `openclip`.
 """
 
 from __future__ import annotations
@@ -81,14 +83,26 @@ def make_checkpoint(name: str, out: str | Path) -> Checkpoint | None:
 
 
 def _convert(
-    file: Path, clip: str | None, tokenizer: str, origins: tuple[str, str, str] | None = None
+    file: Path,
+    clip: str | None,
+    tokenizer: str,
+    origins: tuple[str, str, str] | None = None,
+    normalize: bool | None = None,
+    end_token: str | None = None,
 ) -> Checkpoint:
-    """Read a weights file and complete it (`completion.complete`)."""
+    """Read a weights file and complete it (`completion.complete`).
+
+    Of a file without `origins` nothing is known but its shapes. What is assumed is printed.
+    """
     # Imported here: transformers takes seconds, which a folder that is up to date does not need.
-    from model.pretrained.completion import complete
+    from model.pretrained.completion import assumptions, complete
     from model.pretrained.weights_file import read_published
 
-    return complete(read_published(file), file, clip, tokenizer, origins)
+    captioner = read_published(file, normalize)
+    assumed = [] if origins else assumptions(captioner.config, clip, normalize, end_token)
+    for each in assumed:
+        print(f"assumed: {each}")
+    return complete(captioner, file, clip, tokenizer, origins, end_token, assumed)
 
 
 def record_of(out: Path) -> Path:
@@ -186,11 +200,29 @@ def main() -> None:
     parser.add_argument(
         "--gpt2-tokenizer", metavar="NAME_OR_FOLDER", help="for a file: tokenizer (default: gpt2)"
     )
+    parser.add_argument(
+        "--normalize",
+        action=argparse.BooleanOptionalAction,
+        help="for a file: divide the feature by its norm (default: with a transformer mapper)",
+    )
+    parser.add_argument(
+        "--end-token",
+        metavar="TOKEN",
+        help="for a file: token that ends a caption, e.g. <|endoftext|> (default: the full stop)",
+    )
     given = parser.parse_args()
     named = given.weights in CAPTIONERS
-    if named and (given.clip or given.gpt2_tokenizer):
+    options = {
+        "--clip": given.clip,
+        "--gpt2-tokenizer": given.gpt2_tokenizer,
+        "--normalize": given.normalize,
+        "--end-token": given.end_token,
+    }
+    unused = [name for name, value in options.items() if value is not None]
+    if named and unused:
         parser.error(
-            f"--clip and --gpt2-tokenizer are for a weights file; {given.weights} has its own"
+            f"for a weights file only: {', '.join(unused)}; all of this is known of "
+            f"{given.weights}, so leave it out"
         )
     try:
         checkpoint: Checkpoint | None
@@ -203,7 +235,13 @@ def main() -> None:
             )
         else:
             tokenizer = given.gpt2_tokenizer or "gpt2"
-            checkpoint = _convert(Path(given.weights), given.clip, tokenizer)
+            checkpoint = _convert(
+                Path(given.weights),
+                given.clip,
+                tokenizer,
+                normalize=given.normalize,
+                end_token=given.end_token,
+            )
             checkpoint.save(given.out)
     except (Refusal, OSError) as error:
         sys.exit(f"error: {error}")

@@ -39,10 +39,12 @@ class PublishedClip:
     Attributes:
         repo: Its repository.
         image_size: Side of the square image that it takes, in pixels.
+        as_wide: OpenAI's other CLIPs with features of the same width.
     """
 
     repo: str
     image_size: int
+    as_wide: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +69,9 @@ class PublishedCaptioner:
 
 #: The CLIP that a published captioner was trained on, by the width of its features.
 CLIPS = {
-    512: PublishedClip("openai/clip-vit-base-patch32", image_size=224),
+    512: PublishedClip(
+        "openai/clip-vit-base-patch32", image_size=224, as_wide=("ViT-B/16", "RN101")
+    ),
     640: PublishedClip("timm/resnet50x4_clip.openai", image_size=288),
 }
 

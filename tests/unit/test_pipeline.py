@@ -165,3 +165,9 @@ def test_every_experiment_has_every_stage():
 
 def test_the_default_pipeline_is_the_one_at_the_top():
     assert [name for name in STAGES if ":" not in name] == list(BLOCKS)
+
+
+def test_the_model_card_is_not_removed_before_an_evaluation():
+    cards = [out for stage in STAGES.values() for out in stage.outs if out.fs_path.endswith(".md")]
+    assert len(cards) == len(list(EXPERIMENTS.glob("*.yaml")))
+    assert all(card.persist for card in cards)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -71,11 +72,12 @@ class CaptionerModule(pl.LightningModule):
                 module.eval()
 
     def on_train_batch_start(self, batch: CaptionBatch, index: int) -> None:
-        """Seed the random numbers of a step, such as dropout, by seed and step alone.
+        """Seed the random numbers of a batch, such as dropout (see `batch_seed`).
 
         So a resumed run draws the same numbers as one without an interruption.
         """
-        torch.manual_seed(self.settings.seed + self.global_step)
+        part = index % self.trainer.accumulate_grad_batches
+        torch.manual_seed(batch_seed(self.settings.seed, self.global_step, self.global_rank, part))
 
     def features(self, images: Tensor) -> Tensor:
         """Features [U, D] or [U, P, D] of images; pixels are encoded by CLIP as it is now."""
@@ -100,7 +102,8 @@ class CaptionerModule(pl.LightningModule):
         images, owners, labels = batch
         tokens = int((labels != IGNORED).sum())
         loss = self.captioner(self.features(images), labels, owners=owners)
-        self.log("val_loss", loss, prog_bar=True, batch_size=tokens)
+        # Several devices have a part of the captions each, so the loss is their mean.
+        self.log("val_loss", loss, prog_bar=True, batch_size=tokens, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log CIDEr of greedy captions of the validation images; it selects the best epoch."""
@@ -114,7 +117,8 @@ class CaptionerModule(pl.LightningModule):
             for ids, length in zip(tokens[:, 0].tolist(), lengths[:, 0].tolist(), strict=True):
                 ended = ids[length - 1] == self.captioner.config.end_token_id
                 captions.append(ids[: length - 1] if ended else ids[:length])
-        self.log("val_CIDEr", self.val_cider(captions), prog_bar=True)
+        # Every device captions all of the images, so the mean over the devices is the same value.
+        self.log("val_CIDEr", self.val_cider(captions), prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a linear warm-up over a share of the steps, then linear to zero."""
@@ -122,3 +126,21 @@ class CaptionerModule(pl.LightningModule):
         parts = [] if clip is None else [(clip, self.settings.clip.learning_rate)]
         steps = int(self.trainer.estimated_stepping_batches)
         return adamw(self, self.settings, steps, "linear", parts)
+
+
+def batch_seed(seed: int, step: int, rank: int, part: int) -> int:
+    """Seed of a batch's random numbers; every batch of an optimiser step has another one.
+
+    Args:
+        seed: Seed of the run.
+        step: Optimiser steps so far.
+        rank: Number of the device among all devices, from 0.
+        part: Number of the batch among those whose gradients are accumulated for a step, from 0.
+
+    Returns:
+        Seed + step for the only batch of a step, else 32 mixed bits. Torch's generator on the CPU
+        reads 32 bits of a seed only.
+    """
+    if rank == part == 0:
+        return seed + step
+    return int(np.random.SeedSequence((seed, step, rank, part)).generate_state(1)[0])

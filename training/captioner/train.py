@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from pytorch_lightning.loggers import CSVLogger
 from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
 
-from model.checkpoint import Checkpoint
+from model.checkpoint import CARD, Checkpoint
 from model.config import CaptionerConfig, MapperConfig
 from model.network.captioner import ClipCap
 from model.options import GenerationOptions
@@ -30,7 +29,14 @@ from training.captioner.images import split_images, statistics
 from training.captioner.language_model import language_model
 from training.captioner.module import CaptionerModule
 from training.captioner.pair_prior import PairPrior, attribute_tokens
-from training.captioner.resuming import check_resumable
+from training.captioner.record import resumable_settings, training_record
+from training.captioner.resuming import (
+    LAST,
+    RecordSettings,
+    check_resumable,
+    clear_for_new_run,
+    mark_finished,
+)
 from training.captioner.settings import (
     check_kinds,
     check_positions,
@@ -42,7 +48,18 @@ from training.captioner.tuning import merged
 from training.config import Config, Generation, Train
 from training.data.dataset import CaptionDataset
 from training.encoding.encoder import Encoder
+from training.evaluation.retrained_card import read_card, retrained
 from training.evaluation.scoring import cider
+
+#: Arguments of Lightning's Trainer that can end a training before its first validation.
+_BEFORE_VALIDATION = (
+    "max_steps",
+    "max_time",
+    "fast_dev_run",
+    "limit_val_batches",
+    "check_val_every_n_epoch",
+    "val_check_interval",
+)
 
 
 def train(config: Config) -> None:
@@ -60,11 +77,13 @@ def train(config: Config) -> None:
     dataset = CaptionDataset.load(settings.data)
     encoder = Encoder(config.features.clip, config.features.kind)
     check_prefix(settings, encoder.identity)
-    resume = Path(settings.work) / "last.ckpt"
+    work = Path(settings.work)
+    resume = work / LAST
     if settings.resume and not resume.exists():
         raise Refusal(f"train.resume is true but {resume} does not exist; start without it")
     if not settings.resume:
-        check_replaceable(Path(settings.work), "last.ckpt", "best.ckpt", "log")
+        check_replaceable(work, LAST, "best.ckpt", "log")
+    read_card(Path(settings.out) / CARD)  # a damaged one is refused before hours of training
 
     tokenizer, gpt2 = language_model(settings, dataset)
     end_token_id = end_token(tokenizer)
@@ -98,7 +117,8 @@ def train(config: Config) -> None:
         texts = tokenizer.decode_batch([list(ids) for ids in captions])
         return cider(dict(zip(data.val.image_ids, texts, strict=True)), references)
 
-    trainer, best = _trainer(settings, _monitor(len(data.val.image_ids)))
+    recorded = resumable_settings(settings, encoder.identity)
+    trainer, best = _trainer(settings, _monitor(len(data.val.image_ids)), recorded)
     module = CaptionerModule(
         captioner,
         settings,
@@ -107,30 +127,38 @@ def train(config: Config) -> None:
         prior=_prior(settings, data.train, tokenizer),
     )
     if settings.resume:
-        check_resumable(resume, module, "train.resume")
+        check_resumable(resume, module, recorded, "train.resume")
     trainer.fit(module, data, ckpt_path=resume if settings.resume else None)
     if best.best_model_score is None:
+        names = [f"train.trainer.{name}" for name in _BEFORE_VALIDATION if name in settings.trainer]
         raise Refusal(
             f"training stopped after {trainer.global_step} steps, before the first validation, so "
-            "there is no checkpoint to keep; raise or leave out train.trainer.max_steps"
+            f"there is no checkpoint to keep; change or leave out "
+            + (" and ".join(names) or "what ends it in train.trainer")
         )
+    if not trainer.is_global_zero:
+        return  # the first of several processes saves the captioner
     state = torch.load(best.best_model_path, weights_only=True)["state_dict"]
     module.load_state_dict(state)
     features = _features(module.eval(), data.train, trainer.strategy.root_device)
     feature_statistics = statistics(features)
     captioner.gpt2 = merged(captioner.gpt2)
     captioner.clip = merged(captioner.clip or encoder.model)
+    record = {
+        **training_record(config, dataset, data, trainer),
+        str(best.monitor).replace("val", "validation"): round(float(best.best_model_score), 4),
+    }
+    card = read_card(Path(settings.out) / CARD)
     Checkpoint(
         captioner.eval(),
         tokenizer,
         _generation(config.generation),
         feature_statistics,
-        training={
-            **_record(config, dataset, data),
-            str(best.monitor).replace("val", "validation"): round(float(best.best_model_score), 4),
-        },
+        card=None if card is None else retrained(card, captioner.config.mapper, record),
+        training=record,
     ).save(settings.out)
-    write_curves(Path(settings.work) / "log", Path(settings.curves))
+    write_curves(work / "log", Path(settings.curves))
+    mark_finished(work)
 
 
 def _prior(settings: Train, captions: TokenizedCaptions, tokenizer: Tokenizer) -> PairPrior | None:
@@ -175,11 +203,19 @@ def _monitor(val_images: int) -> tuple[str, str]:
     return "val_loss", "min"
 
 
-def _trainer(settings: Train, monitor: tuple[str, str]) -> tuple[pl.Trainer, ModelCheckpoint]:
-    """Lightning's trainer, and the callback that keeps the best epoch."""
+def _trainer(
+    settings: Train, monitor: tuple[str, str], recorded: dict[str, Any]
+) -> tuple[pl.Trainer, ModelCheckpoint]:
+    """Lightning's trainer, and the callback that keeps the best epoch.
+
+    Args:
+        settings: See `training.config.Train`.
+        monitor: As from `_monitor`.
+        recorded: The settings that are put into the checkpoints.
+    """
     work = Path(settings.work)
     if not settings.resume:
-        shutil.rmtree(work, ignore_errors=True)
+        clear_for_new_run(work, "train.resume")
     name, mode = monitor
     best = ModelCheckpoint(work, "best", monitor=name, mode=mode, enable_version_counter=False)
     # A second callback, because the first writes its last checkpoint only when it is the best too.
@@ -194,7 +230,7 @@ def _trainer(settings: Train, monitor: tuple[str, str]) -> tuple[pl.Trainer, Mod
         **{**defaults, **settings.trainer},
         max_epochs=settings.epochs,
         logger=CSVLogger(work, name="log"),  # a resumed run writes its own version beside
-        callbacks=[RichProgressBar(), best, last],
+        callbacks=[RichProgressBar(), RecordSettings(recorded), best, last],
     )
     return trainer, best
 
@@ -212,25 +248,3 @@ def _features(
     for images in captions.image_parts():
         yield module.features(images.to(device)).cpu().numpy()
     module.cpu()
-
-
-def _record(config: Config, dataset: CaptionDataset, data: CaptionDataModule) -> dict[str, Any]:
-    """Data and settings of the training, for the model card."""
-    settings = config.train
-    return {
-        "data": dataset.description or dataset.root.name,
-        "training_pictures": len(set(data.train.image_ids)),
-        "training_captions": len(data.train),
-        "encoder": config.features.clip,
-        "language_model": settings.gpt2.base or "GPT-2 from scratch",
-        "tuning": settings.tuning,
-        "clip_tuning": settings.clip.tuning,
-        "epochs": settings.epochs,
-        "batch_size": settings.batch_size,
-        "learning_rate": settings.learning_rate,
-        "weight_decay": settings.weight_decay,
-        "warmup_ratio": settings.warmup_ratio,
-        "word_dropout": settings.word_dropout,
-        "pair_prior": ", ".join(settings.pair_prior) or "none",
-        "seed": settings.seed,
-    }

@@ -73,8 +73,9 @@ class ContrastiveModule(pl.LightningModule):
         self.attribute_tokens: Tensor
         self.register_buffer("attribute_tokens", torch.tensor(attribute_tokens).long(), False)
         self.prior = prior
-        #: Image and text features of the validation batches so far.
-        self.validated: list[tuple[Tensor, Tensor]] = []
+        #: Of the validation batches so far: image features [B, D], text features [M, D], and the
+        #: number of captions of each image [B].
+        self.validated: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Input of the image tower, float [B, 3, S, S], from pixels [B, 3, S, S] in 0..255."""
@@ -147,9 +148,10 @@ class ContrastiveModule(pl.LightningModule):
     def validation_step(self, batch: ContrastiveBatch, index: int) -> None:
         """Collect features, because retrieval needs the whole split, and log region accuracy."""
         pixels, texts, regions = batch
-        text = self.text_features(texts.flatten(0, 1))
+        different = first_of_its_kind(texts)
+        text = self.text_features(texts[different])
         features, patches = self.pooled_and_patches(self.normalised(pixels))
-        self.validated.append((features.float(), text.float()))
+        self.validated.append((features.float(), text.float(), different.sum(1)))
         if self.regions is not None and regions is not None:
             _, right = self.regions.loss(patches, features, regions)
             figures = {f"region_{name}": share for name, share in right.items()}
@@ -157,12 +159,13 @@ class ContrastiveModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log recall of retrieval among the pictures and captions of the split."""
-        images, texts = (
-            F.normalize(torch.cat(part), dim=-1) for part in zip(*self.validated, strict=True)
+        features, text, counts = (
+            torch.cat(part).cpu() for part in zip(*self.validated, strict=True)
         )
         self.validated.clear()
-        owner = torch.arange(len(images)).repeat_interleave(len(texts) // len(images))
-        figures = recall_at(images.cpu(), texts.cpu(), owner, (1, 5))
+        images, texts = F.normalize(features, dim=-1), F.normalize(text, dim=-1)
+        owner = torch.arange(len(images)).repeat_interleave(counts)
+        figures = recall_at(images, texts, owner, (1, 5))
         self.log_dict(figures, prog_bar=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -183,6 +186,22 @@ class ContrastiveModule(pl.LightningModule):
             offset = regions.boxes.new_tensor([across, down, across, down])
             regions = regions._replace(boxes=regions.boxes + offset)
         return moved, regions
+
+
+def first_of_its_kind(texts: Tensor) -> Tensor:
+    """Which captions of a picture are not equal to one before them.
+
+    Pictures with fewer captions than others repeat theirs (see `CaptionedPixels`). Counted again
+    and again, they would fill the first ranks of a retrieval.
+
+    Args:
+        texts: Token ids [B, C, L] of the captions of each picture.
+
+    Returns:
+        bool [B, C].
+    """
+    equal = (texts[:, :, None] == texts[:, None]).all(-1)  # [B, C, C]
+    return ~equal.tril(-1).any(2)
 
 
 def _random_caption(texts: Tensor) -> Tensor:

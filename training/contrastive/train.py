@@ -30,9 +30,17 @@ from transformers import (
 from model.image.preprocessing import Preprocessing
 from model.pretrained.hugging_face import load_clip
 from model.pretrained.preprocessor_config import read_preprocessing, write_preprocessing
+from model.refusal import Refusal
 from model.whole_folder import whole_folder
 from training.captioner.pair_prior import PairPrior, attribute_tokens
-from training.captioner.resuming import check_resumable
+from training.captioner.resuming import (
+    LAST,
+    RecordSettings,
+    check_resumable,
+    clear_for_new_run,
+    mark_finished,
+    run_settings,
+)
 from training.captioner.tokenizer import END, START, train_tokenizer
 from training.captioner.tuning import merged
 from training.config import Clip
@@ -42,11 +50,14 @@ from training.contrastive.regions import RegionHead, RegionIndex
 from training.contrastive.settings import check_clip
 from training.data.dataset import CaptionDataset
 from training.encoding.pixel_cache import cached_pixels
+from training.evaluation.marked_block import replaced_block
 
 #: Optimiser steps between two checkpoints to resume from.
 CHECKPOINT_EVERY = 200
 #: Largest picture in pixels. The user's own pictures are trusted; this stops a damaged header.
 MAX_PIXELS = 200_000_000
+#: Settings that a resumed run may change, since they do not change what is learned.
+_FREE = frozenset({"data", "out", "resume", "compile"})
 
 
 def _from_scratch(
@@ -107,6 +118,10 @@ def train_clip(settings: Clip) -> None:
     pl.seed_everything(settings.seed, workers=True)
     dataset = CaptionDataset.load(settings.data)
     out = Path(settings.out)
+    checkpoints = out / "checkpoints"
+    last = checkpoints / LAST
+    if settings.resume and not last.exists():
+        raise Refusal(f"clip.resume is true but {last} does not exist; start without it")
 
     if settings.base is None:
         every = [text for i in dataset.ids("train") for text in dataset.captions[i]]
@@ -140,6 +155,11 @@ def train_clip(settings: Clip) -> None:
     module = ContrastiveModule(clip, settings, preprocessing, end, head, attributes, prior)
     if settings.compile:
         clip.vision_model.compile()
+    recorded = run_settings("clip", settings, settings.data, _FREE)
+    if settings.resume:
+        check_resumable(last, module, recorded, "clip.resume")
+    else:
+        clear_for_new_run(checkpoints, "clip.resume")
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=settings.epochs,
@@ -149,19 +169,22 @@ def train_clip(settings: Clip) -> None:
         logger=pl.loggers.CSVLogger(out, name="log"),
         callbacks=[
             RichProgressBar(),
+            RecordSettings(recorded),
             ModelCheckpoint(
-                out / "checkpoints", save_last=True, every_n_train_steps=CHECKPOINT_EVERY
+                checkpoints,
+                save_last=True,
+                every_n_train_steps=CHECKPOINT_EVERY,
+                enable_version_counter=False,
             ),
         ],
     )
-    last = out / "checkpoints" / "last.ckpt"
-    resume = last if settings.resume and last.exists() else None
-    if resume is not None:
-        check_resumable(resume, module, "clip.resume")
-    trainer.fit(module, loaders["train"], loaders["val"], ckpt_path=resume)
+    resumed = last if settings.resume else None
+    trainer.fit(module, loaders["train"], loaders["val"], ckpt_path=resumed)
     figures = dict(trainer.validate(module, loaders["test"], verbose=False)[0])
     pictures = len(dataset.ids("train"))
     _save(merged(module.clip), tokenizer, preprocessing, settings, figures, pictures)
+    if checkpoints.exists():  # a training of fewer than CHECKPOINT_EVERY steps writes none
+        mark_finished(checkpoints)
 
 
 def _tokens_of(words: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -202,20 +225,28 @@ def _save(
     figures: dict[str, float],
     pictures: int,
 ) -> None:
-    """Write the folder aside, then put it in place."""
+    """Write the folder aside, then put it in place.
+
+    In a README that is there already only the marked block is replaced. So the user's words stay.
+    """
     clip.set_attn_implementation("sdpa")
     rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in sorted(figures.items()))
     words = shlex.join(["python", "-m", "training.clip", *sys.argv[1:]])
-    with whole_folder(Path(settings.out) / "model", "retrieval.json") as partial:
+    block = (
+        f"Trained on {settings.data} with this command: `{words}`\n\n"
+        f"Seed {settings.seed}, {pictures} training pictures, {settings.epochs} epochs, "
+        f"base: {settings.base or 'none, from scratch'}, tuning: {settings.tuning}. "
+        "On the data set's test split:\n\n"
+        f"| measure | value |\n|---|---|\n{rows}"
+    )
+    folder = Path(settings.out) / "model"
+    file, begin, end = folder / "README.md", "<!-- training -->", "<!-- /training -->"
+    before = file.read_text(encoding="utf-8") if file.exists() else "# CLIP for image captions"
+    readme = replaced_block(before, begin, block, end)
+    readme = readme or f"{before.rstrip()}\n\n{begin}\n{block}\n{end}\n"
+    with whole_folder(folder, "retrieval.json") as partial:
         clip.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         write_preprocessing(preprocessing, partial)
         (partial / "retrieval.json").write_text(json.dumps(figures, indent=2) + "\n")
-        (partial / "README.md").write_text(
-            f"# CLIP trained on {settings.data}\n\n"
-            f"Command: `{words}`\n\n"
-            f"Seed {settings.seed}, {pictures} training pictures, {settings.epochs} epochs, "
-            f"base: {settings.base or 'none, from scratch'}, tuning: {settings.tuning}. "
-            "On the data set's test split:\n\n"
-            f"| measure | value |\n|---|---|\n{rows}\n"
-        )
+        (partial / "README.md").write_text(readme, encoding="utf-8")

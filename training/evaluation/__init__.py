@@ -7,5 +7,6 @@ checks          checks of statements that a data set brings with it
 precision_gate  how much narrower weights may change the captions
 report          page, table and chart
 model_card      the model card of the checkpoint
+retrained_card  what a training writes into the model card
 marked_block    a block between two marks of a text
 """

@@ -3,26 +3,25 @@
 It is `README.md` in Hugging Face's form: metadata between two lines of dashes, with every figure in
 the hub's `model-index`, then Markdown. An evaluation writes a new card from `training.json`. In a
 card that exists it replaces the section on its own data set and the figures of that data set; all
-else stays, such as a licence. It never adds a licence, because only the owner of a captioner can
-decide on one.
+else stays, such as a licence. Another training changes its own block and takes the figures out (see
+`training.evaluation.retrained_card`). Neither adds a licence, because only the owner of a captioner
+can decide on one.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import EvalResult, ModelCard
 
 from model.checkpoint import CARD, Checkpoint, weights_sha256
-from model.refusal import Refusal
 from training.data.dataset import CaptionDataset
 from training.evaluation.checks import Checks
 from training.evaluation.marked_block import replaced_block
 from training.evaluation.report import Figures, number, titles
+from training.evaluation.retrained_card import parse_card, training_block
 
 
 def write_card(
@@ -68,16 +67,8 @@ def load_card(folder: Path, checkpoint: Checkpoint) -> ModelCard:
     Raises:
         Refusal: The card that is there has metadata that cannot be read.
     """
-    try:
-        text = checkpoint.card if checkpoint.card is not None else _new_card(folder, checkpoint)
-        # The library warns of a card without metadata, so it gets an empty block.
-        return ModelCard(text if text.startswith("---") else f"---\n\n---\n{text}")
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise Refusal(
-            f"the metadata of {folder / CARD}, between its first two lines of dashes, cannot be "
-            f"read: {reason}; mend or delete the file and evaluate again"
-        ) from None
+    text = checkpoint.card if checkpoint.card is not None else _new_card(folder, checkpoint)
+    return parse_card(text, folder / CARD)
 
 
 def _results(
@@ -162,29 +153,13 @@ def _limits(name: str, figures: Figures, checks: Checks | None) -> list[str]:
 
 def _new_card(folder: Path, checkpoint: Checkpoint) -> str:
     """The card of a captioner without one: its parts, and the record of its training."""
-    config, record = checkpoint.captioner.config, checkpoint.training
-    mapper = config.mapper
-    text = (
+    block = training_block(checkpoint.captioner.config.mapper, checkpoint.training)
+    return (
         f"# Image captioner `{folder.resolve().name}`\n\n"
         'A ClipCap captioner (Mokady, Hertz, Bermano: "ClipCap: CLIP Prefix for Image '
         'Captioning",\n[arXiv 2111.09734](https://arxiv.org/abs/2111.09734)): a CLIP encoder,\n'
-        f"GPT-2, and between them a mapper ({mapper.kind}, prefix of {mapper.prefix_length}).\n\n"
-    )
-    if record is not None:
-        text += f"## Data and training\n\n{_table(record)}\n\n"
-    return text + (
+        f"GPT-2, and between them a mapper.\n\n{block}\n\n"
         "## How to use it\n\nWith `DIR` standing for this folder:\n\n"
         "```sh\nmake serve CHECKPOINT=DIR\n"
         "curl -T photo.jpg http://127.0.0.1:8080/predictions/clipcap\n```\n"
     )
-
-
-def _table(record: Mapping[str, Any]) -> str:
-    """A table with a row for each entry of the record of training."""
-    rows = [
-        f"| {key.replace('_', ' ')} | {value:,} |"
-        if isinstance(value, int)
-        else f"| {key.replace('_', ' ')} | {value} |"
-        for key, value in record.items()
-    ]
-    return "\n".join(["| | |", "|---|---|", *rows])

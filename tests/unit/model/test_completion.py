@@ -19,13 +19,13 @@ from model.export import eager_artifact
 from model.image.preprocessing import Preprocessing
 from model.options import GenerationOptions
 from model.pretrained import published
-from model.pretrained.completion import complete
+from model.pretrained.completion import assumptions, complete
 from model.pretrained.encoder_folder import load_encoder
 from model.pretrained.preprocessor_config import write_preprocessing
 from model.pretrained.weights_file import FULL_STOP_ID, read_published
 from model.refusal import Refusal
 from tests.models import PREPROCESSING, WORDS, needs_open_clip, save_resnet, save_siglip
-from tests.published_weights import weights_file
+from tests.published_weights import captioner_of, weights_file
 from training.captioner.tokenizer import train_tokenizer
 from training.config import Export
 from training.exporting.export import export
@@ -110,6 +110,80 @@ def test_the_model_card_says_where_the_parts_come_from(
     assert str(tiny_clip) not in (tmp_path / "checkpoint" / "config.json").read_text()
     Checkpoint.load(tmp_path / "checkpoint").save(tmp_path / "again")
     assert (tmp_path / "again" / "README.md").read_text() == card
+
+
+@pytest.mark.parametrize(("kind", "does"), [("mlp", "is not"), ("transformer", "is")])
+def test_what_the_file_does_not_say_is_printed_and_in_the_card(
+    kind: str,
+    does: str,
+    tiny_clip: Path,
+    gpt2_tokenizer: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    out, file = tmp_path / "out", weights_file(tmp_path, kind)
+    run(monkeypatch, file, "--out", out, "--clip", tiny_clip, "--gpt2-tokenizer", gpt2_tokenizer)
+    said, card = capsys.readouterr().out, (out / "README.md").read_text()
+    option = "--normalize" if kind == "mlp" else "--no-normalize"
+    heads = "GPT-2 has 2 heads" + (" and the mapper 8" if kind == "transformer" else "")
+    for words in (
+        f"he feature {does} divided by its norm, as the authors did with the {kind} mapper; for a "
+        f"captioner that was trained otherwise give {option}",
+        "a caption ends at the token '.', as the authors' captions do; for another one give --end",
+        f"{heads}, as in those that were published",
+    ):
+        assert words in said
+        assert words[1:] in card
+    assert "the encoder is" not in said  # it was given
+    assert f"The image feature {does} divided by its norm." in card
+    for flag, normalized in (("--normalize", True), ("--no-normalize", False)):
+        run(
+            monkeypatch, file, "--out", out, flag, "--end-token", "<|endoftext|>",
+            *("--clip", tiny_clip, "--gpt2-tokenizer", tokenizer_with_end(tmp_path)),
+        )  # fmt: skip
+        config = Checkpoint.load(out).captioner.config
+        assert config.normalize_feature == normalized
+        assert (config.end_token_id, config.end_token_is_text) == (0, False)
+        assert config.gpt2["eos_token_id"] == 0
+        card = (out / "README.md").read_text()
+        assert "A caption ends at the token `<|endoftext|>`." in card
+        assert capsys.readouterr().out.count("assumed: ") == 1  # the numbers of heads
+
+
+def tokenizer_with_end(folder: Path) -> Path:
+    """A small tokenizer of 300 tokens, with an end token as GPT-2's has it."""
+    out = folder / "tokenizer-with-end"
+    PreTrainedTokenizerFast(tokenizer_object=train_tokenizer(WORDS, 300)).save_pretrained(out)
+    return out
+
+
+def test_a_clip_that_only_the_width_tells_is_named_with_those_of_the_same_width():
+    config = captioner_of("mlp", 512).config
+    said = "; ".join(assumptions(config, None, None, None))
+    assert (
+        "the encoder is openai/clip-vit-base-patch32, whose features are 512 wide (ViT-B/16 and "
+        "RN101 too); for another one give --clip"
+    ) in said
+    assert "RN50x4" not in said
+    said = "; ".join(assumptions(captioner_of("mlp", 640).config, None, True, "."))
+    assert "the encoder is timm/resnet50x4_clip.openai, whose features are 640 wide; for" in said
+    assert "norm" not in said
+
+
+def test_a_caption_may_end_with_another_token_of_the_text(
+    tiny_clip: Path, gpt2_tokenizer: Path, tmp_path: Path
+):
+    file, places = weights_file(tmp_path), (str(tiny_clip), str(gpt2_tokenizer))
+    checkpoint = complete(read_published(file), file, *places, end_token="!")
+    end = checkpoint.tokenizer.token_to_id("!")
+    config = checkpoint.captioner.config
+    assert (config.end_token_id, config.end_token_is_text) == (end, True)
+    assert checkpoint.card is not None
+    assert "A caption ends at the token `!`." in checkpoint.card
+    words = r"--end-token is 'two boats', which the tokenizer of .* with \d+ tokens; give one"
+    with pytest.raises(Refusal, match=words):
+        complete(read_published(file), file, *places, end_token="two boats")
 
 
 def test_features_of_another_width_are_refused_with_both_numbers(

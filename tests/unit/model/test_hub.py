@@ -421,12 +421,24 @@ def test_an_unknown_name_is_one_line_with_those_there_are(
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--clip", "here"], "--clip"),
+        (["--gpt2-tokenizer", "here"], "--gpt2-tokenizer"),
+        (["--no-normalize", "--end-token", "."], "--normalize, --end-token"),
+    ],
+)
 def test_options_of_a_file_are_refused_for_a_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    options: list[str],
+    names: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     with pytest.raises(SystemExit):
-        run(monkeypatch, "coco", "--out", tmp_path / "coco", "--clip", tmp_path)
-    assert "--clip and --gpt2-tokenizer are for a weights file" in capsys.readouterr().err
+        run(monkeypatch, "coco", "--out", tmp_path / "coco", *options)
+    assert f"for a weights file only: {names}; all of this is known" in capsys.readouterr().err
 
 
 def test_the_environment_names_the_hub(

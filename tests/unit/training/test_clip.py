@@ -89,6 +89,17 @@ def test_a_clip_from_scratch_is_a_hugging_face_folder(run: Run, tiny_scenes: Pat
     assert "31 training pictures" in readme
 
 
+def test_another_training_keeps_what_the_user_wrote_into_the_readme(run: Run):
+    file = run("clip.seed=17") / "README.md"
+    file.write_text(f"{file.read_text()}\nMy own words.\n")
+    assert "Seed 17," in file.read_text()
+    run("clip.seed=18")
+    text = file.read_text()
+    assert text.endswith("\nMy own words.\n")
+    assert "Seed 18," in text
+    assert "Seed 17," not in text
+
+
 @pytest.mark.parametrize("weight", [0, 1])
 def test_a_clip_from_a_folder_is_fine_tuned(run: Run, tiny_clip: Path, weight: int):
     folder = run(f"clip.base={tiny_clip}", f"clip.caption_weight={weight}")
@@ -192,15 +203,21 @@ def test_an_interrupted_run_goes_on_where_it_was(run: Run, monkeypatch: pytest.M
     monkeypatch.setattr(ContrastiveModule, "training_step", failing)
     with pytest.raises(RuntimeError, match="power cut"):
         run("clip.epochs=2")
-    folder = run("clip.epochs=2")
+    with pytest.raises(Refusal, match=r"with other settings: clip.epochs was 2, is 3; .*=false"):
+        run("clip.epochs=3", "clip.resume=true")
+    folder = run("clip.epochs=2", "clip.resume=true")
     assert seen == [0, 1, 2, 3, "cut", 4, 5]
     assert (folder / "model.safetensors").exists()
 
 
-def test_on_request_it_starts_anew(run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_it_starts_anew_unless_it_is_told_to_resume(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(Refusal, match=r"clip.resume is true but .*last.ckpt does not exist; sta"):
+        run("clip.resume=true")
     run()
-    with pytest.raises(Refusal, match=r"last.ckpt is of a run with other .* clip.resume=false"):
-        run("clip.captioner.width=16")
+    with pytest.raises(Refusal, match=r"clip.captioner.width was 32, is 16; .* clip.resume=false"):
+        run("clip.captioner.width=16", "clip.resume=true")
     step, seen = ContrastiveModule.training_step, []
 
     def counted(module: ContrastiveModule, batch: ContrastiveBatch, index: int) -> Tensor:
@@ -208,8 +225,16 @@ def test_on_request_it_starts_anew(run: Run, monkeypatch: pytest.MonkeyPatch):
         return step(module, batch, index)
 
     monkeypatch.setattr(ContrastiveModule, "training_step", counted)
-    run("clip.resume=false")
+    run()
     assert seen == [0, 1, 2]
+    assert "moved" not in capsys.readouterr().err  # the run before it had ended
+    checkpoints = tmp_path / "out" / "checkpoints"
+    assert [file.name for file in checkpoints.glob("last*")] == ["last.ckpt"]
+    (checkpoints / "finished").unlink()  # as if it had been interrupted
+    run()
+    assert seen == [0, 1, 2, 0, 1, 2]
+    assert f"moved to {checkpoints}.previous" in capsys.readouterr().err
+    assert (tmp_path / "out" / "checkpoints.previous" / "last.ckpt").exists()
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +268,24 @@ def test_features_are_hugging_face_s_whatever_the_padding(module: ContrastiveMod
         words = F.normalize(module.text_features(texts[:, 0]), dim=-1)
     torch.testing.assert_close(images, found.image_embeds, atol=1e-5, rtol=0)
     torch.testing.assert_close(words, found.text_embeds, atol=1e-5, rtol=0)
+
+
+def test_repeated_captions_are_no_candidates_of_the_retrieval(
+    module: ContrastiveModule, monkeypatch: pytest.MonkeyPatch
+):
+    pixels, texts = example(module)
+    one, other = texts[:, 0], texts[:, 0].roll(1, 0)
+    logged: list[dict[str, float]] = []
+    monkeypatch.setattr(module, "log_dict", lambda figures, **_: logged.append(figures))
+    # Image 0 has two captions and the others one, which the table of tokens repeats.
+    table = torch.stack([one, torch.where(torch.arange(4)[:, None] == 0, other, one)], 1)
+    for repeats in (1, 3):
+        with torch.inference_mode():
+            module.validation_step((pixels, table.repeat(1, repeats, 1), None), 0)
+        assert module.validated[0][2].tolist() == [2, 1, 1, 1]
+        assert len(module.validated[0][1]) == 5
+        module.on_validation_epoch_end()
+    assert logged[0] == logged[1]
 
 
 def test_the_loss_is_clip_s_own_and_the_caption_s(

@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from huggingface_hub import ModelCard
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
@@ -23,9 +26,11 @@ from model.export import eager_artifact
 from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 from model.refusal import Refusal
+from tests import ROOT
 from tests.interruption import power_cut
 from tests.models import save_clip, save_gpt2, small_config
-from training.captioner.module import CaptionerModule
+from training.captioner.data import CaptionBatch
+from training.captioner.module import CaptionerModule, batch_seed
 from training.captioner.tokenizer import END
 from training.captioner.train import train
 from training.config import Config
@@ -34,6 +39,7 @@ from training.encoding.encode_dataset import encode_dataset
 from training.encoding.encoder import Encoder
 from training.encoding.feature_file import FeatureFile
 from training.evaluation.captioning import caption_split
+from training.evaluation.model_card import write_card
 
 Variant = Callable[..., Config]
 
@@ -140,6 +146,48 @@ def test_an_interrupted_run_resumed_ends_where_an_uninterrupted_one_does(
         assert rows(Path(cut.train.curves) / name) == rows(Path(whole.train.curves) / name)
 
 
+@pytest.mark.usefixtures("no_score")
+def test_another_training_keeps_what_the_user_wrote_into_the_model_card(
+    variant: Variant, tiny_run: Config
+):
+    config = variant(epochs=1)
+    train(config)
+    folder = Path(config.train.out)
+    assert not (folder / "README.md").exists()  # the evaluation writes it
+    dataset = CaptionDataset.load(config.train.data)
+    checkpoint = Checkpoint.load(folder)
+    file = write_card(folder, checkpoint, dataset, {"test": {"CIDEr": 3.62}})
+    text = file.read_text().replace("---\n", "---\nlicense: mit\n", 1)
+    file.write_text(text.replace("## How to use it", "My own words.\n\n## How to use it"))
+    assert "| seed | 1 |" in text
+    assert "3.620" in text
+    train(variant(epochs=1, seed=23))
+    card = ModelCard.load(file)
+    assert card.data.license == "mit"
+    assert card.data.eval_results is None
+    assert "My own words.\n\n## How to use it" in card.text
+    assert "| seed | 23 |" in card.text
+    assert "| seed | 1 |" not in card.text
+    assert "3.620" not in card.text  # of the weights that were replaced
+    assert "Figures on" not in card.text
+    write_card(folder, Checkpoint.load(folder), dataset, {"test": {"CIDEr": 1.25}})
+    assert "1.250" in file.read_text()
+    assert "My own words." in file.read_text()
+
+
+def test_a_damaged_model_card_is_refused_before_the_training(
+    variant: Variant, monkeypatch: pytest.MonkeyPatch
+):
+    config = variant()
+    file = Path(config.train.out) / "README.md"
+    file.parent.mkdir(parents=True)
+    file.write_text("---\n- a\n- list\n---\n# Mine\n")
+    monkeypatch.delattr(CaptionerModule, "training_step")
+    with pytest.raises(Refusal, match=r"the metadata of .*README.md, .* cannot be read: .*mend"):
+        train(config)
+    assert file.read_text().endswith("# Mine\n")
+
+
 def test_nothing_to_resume_from_is_refused(variant: Variant):
     config = variant(resume=True)
     with pytest.raises(Refusal, match=r"train.resume is true but .*last.ckpt does not exist; star"):
@@ -156,6 +204,104 @@ def test_a_damaged_run_is_not_gone_on_with(variant: Variant, tiny_run: Config):
         with pytest.raises(Refusal, match=r"last.ckpt is damaged \(.*\); start anew") as caught:
             train(config)
         assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_run_that_cannot_be_read_is_not_called_damaged(variant: Variant):
+    config = variant(resume=True)
+    (Path(config.train.work) / "last.ckpt").mkdir(parents=True)
+    with pytest.raises(Refusal, match=r"last.ckpt cannot be read \(Is a directory\); make it read"):
+        train(config)
+
+
+@pytest.mark.usefixtures("no_score")
+def test_a_run_is_not_resumed_with_other_settings(
+    variant: Variant, tiny_run: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    with power_cut(monkeypatch, at=5):
+        train(variant())
+    file = Path(variant().train.work) / "last.ckpt"
+    data = shutil.copytree(tiny_run.train.data, tmp_path / "scenes")
+    splits = json.loads((data / "split.json").read_text())
+    (data / "split.json").write_text(json.dumps({**splits, "val": splits["val"][1:]}))
+    for changes, words in (
+        ({"epochs": 4}, "train.epochs was 2, is 4"),
+        (
+            {"learning_rate": 0.5, "seed": 9},
+            "train.learning_rate was 0.003, is 0.5; train.seed was 1, is 9",
+        ),
+        (
+            {"trainer": {**tiny_run.train.trainer, "accumulate_grad_batches": 2}},
+            "train.trainer.accumulate_grad_batches was not set, is 2",
+        ),
+        (
+            {"mapper": dataclasses.replace(tiny_run.train.mapper, prefix_length=5)},
+            "train.mapper.prefix_length was 4, is 5",
+        ),
+        ({"data": str(data)}, "SHA-256 of split.json was"),
+    ):
+        with pytest.raises(Refusal) as caught:
+            train(variant(**changes, resume=True))
+        message = f"train.resume is true but {file} is of a run with other settings: {words}"
+        assert str(caught.value).startswith(message)
+        assert str(caught.value).endswith(
+            "; set them as they were, or start anew with train.resume=false"
+        )
+    same = shutil.copytree(tiny_run.train.data, tmp_path / "moved")
+    train(
+        variant(
+            data=str(same), resume=True, trainer={"accelerator": "auto", **tiny_run.train.trainer}
+        )
+    )
+
+
+@pytest.mark.usefixtures("no_score")
+def test_a_checkpoint_without_the_settings_of_its_run_is_not_resumed(variant: Variant):
+    config = variant()
+    train(config)
+    file = Path(config.train.work) / "last.ckpt"
+    saved = torch.load(file, weights_only=True)
+    del saved["settings"]
+    torch.save(saved, file)
+    with pytest.raises(Refusal, match=r"last.ckpt does not hold the settings of its run, .* older"):
+        train(variant(resume=True))
+
+
+@pytest.mark.usefixtures("no_score")
+def test_a_run_that_ended_can_be_saved_again(variant: Variant):
+    config = variant()
+    train(config)
+    before, record = weights(config.train.out), Checkpoint.load(config.train.out).training
+    train(variant(resume=True))  # as after a power cut between the training and its saving
+    after = weights(config.train.out)
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert Checkpoint.load(config.train.out).training == record
+
+
+@pytest.mark.usefixtures("no_score")
+def test_a_new_run_moves_an_interrupted_one_aside_and_replaces_one_that_ended(
+    variant: Variant, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    work = Path(variant().train.work)
+    for name in ("work.previous", "work.previous-2"):
+        with power_cut(monkeypatch, at=7):
+            train(variant())
+        kept = (work / "last.ckpt").read_bytes()
+        with power_cut(monkeypatch, at=0):
+            train(variant())
+        assert (work.with_name(name) / "last.ckpt").read_bytes() == kept
+        note = capsys.readouterr().err
+        assert f"note: {work} held an interrupted run, which train.resume=true would have" in note
+        assert f"moved to {work.with_name(name)}." in note
+    train(variant())
+    train(variant())
+    assert "moved" not in capsys.readouterr().err
+    assert sorted(each.name for each in work.parent.iterdir()) == [
+        "checkpoint",
+        "curves",
+        "work",
+        "work.previous",
+        "work.previous-2",
+    ]
 
 
 def test_a_work_folder_that_holds_something_else_is_left_alone(variant: Variant, tmp_path: Path):
@@ -348,12 +494,97 @@ def test_the_schedule_counts_optimiser_steps_not_batches(variant: Variant, tiny_
     assert last["lr_schedulers"][0]["_last_lr"] == [0.0, 0.0]
 
 
+def test_with_two_devices_the_schedule_counts_their_common_steps(tiny_run: Config, tmp_path: Path):
+    command = [
+        *(sys.executable, "-m", "training.train"),
+        *(f"features.clip={tiny_run.features.clip}", "features.kind=pooled"),
+        *(f"train.data={tiny_run.train.data}", f"train.features={tiny_run.train.features}"),
+        *(f"train.{name}={tmp_path / name}" for name in ("out", "work", "curves")),
+        *("train.mapper.kind=linear", "train.mapper.prefix_length=4", "train.pair_prior=[]"),
+        "train.gpt2={base: null, layers: 1, width: 32, heads: 2, vocabulary: 400, dropout: 0.0}",
+        *("train.epochs=2", "train.batch_size=32", "generation.max_tokens=10"),
+        *("+train.trainer.devices=2", "+train.trainer.strategy=ddp"),
+    ]
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "last.ckpt").write_text("of an interrupted run")
+    # The second process is started with this command too.
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    last = torch.load(tmp_path / "work" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 6  # 5 batches an epoch, two at a time
+    assert last["lr_schedulers"][0]["_last_lr"] == [0.0, 0.0]
+    assert (tmp_path / "work.previous" / "last.ckpt").read_text() == "of an interrupted run"
+    assert not (tmp_path / "work.previous-2").exists()
+    record = Checkpoint.load(tmp_path / "out").training
+    assert record is not None
+    assert (record["epochs"], record["optimiser_steps"], record["batches_per_step"]) == (2, 6, 2)
+    assert len(rows(tmp_path / "curves" / "validation.csv")) == 2
+
+
 @pytest.mark.usefixtures("no_score")
+@pytest.mark.parametrize(
+    ("name", "value", "steps"),
+    [("max_steps", 2, 2), ("limit_val_batches", 0, 10), ("fast_dev_run", True, 1)],
+)
 def test_a_training_that_ends_before_it_was_validated_is_refused(
-    variant: Variant, tiny_run: Config
+    variant: Variant, tiny_run: Config, name: str, value: int, steps: int
 ):
-    with pytest.raises(Refusal, match=r"stopped after 2 steps, .* train.trainer.max_steps"):
-        train(variant(trainer={**tiny_run.train.trainer, "max_steps": 2}))
+    words = rf"stopped after {steps} steps, .*; change or leave out train.trainer.{name}$"
+    with pytest.raises(Refusal, match=words):
+        train(variant(trainer={**tiny_run.train.trainer, name: value}))
+
+
+@pytest.mark.usefixtures("no_score")
+def test_the_record_is_of_the_steps_that_were_trained(variant: Variant, tiny_run: Config):
+    config = variant(epochs=3, trainer={**tiny_run.train.trainer, "max_steps": 5})
+    train(config)  # 5 steps an epoch
+    record = Checkpoint.load(config.train.out).training
+    assert record is not None
+    assert (record["epochs"], record["optimiser_steps"]) == (1, 5)
+    assert record["batches_per_step"] == 1
+
+
+@pytest.mark.usefixtures("no_score")
+def test_dropout_of_the_batches_of_a_step_differs(
+    variant: Variant, tiny_run: Config, monkeypatch: pytest.MonkeyPatch
+):
+    step, seeds = CaptionerModule.training_step, []
+
+    def seen(module: CaptionerModule, batch: CaptionBatch, index: int) -> Tensor:
+        seeds.append(torch.initial_seed())
+        return step(module, batch, index)
+
+    monkeypatch.setattr(CaptionerModule, "training_step", seen)
+    train(variant("alone", seed=7, epochs=1))
+    assert seeds == [7, 8, 9, 10, 11]  # seed + step
+    seeds.clear()
+    trainer = {**tiny_run.train.trainer, "accumulate_grad_batches": 2}
+    train(variant("accumulated", seed=7, epochs=1, trainer=trainer))
+    assert seeds[::2] == [7, 8, 9]
+    assert len(set(seeds)) == 5
+
+
+def test_dropout_of_two_devices_differs(tiny_run: Config, monkeypatch: pytest.MonkeyPatch):
+    module = CaptionerModule(ClipCap(small_config()), tiny_run.train, list, float)
+    module.trainer = trainer_of(5)
+    seeds = []
+    for rank in (0, 1):
+        monkeypatch.setattr(pl.Trainer, "global_rank", rank)
+        module.on_train_batch_start((torch.empty(0),) * 3, 0)
+        seeds.append(torch.initial_seed())
+    assert seeds[0] == tiny_run.train.seed
+    assert seeds[1] != seeds[0]
+
+
+def test_seeds_of_ranks_and_batches_differ_in_the_bits_that_the_generator_reads():
+    found = {
+        batch_seed(3, step, rank, part) % 2**32
+        for step in range(20)
+        for rank in range(4)
+        for part in range(4)
+    }
+    assert len(found) == 20 * 4 * 4
+    assert batch_seed(3, 19, 0, 0) == 22
 
 
 @pytest.mark.parametrize("name", ["max_epochs", "logger", "callbacks"])

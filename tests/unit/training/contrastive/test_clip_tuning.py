@@ -228,7 +228,7 @@ def test_resumed_it_ends_where_an_uninterrupted_run_does(
         train(variant("cut"))
     resumed = variant("cut", resume=True)
     other = dataclasses.replace(resumed, train=tuned(resumed.train, "full"))
-    with pytest.raises(Refusal, match=r"last.ckpt is of a run with other .*; set them as they"):
+    with pytest.raises(Refusal, match=r"other settings: train.clip.tuning was lora, is full; set"):
         train(other)
     train(resumed)
     expected, found = (

@@ -51,6 +51,14 @@ def test_more_ranks_than_there_are_candidates_find_everything():
     assert figures["image_to_text_R@5"] == figures["text_to_image_R@5"] == 1
 
 
+def test_an_image_counts_once_however_many_captions_it_has():
+    # Four captions find image 0; the only caption of image 1 finds image 0 too.
+    texts = torch.tensor([[1.0, 0.0]] * 4 + [[0.6, 0.4]])
+    figures = recall_at(torch.eye(2), texts, torch.tensor([0, 0, 0, 0, 1]), (1,))
+    assert figures["text_to_image_R@1"] == pytest.approx(1 / 2)
+    assert figures["image_to_text_R@1"] == 1
+
+
 def test_images_may_have_different_numbers_of_captions():
     texts = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.1, 0.9]])
     figures = recall_at(torch.eye(2), texts, torch.tensor([0, 1, 1]), (1,))

@@ -10,11 +10,13 @@ import pytest
 from huggingface_hub import EvalResult, ModelCard
 
 from model.checkpoint import Checkpoint, weights_sha256
+from model.config import MapperConfig
 from model.refusal import Refusal
 from training.config import Config
 from training.data.dataset import CaptionDataset
 from training.evaluation.checks import find_checks
 from training.evaluation.model_card import write_card
+from training.evaluation.retrained_card import parse_card, retrained
 
 TEST = {"CIDEr": 3.62, "human_CIDEr": 2.56, "CIDEr_fewer_references": 3.36, "BLEU_4": 0.7}
 SCENES = {"precision": 0.97, "recall": 0.9, "faultless": 0.8, "thing_precision": 0.99,
@@ -110,6 +112,25 @@ def test_a_card_without_metadata_gets_some_and_keeps_its_words(
     assert card.text.startswith("# From a file\n\nCaptions end at the full stop.\n\n<!-- eval")
     assert card.data.pipeline_tag == "image-to-text"
     assert "Data and training" not in card.text
+
+
+def test_a_card_of_an_older_version_gets_the_new_table_in_place_of_its_own():
+    old = "# Mine\n\n## Data and training\n\n| | |\n|---|---|\n| seed | 1 |\n\n## Use\n\nWords.\n"
+    new = retrained(parse_card(old, Path("README.md")), MapperConfig(), {"seed": 1234})
+    assert new.count("## Data and training") == 1
+    assert "| seed | 1,234 |\n<!-- /training -->\n\n## Use\n\nWords.\n" in new
+    assert "| seed | 1 |" not in new
+    again = retrained(parse_card(new, Path("README.md")), MapperConfig("linear"), {"seed": 5})
+    assert "| seed | 5 |\n<!-- /training -->\n\n## Use\n\nWords.\n" in again
+    assert "kind is linear" in again
+    assert again.count("<!-- training -->") == 1
+
+
+def test_a_card_of_the_user_s_own_gets_the_table_at_its_end():
+    card = parse_card("---\nlicense: mit\n---\n# Mine\n\nWords.\n", Path("README.md"))
+    text = retrained(card, MapperConfig(), {"seed": 5})
+    assert text.startswith("---\nlicense: mit\n---\n# Mine\n\nWords.\n\n<!-- training -->\n")
+    assert text.endswith("| seed | 5 |\n<!-- /training -->\n")
 
 
 @pytest.mark.parametrize("metadata", ["- a\n- list", "a: [1", "model-index: 3"])
