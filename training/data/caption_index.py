@@ -8,6 +8,7 @@ holds two numbers for each caption.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import weakref
@@ -60,6 +61,7 @@ class PictureFiles(Mapping[int, PictureFile]):
         tars: Each tar file with its size in bytes.
         positions: Of each image the index of its tar file, the offset of its first byte and its
             size in bytes; int64 [N, 3], all -1 for an image that is not in a tar file.
+        digests: Of each image `digest` of its SHA-256, or -1 if captions.json has none; int64 [N].
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class PictureFiles(Mapping[int, PictureFile]):
         names: Texts,
         tars: Sequence[tuple[Path, int]],
         positions: np.ndarray,
+        digests: np.ndarray,
     ) -> None:
         self._folder = folder
         self._images = images
         self._names = names
         self._tars = tars
         self._positions = positions
+        self._digests = digests
 
     def __getitem__(self, image_id: int) -> PictureFile:
         """The picture file of this image."""
@@ -84,6 +88,23 @@ class PictureFiles(Mapping[int, PictureFile]):
             return self._folder / self._names[row]
         file, tar_size = self._tars[tar]
         return TarPicture(file, tar_size, self._names[row], offset, size)
+
+    def digests(self, image_ids: Sequence[int]) -> np.ndarray:
+        """`digest` of each of these images, int64 [N].
+
+        A picture whose SHA-256 is not in captions.json is read.
+
+        Raises:
+            Refusal: A picture cannot be read.
+        """
+        found = self._digests[self.rows(image_ids)]
+        for index in np.flatnonzero(found < 0).tolist():
+            file = self[image_ids[index]]
+            try:
+                found[index] = digest(hashlib.sha256(file.read_bytes()).hexdigest())
+            except OSError as error:
+                raise Refusal(f"{file} cannot be read: {error}") from None
+        return found
 
     def rows(self, image_ids: Sequence[int]) -> np.ndarray:
         """Index of each image in captions.json, int64; -1 for an image that is not in it."""
@@ -96,6 +117,17 @@ class PictureFiles(Mapping[int, PictureFile]):
     def __len__(self) -> int:
         """Number of pictures."""
         return len(self._images.ids)
+
+
+def digest(sha256: str) -> int:
+    """The first 63 bits of a SHA-256 in hex: enough to find equal files among billions.
+
+    Raises:
+        ValueError: It is not 64 hexadecimal digits.
+    """
+    if len(sha256) != 64:
+        raise ValueError(f"sha256 has {len(sha256)} digits; it must have 64")
+    return int(sha256[:16], 16) >> 1
 
 
 class Captions(Mapping[int, list[str]]):
@@ -144,11 +176,13 @@ class _Reader:
         self.image_ids, self.names = array("q"), Texts()
         self.caption_images, self.captions = array("q"), Texts()
         self.positions = array("q")  # three numbers an image, see `PictureFiles`
+        self.digests = array("q")
 
     def image(self, fields: dict[str, Any]) -> None:
         """Add an entry of `images`."""
         self.image_ids.append(fields["id"])
         self.names.append(fields["file_name"])
+        self.digests.append(digest(fields["sha256"]) if "sha256" in fields else -1)
         in_tar = "tar" in fields
         self.positions.extend([fields[n] if in_tar else -1 for n in ("tar", "offset", "size")])
 
@@ -210,7 +244,14 @@ def read_coco(file: Path) -> tuple[PictureFiles, Captions, str]:
     if len(unknown):
         raise Refusal(f"{file} is not COCO captions: missing or unknown {unknown[0]}")
     return (
-        PictureFiles(file.parent / "images", images, reader.names, tars, positions),
+        PictureFiles(
+            file.parent / "images",
+            images,
+            reader.names,
+            tars,
+            positions,
+            np.asarray(reader.digests, np.int64),
+        ),
         Captions(images, caption_images, reader.captions),
         " ".join(description.split()),
     )
