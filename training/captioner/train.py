@@ -24,6 +24,7 @@ from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.whole_folder import check_replaceable
+from training.captioner.best_epoch import BestEpoch
 from training.captioner.curves import write_curves
 from training.captioner.data import CaptionDataModule, TokenizedCaptions
 from training.captioner.images import split_images, statistics
@@ -41,6 +42,7 @@ from training.captioner.tokenizer import end_token
 from training.captioner.tuning import merged
 from training.config import Config, Generation, Train
 from training.data.dataset import CaptionDataset
+from training.data.seen_images import find_seen, save_seen
 from training.encoding.encoder import Encoder
 from training.evaluation.scoring import cider
 
@@ -92,6 +94,7 @@ def train(config: Config) -> None:
         settings.seed,
         settings.captions_together,
     )
+    seen = find_seen(dataset, {"train": data.train.image_ids, "val": data.val.image_ids})
     references = {image_id: dataset.captions[image_id] for image_id in data.val.image_ids}
 
     def val_cider(captions: Sequence[Sequence[int]]) -> float:
@@ -130,6 +133,7 @@ def train(config: Config) -> None:
             str(best.monitor).replace("val", "validation"): round(float(best.best_model_score), 4),
         },
     ).save(settings.out)
+    save_seen(settings.out, seen)
     write_curves(Path(settings.work) / "log", Path(settings.curves))
 
 
@@ -181,7 +185,7 @@ def _trainer(settings: Train, monitor: tuple[str, str]) -> tuple[pl.Trainer, Mod
     if not settings.resume:
         shutil.rmtree(work, ignore_errors=True)
     name, mode = monitor
-    best = ModelCheckpoint(work, "best", monitor=name, mode=mode, enable_version_counter=False)
+    best = BestEpoch(work, "best", monitor=name, mode=mode, enable_version_counter=False)
     # A second callback, because the first writes its last checkpoint only when it is the best too.
     last = ModelCheckpoint(work, "last", enable_version_counter=False)
     # Lightning recommends data workers; these batches are slices of an array and need none.

@@ -8,6 +8,7 @@ holds two numbers for each caption.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from model.refusal import Refusal
 from training.data.id_index import IdIndex
@@ -90,20 +93,17 @@ class PictureFiles(Mapping[int, PictureFile]):
         return TarPicture(file, tar_size, self._names[row], offset, size)
 
     def digests(self, image_ids: Sequence[int]) -> np.ndarray:
-        """`digest` of each of these images, int64 [N].
+        """`digest` of each of these images, int64 [N]; -1 for one that cannot be read.
 
         A picture whose SHA-256 is not in captions.json is read.
-
-        Raises:
-            Refusal: A picture cannot be read.
         """
         found = self._digests[self.rows(image_ids)]
-        for index in np.flatnonzero(found < 0).tolist():
-            file = self[image_ids[index]]
-            try:
-                found[index] = digest(hashlib.sha256(file.read_bytes()).hexdigest())
-            except OSError as error:
-                raise Refusal(f"{file} cannot be read: {error}") from None
+        missing = np.flatnonzero(found < 0).tolist()
+        console = Console(stderr=True)
+        for index in track(missing, "reading pictures", console=console, disable=not missing):
+            with contextlib.suppress(OSError, Refusal):
+                content = self[image_ids[index]].read_bytes()
+                found[index] = digest(hashlib.sha256(content).hexdigest())
         return found
 
     def rows(self, image_ids: Sequence[int]) -> np.ndarray:
