@@ -98,9 +98,10 @@ class PictureFiles(Mapping[int, PictureFile]):
         A picture whose SHA-256 is not in captions.json is read.
         """
         found = self._digests[self.rows(image_ids)]
-        missing = np.flatnonzero(found < 0).tolist()
+        missing = np.flatnonzero(found < 0)
         console = Console(stderr=True)
-        for index in track(missing, "reading pictures", console=console, disable=not missing):
+        bar = track(missing, "reading pictures", console=console, disable=not len(missing))
+        for index in map(int, bar):
             with contextlib.suppress(OSError, Refusal):
                 content = self[image_ids[index]].read_bytes()
                 found[index] = digest(hashlib.sha256(content).hexdigest())

@@ -253,7 +253,7 @@ def _filled(
             "pictures, change folder.fractions, or give the split of each picture in the caption "
             "file"
         )
-    print_moves(moves)
+    print_moves({p.file_name: moves[p.image_id] for p in pictures if p.image_id in moves})
     return [dataclasses.replace(p, split=moves.get(p.image_id, p.split)) for p in pictures]
 
 

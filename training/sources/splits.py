@@ -111,12 +111,12 @@ class DrawnSplits:
         return moved
 
 
-def print_moves(moves: Mapping[int, str]) -> None:
-    """Print which splits were filled, and what that means for pictures that are added later."""
-    for image_id, split in moves.items():
+def print_moves(moves: Mapping[str, str]) -> None:
+    """Print which picture fills which split, and what pictures that are added later change."""
+    for name, split in moves.items():
         print(
-            f"note: no picture came to {split} at random, so it gets the nearest one, image "
-            f"{image_id}; when you add pictures, it may go back to another split",
+            f"note: no picture came to {split} at random, so it gets the nearest one, {name}; when "
+            "you add pictures, that one may go back to another split",
             file=sys.stderr,
         )
 

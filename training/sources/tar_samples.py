@@ -26,7 +26,10 @@ from training.sources.caption_text import clean_captions
 from training.sources.faults import shortened
 
 #: How the names of picture files end, in lower case.
-PICTURE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+PICTURE_EXTENSIONS = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".avif", ".heic", ".heif"),
+)
 #: The largest caption file in bytes.
 MAX_CAPTION = 1_000_000
 #: Characters of a name that a message shows.

@@ -70,7 +70,7 @@ def prepare(settings: WebDataset) -> None:
     if faults:
         print(f"left out for {counted(faults)}:{listed(faults)}", file=sys.stderr)
     print_changes(changes)
-    print_moves(moves)
+    print_moves({f"image {image_id}": split for image_id, split in moves.items()})
     print(f"{settings.out}: {counts}")
 
 
@@ -143,7 +143,7 @@ def _pictures(
     """
     image_id = 0
     for number, tar in enumerate(track(tars, "checking shards", console=Console(stderr=True))):
-        samples = read_samples(tar, faults, changes)
+        samples, where = read_samples(tar, faults, changes), f"a picture of {tar.name}"
         size = tar.stat().st_size
         files = [TarPicture(tar, size, one.name, one.offset, one.size) for one in samples]
         results = examine_files(files, settings.max_pixels, settings.workers)
@@ -155,7 +155,7 @@ def _pictures(
             key = f"{settings.seed}/{tar.name}/{sample.key}"
             split = drawn.split(key)
             try:
-                known.check(found.sha256, split, f"a picture of {tar.name}")
+                known.check(found.sha256, split, where)
             except ValueError as error:
                 faults.append(f"{file} {error}")
                 continue
