@@ -66,7 +66,7 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
     rows: list[str] = []
     tokenizers: list[str] = []
     seen = {s: count_seen(settings.checkpoint, dataset, dataset.ids(s)) for s in splits}
-    warnings = _seen_warnings(settings.checkpoint, dataset, seen)
+    warnings = _seen_warnings(dataset, seen)
     for split in splits:
         captions = caption_split(artifact, dataset, split, settings)
         generated = {image_id: caption.text for image_id, caption in captions.items()}
@@ -126,12 +126,11 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
 
 
 def _seen_warnings(
-    checkpoint: str, dataset: CaptionDataset, seen: Mapping[str, Mapping[str, int] | None]
+    dataset: CaptionDataset, seen: Mapping[str, Mapping[str, int] | None]
 ) -> list[str]:
     """Sentences on pictures that the captioner was trained on.
 
     Args:
-        checkpoint: The checkpoint folder.
         dataset: The data set of the evaluation.
         seen: Split -> what `count_seen` gave for it.
     """
@@ -139,8 +138,8 @@ def _seen_warnings(
     for split, counts in seen.items():
         if counts is None:
             return [
-                f"It is not known whether the captioner was trained on these pictures: {checkpoint}"
-                f" has no {FILE}, which training writes."
+                "It is not known whether the captioner was trained on these pictures: its "
+                f"checkpoint has no {FILE}, which training writes."
             ]
         if sum(counts.values()):
             which = " and ".join(f"{n} in split {s}" for s, n in counts.items() if n)

@@ -186,11 +186,9 @@ def _entry(
         return
     texts: list[str] = []
     for caption in captions:
-        try:
-            cleaned = clean_captions(caption, "caption", changes)
-        except ValueError as error:
-            faults.append(f"{where}: {error}")
-            continue
+        wrong: list[str] = []
+        cleaned = clean_captions(caption, "caption", changes, wrong)
+        faults += [f"{where}: {fault}" for fault in wrong]
         for text in cleaned:
             if text in texts:
                 faults.append(f"{where}: has the same caption twice ({shortened(text)})")
@@ -235,7 +233,9 @@ def _read_coco(file: Path, text: str, faults: list[str], changes: Counter[str]) 
             own = read_id(annotation, "id") if "id" in annotation else None
             if own is not None and seen.setdefault(own, where) != where:
                 raise ValueError(f"id {own} is already used by {seen[own]}")
-            captions = clean_captions(annotation.get("caption"), "caption", changes)
+            wrong: list[str] = []
+            captions = clean_captions(annotation.get("caption"), "caption", changes, wrong)
+            faults += [f"{where}: {fault}" for fault in wrong]
             entries[image_id].captions.extend(captions)
         except ValueError as error:
             faults.append(f"{where}: {error}")

@@ -18,14 +18,16 @@ from training.sources.faults import clean_text
 
 #: What programs write for a caption that is missing, in lower case.
 MISSING = ("nan", "none", "null", "<na>", "n/a")
+#: How often a text may have been encoded: `&amp;quot;` was encoded twice.
+ENCODED = 3
 #: HTML entities with their semicolon: `R&D` and `AT&T` have none.
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 #: Tags of HTML that format text, and comments. Other words in angle brackets, such as <person>, may
 #: be part of the caption.
 _TAG = re.compile(
-    r"<!--.*?-->|</?(?:a|abbr|b|big|br|center|code|div|em|font|h[1-6]|hr|i|img|li|ol|p|pre|q|s|small"
+    r"<!--[^<]*?-->|</?(?:a|abbr|b|big|br|center|code|div|em|font|h[1-6]|hr|i|img|li|ol|p|pre|q|s|small"
     r"|span|strong|sub|sup|table|tbody|td|th|tr|u|ul)(?:\s[^<>]*)?/?>",
-    re.IGNORECASE | re.DOTALL,
+    re.IGNORECASE,
 )
 _OTHER_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 #: A list of texts in the notation of Python or JSON.
@@ -37,7 +39,7 @@ LISTS = "were lists such as ['a', 'b'], which became several captions"
 OTHER_TAGS = "have words in angle brackets such as <person>, which were kept"
 
 
-def clean_captions(value: Any, name: str, changes: Counter[str]) -> list[str]:
+def clean_captions(value: Any, name: str, changes: Counter[str], faults: list[str]) -> list[str]:
     """The captions in one value of a file.
 
     HTML entities are decoded, HTML tags become a space, and white space becomes a single space.
@@ -46,19 +48,27 @@ def clean_captions(value: Any, name: str, changes: Counter[str]) -> list[str]:
         value: What the file has.
         name: Its field, for messages.
         changes: What was changed (such as `ENTITIES`) -> number of captions; added to.
+        faults: A line is appended if the value, or an item of a list, is no text, is empty, or
+            stands for a missing value, such as `nan`.
 
     Returns:
-        One caption, or the items of a list that is written as text. They may be equal.
-
-    Raises:
-        ValueError: The value, or an item of the list, is no text, is empty, or stands for a missing
-            value, such as `nan`.
+        One caption, or the items of a list that is written as text, without those that have a
+        fault. They may be equal.
     """
-    text = clean_text(value, name)
-    if items := _list_items(text):
-        changes[LISTS] += 1
-        return [_clean(item, name, changes) for item in items]
-    return [_clean(text, name, changes)]
+    captions: list[str] = []
+    try:
+        text = clean_text(value, name)
+    except ValueError as error:
+        faults.append(str(error))
+        return captions
+    items = _list_items(text)
+    changes[LISTS] += bool(items)
+    for item in items or [text]:
+        try:
+            captions.append(_clean(item, name, changes))
+        except ValueError as error:
+            faults.append(str(error))
+    return captions
 
 
 def print_changes(changes: Counter[str]) -> None:
@@ -69,8 +79,8 @@ def print_changes(changes: Counter[str]) -> None:
 
 def _clean(text: str, name: str, changes: Counter[str]) -> str:
     decoded = text
-    while (once := _ENTITY.sub(lambda entity: html.unescape(entity[0]), decoded)) != decoded:
-        decoded = once  # until nothing changes: `&amp;quot;` was encoded twice
+    for _ in range(ENCODED):
+        decoded = _ENTITY.sub(lambda entity: html.unescape(entity[0]), decoded)
     without_tags = _TAG.sub(" ", decoded)
     clean = clean_text(without_tags, name)
     if clean.lower() in MISSING:

@@ -171,12 +171,7 @@ def _sample(key: str, members: _Members, of_captions: list[str], changes: Counte
         texts = _captions_of_json(text)
     captions: list[str] = []
     for value in texts:
-        try:
-            cleaned = clean_captions(value, "caption", changes)
-        except ValueError as error:
-            of_captions.append(str(error))
-            continue
-        for caption in cleaned:
+        for caption in clean_captions(value, "caption", changes, of_captions):
             if caption in captions:
                 of_captions.append(f"has the same caption twice ({shortened(caption)})")
             else:

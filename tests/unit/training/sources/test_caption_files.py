@@ -147,15 +147,24 @@ def test_many_unclosed_quotes_take_little_time(tmp_path: Path):
 
 
 def test_a_caption_with_a_fault_is_left_out_without_the_others_of_its_line(tmp_path: Path):
-    line = {"file": "a", "captions": ["b", "b ", "", "c", "NaN", 3]}
+    line = {"file": "a", "captions": ["b", "b ", "", "c", "NaN", 3, "['d', 'null', 'e']"]}
     entries, faults = read(tmp_path, "x.jsonl", json.dumps(line))
-    assert [entry.captions for entry in entries] == [["b", "c"]]
+    assert [entry.captions for entry in entries] == [["b", "c", "d", "e"]]
     assert faults == [
         "x.jsonl line 1: has the same caption twice (b)",
         "x.jsonl line 1: caption is empty",
         "x.jsonl line 1: caption is 'NaN', which stands for a missing value",
         "x.jsonl line 1: caption is 3, which is no text",
+        "x.jsonl line 1: caption is 'null', which stands for a missing value",
     ]
+
+
+@pytest.mark.parametrize("text", ["<!--" * 30_000, "&" + "amp;" * 30_000, "['a'" + "[" * 100_000])
+def test_hostile_captions_take_little_time(tmp_path: Path, text: str):
+    start = time.monotonic()
+    entries, _ = read(tmp_path, "x.jsonl", json.dumps({"file": "a", "caption": text + "b'] c"}))
+    assert time.monotonic() - start < 5
+    assert len(entries) == 1
 
 
 @pytest.mark.parametrize(
