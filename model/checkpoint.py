@@ -6,6 +6,7 @@
     generation_config.json   the options of captions unless a request gives others
     training_features.json   optional: statistics of the features it was trained on
     training.json            optional: what it was trained on, and how
+    seen_images.safetensors  optional: digests of the images it was trained on
     README.md                optional: model card
     evaluation.json          optional: figures of its last evaluation (`training.evaluate`)
 

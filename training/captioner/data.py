@@ -11,6 +11,7 @@ them converges more slowly.
 from __future__ import annotations
 
 import itertools
+import sys
 import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
@@ -49,7 +50,8 @@ class TokenizedCaptions(Dataset[CaptionBatch]):
             feature, which is left out.
         tokenizer: Text to tokens.
         end_token_id: Token appended to every caption.
-        max_tokens: Longer captions are cut to this, the end token included.
+        max_tokens: Longer captions are cut to this, the end token included. Their number and the
+            length of the longest are printed.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class TokenizedCaptions(Dataset[CaptionBatch]):
         small = tokenizer.get_vocab_size() <= np.iinfo(np.uint16).max
         starts = array("q", [0])
         counts: list[int] = []  # captions of each image
+        cut, longest = 0, 0  # number of cut captions; tokens of the longest, the end token included
         with tempfile.TemporaryFile() as file:
             for start in range(0, len(self.image_ids), IMAGES_TOKENISED_TOGETHER):
                 ids_in_part = self.image_ids[start : start + IMAGES_TOKENISED_TOGETHER]
@@ -79,12 +82,22 @@ class TokenizedCaptions(Dataset[CaptionBatch]):
                 texts = list(itertools.chain.from_iterable(own))
                 tokens, before = array("H" if small else "i"), starts[-1]
                 for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
+                    length = len(encoding.ids) + 1
+                    cut += length > max_tokens
+                    longest = max(longest, length)
                     tokens.extend(encoding.ids[: max_tokens - 1])
                     tokens.append(end_token_id)
                     starts.append(before + len(tokens))
                 tokens.tofile(file)
             if not sum(counts):
                 raise Refusal(f"split {split!r} of {dataset.root} has images but no captions")
+            if cut:
+                print(
+                    f"note: {cut} of {sum(counts)} captions of split {split!r} are longer than "
+                    f"train.max_tokens={max_tokens} and are cut; the longest has {longest} tokens "
+                    "(with the end token)",
+                    file=sys.stderr,
+                )
             self.tokens = np.memmap(file, np.uint16 if small else np.int32, "r+")
         self.starts = np.array(starts, np.min_scalar_type(starts[-1]))
         #: Row of every caption's image.

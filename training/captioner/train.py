@@ -23,6 +23,7 @@ from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.whole_folder import check_replaceable
+from training.captioner.best_epoch import BestEpoch
 from training.captioner.curves import write_curves
 from training.captioner.data import CaptionDataModule, TokenizedCaptions
 from training.captioner.images import split_images, statistics
@@ -47,6 +48,7 @@ from training.captioner.tokenizer import end_token
 from training.captioner.tuning import merged
 from training.config import Config, Generation, Train
 from training.data.dataset import CaptionDataset
+from training.data.seen_images import find_seen, save_seen
 from training.encoding.encoder import Encoder
 from training.evaluation.retrained_card import read_card, retrained
 from training.evaluation.scoring import cider
@@ -111,6 +113,7 @@ def train(config: Config) -> None:
         settings.seed,
         settings.captions_together,
     )
+    seen = find_seen(dataset, {"train": data.train.image_ids, "val": data.val.image_ids})
     references = {image_id: dataset.captions[image_id] for image_id in data.val.image_ids}
 
     def val_cider(captions: Sequence[Sequence[int]]) -> float:
@@ -157,6 +160,7 @@ def train(config: Config) -> None:
         card=None if card is None else retrained(card, captioner.config.mapper, record),
         training=record,
     ).save(settings.out)
+    save_seen(settings.out, seen)
     write_curves(work / "log", Path(settings.curves))
     mark_finished(work)
 
@@ -217,7 +221,7 @@ def _trainer(
     if not settings.resume:
         clear_for_new_run(work, "train.resume")
     name, mode = monitor
-    best = ModelCheckpoint(work, "best", monitor=name, mode=mode, enable_version_counter=False)
+    best = BestEpoch(work, "best", monitor=name, mode=mode, enable_version_counter=False)
     # A second callback, because the first writes its last checkpoint only when it is the best too.
     last = ModelCheckpoint(work, "last", enable_version_counter=False)
     # Lightning recommends data workers; these batches are slices of an array and need none.

@@ -8,6 +8,8 @@ holds two numbers for each caption.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import tempfile
 import weakref
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from model.refusal import Refusal
 from training.data.id_index import IdIndex
@@ -60,6 +64,7 @@ class PictureFiles(Mapping[int, PictureFile]):
         tars: Each tar file with its size in bytes.
         positions: Of each image the index of its tar file, the offset of its first byte and its
             size in bytes; int64 [N, 3], all -1 for an image that is not in a tar file.
+        digests: Of each image `digest` of its SHA-256, or -1 if captions.json has none; int64 [N].
     """
 
     def __init__(
@@ -69,12 +74,14 @@ class PictureFiles(Mapping[int, PictureFile]):
         names: Texts,
         tars: Sequence[tuple[Path, int]],
         positions: np.ndarray,
+        digests: np.ndarray,
     ) -> None:
         self._folder = folder
         self._images = images
         self._names = names
         self._tars = tars
         self._positions = positions
+        self._digests = digests
 
     def __getitem__(self, image_id: int) -> PictureFile:
         """The picture file of this image."""
@@ -84,6 +91,21 @@ class PictureFiles(Mapping[int, PictureFile]):
             return self._folder / self._names[row]
         file, tar_size = self._tars[tar]
         return TarPicture(file, tar_size, self._names[row], offset, size)
+
+    def digests(self, image_ids: Sequence[int]) -> np.ndarray:
+        """`digest` of each of these images, int64 [N]; -1 for one that cannot be read.
+
+        A picture whose SHA-256 is not in captions.json is read.
+        """
+        found = self._digests[self.rows(image_ids)]
+        missing = np.flatnonzero(found < 0)
+        console = Console(stderr=True)
+        bar = track(missing, "reading pictures", console=console, disable=not len(missing))
+        for index in map(int, bar):
+            with contextlib.suppress(OSError, Refusal):
+                content = self[image_ids[index]].read_bytes()
+                found[index] = digest(hashlib.sha256(content).hexdigest())
+        return found
 
     def rows(self, image_ids: Sequence[int]) -> np.ndarray:
         """Index of each image in captions.json, int64; -1 for an image that is not in it."""
@@ -96,6 +118,17 @@ class PictureFiles(Mapping[int, PictureFile]):
     def __len__(self) -> int:
         """Number of pictures."""
         return len(self._images.ids)
+
+
+def digest(sha256: str) -> int:
+    """The first 63 bits of a SHA-256 in hex: enough to find equal files among billions.
+
+    Raises:
+        ValueError: It is not 64 hexadecimal digits.
+    """
+    if len(sha256) != 64:
+        raise ValueError(f"sha256 has {len(sha256)} digits; it must have 64")
+    return int(sha256[:16], 16) >> 1
 
 
 class Captions(Mapping[int, list[str]]):
@@ -144,11 +177,13 @@ class _Reader:
         self.image_ids, self.names = array("q"), Texts()
         self.caption_images, self.captions = array("q"), Texts()
         self.positions = array("q")  # three numbers an image, see `PictureFiles`
+        self.digests = array("q")
 
     def image(self, fields: dict[str, Any]) -> None:
         """Add an entry of `images`."""
         self.image_ids.append(fields["id"])
         self.names.append(fields["file_name"])
+        self.digests.append(digest(fields["sha256"]) if "sha256" in fields else -1)
         in_tar = "tar" in fields
         self.positions.extend([fields[n] if in_tar else -1 for n in ("tar", "offset", "size")])
 
@@ -210,7 +245,14 @@ def read_coco(file: Path) -> tuple[PictureFiles, Captions, str]:
     if len(unknown):
         raise Refusal(f"{file} is not COCO captions: missing or unknown {unknown[0]}")
     return (
-        PictureFiles(file.parent / "images", images, reader.names, tars, positions),
+        PictureFiles(
+            file.parent / "images",
+            images,
+            reader.names,
+            tars,
+            positions,
+            np.asarray(reader.digests, np.int64),
+        ),
         Captions(images, caption_images, reader.captions),
         " ".join(description.split()),
     )

@@ -2,9 +2,11 @@
 
     DIR/images/...      picture files
     DIR/captions.json   {"images": [{"id", "file_name", ...}], "annotations": [{"image_id", ...}]}
+                        an image may have "sha256" of its picture file, in hex
                         an image in a tar file also has "tar" (index in the list "tars": [{"file",
                         "size"}]), "offset" and "size" in bytes
-    DIR/split.json      {"train": [image ids], "val": [...], "test": [...], ...}
+    DIR/split.json      {"train": [image ids], "val": [...], "test": [...], ...}; an image is in one
+                        split at most
 
 Every source of `training.sources` writes this format, so that the later stages need no other.
 """
@@ -15,7 +17,7 @@ import dataclasses
 import json
 import shutil
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ import numpy as np
 from model.refusal import Refusal
 from model.whole_folder import whole_folder
 from training.data.caption_index import Captions, PictureFiles, read_coco
+from training.data.splits import canonical_split
 
 #: The largest image id: ids are kept in arrays of int64.
 MAX_ID = 2**63 - 1
@@ -65,6 +68,7 @@ class CaptionDataset:
         splits = read_json(root / "split.json", MAKE_IT)
         if not isinstance(splits, dict) or not all(_are_ids(ids) for ids in splits.values()):
             raise Refusal(f"{root / 'split.json'} must hold a list of image ids for each name")
+        _check_names(root / "split.json", splits)
         for name, ids in splits.items():
             unknown = np.asarray(ids, np.int64)[files.rows(ids) < 0]
             if len(unknown):
@@ -73,6 +77,7 @@ class CaptionDataset:
                     f"captions.json lacks, first {unknown[0]}"
                 )
         flat = {name: array("q", ids) for name, ids in splits.items()}
+        _check_disjoint(root / "split.json", flat)
         return cls(root, files, captions, flat, description)
 
     def ids(self, split: str) -> array[int]:
@@ -85,6 +90,32 @@ class CaptionDataset:
             known = ", ".join(f"{name} ({len(ids)})" for name, ids in self.splits.items())
             raise Refusal(f"{self.root} has no images in split {split!r}; it has: {known}")
         return self.splits[split]
+
+
+def _check_names(file: Path, splits: Mapping[str, Any]) -> None:
+    """Refuse another word for train, val or test: no stage would find that split."""
+    for name in splits:
+        try:
+            expected = canonical_split(name)
+        except ValueError:  # a split of the user's own, which evaluate.splits may name
+            continue
+        if name != expected:
+            raise Refusal(f"{file}: split {name!r} must be called {expected!r} here; rename it")
+
+
+def _check_disjoint(file: Path, splits: Mapping[str, array[int]]) -> None:
+    """Refuse an image that is in two splits, or in one twice: scores on it would mislead."""
+    every = np.concatenate([np.asarray(ids, np.int64) for ids in [array("q"), *splits.values()]])
+    unique, counts = np.unique(every, return_counts=True)
+    repeated = unique[counts > 1]
+    if len(repeated):
+        first = int(repeated[0])
+        names = [name for name, ids in splits.items() for _ in range(ids.count(first))]
+        raise Refusal(
+            f"{file} names {len(repeated)} images more than once, first {first} in "
+            f"{' and '.join(names)}; an image must be in one split only, else the captioner is "
+            "scored on pictures that it was trained on"
+        )
 
 
 def _are_ids(ids: Any) -> bool:
@@ -143,6 +174,7 @@ class Picture:
         captions: At least one.
         split: The split it belongs to.
         position: Its bytes, if it is in a tar file and not in `images/`.
+        sha256: Of the picture file, in hex; None if it is not known.
     """
 
     image_id: int
@@ -150,10 +182,15 @@ class Picture:
     captions: list[str]
     split: str
     position: TarPosition | None = None
+    sha256: str | None = None
 
 
 def write_index(
-    folder: Path, description: str, pictures: Iterable[Picture], tars: Sequence[Path] = ()
+    folder: Path,
+    description: str,
+    pictures: Iterable[Picture],
+    tars: Sequence[Path] = (),
+    moved: Callable[[], Mapping[int, str]] = dict,
 ) -> str:
     """Write `captions.json` and `split.json`, one picture after another to save memory.
 
@@ -162,6 +199,8 @@ def write_index(
         description: A few words about the data set, for `info.description`.
         pictures: All pictures.
         tars: The tar files that `Picture.position` refers to.
+        moved: Called after the last picture; gives image id -> split of each picture that belongs
+            to another split than `Picture.split`.
 
     Returns:
         The numbers of pictures, of captions, and of pictures in each split, as one line of text.
@@ -182,6 +221,8 @@ def write_index(
             image: dict[str, Any] = {"id": picture.image_id, "file_name": picture.file_name}
             if picture.position:
                 image |= dataclasses.asdict(picture.position)
+            if picture.sha256:
+                image["sha256"] = picture.sha256
             index.write((", " if number else "") + json.dumps(image))
             splits.setdefault(picture.split, []).append(picture.image_id)
             for caption in picture.captions:
@@ -193,6 +234,10 @@ def write_index(
         shutil.copyfileobj(annotations, index)
         index.write("]}")
     annotations_file.unlink()
+    if moves := moved():
+        splits = {name: [i for i in ids if i not in moves] for name, ids in splits.items()}
+        for image_id, split in moves.items():
+            splits.setdefault(split, []).append(image_id)
     (folder / "split.json").write_text(json.dumps(splits))
     counts = ", ".join(f"{name} {len(ids)}" for name, ids in splits.items())
     return f"{sum(map(len, splits.values()))} pictures, {count} captions: {counts}"

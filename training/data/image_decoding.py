@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -69,6 +70,41 @@ class _Pictures(Dataset[Decoded]):
             return f"{file}: {error}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Examined:
+    """What is known of a picture file after it was decoded.
+
+    Attributes:
+        sha256: Of the bytes of the file, in hex; empty if they cannot be read.
+        fault: Why it cannot be decoded, or None if it can.
+    """
+
+    sha256: str
+    fault: str | None
+
+
+class _Examinations(Dataset[Examined]):
+    """By index: SHA-256 of a picture file, and whether it can be decoded."""
+
+    def __init__(self, files: Sequence[PictureFile], max_pixels: int) -> None:
+        self.files = files
+        self.max_pixels = max_pixels
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Examined:
+        file = self.files[index]
+        sha256 = ""
+        try:
+            content = file.read_bytes()
+            sha256 = hashlib.sha256(content).hexdigest()
+            load_image(content, self.max_pixels)
+        except (Refusal, OSError) as error:
+            return Examined(sha256, f"{file}: {error}")
+        return Examined(sha256, None)
+
+
 def decode_files(
     files: Sequence[PictureFile],
     convert: Callable[[Image.Image], Tensor],
@@ -93,17 +129,13 @@ def decode_files(
         yield from chunk
 
 
-def decoding_faults(
+def examine_files(
     files: Sequence[PictureFile], max_pixels: int, workers: int
-) -> Iterator[str | None]:
-    """For each picture in order the reason why it cannot be decoded, or None if it can.
+) -> Iterator[Examined]:
+    """SHA-256 of each picture file in order, and whether the picture can be decoded.
 
-    Args and order as of `decode_files`.
+    Args as of `decode_files`.
     """
-    for result in decode_files(files, _discard, max_pixels, workers):
-        yield result if isinstance(result, str) else None
-
-
-def _discard(_: Image.Image) -> Tensor:
-    """An empty result in place of the pixels, which are not needed."""
-    return torch.empty(0)
+    examinations = _Examinations(files, max_pixels)
+    for chunk in DataLoader(examinations, batch_size=CHUNK, num_workers=workers, collate_fn=list):
+        yield from chunk

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from model.export import eager_artifact
 from model.refusal import Refusal
 from training.config import Evaluate
 from training.data.dataset import CaptionDataset
+from training.data.seen_images import FILE, count_seen
 from training.evaluation.captioning import caption_split, decode_pixels
 from training.evaluation.checks import Checks, find_checks
 from training.evaluation.model_card import load_card, write_card
@@ -24,6 +26,8 @@ from training.limits import check_limits
 
 #: Keys of `metrics.json` and `evaluation.json`: name of the data set, SHA-256 of its captions.json.
 DATA_SET, CAPTIONS = "data_set", "captions_sha256"
+#: Further keys: tokenizer of the scores; by split the number of pictures that were trained on.
+TOKENIZER, SEEN = "tokenizer", "seen_in_training"
 
 
 def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]]:
@@ -60,6 +64,9 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
     sections: dict[str, Section] = {}
     notes: list[str] = []
     rows: list[str] = []
+    tokenizers: list[str] = []
+    seen = {s: count_seen(settings.checkpoint, dataset, dataset.ids(s)) for s in splits}
+    warnings = _seen_warnings(dataset, seen)
     for split in splits:
         captions = caption_split(artifact, dataset, split, settings)
         generated = {image_id: caption.text for image_id, caption in captions.items()}
@@ -84,6 +91,7 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
         ]
         sections[split] = Section(figures, shown)
         notes += [note for note in scores.notes if note not in notes]
+        tokenizers += [scores.tokenizer] if scores.tokenizer not in tokenizers else []
         for i, caption in captions.items():
             line = {
                 "split": split,
@@ -105,11 +113,42 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
     metrics[DATA_SET] = dataset.root.resolve().name
     with (dataset.root / "captions.json").open("rb") as file:
         metrics[CAPTIONS] = hashlib.file_digest(file, "sha256").hexdigest()
-    _write_report(settings, sections, notes, rows, metrics, checks)
+    metrics[TOKENIZER] = ", ".join(tokenizers)
+    if all(counts is not None for counts in seen.values()):
+        metrics[SEEN] = seen
+    _write_report(settings, sections, warnings + notes, rows, metrics, checks)
     keep_evaluation(Path(settings.checkpoint), metrics, own)
-    card = write_card(Path(settings.checkpoint), checkpoint, dataset, figures_by_split, checks)
+    card = write_card(
+        Path(settings.checkpoint), checkpoint, dataset, figures_by_split, checks, warnings
+    )
     print(f"card: {card}")
     return figures_by_split
+
+
+def _seen_warnings(
+    dataset: CaptionDataset, seen: Mapping[str, Mapping[str, int] | None]
+) -> list[str]:
+    """Sentences on pictures that the captioner was trained on.
+
+    Args:
+        dataset: The data set of the evaluation.
+        seen: Split -> what `count_seen` gave for it.
+    """
+    warnings = []
+    for split, counts in seen.items():
+        if counts is None:
+            return [
+                "It is not known whether the captioner was trained on these pictures: its "
+                f"checkpoint has no {FILE}, which training writes."
+            ]
+        if sum(counts.values()):
+            which = " and ".join(f"{n} in split {s}" for s, n in counts.items() if n)
+            warnings.append(
+                f"The captioner was trained on pictures of {split}: of {len(dataset.ids(split))} "
+                f"pictures {which} of its training data. The figures of {split} are too good "
+                "because of that."
+            )
+    return warnings
 
 
 def precision_gates(

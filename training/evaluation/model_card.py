@@ -11,6 +11,7 @@ can decide on one.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def write_card(
     dataset: CaptionDataset,
     figures: Figures,
     checks: Checks | None = None,
+    warnings: Sequence[str] = (),
 ) -> Path:
     """Put the figures of one data set into the card of a checkpoint folder.
 
@@ -39,6 +41,7 @@ def write_card(
         dataset: The data set it was evaluated on.
         figures: The figures of the evaluation.
         checks: The checks of the data set, or None.
+        warnings: Sentences that come first among the limits.
 
     Returns:
         The card's file.
@@ -54,7 +57,7 @@ def write_card(
     data.model_name = data.model_name or folder.resolve().name
     others = [result for result in data.eval_results or [] if result.dataset_type != name]
     data.eval_results = others + _results(name, dataset.description, figures, checks)
-    card.text = _with_section(card.text, name, _section(folder, dataset, figures, checks))
+    card.text = _with_section(card.text, name, _section(folder, dataset, figures, checks, warnings))
     aside = file.with_name(f"{CARD}.partial")
     aside.write_text(str(card), encoding="utf-8")
     os.replace(aside, file)
@@ -99,7 +102,13 @@ def _with_section(text: str, name: str, section: str) -> str:
     return replaced or f"{text.rstrip()}\n\n{begin}\n{section}\n{end}\n"
 
 
-def _section(folder: Path, dataset: CaptionDataset, figures: Figures, checks: Checks | None) -> str:
+def _section(
+    folder: Path,
+    dataset: CaptionDataset,
+    figures: Figures,
+    checks: Checks | None,
+    warnings: Sequence[str],
+) -> str:
     """Figures and limits on one data set."""
     name = dataset.description or dataset.root.resolve().name
     counts = ", ".join(f"{split} {len(dataset.ids(split)):,}" for split in figures)
@@ -108,7 +117,7 @@ def _section(folder: Path, dataset: CaptionDataset, figures: Figures, checks: Ch
         if any(key in own for own in figures.values()):
             row = (number(key, own[key], checks) if key in own else "" for own in figures.values())
             lines.append(f"| {title} | {' | '.join(row)} |")
-    limits = "\n".join(f"- {limit}" for limit in _limits(name, figures, checks))
+    limits = "\n".join(f"- {limit}" for limit in [*warnings, *_limits(name, figures, checks)])
     return (
         f"## Figures on {name}\n\n" + "\n".join(lines) + "\n\n"
         f"Pictures: {counts}. Measured by `python -m training.evaluate` with its own defaults of "

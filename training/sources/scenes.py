@@ -9,6 +9,7 @@ beyond COCO's format, its colour in `attributes`.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import random
 from collections.abc import Iterator
@@ -130,8 +131,9 @@ def _draw(job: _Job) -> dict[str, Any]:
     else:
         name += ".jpg"
         picture.save(job.folder / "images" / name, quality=rng.randint(80, 95))
+    sha256 = hashlib.sha256((job.folder / "images" / name).read_bytes()).hexdigest()
     return {
-        "image": {"file_name": name, "width": width, "height": height},
+        "image": {"file_name": name, "width": width, "height": height, "sha256": sha256},
         "captions": write_captions(scene),
         "instances": list(_instances(scene, width, height)),
         "truth": scene.to_dict(),

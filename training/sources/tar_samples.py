@@ -3,7 +3,7 @@
 The files of a sample are neighbours in the tar file and have the same name up to the first dot:
 
     000123.jpg                  the picture (.png, .webp and other formats as well), exactly one
-    000123.txt                  its caption
+    000123.txt                  its captions, one a line
     000123.json                 without .txt: {"caption": ...} or {"captions": [...]}
 
 Other files of a sample are ignored. Only headers and caption files are read, by the standard
@@ -17,14 +17,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from training.sources.faults import clean_text
+from training.sources.caption_text import clean_captions
+from training.sources.faults import shortened
 
 #: How the names of picture files end, in lower case.
-PICTURE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+PICTURE_EXTENSIONS = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".avif", ".heic", ".heif"),
+)
 #: The largest caption file in bytes.
 MAX_CAPTION = 1_000_000
 #: Characters of a name that a message shows.
@@ -40,7 +45,7 @@ class Sample:
         name: Name of the picture in the tar file.
         offset: Position of the picture's first byte in the tar file.
         size: Of the picture, in bytes.
-        captions: At least one; see `training.sources.faults.clean_text`.
+        captions: At least one; see `training.sources.caption_text.clean_captions`.
     """
 
     key: str
@@ -50,12 +55,15 @@ class Sample:
     captions: list[str]
 
 
-def read_samples(file: Path, faults: list[str]) -> list[Sample]:
-    """The samples of a shard that have no fault, in the order of the shard.
+def read_samples(file: Path, faults: list[str], changes: Counter[str]) -> list[Sample]:
+    """The samples of a shard that can be used, in the order of the shard.
+
+    A caption with a fault, or a repeated one, is left out without the others of its sample.
 
     Args:
         file: An uncompressed tar file.
         faults: One line for each fault is appended.
+        changes: What was changed in captions -> number of captions; added to.
     """
     samples: dict[str, Sample] = {}
     seen: set[str] = set()
@@ -63,7 +71,9 @@ def read_samples(file: Path, faults: list[str]) -> list[Sample]:
         try:
             if key in seen:
                 raise ValueError("another sample of the shard has this key")
-            samples[key] = _sample(key, members)
+            of_captions: list[str] = []
+            samples[key] = _sample(key, members, of_captions, changes)
+            faults += [f"{file}: {printable(key)}: {fault}" for fault in of_captions]
         except ValueError as error:
             faults.append(f"{file}: {printable(key)}: {error}")
         seen.add(key)
@@ -129,8 +139,14 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return opened.read() if opened else b""
 
 
-def _sample(key: str, members: _Members) -> Sample:
+def _sample(key: str, members: _Members, of_captions: list[str], changes: Counter[str]) -> Sample:
     """The sample that these files make.
+
+    Args:
+        key: Of the sample.
+        members: Its files.
+        of_captions: One line for each caption that is left out is appended.
+        changes: What was changed in captions -> number of captions; added to.
 
     Raises:
         ValueError: They do not make one; the message gives the fault.
@@ -148,10 +164,20 @@ def _sample(key: str, members: _Members) -> Sample:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{given[0]} is not UTF-8 (byte {error.start + 1})") from None
-    texts = [text] if given[0] == ".txt" else _captions_of_json(text)
-    captions = [clean_text(caption, "caption") for caption in texts]
-    if len(set(captions)) < len(captions):
-        raise ValueError("has the same caption twice")
+    if given[0] == ".txt":
+        lines = text.replace("\r", "\n").split("\n")
+        texts: list[Any] = [line for line in lines if line.strip()] or [""]
+    else:
+        texts = _captions_of_json(text)
+    captions: list[str] = []
+    for value in texts:
+        for caption in clean_captions(value, "caption", changes, of_captions):
+            if caption in captions:
+                of_captions.append(f"has the same caption twice ({shortened(caption)})")
+            else:
+                captions.append(caption)
+    if not captions:
+        raise ValueError("; ".join(of_captions))
     picture, _ = members[pictures[0]]
     if picture.issparse():
         raise ValueError(f"{pictures[0]} is stored in pieces; pack it again without --sparse")

@@ -2,15 +2,17 @@
 
 The shards are not copied. The data set holds captions, splits, and for each picture its tar file
 and byte range; later stages read pictures from the tar files (see `training.data.tar_picture`).
-The shards are read one after the other (see `training.sources.tar_samples`), so memory grows with
-the samples of one shard. Every picture is decoded, and all faults are listed, before the data set
-is put in place.
+The shards are read one after the other (see `training.sources.tar_samples`). Memory grows with the
+samples of one shard, and by about 150 bytes for each picture of all shards, to find pictures that
+are there twice. Every picture is decoded, and all faults are listed, before the data set is put in
+place.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,11 +21,12 @@ from rich.progress import track
 
 from model.refusal import Refusal
 from training.data.dataset import Picture, TarPosition, check_target, write_index, writing_dataset
-from training.data.image_decoding import decoding_faults
+from training.data.image_decoding import examine_files
 from training.data.tar_picture import TarPicture
+from training.sources.caption_text import print_changes
 from training.sources.faults import check_on_broken, counted, listed
 from training.sources.settings import WebDataset
-from training.sources.splits import drawn_split, empty_splits, split_fractions
+from training.sources.splits import DrawnSplits, KnownPictures, print_moves, split_fractions
 from training.sources.tar_samples import read_samples
 
 #: The most tar files that a pattern such as {00000..99999} may stand for.
@@ -41,23 +44,33 @@ def prepare(settings: WebDataset) -> None:
     check_target(settings.out)
     tars = _shards(settings.shards)
     faults: list[str] = []
-    used_splits: set[str] = set()
+    changes: Counter[str] = Counter()
+    drawn, known = DrawnSplits(fractions), KnownPictures()
     with writing_dataset(settings.out) as folder:
-        pictures = _pictures(tars, settings, fractions, faults, used_splits)
-        counts = write_index(folder, f"{len(tars)} tar shards", pictures, tars)
+        pictures = _pictures(tars, settings, drawn, known, faults, changes)
+        counts = write_index(
+            folder,
+            f"{len(tars)} tar shards",
+            pictures,
+            tars,
+            lambda: drawn.moves(known.repeated),
+        )
         if faults and settings.on_broken == "stop":
             raise Refusal(
                 f"{counted(faults)} in {len(tars)} shards; correct them, or leave out what they "
                 f"name with webdataset.on_broken=skip:{listed(faults)}"
             )
-        if empty := empty_splits(fractions, used_splits):
+        moves = drawn.moves(known.repeated)
+        if set(drawn.empty()) - set(moves.values()):
             raise Refusal(
-                f"no picture of {settings.shards} came to {' and '.join(empty)} by "
-                f"webdataset.fractions {fractions}; add pictures, or change webdataset.seed or "
-                f"webdataset.fractions{listed(faults)}"
+                f"no picture of {settings.shards} came to {' and '.join(drawn.empty())} by "
+                f"webdataset.fractions {fractions}, and there are too few to give each split one; "
+                f"add pictures, or change webdataset.fractions{listed(faults)}"
             )
     if faults:
         print(f"left out for {counted(faults)}:{listed(faults)}", file=sys.stderr)
+    print_changes(changes)
+    print_moves({f"image {image_id}": split for image_id, split in moves.items()})
     print(f"{settings.out}: {counts}")
 
 
@@ -110,9 +123,10 @@ def _expanded(pattern: str) -> Iterator[str]:
 def _pictures(
     tars: Sequence[Path],
     settings: WebDataset,
-    fractions: dict[str, float],
+    drawn: DrawnSplits,
+    known: KnownPictures,
     faults: list[str],
-    used_splits: set[str],
+    changes: Counter[str],
 ) -> Iterator[Picture]:
     """The pictures that have no fault, shard by shard.
 
@@ -122,22 +136,29 @@ def _pictures(
     Args:
         tars: The shards.
         settings: Of this source.
-        fractions: Of all pictures, by split name.
+        drawn: The pictures are added.
+        known: The pictures are added.
         faults: One line for each fault is appended.
-        used_splits: The splits of the pictures are added.
+        changes: What was changed in captions -> number of captions; added to.
     """
     image_id = 0
     for number, tar in enumerate(track(tars, "checking shards", console=Console(stderr=True))):
-        samples = read_samples(tar, faults)
+        samples, where = read_samples(tar, faults, changes), f"a picture of {tar.name}"
         size = tar.stat().st_size
         files = [TarPicture(tar, size, one.name, one.offset, one.size) for one in samples]
-        results = decoding_faults(files, settings.max_pixels, settings.workers)
-        for sample, fault in zip(samples, results, strict=True):
+        results = examine_files(files, settings.max_pixels, settings.workers)
+        for file, sample, found in zip(files, samples, results, strict=True):
             image_id += 1
-            if fault:
-                faults.append(fault)
+            if found.fault:
+                faults.append(found.fault)
                 continue
-            split = drawn_split(f"{settings.seed}/{tar.name}/{sample.key}", fractions)
-            used_splits.add(split)
+            key = f"{settings.seed}/{tar.name}/{sample.key}"
+            split = drawn.split(key)
+            try:
+                known.check(found.sha256, split, where)
+            except ValueError as error:
+                faults.append(f"{file} {error}")
+                continue
+            drawn.add(key, image_id, found.sha256)
             position = TarPosition(number, sample.offset, sample.size)
-            yield Picture(image_id, sample.name, sample.captions, split, position)
+            yield Picture(image_id, sample.name, sample.captions, split, position, found.sha256)

@@ -41,7 +41,11 @@ def test_metrics_hold_scores_and_scene_accuracy_of_each_split(reports: Path, tin
     assert set(metrics) == {
         *("test", "compositional", "precisions"),
         *("weights_sha256", "data_set", "captions_sha256"),
+        *("tokenizer", "seen_in_training"),
     }
+    assert metrics["tokenizer"] == "PTB"
+    unseen = {"train": 0, "val": 0}
+    assert metrics["seen_in_training"] == {"test": unseen, "compositional": unseen}
     assert metrics["data_set"] == "scenes"
     captions = Path(tiny_run.evaluate.data, "captions.json").read_bytes()
     assert metrics["captions_sha256"] == hashlib.sha256(captions).hexdigest()
@@ -105,6 +109,39 @@ def test_page_and_chart_are_written(reports: Path):
     assert "<html" in page
     assert f"{line['CIDEr']:.2f}" in page
     assert (reports / "scores.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_that_were_trained_on_are_named_in_every_report(tiny_run: Config, tmp_path: Path):
+    checkpoint = shutil.copytree(tiny_run.evaluate.checkpoint, tmp_path / "checkpoint")
+    data = shutil.copytree(tiny_run.evaluate.data, tmp_path / "mixed")
+    splits = json.loads((data / "split.json").read_text())
+    splits["test"] += [splits["train"].pop(), splits["train"].pop(), splits["val"].pop()]
+    (data / "split.json").write_text(json.dumps(splits))
+    settings = dataclasses.replace(
+        tiny_run.evaluate,
+        data=str(data),
+        checkpoint=str(checkpoint),
+        out=str(tmp_path / "reports"),
+        gate_images=0,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.evaluation.scoring._meteor", lambda *_: 0.5)
+        evaluate(settings)
+        metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
+        assert metrics["seen_in_training"]["test"] == {"train": 2, "val": 1}
+        assert metrics["seen_in_training"]["compositional"] == {"train": 0, "val": 0}
+        words = (
+            f"The captioner was trained on pictures of test: of {len(splits['test'])} pictures "
+            "2 in split train and 1 in split val of its training data."
+        )
+        assert words in (tmp_path / "reports" / "captions.html").read_text()
+        assert words in (checkpoint / "README.md").read_text()
+        (checkpoint / "seen_images.safetensors").unlink()
+        evaluate(dataclasses.replace(settings, splits=["test"]))
+    metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
+    assert "seen_in_training" not in metrics
+    page = (tmp_path / "reports" / "captions.html").read_text()
+    assert "It is not known whether the captioner was trained on these pictures" in page
 
 
 def test_splits_that_the_data_set_lacks_are_refused(tiny_run: Config, tmp_path: Path):

@@ -35,6 +35,7 @@ from training.captioner.tokenizer import END
 from training.captioner.train import train
 from training.config import Config
 from training.data.dataset import CaptionDataset
+from training.data.seen_images import count_seen
 from training.encoding.encode_dataset import encode_dataset
 from training.encoding.encoder import Encoder
 from training.encoding.feature_file import FeatureFile
@@ -332,6 +333,25 @@ def test_the_epoch_with_the_best_validation_cider_is_kept(
     final = weights(config.train.out)
     for name, value in kept["state_dict"].items():
         assert torch.equal(final[name.removeprefix("captioner.")], value)
+
+
+@pytest.mark.usefixtures("no_score")
+def test_between_epochs_of_the_same_cider_the_loss_decides(variant: Variant):
+    config = variant()
+    train(config)
+    losses = [float(row["val_loss"]) for row in rows(Path(config.train.curves) / "validation.csv")]
+    kept = torch.load(Path(config.train.work) / "best.ckpt", weights_only=True)
+    assert kept["epoch"] == losses.index(min(losses)) == 1
+    (state,) = [s for name, s in kept["callbacks"].items() if name.startswith("BestEpoch")]
+    assert state["best_loss"] == pytest.approx(min(losses), abs=1e-4)
+
+
+def test_the_pictures_that_were_trained_on_travel_with_the_checkpoint(tiny_run: Config):
+    dataset = CaptionDataset.load(tiny_run.train.data)
+    for split in ("train", "val", "test", "compositional"):
+        found = count_seen(tiny_run.train.out, dataset, dataset.ids(split))
+        own = len(dataset.ids(split))
+        assert found == {"train": own * (split == "train"), "val": own * (split == "val")}
 
 
 def test_the_score_is_of_the_validation_pictures_own_captions(

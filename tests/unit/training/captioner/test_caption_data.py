@@ -114,6 +114,21 @@ def test_long_captions_are_cut_and_still_end(
         assert end not in kept[:-1]
 
 
+def test_cut_captions_are_counted(
+    dataset: CaptionDataset, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+):
+    lengths = sorted(len(tokenizer.encode(text).ids) + 1 for i in (9, 4, 6) for text in CAPTIONS[i])
+    tokenized(dataset, tokenizer, [4, 6, 9], lengths[-1])
+    assert capsys.readouterr().err == ""
+    tokenized(dataset, tokenizer, [4, 6, 9], lengths[-1] - 1)
+    longer = lengths.count(lengths[-1])
+    assert capsys.readouterr().err == (
+        f"note: {longer} of 6 captions of split 'train' are longer than "
+        f"train.max_tokens={lengths[-1] - 1} and are cut; the longest has {lengths[-1]} tokens "
+        "(with the end token)\n"
+    )
+
+
 def test_images_left_out_of_the_features_are_left_out_here(
     dataset: CaptionDataset, tokenizer: Tokenizer
 ):

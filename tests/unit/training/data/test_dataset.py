@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tracemalloc
 from pathlib import Path
@@ -25,7 +26,7 @@ COCO: dict[str, Any] = {
         {"id": 3, "image_id": 3, "caption": "a small house"},
     ],
 }
-SPLITS: dict[str, Any] = {"train": [7, 3], "val": [3], "test": []}
+SPLITS: dict[str, Any] = {"train": [7], "val": [3], "test": []}
 
 
 def write(folder: Path, coco: object = COCO, splits: object = SPLITS) -> Path:
@@ -41,13 +42,13 @@ def test_captions_and_files_are_found_by_image_id(tmp_path: Path):
         3: tmp_path / "images" / "sub" / "b.png",
     }
     assert data.captions == {7: ["a boat"], 3: ["a house", "a small house"]}
-    assert list(data.ids("train")) == [7, 3]
+    assert list(data.ids("train")) == [7]
 
 
 @pytest.mark.parametrize("split", ["test", "dev"])
 def test_an_empty_or_missing_split_is_refused_with_a_list_of_the_splits(tmp_path: Path, split: str):
     data = CaptionDataset.load(write(tmp_path))
-    with pytest.raises(Refusal, match=rf"split '{split}'; it has: train \(2\), val \(1\)"):
+    with pytest.raises(Refusal, match=rf"split '{split}'; it has: train \(1\), val \(1\)"):
         data.ids(split)
 
 
@@ -98,6 +99,45 @@ def test_a_split_of_unknown_images_is_refused(tmp_path: Path):
     splits = {"train": [7], "val": [3, 4, 5]}
     with pytest.raises(Refusal, match="split 'val' names 2 images that captions.json lacks, .* 4"):
         CaptionDataset.load(write(tmp_path, splits=splits))
+
+
+@pytest.mark.parametrize(
+    ("splits", "words"),
+    [
+        ({"train": [7, 3], "test": [3]}, "1 images more than once, first 3 in train and test; an"),
+        ({"train": [7, 3, 7, 3]}, "2 images more than once, first 3 in train and train"),
+    ],
+)
+def test_overlapping_splits_are_refused(tmp_path: Path, splits: object, words: str):
+    with pytest.raises(Refusal, match=f"split.json names {words}"):
+        CaptionDataset.load(write(tmp_path, splits=splits))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("Train", "train"), ("validation", "val"), ("dev", "val")]
+)
+def test_another_word_for_a_split_is_refused(tmp_path: Path, name: str, expected: str):
+    with pytest.raises(Refusal, match=rf"split '{name}' must be called '{expected}' here; rename"):
+        CaptionDataset.load(write(tmp_path, splits={name: [7]}))
+
+
+def test_digests_are_those_of_the_files_whether_noted_or_not(tmp_path: Path):
+    contents = {7: b"seven", 3: b"three"}
+    hashes = {i: hashlib.sha256(content).hexdigest() for i, content in contents.items()}
+    images = [{**image, "sha256": hashes[7]} if image["id"] == 7 else image
+              for image in COCO["images"]]  # fmt: skip
+    data = CaptionDataset.load(write(tmp_path, {**COCO, "images": images}))
+    assert data.files.digests([3]).tolist() == [-1]  # there is no such file
+    (tmp_path / "images" / "sub").mkdir(parents=True)
+    (tmp_path / "images" / "sub" / "b.png").write_bytes(contents[3])
+    assert data.files.digests([3, 7]).tolist() == [int(hashes[i], 16) >> 193 for i in (3, 7)]
+
+
+@pytest.mark.parametrize("sha256", ["ab", "x" * 64, 3])
+def test_a_sha256_that_is_none_is_refused(tmp_path: Path, sha256: object):
+    images = [{**image, "sha256": sha256} for image in COCO["images"]]
+    with pytest.raises(Refusal, match="is not COCO captions: "):
+        CaptionDataset.load(write(tmp_path, {**COCO, "images": images}))
 
 
 def test_captions_take_less_memory_than_their_own_bytes_while_and_after_they_are_read(

@@ -99,6 +99,49 @@ def test_one_reference_an_image_leaves_human_cider_out(monkeypatch: pytest.Monke
     assert any("human_CIDEr" in note for note in scores.notes)
 
 
+#: By language two captions that share half of their words, or of their characters.
+LANGUAGES = {
+    "Hindi": ("एक कुत्ता दौड़ रहा है", "एक बिल्ली सो रही है"),
+    "Thai": ("สุนัขวิ่งบนหญ้า", "แมวนอนบนเสื่อ"),
+    "Arabic": ("كَلْبٌ يَجْرِي عَلَى العُشْبِ", "قِطَّةٌ تَنَامُ عَلَى السَّرِيرِ"),
+    "Japanese": ("犬が草の上を走っている", "猫がベッドの上で寝ている"),
+    "Chinese": ("一只狗在草地上奔跑", "一只猫在床上睡觉"),
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_captions_of_other_languages_are_scored_by_unicode(
+    language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_java(*_: object) -> None:
+        raise AssertionError("a program for English was used")
+
+    for name in ("_meteor", "_spice", "tokenize"):
+        monkeypatch.setattr(scoring, name, no_java)
+    first, second = LANGUAGES[language]
+    references = {1: [first, first], 2: [second, second], 3: ["...", "!"]}
+    right = {1: first, 2: second, 3: ""}
+    near = {1: first[: len(first) // 2], 2: second[: len(second) // 2], 3: ""}
+    best, partly, wrong = (
+        scoring.score(generated, references)
+        for generated in (right, near, {1: second, 2: first, 3: ""})
+    )
+    assert best.tokenizer == "Unicode"
+    assert "METEOR" not in best.figures
+    assert any("METEOR and SPICE left out" in note for note in best.notes)
+    assert best.figures["CIDEr"] > partly.figures["CIDEr"] > wrong.figures["CIDEr"]
+    assert partly.figures["CIDEr"] > 1
+    assert scoring.cider(near, references) == pytest.approx(partly.figures["CIDEr"])
+
+
+def test_english_with_a_few_other_letters_is_scored_by_ptb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "_meteor", lambda *_: 0.5)
+    references = {1: ["a café named 犬", "a sign"], 2: ["two boats", "boats"]}
+    scores = scoring.score({1: "a café", 2: "boats"}, references)
+    assert scores.tokenizer == "PTB"
+    assert scores.figures["METEOR"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("generated", "references", "words"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -9,22 +10,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from model.refusal import Refusal
 from tests.pictures import broken, encoded, picture
 from training.config import load_config
 from training.data.dataset import CaptionDataset
 from training.prepare import prepare
+from training.sources.splits import DrawnSplits
+
+
+def numbered(number: int) -> bytes:
+    """A picture file that no other number gives."""
+    return encoded(Image.new("RGB", (12, 12), (number // 256, number % 256, 0)), "PNG")
 
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
     """Twelve pictures in three places, two captions each, in a CSV file with splits."""
     folder = tmp_path / "mine"
-    for place in ("", "images", "sub/deep"):
+    for first, place in enumerate(("", "images", "sub/deep")):
         (folder / place).mkdir(parents=True, exist_ok=True)
         for number in range(4):
-            (folder / place / f"{place[:1]}{number}.png").write_bytes(encoded(picture(), "PNG"))
+            file = folder / place / f"{place[:1]}{number}.png"
+            file.write_bytes(numbered(4 * first + number))
     names = [f"{place}{n}.png" for place in ("", "i", "sub/deep/s") for n in range(4)]
     rows = [
         f"{name},picture {name} seen {time},{'test' if '3' in name else 'train'}"
@@ -57,8 +66,9 @@ def test_the_data_set_has_the_pictures_captions_and_splits(
     data = make(mine)
     assert {name: len(ids) for name, ids in data.splits.items()} == {"train": 9, "test": 3}
     for image_id, file in data.files.items():
-        assert file.read_bytes() == encoded(picture(), "PNG")
         said = file.relative_to(data.root / "images").as_posix()
+        (original,) = mine.rglob(file.name)
+        assert file.read_bytes() == original.read_bytes()
         assert data.captions[image_id] == [f"picture {said} seen {t}" for t in ("once", "twice")]
         assert (image_id in data.splits["test"]) == ("3" in said)
     shown = capsys.readouterr()
@@ -87,21 +97,117 @@ def test_the_copy_and_the_folder_are_independent(mine: Path):
 
 def test_new_pictures_do_not_change_the_split_of_older_ones(mine: Path):
     for number in range(400):
-        shutil.copy(mine / "0.png", mine / f"n{number}.png")
+        (mine / f"n{number}.png").write_bytes(numbered(1000 + number))
     write(mine, *(f"n{number}.png,a boat" for number in range(300)))
     few = make(mine)
     write(mine, *(f"n{number}.png,a boat" for number in reversed(range(400))))
     many = make(mine)
-
-    def split_of(data: CaptionDataset) -> dict[str, str]:
-        return {data.files[i].name: name for name, ids in data.splits.items() for i in ids}
-
     assert split_of(few).items() <= split_of(many).items()
     counts = Counter(split_of(many).values())
     assert 290 <= counts["train"] <= 350
     assert 20 <= counts["val"] <= 65
     assert 20 <= counts["test"] <= 65
     assert split_of(make(mine, seed=2)) != split_of(many)
+
+
+def split_of(data: CaptionDataset) -> dict[str, str]:
+    """File name of each picture -> its split."""
+    return {data.files[i].name: name for name, ids in data.splits.items() for i in ids}
+
+
+def test_a_dozen_pictures_fill_every_split(mine: Path, capsys: pytest.CaptureFixture[str]):
+    names = [f"n{number}.png" for number in range(400)]
+    for number, name in enumerate(names):
+        (mine / name).write_bytes(numbered(1000 + number))
+    write(mine, *(f"{name},a boat" for name in names))
+    natural = split_of(make(mine))
+    capsys.readouterr()
+    only_train = [name for name in names if natural[name] == "train"]
+    write(mine, *(f"{name},a boat" for name in only_train[:12]))
+    few = split_of(make(mine))
+    assert Counter(few.values()) == {"train": 10, "val": 1, "test": 1}
+    said = capsys.readouterr().err
+    in_val = next(name for name, split in few.items() if split == "val")
+    assert f"note: no picture came to val at random, so it gets the nearest one, {in_val};" in said
+    assert few == split_of(make(mine))
+    # More pictures of train: only the two that fill a split may change theirs.
+    write(mine, *(f"{name},a boat" for name in only_train[:40]))
+    more = split_of(make(mine))
+    assert set(more.values()) == {"train", "val", "test"}
+    moved = {name for name in few if few[name] != more[name]}
+    assert moved <= {name for name in few if few[name] != "train"}
+    # With pictures in every split, all have their own.
+    write(mine, *(f"{name},a boat" for name in names))
+    assert split_of(make(mine)) == natural
+
+
+def test_the_nearest_picture_fills_a_split():
+    fractions = {"train": 0.5, "val": 0.25, "test": 0.25}
+    drawn = DrawnSplits(fractions)
+    keys = [key for key in map(str, range(200)) if drawn.split(key) == "train"][:5]
+    for image_id, key in enumerate(keys):
+        drawn.add(key, image_id, f"{image_id << 193:064x}")  # its digest is the id
+    numbers = [int(hashlib.sha256(key.encode()).hexdigest()[:16], 16) for key in keys]
+    nearest = sorted(range(5), key=lambda image_id: -numbers[image_id])
+    assert drawn.moves(()) == {nearest[0]: "val", nearest[1]: "test"}
+    # A picture that is there twice is not parted from its copy.
+    assert drawn.moves({nearest[0]}) == {nearest[1]: "val", nearest[2]: "test"}
+    assert DrawnSplits({"train": 1.0, "val": 0.0}).empty() == ["train"]
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_one_picture_under_two_names_is_in_one_split_only(
+    mine: Path, split: str, capsys: pytest.CaptureFixture[str]
+):
+    shutil.copy(mine / "0.png", mine / "copy.png")
+    with (mine / "captions.csv").open("a") as file:
+        file.write(f"\ncopy.png,another name,{split}")
+    if split == "train":  # the split of 0.png
+        assert len(make(mine).files) == 13
+        return
+    words = (
+        r"1 fault in .*\n  captions.csv line 26: copy.png is in split 'test', but has the same "
+        r"bytes as 0.png \(captions.csv line 2\) in split 'train'; remove one"
+    )
+    with pytest.raises(Refusal, match=words):
+        make(mine)
+    assert len(make(mine, "folder.on_broken=skip").files) == 12
+    assert "left out for 1 fault" in capsys.readouterr().err
+
+
+def test_unknown_splits_are_refused_before_anything_is_written(mine: Path):
+    text = (mine / "captions.csv").read_text()
+    (mine / "captions.csv").write_text(text.replace(",test", ",holdout"))
+    with pytest.raises(Refusal, match=r"split is 'holdout'; it must be one of train .*; val \(val"):
+        make(mine)
+    (mine / "captions.csv").write_text(text.replace(",test", ",Validation"))
+    data = make(mine)
+    assert {name: len(ids) for name, ids in data.splits.items()} == {"train": 9, "val": 3}
+
+
+def test_a_data_set_that_cannot_be_trained_on_says_so(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+):
+    make(mine)
+    assert "note: no picture is in split val; the data set can" in capsys.readouterr().err
+
+
+def test_the_sha256_of_every_picture_is_kept(mine: Path):
+    data = make(mine)
+    for image in json.loads((data.root / "captions.json").read_text())["images"]:
+        content = data.files[image["id"]].read_bytes()
+        assert image["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_changed_captions_are_counted(mine: Path, capsys: pytest.CaptureFixture[str]):
+    (mine / "captions.csv").write_text(
+        "file,caption,split\n0.png,a &amp; b,train\n1.png,c &lt; d<br>,val"
+    )
+    data = make(mine)
+    assert list(data.captions.values()) == [["a & b"], ["c < d"]]
+    said = capsys.readouterr().err
+    assert "captions that are not plain text:\n  2 had HTML entities such as &amp;" in said
+    assert "\n  1 had HTML tags" in said
 
 
 def test_json_lines_and_coco_captions_are_sources_too(mine: Path):

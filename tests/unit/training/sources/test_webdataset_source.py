@@ -107,10 +107,7 @@ FAULTS: dict[str, tuple[list[tuple[str, bytes]], str]] = {
     "no JSON": ([("1.png", PNG), ("1.json", b"{")], "1: .json is not JSON"),
     "no caption in JSON": ([("1.png", PNG), ("1.json", b"[]")], "1: .json must have one of"),
     "no list": ([("1.png", PNG), ("1.json", b'{"captions": 3}')], "1: captions must be a list"),
-    "twice the same": (
-        [("1.png", PNG), ("1.json", b'{"captions": ["a", " a"]}')],
-        "1: has the same caption twice",
-    ),
+    "a missing value": (captioned("1", "nan"), "1: caption is 'nan', which stands for"),
     "duplicate key": (
         [*captioned("0", "a"), *captioned("1", "b"), *captioned("0", "c")],
         "0: another sample of the shard has this key",
@@ -133,6 +130,59 @@ def test_every_fault_is_named_or_left_out(
     data = make(tmp_path, ALL_TRAIN, "webdataset.on_broken=skip")
     assert data.captions[1] == ["a house"]
     assert "left out for 1 fault:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "captions", "faults"),
+    [
+        ("1.txt", "a boat\n a  cat \r\n\n", ["a boat", "a cat"], []),
+        ("1.txt", "a boat\na boat\na cat", ["a boat", "a cat"], ["the same caption twice"]),
+        ("1.txt", "fish &amp; chips\nnan", ["fish & chips"], ["'nan', which stands for"]),
+        ("1.txt", "['a dog', 'a cat']", ["a dog", "a cat"], []),
+        ("1.json", '{"captions": ["a", " a", ""]}', ["a"], ["same caption twice", "is empty"]),
+    ],
+)
+def test_a_faulty_caption_is_left_out_without_the_others(
+    tmp_path: Path,
+    name: str,
+    content: str,
+    captions: list[str],
+    faults: list[str],
+    capsys: pytest.CaptureFixture[str],
+):
+    pack(tmp_path / "shards" / "0.tar", [("1.png", PNG), (name, content.encode())])
+    if faults:
+        with pytest.raises(Refusal, match=rf"{len(faults)} faults? in 1 shards"):
+            make(tmp_path, ALL_TRAIN)
+    data = make(tmp_path, ALL_TRAIN, "webdataset.on_broken=skip")
+    assert data.captions == {1: captions}
+    said = capsys.readouterr().err
+    assert all(fault in said for fault in faults)
+    assert ("HTML entities" in said) == ("&amp;" in content)
+
+
+def test_few_pictures_fill_every_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    pictures = [encoded(Image.new("RGB", (9 + n, 9)), "PNG") for n in range(3)]
+    members = [
+        member
+        for n, content in enumerate(pictures)
+        for member in ((f"{n}.png", content), (f"{n}.txt", b"a boat"))
+    ]
+    pack(tmp_path / "shards" / "0.tar", members)
+    data = make(tmp_path)
+    assert {name: len(ids) for name, ids in data.splits.items()} == {
+        "train": 1, "val": 1, "test": 1,
+    }  # fmt: skip
+    assert "at random, so it gets the nearest one, image" in capsys.readouterr().err
+
+
+def test_the_same_picture_in_two_splits_is_a_fault(tmp_path: Path):
+    pack(tmp_path / "shards" / "0.tar", [m for n in range(60) for m in captioned(str(n), "a")])
+    half = "webdataset.fractions={train: 0.5, val: 0.5, test: 0}"
+    with pytest.raises(
+        Refusal, match=r"has the same bytes as a picture of 0.tar in split '(train|val)'"
+    ):
+        make(tmp_path, half)
 
 
 @pytest.mark.parametrize("keep", [512 * 4 + 10, 512 * 5 + 100, 512 * 6, 512 * 7 + 3, 512 * 8])
