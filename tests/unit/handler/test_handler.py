@@ -28,7 +28,7 @@ from handler.failure import PHRASES, STATUSES
 from handler.parallel_passes import ParallelPasses
 from handler.request_result import ImageResult
 from model.artifact import Artifact, GeneratedCaption
-from model.image.decode import MAX_PIXELS, load_image
+from model.image.decode import MAX_PIXELS, OpenedImage, open_image
 from model.options import OPTIONS, GenerationOptions
 from model.refusal import Refusal
 from tests import ROOT
@@ -336,13 +336,13 @@ def test_a_fault_of_the_server_is_never_called_a_damaged_picture(
     caplog: pytest.LogCaptureFixture,
     error: Exception,
 ):
-    def faulty(data: bytes, max_pixels: int, side: int) -> Image.Image:
-        image = load_image(data, max_pixels, side)
-        if image.size == (13, 7):
+    def faulty(data: bytes, max_pixels: int, side: int) -> OpenedImage:
+        opened = open_image(data, max_pixels, side)
+        if opened.image.size == (13, 7):
             raise error
-        return image
+        return opened
 
-    monkeypatch.setattr(request_images, "load_image", faulty)
+    monkeypatch.setattr(request_images, "open_image", faulty)
     odd = encoded(Image.new("RGB", (13, 7)), "PNG")
     both = [{"data": base64.b64encode(data).decode()} for data in (sound()["png"], odd)]
     rows = [sound()["png"], odd, sound()["png"], json.dumps({"instances": both}).encode()]
