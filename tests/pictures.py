@@ -8,7 +8,11 @@ import zlib
 from typing import Any
 
 import pillow_heif
+import pytest
 from PIL import Image, ImageDraw
+
+from model.image.decode import load_image
+from model.image.refusals import ImageRefusal
 
 pillow_heif.register_heif_opener()  # also to write HEIC
 
@@ -197,3 +201,21 @@ def broken() -> dict[str, tuple[bytes, int, str]]:
         **{name: (data, 415, "image_format") for name, data in OTHER_FORMATS.items()},
         "postscript": (encoded(picture(), "EPS"), 415, "image_format"),
     }
+
+
+def assert_picture(image: Image.Image, top_left: tuple[int, ...], bottom_right: tuple[int, ...]):
+    """Colours near two corners, with room for what JPEG and WebP lose."""
+    assert image.mode == "RGB"
+    near = image.getpixel((5, 5)), image.getpixel((image.width - 5, image.height - 5))
+    for seen, expected in zip(near, (top_left, bottom_right), strict=True):
+        assert max(abs(a - b) for a, b in zip(seen, expected, strict=True)) <= 6, near
+
+
+def assert_refused(data: bytes, code: str, max_pixels: int = 50_000_000) -> str:
+    """The refusal's text, after checking its code."""
+    with pytest.raises(ImageRefusal) as caught:
+        load_image(data, max_pixels)
+    assert caught.value.code == code
+    expected = {"image_too_large": 413, "image_format": 415}.get(code, 400)
+    assert caught.value.status == expected
+    return str(caught.value)

@@ -76,8 +76,8 @@ _DAMAGED = (
     OverflowError,
     struct.error,
 )
-#: The formats whose decoders also report damage with these.
-_MODERN, _MODERN_DAMAGED = ("AVIF", "HEIF"), (RuntimeError, EOFError)
+#: The exceptions that the decoders of AVIF and HEIC raise beside those.
+_BOX_DAMAGED = (RuntimeError, EOFError)
 #: Formats of animations.
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 #: What e-mail and web programs put before a file by mistake. No accepted format begins with these.
@@ -122,7 +122,7 @@ class OpenedImage:
         """
         with catch_warnings():
             simplefilter("ignore")  # of odd metadata
-            with _damage_refused(self.data, self.limit, self.image.format):
+            with _damage_refused(self.data, self.limit):
                 self.image.load()
                 if self.image.format in _ANIMATED:
                     _seek_content(self.image, self.limit)
@@ -284,9 +284,7 @@ def _significant_bits(data: bytes | bytearray) -> int | None:
 
 
 @contextlib.contextmanager
-def _damage_refused(
-    data: bytes | bytearray, limit: int, format_: str | None = None
-) -> Iterator[None]:
+def _damage_refused(data: bytes | bytearray, limit: int) -> Iterator[None]:
     """Around calls of Pillow alone: turns its exceptions for damaged files into refusals."""
     try:
         yield
@@ -304,8 +302,8 @@ def _damage_refused(
                 "a text or the colour profile in the PNG is larger than 1 MB; save it without",
             ) from None
         raise damaged(len(data)) from error
-    except _MODERN_DAMAGED as error:
-        if format_ not in _MODERN:
+    except _BOX_DAMAGED as error:
+        if data[4:8] != b"ftyp":
             raise
         raise damaged(len(data)) from error
 
