@@ -454,6 +454,51 @@ def test_the_settings_that_are_shipped_are_sound():
     assert SHIPPED["responseTimeout"] > settings.deadline_seconds
 
 
+def test_a_picture_short_of_its_last_bytes_is_captioned_with_a_warning(captioner: CaptionHandler):
+    whole = encoded(picture((640, 480)), "JPEG")
+    short = whole[:-2]
+    text = base64.b64encode(short).decode()
+    sound_text = base64.b64encode(whole).decode()
+    v1 = {"instances": [{"data": sound_text}, {"data": text}]}
+    tensor = {"name": "x", "datatype": "BYTES", "shape": [2], "data": [sound_text, text]}
+    rows: list[dict[str, Any]] = [
+        {"body": whole},
+        {"body": short},
+        {"data": short},  # a form, or gRPC
+        {"body": json.dumps({"image": text}).encode()},
+        {"body": json.dumps(v1).encode()},
+        {"body": json.dumps({"inputs": [tensor]}).encode()},
+    ]
+    replies = answer(captioner, rows)
+    assert [status for status, _, _ in replies] == [200] * len(rows)
+    sound_reply, *plain, of_v1, of_v2 = (body for _, body, _ in replies)
+    assert "warnings" not in sound_reply
+    for body in plain:
+        assert body["warnings"] == ["truncated"]
+        assert body["caption"] == sound_reply["caption"]
+    assert ["warnings" in each for each in of_v1["predictions"]] == [False, True]
+    assert of_v1["predictions"][1]["warnings"] == ["truncated"]
+    (warnings,) = (each for each in of_v2["outputs"] if each["name"] == "warnings")
+    assert warnings == {
+        "name": "warnings",
+        "datatype": "BYTES",
+        "shape": [2],
+        "data": ["", "truncated"],
+    }
+
+
+def test_decoding_waits_for_memory(captioner: CaptionHandler):
+    """All memory is reserved by another; the request fails at its deadline, and only then."""
+    captioner.settings = settings_with(deadline_seconds=0.2)
+    rows = [{"body": sound()["png"]}]
+    with captioner.decoding_memory.reserve(1 << 60, math.inf):
+        ((status, body, _),) = answer(captioner, rows)
+    assert (status, body["error"]["code"]) == (504, "deadline")
+    ((status, _, _),) = answer(captioner, rows)
+    assert status == 200
+    assert captioner.decoding_memory.used == 0
+
+
 def test_max_pixels_comes_from_the_settings(
     captioner: CaptionHandler, monkeypatch: pytest.MonkeyPatch
 ):
