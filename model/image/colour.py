@@ -107,7 +107,7 @@ def _transform(profile: object, mode: str) -> ImageCms.ImageCmsTransform | None:
         if source.profile.xcolor_space.strip() != _SPACES[mode]:
             return None
         return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except (OSError, ImageCms.PyCMSError):
+    except (OSError, UnicodeDecodeError, ImageCms.PyCMSError):
         return None
 
 

@@ -37,9 +37,10 @@ MAX_PIXELS = 50_000_000
 #: A JPEG is decoded at this many times the size that the model takes, or more. The resizing that
 #: follows then decides how it looks, as it does when it starts from the full size.
 DRAFT_MARGIN = 3
-#: Memory that decoding takes for each pixel: at most RGBA, RGB and two channels, or RGBA twice and
-#: the decoder's own colours.
+#: Memory that decoding takes for each pixel: at most RGBA, RGB and two channels.
 BYTES_PER_PIXEL = 12
+#: The same for formats whose decoders keep the colours several times.
+_MORE_BYTES_PER_PIXEL = {"WEBP": 18, "AVIF": 18, "HEIF": 18}
 #: Most pixels that the decoder of AVIF decodes, whatever size the header has: that of Pillow's
 #: library. The file's own colours may be of another size, to which they are scaled.
 LARGEST_AVIF = 16_384 * 16_384
@@ -77,7 +78,7 @@ _DAMAGED = (
     struct.error,
 )
 #: The exceptions that the decoders of AVIF and HEIC raise beside those.
-_BOX_DAMAGED = (RuntimeError, EOFError)
+_BOX_DAMAGED = (RuntimeError, EOFError, ZeroDivisionError)
 #: Formats of animations.
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 #: What e-mail and web programs put before a file by mistake. No accepted format begins with these.
@@ -204,7 +205,8 @@ def open_image(
             image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header only
         check_cost(image, data, limit)
         pixels = LARGEST_AVIF if image.format == "AVIF" else image.width * image.height
-        return OpenedImage(image, data, limit, BYTES_PER_PIXEL * pixels)
+        each = _MORE_BYTES_PER_PIXEL.get(image.format or "", BYTES_PER_PIXEL)
+        return OpenedImage(image, data, limit, each * pixels)
 
 
 def _open_jpeg(data: bytes | bytearray, limit: int, side: int | None) -> OpenedImage:
