@@ -11,10 +11,10 @@ import dataclasses
 import logging
 import os
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings
 
 import torch
 from ts.context import Context
@@ -25,6 +25,7 @@ from handler import caption_settings
 from handler.caption_batch import caption_images
 from handler.caption_reply import reply_body, to_json
 from handler.caption_request import Form
+from handler.decoding_memory import DecodingMemory
 from handler.failure import PHRASES
 from handler.parallel_passes import ParallelPasses
 from handler.request_fields import is_rest, parse_request
@@ -59,6 +60,7 @@ class CaptionHandler:
         try:
             self.settings = caption_settings.read(context.model_yaml_config or {})
             self.passes = ParallelPasses(self.settings.threads)
+            self.decoding_memory = DecodingMemory(self.settings.max_pixels)
             _check_origin(folder)
             self.artifact = Artifact.load(folder)
             self._warm_up()
@@ -104,12 +106,16 @@ class CaptionHandler:
                 for options in result.request.options:
                     self.artifact.check(options)
                 result.images = decode_images(
-                    result.request, self.artifact.preprocessing, self.settings, deadline
+                    result.request,
+                    self.artifact.preprocessing,
+                    self.settings,
+                    deadline,
+                    self.decoding_memory,
                 )
             return result
 
         # Decoders change the warning filters, each in its thread; this restores them at the end.
-        with warnings.catch_warnings():
+        with catch_warnings():
             results = self.passes.map(prepare, range(len(rows)))
         self._emit(context, "clipcap_decode_seconds", time.monotonic() - begin)
         return results
@@ -144,7 +150,8 @@ class CaptionHandler:
                     reply = to_json(self._description())
                 else:
                     captions = [image.captions for image in result.images]
-                    reply = reply_body(request, captions, self.name, self.version)
+                    warnings = [image.warnings for image in result.images]
+                    reply = reply_body(request, captions, warnings, self.name, self.version)
         if result.failure is None:
             if result.images:
                 self._emit(context, "clipcap_captions_total", len(result.images))

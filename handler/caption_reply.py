@@ -18,13 +18,19 @@ PictureCaptions = Sequence[GeneratedCaption]
 
 
 def reply_body(
-    request: CaptionRequest, pictures: Sequence[PictureCaptions], name: str, version: str
+    request: CaptionRequest,
+    pictures: Sequence[PictureCaptions],
+    warnings: Sequence[Sequence[str]],
+    name: str,
+    version: str,
 ) -> str:
     """The captions of a request's pictures as JSON text, in the form the request came in.
 
     Args:
         request: What was asked, in any form but `DESCRIPTION`.
         pictures: For each picture of the request its captions.
+        warnings: For each picture what is wrong with its file without making it unusable. The
+            reply has a field `warnings` only where there are any.
         name: The model's name in this server.
         version: The version of the archive.
 
@@ -33,9 +39,10 @@ def reply_body(
     """
     model = {"name": name, "version": version}
     if request.form is Form.PLAIN:
-        return to_json({**_picture(pictures[0]), "model": model})
+        return to_json({**_picture(pictures[0], warnings[0]), "model": model})
     if request.form is Form.KSERVE_V1:
-        return to_json({"predictions": [_picture(captions) for captions in pictures]})
+        each = map(_picture, pictures, warnings)
+        return to_json({"predictions": list(each)})
     shape = [len(pictures), len(pictures[0])]
     flat = [caption for captions in pictures for caption in captions]
     tensors = {
@@ -51,6 +58,11 @@ def reply_body(
         {"name": tensor, "datatype": datatype, "shape": shape, "data": data}
         for tensor, (datatype, data) in tensors.items()
     ]
+    if any(warnings):
+        joined = [",".join(of_picture) for of_picture in warnings]
+        reply["outputs"].append(
+            {"name": "warnings", "datatype": "BYTES", "shape": [len(joined)], "data": joined}
+        )
     return to_json(reply)
 
 
@@ -64,9 +76,9 @@ def to_json(value: object) -> str:
     return json.dumps(value, allow_nan=False)
 
 
-def _picture(captions: PictureCaptions) -> dict[str, Any]:
+def _picture(captions: PictureCaptions, warnings: Sequence[str]) -> dict[str, Any]:
     best = captions[0]
-    return {
+    picture = {
         "caption": best.text,
         "confidence": round(best.confidence, 6),
         "captions": [
@@ -79,3 +91,4 @@ def _picture(captions: PictureCaptions) -> dict[str, Any]:
             for caption in captions
         ],
     }
+    return {**picture, "warnings": list(warnings)} if warnings else picture

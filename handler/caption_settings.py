@@ -25,7 +25,8 @@ class Settings:
     """Limits of one worker, all above 0.
 
     Attributes:
-        max_pixels: Most pixels (width x height) of a picture.
+        max_pixels: Most pixels (width x height) at which a picture is decoded. It also gives the
+            memory for decoding (see `DecodingMemory`).
         max_pictures: Most pictures in one KServe request.
         images_per_pass: Most images in one pass through the model; up to `threads` passes run at
             a time.

@@ -6,8 +6,9 @@ import time
 
 from handler.caption_request import CaptionRequest, RequestRefusal, deadline_passed
 from handler.caption_settings import Settings
+from handler.decoding_memory import DecodingMemory
 from handler.request_result import ImageResult
-from model.image.decode import load_image
+from model.image.decode import open_image
 from model.image.preprocessing import Preprocessing, to_pixels
 from model.image.refusals import ImageRefusal
 
@@ -17,7 +18,11 @@ MAX_DECODED_RATIO = 2
 
 
 def decode_images(
-    request: CaptionRequest, preprocessing: Preprocessing, settings: Settings, deadline: float
+    request: CaptionRequest,
+    preprocessing: Preprocessing,
+    settings: Settings,
+    deadline: float,
+    memory: DecodingMemory,
 ) -> list[ImageResult]:
     """Decode and preprocess the pictures of a request, in their order.
 
@@ -26,6 +31,7 @@ def decode_images(
         preprocessing: What the encoder expects.
         settings: `max_pixels` is the limit of one picture.
         deadline: On the clock of `time.monotonic`; no picture is decoded after it.
+        memory: Bounds what all requests of a batch decode at a time.
 
     Raises:
         ImageRefusal: The only picture cannot be decoded.
@@ -38,17 +44,19 @@ def decode_images(
         if time.monotonic() >= deadline:
             raise deadline_passed()
         try:
-            image = load_image(picture, settings.max_pixels, preprocessing.size)
+            opened = open_image(picture, settings.max_pixels, preprocessing.size)
+            decoded += opened.pixels
+            if decoded > limit:
+                raise RequestRefusal(
+                    "image_too_large",
+                    f"the first {index + 1} pictures of this request have {decoded} pixels; the "
+                    f"limit is {limit} for all of them; send fewer at a time, or smaller versions",
+                )
+            with memory.reserve(opened.memory, deadline):
+                pixels = to_pixels(opened.decode(), preprocessing)
         except ImageRefusal as refusal:
             if len(request.pictures) == 1:
                 raise
             raise RequestRefusal(refusal.code, f"picture [{index}]: {refusal}") from None
-        decoded += image.width * image.height
-        if decoded > limit:
-            raise RequestRefusal(
-                "image_too_large",
-                f"the first {index + 1} pictures of this request have {decoded} pixels; the "
-                f"limit is {limit} for all of them; send fewer at a time, or smaller versions",
-            )
-        images.append(ImageResult(to_pixels(image, preprocessing), options))
+        images.append(ImageResult(pixels, options, opened.warnings))
     return images

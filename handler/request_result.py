@@ -21,6 +21,7 @@ class ImageResult:
     Attributes:
         pixels: float32 [3, S, S], normalised.
         options: How to caption it.
+        warnings: What is wrong with its file without making it unusable, such as `truncated`.
         features: float32 [D] or [P, D], once it is encoded.
         captions: Best first, once it is captioned; empty before.
         failure: Why it has no captions, if a step failed; later steps leave it out.
@@ -28,6 +29,7 @@ class ImageResult:
 
     pixels: torch.Tensor
     options: GenerationOptions
+    warnings: list[str] = dataclasses.field(default_factory=list)
     features: torch.Tensor | None = None
     captions: list[GeneratedCaption] = dataclasses.field(default_factory=list)
     failure: Failure | None = None

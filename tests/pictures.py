@@ -7,9 +7,26 @@ import struct
 import zlib
 from typing import Any
 
+import pillow_heif
+import pytest
 from PIL import Image, ImageDraw
 
+from model.image.decode import load_image
+from model.image.refusals import ImageRefusal
+
+pillow_heif.register_heif_opener()  # also to write HEIC
+
 BLUE, RED = (10, 20, 220), (200, 30, 40)
+HEIC_HEADER = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+#: Files that are often sent and not accepted, by the name that the refusal must give them.
+OTHER_FORMATS = {
+    "SVG": b'<?xml version="1.0"?>\n<!-- drawn by hand -->\n<svg xmlns="http://www.w3.org/2000/svg"/>',
+    "HTML": b"\n<!DOCTYPE html>\n<html><body>a page that shows a picture</body></html>",
+    "CR3": b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom",
+    "AVI": b"RIFF\x24\0\0\0AVI LIST\x10\0\0\0hdrl",
+    "QuickTime": b"\0\0\0\x14ftypqt  \0\0\0\0qt  ",
+    "WAV": b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0",
+}
 
 
 def picture(size: tuple[int, int] = (60, 40)) -> Image.Image:
@@ -24,6 +41,17 @@ def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format_, **options)
     return buffer.getvalue()
+
+
+def photo(size: tuple[int, int] = (1200, 1800), progressive: bool = False) -> bytes:
+    """A JPEG with detail everywhere, in which every row is worth many bytes."""
+    image = Image.blend(picture(size), Image.effect_noise(size, 60).convert("RGB"), 0.3)
+    return encoded(image, "JPEG", progressive=progressive)
+
+
+def half(data: bytes) -> bytes:
+    """The first half of a file."""
+    return data[: len(data) // 2]
 
 
 def rotated_by_exif() -> bytes:
@@ -118,6 +146,10 @@ def sound() -> dict[str, bytes]:
         "png": encoded(picture(), "PNG"),
         "webp": encoded(picture(), "WEBP"),
         "bmp": encoded(picture(), "BMP"),
+        "avif": encoded(picture(), "AVIF"),
+        "heic": encoded(picture(), "HEIF"),
+        "jpeg without its end": encoded(picture(), "JPEG")[:-2],
+        "jpeg behind a blank line": b"\r\n" + encoded(picture(), "JPEG"),
         "run-length encoded bmp": run_length_bmp(60),
         "tiff": encoded(picture(), "TIFF"),
         "one pixel": encoded(Image.new("RGB", (1, 1), "red"), "PNG"),
@@ -162,6 +194,28 @@ def broken() -> dict[str, tuple[bytes, int, str]]:
         "tiff of many strips": (striped_tiff(300_000), 413, "image_too_large"),
         "run-length encoded bmp": (run_length_bmp(4_000_000), 413, "image_too_large"),
         "pdf": (encoded(picture(), "PDF"), 415, "image_format"),
-        "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", 415, "image_format"),
+        "only a header of heic": (HEIC_HEADER, 400, "image_undecodable"),
+        "avif of half its bytes": (half(encoded(picture(), "AVIF")), 400, "image_undecodable"),
+        "half a photo": (half(photo()), 400, "image_undecodable"),
+        "half a progressive photo": (half(photo(progressive=True)), 400, "image_undecodable"),
+        **{name: (data, 415, "image_format") for name, data in OTHER_FORMATS.items()},
         "postscript": (encoded(picture(), "EPS"), 415, "image_format"),
     }
+
+
+def assert_picture(image: Image.Image, top_left: tuple[int, ...], bottom_right: tuple[int, ...]):
+    """Colours near two corners, with room for what JPEG and WebP lose."""
+    assert image.mode == "RGB"
+    near = image.getpixel((5, 5)), image.getpixel((image.width - 5, image.height - 5))
+    for seen, expected in zip(near, (top_left, bottom_right), strict=True):
+        assert max(abs(a - b) for a, b in zip(seen, expected, strict=True)) <= 6, near
+
+
+def assert_refused(data: bytes, code: str, max_pixels: int = 50_000_000) -> str:
+    """The refusal's text, after checking its code."""
+    with pytest.raises(ImageRefusal) as caught:
+        load_image(data, max_pixels)
+    assert caught.value.code == code
+    expected = {"image_too_large": 413, "image_format": 415}.get(code, 400)
+    assert caught.value.status == expected
+    return str(caught.value)

@@ -1,4 +1,4 @@
 """From the bytes of an image file to pixels, or to a refusal.
 
-Reading order: `refusals`, `limits`, `decode`, `preprocessing`.
+Reading order: `refusals`, `jpeg`, `limits`, `colour`, `decode`, `preprocessing`.
 """

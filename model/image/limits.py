@@ -7,26 +7,32 @@ limit here is far above what cameras and programs write, and keeps decoding with
 
 from __future__ import annotations
 
-import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
-from model.image.refusals import ImageRefusal, damaged, too_large
+from model.image.jpeg import JpegParts
+from model.image.refusals import ImageRefusal, damaged, too_large, too_many
 
-#: Most parts of a JPEG before its first scan (each byte outside of a part counts as one), of a PNG,
-#: and most strips or tiles of a TIFF.
+#: Most parts of a PNG, and most strips or tiles of a TIFF.
 MAX_PARTS = 1 << 16
-#: Most EXIF parts of a JPEG; Pillow joins them one by one. Programs write one of 64 kB at most.
-MAX_EXIF = 64
+#: Most blocks of a GIF. They have 255 bytes or less, and Pillow reads some one by one in Python.
+MAX_BLOCKS = 1 << 18
 #: Most scans of a progressive JPEG; encoders write about ten. A scan may take a few bytes of the
 #: file, and costs as much as decoding the image once.
 MAX_SCANS = 64
 #: Most pixels in all scans of a JPEG together, as a multiple of the limit in pixels: enough for the
 #: usual ten scans, and for the 18 of a CMYK image.
 MAX_SCANNED = 24
+#: Most pixels of a JPEG that is decoded at a fraction of its size, as a multiple of the limit in
+#: pixels: enough for the 200 megapixels of a phone. It takes about as long as others at full size.
+REDUCED_RATIO = 5
+#: Most bytes of coefficients that a progressive JPEG needs for each pixel of the limit: those of
+#: four components of 2 bytes.
+MAX_COEFFICIENT_BYTES = 8
 #: Most pixels of a run-length encoded BMP, and most runs in its file (2 bytes each). Pillow decodes
 #: them in Python, a million in a second.
 MAX_RUNS = 1 << 21
@@ -34,13 +40,8 @@ MAX_RUNS = 1 << 21
 SMALL_TILES = 1 << 20
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-#: A marker of a JPEG that begins a part: no escaped byte of a scan, and no restart marker.
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
-_START_OF_SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
-#: Markers without content: TEM, SOI, EOI.
-_WITHOUT_CONTENT = (0x01, 0xD8, _END)
-#: Frames with arithmetic coding. It takes many times as long as Huffman coding; browsers refuse it.
-_ARITHMETIC = (0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
+_GIF = (b"GIF87a", b"GIF89a")
+_START_OF_SCAN = b"\xff\xda"
 #: BMP's codes for run-length encoding, of 8 bits and of 4.
 _RUN_LENGTH = (1, 2)
 #: First bytes of a TIFF -> byte order, and size of its offsets in bytes.
@@ -50,57 +51,85 @@ _OFFSETS, _COUNTS, _TILE_SIDES = (273, 324), (279, 325), (322, 323)
 
 
 def check_parts(data: bytes | bytearray) -> None:
-    """Refuse a file with too many parts, before Pillow reads them one by one.
+    """Refuse a PNG, GIF or TIFF with too many parts, before Pillow reads them one by one.
+
+    The parts of a JPEG are counted in `jpeg.py`.
 
     Args:
         data: The whole file.
 
     Raises:
-        ImageRefusal: Too many parts, or arithmetic coding.
+        ImageRefusal: Too many parts.
     """
-    if data.startswith(b"\xff\xd8\xff"):
-        _check_segments(data)
-    elif data.startswith(_PNG):
+    if data.startswith(_PNG):
         _check_chunks(data)
+    elif data.startswith(_GIF):
+        _check_blocks(data)
     elif bytes(data[:4]) in _TIFF:
         _check_directory(data)
+
+
+def check_jpeg(image: JpegImageFile, parts: JpegParts, limit: int) -> None:
+    """Refuse a JPEG that would take far more time or memory than others.
+
+    Args:
+        image: The image after its header is read, before `draft`.
+        parts: Its parts.
+        limit: The limit of width x height of an image that is decoded at its full size.
+
+    Raises:
+        ImageRefusal: Too many pixels, coefficients or scans.
+    """
+    pixels = image.width * image.height
+    if pixels > REDUCED_RATIO * limit:
+        size = f"{image.width} x {image.height} = {pixels}"
+        raise too_large(size, REDUCED_RATIO * limit)
+    if coefficient_bytes(image, parts) > MAX_COEFFICIENT_BYTES * limit:
+        raise ImageRefusal(
+            "image_too_large",
+            f"the picture is a progressive JPEG of {image.width} x {image.height} pixels, which "
+            f"need {coefficient_bytes(image, parts)} bytes to decode; the limit is "
+            f"{MAX_COEFFICIENT_BYTES * limit}; save it again, not as a progressive one",
+        )
+    _check_scans(parts.scans, 1, pixels, limit)
+
+
+def coefficient_bytes(image: JpegImageFile, parts: JpegParts) -> int:
+    """Bytes of the coefficients that libjpeg keeps while it decodes a JPEG of several scans."""
+    if not parts.buffered:
+        return 0
+    across = max([1, *(component[1] for component in image.layer)])
+    down = max([1, *(component[2] for component in image.layer)])
+    shares = sum(component[1] * component[2] for component in image.layer)
+    return 2 * image.width * image.height * shares // (across * down)
 
 
 def check_cost(image: Image.Image, data: bytes | bytearray, limit: int) -> None:
     """Refuse an image that would take far more time or memory than its size in pixels implies.
 
     Args:
-        image: The image after `Image.open`, not decoded yet.
+        image: The image after `Image.open`, not decoded yet; no JPEG.
         data: Its file.
         limit: The limit of width x height.
 
     Raises:
-        ImageRefusal: Too many scans, runs or pixels in tiles, or strips that share their bytes.
+        ImageRefusal: Too many pixels, scans, runs or pixels in tiles, or strips that share their
+            bytes.
     """
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {})  # Pillow's name; only a TIFF has them
     pixels = image.width * image.height
-    scans, pieces = 0, _pieces(tags, len(data))
+    if pixels > limit:
+        raise too_large(f"{image.width} x {image.height} = {pixels}", limit)
+    pieces = _pieces(tags, len(data))
     if sum(size for _, size in pieces) > 2 * len(data):
         raise ImageRefusal(
             "image_too_large",
             f"the {len(pieces)} strips or tiles of the TIFF share their bytes; save it again",
         )
-    if image.format in ("JPEG", "MPO"):
-        for number, (marker, _, _) in enumerate(_segments(data)):
-            if number == MAX_PARTS:  # `check_parts` counts those before the first scan only
-                raise _too_many("parts", MAX_PARTS)
-            scans += marker == _START_OF_SCAN
-    elif image.info.get("compression") in ("jpeg", "tiff_jpeg"):
+    if image.info.get("compression") in ("jpeg", "tiff_jpeg"):
         # Each strip or tile is a JPEG of its own.
-        start_of_scan = bytes([0xFF, _START_OF_SCAN])
-        scans = sum(data.count(start_of_scan, start, start + size) for start, size in pieces)
-    allowed = max(1, len(pieces)) * min(MAX_SCANS, max(1, MAX_SCANNED * limit // pixels))
-    if scans > allowed:
-        raise ImageRefusal(
-            "image_too_large",
-            f"the picture is a JPEG of {scans} scans; the limit is {allowed}; save it again, not "
-            "as a progressive one",
-        )
+        scans = sum(data.count(_START_OF_SCAN, start, start + size) for start, size in pieces)
+        _check_scans(scans, max(1, len(pieces)), pixels, limit)
     if image.format == "BMP" and image.info.get("compression") in _RUN_LENGTH:
         runs = len(data) // 2
         if max(pixels, runs) > MAX_RUNS:
@@ -110,6 +139,17 @@ def check_cost(image: Image.Image, data: bytes | bytearray, limit: int) -> None:
                 f"limit of each is {MAX_RUNS}; save it as PNG",
             )
     _check_tiles(image, tags, len(data), limit)
+
+
+def _check_scans(scans: int, pieces: int, pixels: int, limit: int) -> None:
+    """Refuse too many scans in an image of `pixels`, which is divided into `pieces`."""
+    allowed = pieces * min(MAX_SCANS, max(1, MAX_SCANNED * limit // pixels))
+    if scans > allowed:
+        raise ImageRefusal(
+            "image_too_large",
+            f"the picture is a JPEG of {scans} scans; the limit is {allowed}; save it again, not "
+            "as a progressive one",
+        )
 
 
 def _check_tiles(image: Image.Image, tags: Mapping[int, Any], size: int, limit: int) -> None:
@@ -142,7 +182,7 @@ def _check_directory(data: bytes | bytearray) -> None:
         for index in range(min(entries, MAX_PARTS)):
             tag, _, count = struct.unpack_from(order + entry_format, data, at + entry_size * index)
             if tag in _OFFSETS and count > MAX_PARTS:
-                raise _too_many("strips or tiles", MAX_PARTS)
+                raise too_many("strips or tiles", MAX_PARTS)
     except struct.error:
         return  # cut short: Pillow refuses it
 
@@ -171,44 +211,6 @@ def _numbers(value: Any) -> list[int]:
     return [number for number in values if isinstance(number, int)]
 
 
-def _check_segments(data: bytes | bytearray) -> None:
-    """Check a JPEG up to its first scan; Pillow reads that part in Python."""
-    end, parts, exif = 2, 0, 0
-    for marker, start, at in _segments(data):
-        if marker in _ARITHMETIC:
-            raise ImageRefusal(
-                "image_format",
-                "JPEG files with arithmetic coding are not accepted; save the picture as a usual "
-                "JPEG, or as PNG",
-            )
-        parts += 1 + start - end
-        exif += marker == _APP1 and data[at + 2 : at + 6] == b"Exif"
-        if exif > MAX_EXIF:
-            raise _too_many("EXIF parts", MAX_EXIF)
-        if parts > MAX_PARTS:
-            raise _too_many("parts", MAX_PARTS)
-        if marker == _START_OF_SCAN:
-            return
-        end = _segment_end(data, marker, at)
-
-
-def _segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
-    """Each marker of a JPEG up to the end of the image: its code, its offset, and its end."""
-    at, scanned = 2, False
-    while found := _MARKER.search(data, at):
-        marker = data[found.end() - 1]
-        if marker == _END and scanned:
-            return
-        scanned |= marker == _START_OF_SCAN
-        yield marker, found.start(), found.end()
-        at = _segment_end(data, marker, found.end())
-
-
-def _segment_end(data: bytes | bytearray, marker: int, at: int) -> int:
-    """The end of the segment of a marker whose own end is `at`."""
-    return at if marker in _WITHOUT_CONTENT else at + int.from_bytes(data[at : at + 2], "big")
-
-
 def _check_chunks(data: bytes | bytearray) -> None:
     """Check the chunks of a PNG: Pillow reads them in Python, and unpacks every colour profile."""
     at, profiles = len(_PNG), 0
@@ -218,13 +220,27 @@ def _check_chunks(data: bytes | bytearray) -> None:
             return
         profiles += kind == b"iCCP"
         if profiles > 1:
-            raise _too_many("colour profile", 1)
+            raise too_many("colour profile", 1)
         at += 12 + int.from_bytes(data[at : at + 4], "big")
-    raise _too_many("parts", MAX_PARTS)
+    raise too_many("parts", MAX_PARTS)
 
 
-def _too_many(what: str, limit: int) -> ImageRefusal:
-    return ImageRefusal(
-        "image_too_large",
-        f"the picture file has more than {limit} {what}; save the picture again",
-    )
+def _check_blocks(data: bytes | bytearray) -> None:
+    """Check the blocks of a GIF: Pillow reads those that are not image data in Python."""
+
+    def after_colours(at: int, flags: int) -> int:
+        """The end of the colour table at `at`, if `flags` says that there is one."""
+        return at + (3 << (flags & 7) + 1 if flags & 128 else 0)
+
+    at, blocks = after_colours(13, data[10] if len(data) > 10 else 0), 0
+    while at < len(data) and data[at] in b"!,":
+        if data[at] == ord("!"):  # an extension
+            at += 2
+        else:  # an image
+            at = after_colours(at + 10, data[at + 9] if at + 9 < len(data) else 0) + 1
+        while at < len(data) and data[at]:
+            blocks += 1
+            if blocks > MAX_BLOCKS:
+                raise too_many("blocks", MAX_BLOCKS)
+            at += 1 + data[at]
+        at += 1

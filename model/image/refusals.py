@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from model.refusal import Refusal
 
-#: The accepted formats: Pillow's name, the name that users know, and the bytes that files begin
-#: with. Pillow opens many more formats, and some of them by running other programs (EPS).
-_ACCEPTED: tuple[tuple[str, str, tuple[bytes, ...]], ...] = (
-    ("JPEG", "JPEG", (b"\xff\xd8\xff",)),
-    ("PNG", "PNG", (b"\x89PNG",)),
-    ("WEBP", "WebP", (b"RIFF",)),
-    ("GIF", "GIF", (b"GIF8",)),
-    ("BMP", "BMP", (b"BM",)),
-    ("TIFF", "TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+#: The accepted formats: Pillow's name, the name that users know, and the bytes that files have at
+#: some offsets. Pillow opens many more formats, and some of them by running other programs (EPS).
+_ACCEPTED: tuple[tuple[str, str, tuple[tuple[int, bytes], ...]], ...] = (
+    ("JPEG", "JPEG", ((0, b"\xff\xd8\xff"),)),
+    ("PNG", "PNG", ((0, b"\x89PNG"),)),
+    ("WEBP", "WebP", ((8, b"WEBP"),)),
+    ("GIF", "GIF", ((0, b"GIF8"),)),
+    ("BMP", "BMP", ((0, b"BM"),)),
+    ("TIFF", "TIFF", ((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+"))),
+    ("AVIF", "AVIF", ((4, b"ftypavif"), (4, b"ftypavis"))),
+    (
+        "HEIF",
+        "HEIC",
+        tuple((4, b"ftyp" + brand) for brand in (b"hei", b"hev", b"mif1", b"msf1")),
+    ),
 )
 #: Pillow's names of the accepted formats.
 FORMATS = tuple(name for name, _, _ in _ACCEPTED)
@@ -29,13 +35,13 @@ _STATUS = {
 
 # Formats that are not accepted but often sent: offset, the bytes there, and the name.
 _OTHER_FORMATS: tuple[tuple[int, bytes, str], ...] = (
-    (4, b"ftypavif", "AVIF"),
-    (4, b"ftypavis", "AVIF"),
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftyphev", "HEIC"),
-    (4, b"ftypmif1", "HEIF"),
-    (4, b"ftypmsf1", "HEIF"),
+    (4, b"ftypcrx", "Canon raw (CR3)"),
+    (4, b"ftypqt", "video (QuickTime)"),
     (4, b"ftyp", "video (MP4)"),
+    (8, b"AVI ", "video (AVI)"),
+    (8, b"WAVE", "sound (WAV)"),
+    (0, b"\x1aE\xdf\xa3", "video (Matroska or WebM)"),
+    (0, b"FUJIFILMCCD-RAW", "Fujifilm raw (RAF)"),
     (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
@@ -44,7 +50,6 @@ _OTHER_FORMATS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%!PS", "PostScript"),
     (0, b"\xc5\xd0\xd3\xc6", "PostScript"),
     (0, b"%PDF", "PDF"),
-    (0, b"<svg", "SVG"),
     (0, b"\x00\x00\x01\x00", "icon (ICO)"),
     (0, b"DDS ", "DDS"),
     (0, b"qoif", "QOI"),
@@ -52,6 +57,10 @@ _OTHER_FORMATS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x1f\x8b", "gzip"),
     (0, b"PK\x03\x04", "zip"),
 )
+
+
+#: Bytes in which the first element of an SVG is looked for, behind declarations and comments.
+_MARKUP_HEAD = 4096
 
 
 class ImageRefusal(Refusal):
@@ -86,19 +95,39 @@ def damaged(size: int) -> ImageRefusal:
     )
 
 
+def too_many(what: str, limit: int) -> ImageRefusal:
+    """The refusal for a file of more parts than `limit`; `what` names them."""
+    return ImageRefusal(
+        "image_too_large",
+        f"the picture file has more than {limit} {what}; save the picture again",
+    )
+
+
 def unrecognised(data: bytes | bytearray) -> ImageRefusal:
     """The refusal for bytes that Pillow recognises as none of the accepted formats."""
     head = bytes(data[:16])
-    if any(head.startswith(starts) for _, _, starts in _ACCEPTED):
+    if any(head.startswith(magic, at) for _, _, starts in _ACCEPTED for at, magic in starts):
         return damaged(len(data))
+    text = bytes(data[:_MARKUP_HEAD]).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return ImageRefusal(
+            "image_format",
+            "this is a web page (HTML), not a picture; the address that it came from may be that "
+            f"of a page which shows the picture; send a {FORMAT_NAMES} file",
+        )
+    if text.startswith((b"<?xml", b"<!--", b"<!doctype svg", b"<svg")) and b"<svg" in text:
+        return _not_accepted("SVG")
     for offset, magic, name in _OTHER_FORMATS:
-        if head[offset : offset + len(magic)] == magic:
-            return ImageRefusal(
-                "image_format",
-                f"{name} files are not accepted; convert the picture to {FORMAT_NAMES}",
-            )
+        if head.startswith(magic, offset):
+            return _not_accepted(name)
     return ImageRefusal(
         "image_undecodable",
         f"these bytes are no known picture format (they begin {head[:12]!r}); send a "
         f"{FORMAT_NAMES} file",
+    )
+
+
+def _not_accepted(name: str) -> ImageRefusal:
+    return ImageRefusal(
+        "image_format", f"{name} files are not accepted; convert the picture to {FORMAT_NAMES}"
     )

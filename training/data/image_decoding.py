@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -11,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from model.image.decode import load_image
+from model.image.colour import BROKEN_PROFILE
+from model.image.decode import TRUNCATED, open_image
 from model.refusal import Refusal
 from training.data.tar_picture import PictureFile
 
@@ -19,6 +22,13 @@ from training.data.tar_picture import PictureFile
 Decoded = Tensor | str
 #: Pictures that a worker sends back at a time.
 CHUNK = 16
+#: Side for which pictures are decoded where only their soundness matters: that of most encoders.
+CHECK_SIDE = 224
+#: Warnings of a picture, in words.
+_WARNINGS = {
+    TRUNCATED: "lack the last bytes of their file and are used without them",
+    BROKEN_PROFILE: "have a colour profile that cannot be used and are used without it",
+}
 
 
 class SelectedPictures(Sequence[PictureFile]):
@@ -44,8 +54,11 @@ class SelectedPictures(Sequence[PictureFile]):
         return self._files[int(self._ids[index])]
 
 
-class _Pictures(Dataset[Decoded]):
-    """By index: the tensor that `convert` makes of a picture, or why it cannot be decoded."""
+class _Pictures(Dataset[tuple[Decoded, list[str]]]):
+    """By index: the tensor that `convert` makes of a picture, or why it cannot be decoded.
+
+    With its warnings.
+    """
 
     def __init__(
         self,
@@ -62,12 +75,13 @@ class _Pictures(Dataset[Decoded]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> Decoded:
+    def __getitem__(self, index: int) -> tuple[Decoded, list[str]]:
         file = self.files[index]
         try:
-            return self.convert(load_image(file.read_bytes(), self.max_pixels, self.side))
+            opened = open_image(file.read_bytes(), self.max_pixels, self.side)
+            return self.convert(opened.decode()), opened.warnings
         except (Refusal, OSError) as error:
-            return f"{file}: {error}"
+            return f"{file}: {error}", []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +113,7 @@ class _Examinations(Dataset[Examined]):
         try:
             content = file.read_bytes()
             sha256 = hashlib.sha256(content).hexdigest()
-            load_image(content, self.max_pixels)
+            load_image(content, self.max_pixels, CHECK_SIDE)
         except (Refusal, OSError) as error:
             return Examined(sha256, f"{file}: {error}")
         return Examined(sha256, None)
@@ -114,6 +128,9 @@ def decode_files(
 ) -> Iterator[Decoded]:
     """Decode pictures in worker processes, which work ahead of the caller.
 
+    At the end it prints how many pictures are used although something is wrong with their files,
+    and the first of them.
+
     Args:
         files: Pictures.
         convert: Makes a tensor of a decoded picture; it runs in the worker.
@@ -125,8 +142,18 @@ def decode_files(
         For each file in order its tensor, or the reason why it cannot be decoded.
     """
     pictures = _Pictures(files, convert, max_pixels, side)
+    counts: Counter[str] = Counter()
+    first: dict[str, PictureFile] = {}
+    index = 0
     for chunk in DataLoader(pictures, batch_size=CHUNK, num_workers=workers, collate_fn=list):
-        yield from chunk
+        for decoded, warnings in chunk:
+            counts.update(warnings)
+            for warning in warnings:
+                first.setdefault(warning, files[index])
+            index += 1
+            yield decoded
+    for warning, count in counts.items():
+        print(f"{count} pictures {_WARNINGS[warning]}: {first[warning]} ...", file=sys.stderr)
 
 
 def examine_files(

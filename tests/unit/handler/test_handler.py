@@ -28,7 +28,7 @@ from handler.failure import PHRASES, STATUSES
 from handler.parallel_passes import ParallelPasses
 from handler.request_result import ImageResult
 from model.artifact import Artifact, GeneratedCaption
-from model.image.decode import MAX_PIXELS, load_image
+from model.image.decode import MAX_PIXELS, OpenedImage, open_image
 from model.options import OPTIONS, GenerationOptions
 from model.refusal import Refusal
 from tests import ROOT
@@ -336,13 +336,13 @@ def test_a_fault_of_the_server_is_never_called_a_damaged_picture(
     caplog: pytest.LogCaptureFixture,
     error: Exception,
 ):
-    def faulty(data: bytes, max_pixels: int, side: int) -> Image.Image:
-        image = load_image(data, max_pixels, side)
-        if image.size == (13, 7):
+    def faulty(data: bytes, max_pixels: int, side: int) -> OpenedImage:
+        opened = open_image(data, max_pixels, side)
+        if opened.image.size == (13, 7):
             raise error
-        return image
+        return opened
 
-    monkeypatch.setattr(request_images, "load_image", faulty)
+    monkeypatch.setattr(request_images, "open_image", faulty)
     odd = encoded(Image.new("RGB", (13, 7)), "PNG")
     both = [{"data": base64.b64encode(data).decode()} for data in (sound()["png"], odd)]
     rows = [sound()["png"], odd, sound()["png"], json.dumps({"instances": both}).encode()]
@@ -452,6 +452,51 @@ def test_the_settings_that_are_shipped_are_sound():
     settings = caption_settings.read(SHIPPED)
     assert settings.max_pixels == MAX_PIXELS
     assert SHIPPED["responseTimeout"] > settings.deadline_seconds
+
+
+def test_a_picture_short_of_its_last_bytes_is_captioned_with_a_warning(captioner: CaptionHandler):
+    whole = encoded(picture((640, 480)), "JPEG")
+    short = whole[:-2]
+    text = base64.b64encode(short).decode()
+    sound_text = base64.b64encode(whole).decode()
+    v1 = {"instances": [{"data": sound_text}, {"data": text}]}
+    tensor = {"name": "x", "datatype": "BYTES", "shape": [2], "data": [sound_text, text]}
+    rows: list[dict[str, Any]] = [
+        {"body": whole},
+        {"body": short},
+        {"data": short},  # a form, or gRPC
+        {"body": json.dumps({"image": text}).encode()},
+        {"body": json.dumps(v1).encode()},
+        {"body": json.dumps({"inputs": [tensor]}).encode()},
+    ]
+    replies = answer(captioner, rows)
+    assert [status for status, _, _ in replies] == [200] * len(rows)
+    sound_reply, *plain, of_v1, of_v2 = (body for _, body, _ in replies)
+    assert "warnings" not in sound_reply
+    for body in plain:
+        assert body["warnings"] == ["truncated"]
+        assert body["caption"] == sound_reply["caption"]
+    assert ["warnings" in each for each in of_v1["predictions"]] == [False, True]
+    assert of_v1["predictions"][1]["warnings"] == ["truncated"]
+    (warnings,) = (each for each in of_v2["outputs"] if each["name"] == "warnings")
+    assert warnings == {
+        "name": "warnings",
+        "datatype": "BYTES",
+        "shape": [2],
+        "data": ["", "truncated"],
+    }
+
+
+def test_decoding_waits_for_memory(captioner: CaptionHandler):
+    """All memory is reserved by another; the request fails at its deadline, and only then."""
+    captioner.settings = settings_with(deadline_seconds=0.2)
+    rows = [{"body": sound()["png"]}]
+    with captioner.decoding_memory.reserve(1 << 60, math.inf):
+        ((status, body, _),) = answer(captioner, rows)
+    assert (status, body["error"]["code"]) == (504, "deadline")
+    ((status, _, _),) = answer(captioner, rows)
+    assert status == 200
+    assert captioner.decoding_memory.used == 0
 
 
 def test_max_pixels_comes_from_the_settings(
