@@ -113,7 +113,7 @@ class _Examinations(Dataset[Examined]):
         try:
             content = file.read_bytes()
             sha256 = hashlib.sha256(content).hexdigest()
-            load_image(content, self.max_pixels, CHECK_SIDE)
+            open_image(content, self.max_pixels, CHECK_SIDE).decode()
         except (Refusal, OSError) as error:
             return Examined(sha256, f"{file}: {error}")
         return Examined(sha256, None)
