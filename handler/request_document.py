@@ -4,6 +4,8 @@ Ours:       {"image": "<base64>", "options": {"num_beams": 5}}
 KServe v1:  {"instances": [{"data": "<base64>"}, ...], "parameters": {...}}
 KServe v2:  {"inputs": [{"name": ..., "shape": [1], "datatype": "BYTES", "data": ["<base64>"]}]}
 
+In KServe v2 the pictures may also come as binary data behind the document.
+
 TorchServe has routes for both protocols, but its own readers of them fail the whole batch when one
 request is wrong. So they are read here, each request alone. Options are fields beside the picture,
 or members of an object `options` or `parameters`.
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,17 +25,76 @@ from model.options import GenerationOptions
 
 #: Fields of a KServe v2 input tensor.
 TENSOR_FIELDS = ("name", "shape", "datatype", "data", "parameters")
+#: Parameters that KServe v2 and its extensions define, and that change nothing here: the reply is
+#: always JSON, and requests are independent of each other.
+PROTOCOL_PARAMETERS = (
+    "binary_data_output",
+    "content_type",
+    "headers",
+    "priority",
+    "sequence_end",
+    "sequence_id",
+    "sequence_start",
+    "timeout",
+)
 #: Most dimensions of a KServe tensor.
 MAX_DIMENSIONS = 5
 
 
-def parse_document(document: Any, options: GenerationOptions, max_pictures: int) -> CaptionRequest:
+def read_json(data: bytes | bytearray) -> Any:
+    """Parse a JSON document.
+
+    Args:
+        data: Its text.
+
+    Raises:
+        RequestRefusal: It is not valid JSON, or an object of it has the same name twice.
+    """
+    try:
+        return json.loads(data, object_pairs_hook=_object)
+    except RequestRefusal:  # a ValueError too
+        raise
+    except (ValueError, RecursionError) as error:
+        raise RequestRefusal(
+            "bad_json", f"the body is not valid JSON ({str(error)[:100]}); {HOW_TO_SEND}"
+        ) from None
+
+
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; Python alone would keep the last of two pictures with the same name."""
+    found: dict[str, Any] = {}
+    for name, value in members:
+        if name in found:
+            raise RequestRefusal(
+                "bad_request",
+                f"an object in the JSON body has {name[:40]!r} twice; send each name once",
+            )
+        found[name] = value
+    return found
+
+
+def form_of(document: Any) -> Form:
+    """The form of a request from its parsed JSON document, which may be wrong otherwise."""
+    if isinstance(document, Mapping) and "instances" in document:
+        return Form.KSERVE_V1
+    if isinstance(document, Mapping) and "inputs" in document:
+        return Form.KSERVE_V2
+    return Form.PLAIN
+
+
+def parse_document(
+    document: Any,
+    options: GenerationOptions,
+    max_pictures: int,
+    binary: bytes | bytearray | None = None,
+) -> CaptionRequest:
     """Read a parsed JSON document.
 
     Args:
         document: Any JSON value.
         options: Options where the document gives none.
         max_pictures: Pictures that one KServe request may hold.
+        binary: The bytes behind a KServe v2 document.
 
     Raises:
         RequestRefusal: It holds no picture, too many, or has the wrong structure.
@@ -45,10 +107,16 @@ def parse_document(document: Any, options: GenerationOptions, max_pictures: int)
             f"the JSON body is {_kind(document)}; it must be an object; {HOW_TO_SEND}",
         )
     fields = dict(document)
-    if "instances" in fields:
+    form = form_of(document)
+    if form is Form.KSERVE_V2:
+        return _parse_v2(fields, options, max_pictures, binary or b"")
+    if binary:
+        raise RequestRefusal(
+            "bad_request",
+            f'{len(binary)} bytes follow the JSON document; only KServe v2 "inputs" may have them',
+        )
+    if form is Form.KSERVE_V1:
         return _parse_v1(fields, options, max_pictures)
-    if "inputs" in fields:
-        return _parse_v2(fields, options, max_pictures)
     if "image" not in fields:
         raise RequestRefusal("no_image", f'the JSON body has no "image"; {HOW_TO_SEND}')
     picture = _decode_base64(fields.pop("image"), "image")
@@ -79,12 +147,15 @@ def _parse_v1(
 
 
 def _parse_v2(
-    fields: dict[str, Any], options: GenerationOptions, max_pictures: int
+    fields: dict[str, Any],
+    options: GenerationOptions,
+    max_pictures: int,
+    binary: bytes | bytearray,
 ) -> CaptionRequest:
     """KServe v2: {"inputs": [{"name", "shape", "datatype": "BYTES", "data": ["<base64>"]}]}."""
     inputs, request_id = fields.pop("inputs"), fields.pop("id", None)
     fields.pop("outputs", None)  # the tensors that a client wants; the reply always has them all
-    options = _merge(options, fields)
+    options = _merge(options, _without_protocol(fields))
     if request_id is not None and not isinstance(request_id, str):
         raise RequestRefusal("bad_request", f'"id" is {_kind(request_id)}; it must be text')
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], Mapping):
@@ -96,16 +167,16 @@ def _parse_v2(
             f'"inputs[0]" has the field {unknown[0][:40]!r}, which is not one of a tensor: '
             f"{', '.join(TENSOR_FIELDS)}",
         )
-    # Options may also be parameters of the tensor; `content_type` is a hint about its encoding.
-    parameters = tensor.get("parameters")
-    if isinstance(parameters, Mapping):
-        parameters = {name: parameters[name] for name in parameters if name != "content_type"}
-    options = _merge(options, {"parameters": parameters})
+    # Options may also be parameters of the tensor.
+    of_tensor = _without_protocol({"parameters": tensor.get("parameters")})
+    binary_size = None
+    if isinstance(of_tensor["parameters"], dict):
+        binary_size = of_tensor["parameters"].pop("binary_data_size", None)
+    options = _merge(options, of_tensor)
     datatype = tensor.get("datatype")
     if datatype != "BYTES":
         shown = repr(datatype[:20]) if isinstance(datatype, str) else _kind(datatype)
         raise RequestRefusal("bad_request", f'"inputs[0].datatype" is {shown}; it must be "BYTES"')
-    data = list(_flat(tensor.get("data")))
     shape = tensor.get("shape")
     if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
         raise RequestRefusal(
@@ -116,14 +187,57 @@ def _parse_v2(
             "bad_request",
             f'"inputs[0].shape" has {len(shape)} dimensions; the limit is {MAX_DIMENSIONS}',
         )
+    if binary_size is not None or binary:
+        if "data" in tensor or type(binary_size) is not int or binary_size != len(binary):
+            raise RequestRefusal(
+                "bad_request",
+                f"{len(binary)} bytes follow the JSON document; "
+                '"inputs[0].parameters.binary_data_size" must be that number, without "data"',
+            )
+        count = math.prod(shape)
+        if not 0 < count <= max_pictures:
+            raise RequestRefusal(
+                "too_many_images" if count else "no_image",
+                f'"inputs[0].shape" is {str(shape)[:40]}; it must be that of 1 to {max_pictures} '
+                "pictures; send several requests",
+            )
+        pictures = _binary_elements(binary, count)
+        return CaptionRequest(pictures, [options] * len(pictures), Form.KSERVE_V2, request_id)
+    data = list(_flat(tensor.get("data")))
     if math.prod(shape) != len(data):
         raise RequestRefusal(
             "bad_request",
             f'"inputs[0].shape" is {str(shape)[:40]}, but "data" holds {len(data)} elements',
         )
     _check_count(data, "inputs[0].data", max_pictures)
-    pictures = [_decode_base64(item, f"inputs[0].data[{i}]") for i, item in enumerate(data)]
-    return CaptionRequest(pictures, [options] * len(pictures), Form.KSERVE_V2, request_id)
+    decoded = [_decode_base64(item, f"inputs[0].data[{i}]") for i, item in enumerate(data)]
+    return CaptionRequest(decoded, [options] * len(decoded), Form.KSERVE_V2, request_id)
+
+
+def _without_protocol(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields whose `parameters`, if they are an object, have no `PROTOCOL_PARAMETERS` any more."""
+    found, parameters = dict(fields), fields.get("parameters")
+    if isinstance(parameters, Mapping):
+        found["parameters"] = {
+            name: value for name, value in parameters.items() if name not in PROTOCOL_PARAMETERS
+        }
+    return found
+
+
+def _binary_elements(binary: bytes | bytearray, count: int) -> list[bytes | bytearray]:
+    """Picture files from a binary BYTES tensor: each has its length before it, in 4 bytes."""
+    elements, at = [], 0
+    for _ in range(count):
+        begin = at + 4
+        at = begin + int.from_bytes(binary[at:begin], "little")
+        elements.append(binary[begin:at])
+    if at != len(binary):
+        raise RequestRefusal(
+            "bad_request",
+            f'"inputs[0].shape" has {count} elements, which end at byte {at} of the binary data; '
+            f"the data has {len(binary)} bytes",
+        )
+    return elements
 
 
 def _flat(data: Any, depth: int = 0) -> Iterator[Any]:

@@ -31,6 +31,7 @@ def test_exactly_these_modules_are_packed():
     """A file more costs every worker, and a file of training would need packages it lacks."""
     assert [str(file) for file in serving_modules()] == [
         "handler/__init__.py",
+        "handler/admission.py",
         "handler/caption_batch.py",
         "handler/caption_handler.py",
         "handler/caption_reply.py",
