@@ -8,6 +8,9 @@ A flag that is not listed by `--help` is an option of the server, such as `--num
 `--options` asks the server for them. Captions are printed to standard output in the order of the
 files, one line each; progress and errors go to standard error. The exit status is 1 if any file
 failed, and 2 if the command line is wrong.
+
+A token for a gateway comes from a file (`--token-file`) or from the environment variable
+CLIPCAP_TOKEN: the command line is visible to other users of the machine.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from client.access import Access
 from client.caption_client import (
     GRPC_ADDRESS,
     REST_ADDRESS,
@@ -37,6 +42,8 @@ from client.errors import CaptionError
 from client.results import CaptionResult
 
 MANAGEMENT_ADDRESS = "http://127.0.0.1:8081"
+#: Environment variable of the token, where no file is given.
+TOKEN = "CLIPCAP_TOKEN"
 #: Most pictures that may be sent at a time.
 MAX_JOBS = 64
 
@@ -63,17 +70,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not equals:
             _usage_error(parser, f"--option takes NAME=VALUE, not {extra!r}")
         options[name] = value
+    headers = {}
+    for extra in given.header:
+        name, equals, value = extra.partition("=")
+        if not equals:
+            _usage_error(parser, "--header takes NAME=VALUE; there is one without =")
+        headers[name] = value
     try:
+        try:
+            token = _token(given.token_file)
+            access = Access.of(headers, token, given.ca_file)
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         if given.options:
-            return _print_options(given.management, given.model, given.timeout, given.json)
+            return _print_options(given.management, given.model, given.timeout, given.json, access)
         if not given.files:
             _usage_error(parser, "no FILE is given; for the server's options use --options")
         address = given.address or (GRPC_ADDRESS if given.grpc else REST_ADDRESS)
-        if given.grpc and not address.startswith("grpc://"):
+        if given.grpc and not address.startswith(("grpc://", "grpcs://")):
             _usage_error(parser, f"--grpc needs an address grpc://HOST:PORT, not {address!r}")
         try:
             texts = option_texts(options)
-            client = CaptionClient(address, model=given.model, timeout=given.timeout)
+            client = CaptionClient(
+                address,
+                model=given.model,
+                timeout=given.timeout,
+                headers=headers,
+                token=token,
+                ca_file=given.ca_file,
+            )
         except (ValueError, RuntimeError) as error:  # option or address; gRPC stubs
             print(f"error: {error}", file=sys.stderr)
             return 1
@@ -101,7 +127,26 @@ def _parser() -> tuple[argparse.ArgumentParser, set[str]]:
         parser.add_argument(
             "--address",
             metavar="URL",
-            help=f"http://HOST:PORT or grpc://HOST:PORT ({REST_ADDRESS})",
+            help=f"http://HOST:PORT or grpc://HOST:PORT, with TLS https or grpcs ({REST_ADDRESS})",
+        ),
+        parser.add_argument(
+            "--header",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="a header to send with every request",
+        ),
+        parser.add_argument(
+            "--token-file",
+            type=Path,
+            metavar="FILE",
+            help=f"a file with a token to send as Authorization: Bearer (else ${TOKEN})",
+        ),
+        parser.add_argument(
+            "--ca-file",
+            type=Path,
+            metavar="FILE",
+            help="certificates (PEM) of the authorities to trust",
         ),
         parser.add_argument("--json", action="store_true", help="print JSON, an object a line"),
         parser.add_argument(
@@ -178,12 +223,21 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _print_options(management: str, model: str, timeout: float, as_json: bool) -> int:
+def _token(file: Path | None) -> str | None:
+    """The token of a file, or else of the environment; None if there is neither."""
+    if file is not None:
+        return file.read_text(errors="replace").strip()
+    return os.environ.get(TOKEN) or None
+
+
+def _print_options(
+    management: str, model: str, timeout: float, as_json: bool, access: Access
+) -> int:
     """Print the options that a server has; returns the exit status."""
     from client.description import describe
 
     try:
-        options = describe(management, model, timeout)["options"]
+        options = describe(management, model, timeout, access)["options"]
     except CaptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -147,7 +147,8 @@ def _check_that_all_arrived(fields: Mapping[str, Any], headers: Mapping[str, Any
             "bad_request",
             f"the form has {length} bytes, but only {arrived} of them are in the fields that "
             f"arrived ({', '.join(fields)[:60]}): of several fields with the same name only the "
-            'last arrives; send one picture, or several as JSON {"instances": [{"data": "<base64>"}]}',
+            'last arrives; send one picture, or several as JSON: '
+            '{"instances": [{"data": "<base64>"}]}',
         )
 
 
