@@ -98,8 +98,10 @@ def _read_body(status: int, body: bytes) -> CaptionResult:
         raise bad_reply(status, body) from None
     if not isinstance(reply, dict):
         raise bad_reply(status, body)
-    if isinstance(reply.get("error"), dict):
-        error = reply["error"]
+    error = reply.get("error")
+    if isinstance(error, str):  # KServe v2, where the object has another name
+        error = reply.get("detail")
+    if isinstance(error, dict):
         given = error.get("status")
         if type(given) is not int:
             given = status if status >= 400 else 500

@@ -5,6 +5,9 @@ searched, and a request fails if one of its images does. So a batch that is too 
 until its deadline and then answer hardly any request. Requests for which there is no time are
 therefore refused before their pictures are decoded. How long a picture takes is the average of
 what earlier ones took.
+
+TorchServe sends the replies of a batch together. So a refusal arrives when the worker is ready for
+the next batch.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from handler.caption_reply import reply_body, to_json
 from handler.caption_request import Form
 from handler.failure import PHRASES
 from handler.parallel_passes import ParallelPasses
-from handler.request_fields import is_rest, parse_request, read_body
+from handler.request_fields import form_of_headers, is_rest, parse_request, read_body
 from handler.request_images import decode_images
 from handler.request_result import ImageResult, RequestResult, record_failure
 from model.artifact import Artifact
@@ -102,7 +102,9 @@ class CaptionHandler:
         def read(index: int) -> RequestResult:
             result = RequestResult()
             with record_failure(result):
-                body = read_body(rows[index], context.get_all_request_header(index))
+                headers = context.get_all_request_header(index)
+                result.form = form_of_headers(headers)
+                body = read_body(rows[index], headers)
                 result.form = body.form
                 result.request = parse_request(
                     body, self.artifact.defaults, self.settings.max_pictures

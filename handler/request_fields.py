@@ -86,6 +86,11 @@ def read_body(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> RequestB
     return RequestBody(document, True, options, binary, form_of(document))
 
 
+def form_of_headers(headers: Mapping[str, Any]) -> Form:
+    """The form of a request as far as its headers tell, for one whose body cannot be read."""
+    return Form.KSERVE_V2 if _header(headers, _JSON_LENGTH) else Form.PLAIN
+
+
 def parse_request(
     body: RequestBody, defaults: GenerationOptions, max_pictures: int
 ) -> CaptionRequest:
@@ -147,7 +152,7 @@ def _check_that_all_arrived(fields: Mapping[str, Any], headers: Mapping[str, Any
             "bad_request",
             f"the form has {length} bytes, but only {arrived} of them are in the fields that "
             f"arrived ({', '.join(fields)[:60]}): of several fields with the same name only the "
-            'last arrives; send one picture, or several as JSON: '
+            "last arrives; send one picture, or several as JSON: "
             '{"instances": [{"data": "<base64>"}]}',
         )
 

@@ -302,6 +302,8 @@ def test_a_path_is_read(rest: Script, tmp_path: Path):
         (200, {"captions": ["a boat"], "model": GOOD["model"]}, 200, "bad_reply"),
         (200, {**GOOD, "captions": [{**GOOD["captions"][0], "log_prob": "?"}]}, 200, "bad_reply"),
         (200, {**GOOD, "model": "clipcap"}, 200, "bad_reply"),
+        (422, {"error": "num_beams is 99", "detail": BAD["error"]}, 422, "bad_option"),
+        (500, {"error": "a gateway's text"}, 500, "bad_reply"),
         (429, {"error": {"status": "many", "code": "slow_down"}}, 429, "slow_down"),
         (200, {"error": {"status": None, "code": "odd"}}, 500, "odd"),
     ],

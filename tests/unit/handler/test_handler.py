@@ -449,11 +449,17 @@ def test_an_error_is_text_in_kserve_v2_whatever_failed(
     monkeypatch.setattr(
         captioner.artifact, "caption", raising_for(captioner, bad, RuntimeError("an operator"))
     )
-    replies = answer(captioner, [{"body": json.dumps(each).encode()} for each in documents])
-    assert [status for status, _, _ in replies] == [200, 400, 400, 500, 400]
+    rows: list[dict[str, Any]] = [{"body": json.dumps(each).encode()} for each in documents]
+    headers = [REST] * len(rows)
+    rows.insert(4, {"body": b"compressed"})
+    headers.insert(4, {**REST, "Inference-Header-Content-Length": "99"})
+    replies = answer(captioner, rows, headers)
+    assert [status for status, _, _ in replies] == [200, 400, 400, 500, 400, 400]
     assert "outputs" in replies[0][1]
     for (status, body, _), code in zip(
-        replies[1:4], ("unknown_option", "image_undecodable", "internal"), strict=True
+        replies[1:5],
+        ("unknown_option", "image_undecodable", "internal", "bad_request"),
+        strict=True,
     ):
         message = body["error"]
         assert isinstance(message, str)
@@ -461,7 +467,7 @@ def test_an_error_is_text_in_kserve_v2_whatever_failed(
             "error": message,
             "detail": {"status": status, "code": code, "message": message},
         }
-    assert replies[4][1]["error"]["code"] == "image_undecodable"
+    assert replies[5][1]["error"]["code"] == "image_undecodable"
 
 
 def test_an_empty_batch_is_nothing_to_do(artifact: Artifact, captioner: CaptionHandler):
