@@ -23,19 +23,21 @@ from handler.request_result import ImageResult, RequestResult, record_failure
 #: too low.
 SHARE = 0.8
 #: Images after which a new measurement has half of the weight of an average.
-MEMORY = 32
+MEMORY = 8
 
 
 class Admission:
     """Estimates what requests cost and admits those that a batch has time for.
 
     Args:
-        images_per_pass: Images of a full pass. Only batches of at least as many are measured: an
-            image of a small batch takes several times as long, and such a batch is never refused.
+        images_per_pass: Images of a full pass. Smaller batches are not measured, as an image takes
+            several times as long there, unless requests were refused: estimates that are too high
+            would never fall otherwise.
     """
 
     def __init__(self, images_per_pass: int) -> None:
         self._images_per_pass = images_per_pass
+        self._refused = False  # any request of the last batch
         self._decode = self._encode = self._search = 0.0  # seconds; the search per beam
 
     def admit(self, results: Sequence[RequestResult], seconds: float) -> None:
@@ -50,6 +52,7 @@ class Admission:
             seconds: Until the deadline of the batch.
         """
         admitted = waiting = 0.0  # seconds
+        self._refused = False
         for result in results:
             if result.failure or result.request is None or not result.request.pictures:
                 continue
@@ -59,6 +62,7 @@ class Admission:
                     # Those that were refused before it come first the next time too.
                     raise overloaded(len(result.request.pictures), max(1, math.ceil(waiting)))
                 waiting += cost
+                self._refused = True
             else:
                 admitted += cost
 
@@ -69,7 +73,7 @@ class Admission:
             images: That were decoded.
             seconds: All together.
         """
-        if images >= self._images_per_pass:
+        if self._counts(images):
             self._decode = _average(self._decode, seconds / images, images)
 
     def measure(self, images: Sequence[ImageResult], timings: BatchTimings) -> None:
@@ -81,11 +85,14 @@ class Admission:
         """
         encoded = sum(image.features is not None for image in images)
         captioned = [image for image in images if image.captions]
-        if encoded >= self._images_per_pass:
+        if self._counts(encoded):
             self._encode = _average(self._encode, timings.encode / encoded, encoded)
-        if len(captioned) >= self._images_per_pass:
+        if self._counts(len(captioned)):
             beams = sum(image.options.num_beams for image in captioned)
             self._search = _average(self._search, timings.generate / beams, len(captioned))
+
+    def _counts(self, images: int) -> bool:
+        return images >= (1 if self._refused else self._images_per_pass)
 
     def _seconds_of(self, request: CaptionRequest) -> float:
         beams = sum(options.num_beams for options in request.options)

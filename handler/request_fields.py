@@ -143,6 +143,8 @@ def _check_that_all_arrived(fields: Mapping[str, Any], headers: Mapping[str, Any
     kind, length = _header(headers, "Content-Type"), _header(headers, "Content-Length")
     if not kind.lower().startswith(_MULTIPART) or not length.isdecimal():
         return
+    if any(not isinstance(value, str | bytes | bytearray) for value in fields.values()):
+        return  # TorchServe has parsed a document, whose length is not known any more
     arrived = sum(len(_as_bytes(value)) for value in fields.values())
     names = sum(len(name.encode()) for name in fields)
     # The boundary stands before each field and at the end. It is part of the content type.

@@ -98,6 +98,20 @@ def test_the_estimate_follows_what_is_measured(admission: Admission):
     assert refused(admission, [request(16) for _ in range(16)], 26.0 / SHARE) == [None] * 16
 
 
+def test_an_estimate_that_is_far_too_high_falls_again():
+    """Although so little is admitted then that no batch is a full pass."""
+    admission = Admission(8)
+    admission.measure_decode(8, 800.0)
+    admission.measure(images(8), BatchTimings(800.0, 800.0))
+    for _ in range(50):
+        requests = [request(1) for _ in range(16)]
+        admission.admit(requests, 48.0)
+        count = sum(each.failure is None for each in requests)
+        admission.measure_decode(count, 0.1 * count)
+        admission.measure(images(count), BatchTimings(0.4 * count, 0.5 * count))
+    assert refused(admission, [request(1) for _ in range(16)], 48.0) == [None] * 16
+
+
 def test_images_that_failed_are_not_counted_as_captioned(admission: Admission):
     failed = [dataclasses.replace(each, captions=[]) for each in images(8)]
     for _ in range(30):

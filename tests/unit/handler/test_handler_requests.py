@@ -278,6 +278,7 @@ def test_a_form_that_arrived_as_a_whole_is_read():
     for fields in ({"data": PICTURE}, {"data": b""}, {"data": PICTURE, **small}):
         body = read_body(*form(fields, length_of(*fields.items())))
         assert body.content == fields["data"]
+    assert read_body(*form({"data": {"image": TEXT}}, 9000)).content == {"image": TEXT}
     assert read_body(*form({"data": "text of a form"}, length_of(("data", b"text of a form"))))
 
 
