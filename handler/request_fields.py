@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from handler.caption_request import HOW_TO_SEND, CaptionRequest, Form, RequestRefusal
-from handler.request_document import form_of, parse_document, read_json
+from handler.document_values import read_json
+from handler.request_document import form_of, parse_document
 from model.options import GenerationOptions
 
 #: Fields that may hold the picture (or a JSON document that holds it).
