@@ -11,6 +11,10 @@ from typing import Any
 from handler.caption_request import HOW_TO_SEND, RequestRefusal
 from model.options import GenerationOptions
 
+#: Most objects in a document, which needs a few for each picture. Looking for names that stand
+#: twice makes an object cost two to three times as much to parse.
+MAX_OBJECTS = 1000
+
 
 def read_json(data: bytes | bytearray) -> Any:
     """Parse a JSON document.
@@ -19,8 +23,14 @@ def read_json(data: bytes | bytearray) -> Any:
         data: Its text.
 
     Raises:
-        RequestRefusal: It is not valid JSON, or an object of it has the same name twice.
+        RequestRefusal: It is not valid JSON, an object of it has the same name twice, or it has
+            too many objects.
     """
+    if (objects := data.count(b"{")) > MAX_OBJECTS:
+        raise RequestRefusal(
+            "bad_json",
+            f"the JSON body has {objects} objects; the limit is {MAX_OBJECTS}; {HOW_TO_SEND}",
+        )
     try:
         return json.loads(data, object_pairs_hook=_object)
     except RequestRefusal:  # a ValueError too

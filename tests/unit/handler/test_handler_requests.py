@@ -301,6 +301,11 @@ def test_two_pictures_under_one_name_in_json_are_refused(body: bytes):
     assert "twice; send each name once" in message
 
 
+def test_json_of_a_million_objects_is_refused_before_it_is_parsed():
+    many = b'{"image": "", "x": [' + b"{}," * 1_000_000 + b"1]}"
+    assert "has 1000001 objects; the limit is 1000" in refused("bad_json", {"body": many})
+
+
 #: What `tritonclient` 2.73 adds to a request by itself, or for its arguments.
 TRITON = {
     "binary_data_output": True,
