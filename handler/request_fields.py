@@ -84,6 +84,12 @@ def read_body(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> RequestB
     document = _document(value, _content_type(headers, holders[0]))
     if document is None and binary is None:
         return RequestBody(_as_bytes(value), False, options)
+    if document is None:
+        raise RequestRefusal(
+            "bad_json",
+            f"the first {len(value)} bytes of the body are no JSON, which the header "
+            f"{_JSON_LENGTH} announces; send the body uncompressed",
+        )
     return RequestBody(document, True, options, binary, form_of(document))
 
 

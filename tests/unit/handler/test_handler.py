@@ -453,12 +453,14 @@ def test_an_error_is_text_in_kserve_v2_whatever_failed(
     headers = [REST] * len(rows)
     rows.insert(4, {"body": b"compressed"})
     headers.insert(4, {**REST, "Inference-Header-Content-Length": "99"})
+    rows.insert(5, {"body": bytearray(b"\x1f\x8bcompressed")})
+    headers.insert(5, {**REST, "Inference-Header-Content-Length": "9"})
     replies = answer(captioner, rows, headers)
-    assert [status for status, _, _ in replies] == [200, 400, 400, 500, 400, 400]
+    assert [status for status, _, _ in replies] == [200, 400, 400, 500, 400, 400, 400]
     assert "outputs" in replies[0][1]
     for (status, body, _), code in zip(
-        replies[1:5],
-        ("unknown_option", "image_undecodable", "internal", "bad_request"),
+        replies[1:6],
+        ("unknown_option", "image_undecodable", "internal", "bad_request", "bad_json"),
         strict=True,
     ):
         message = body["error"]
@@ -467,7 +469,7 @@ def test_an_error_is_text_in_kserve_v2_whatever_failed(
             "error": message,
             "detail": {"status": status, "code": code, "message": message},
         }
-    assert replies[5][1]["error"]["code"] == "image_undecodable"
+    assert replies[6][1]["error"]["code"] == "image_undecodable"
 
 
 def test_an_empty_batch_is_nothing_to_do(artifact: Artifact, captioner: CaptionHandler):
