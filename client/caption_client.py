@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+from client.access import Access
 from client.errors import CaptionError
 from client.results import CaptionResult
 
@@ -21,7 +22,7 @@ PICTURE_FIELD = "data"
 #: batch. This limit leaves time for one such batch before a request's own. A server with a full
 #: queue of slow requests may take longer still.
 TIMEOUT = 130.0
-#: Seconds before a request is sent again after a 503; doubled each time.
+#: Seconds before a request is sent again, where the server names none; doubled each time.
 FIRST_PAUSE = 0.25
 
 
@@ -39,11 +40,17 @@ class CaptionClient:
     """Captions pictures with a running captioner; safe to use from several threads.
 
     Args:
-        address: `http://HOST:PORT` (or https) for REST, `grpc://HOST:PORT` for gRPC.
+        address: `http://HOST:PORT` (or https) for REST, `grpc://HOST:PORT` (or grpcs) for gRPC.
         model: Name of the model on the server.
         timeout: Seconds to wait for each answer.
-        retries: How often a request is sent again, after a pause, when the server is overloaded
-            (503). Other errors are raised at once.
+        retries: How often a request is sent again, after a pause, when the server did not begin
+            with it: it is overloaded, or nothing listens at its address. The pause is as long as
+            the server says, unless that is longer than `timeout`. Other errors are raised at once:
+            the request may be what made the server fail.
+        headers: Sent with every request: name -> value. Over gRPC they are its metadata.
+        token: Sent as `Authorization: Bearer <token>`.
+        ca_file: Certificates (PEM) of the authorities to trust, for https and grpcs. By default
+            those of SSL_CERT_FILE, or else the usual ones.
     """
 
     def __init__(
@@ -53,28 +60,35 @@ class CaptionClient:
         model: str = "clipcap",
         timeout: float = TIMEOUT,
         retries: int = 3,
+        headers: Mapping[str, str] | None = None,
+        token: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
     ) -> None:
         """Choose the transport; nothing is sent yet.
 
         Raises:
-            ValueError: The address has neither scheme.
+            ValueError: The address has none of the schemes, a header or the token cannot be sent,
+                or the file holds no certificate.
+            OSError: The file of certificates cannot be read.
             RuntimeError: The gRPC stubs are missing, or do not fit the installed packages.
         """
         scheme, _, rest = address.partition("://")
+        access = Access.of(headers, token, None if ca_file is None else Path(ca_file))
         self._transport: Transport
-        if scheme == "grpc" and rest:
+        if scheme in ("grpc", "grpcs") and rest:
             from client.rpc import GrpcTransport  # each transport loads its own library only
 
-            self._transport = GrpcTransport(rest, model, timeout)
+            self._transport = GrpcTransport(rest, model, timeout, access, tls=scheme == "grpcs")
         elif scheme in ("http", "https") and rest:
             from client.rest import RestTransport
 
-            self._transport = RestTransport(address, model, timeout)
+            self._transport = RestTransport(address, model, timeout, access)
         else:
             raise ValueError(
-                f"address is {address!r}; it must be http://HOST:PORT or grpc://HOST:PORT"
+                f"address is {address!r}; it must be http://HOST:PORT or grpc://HOST:PORT "
+                "(with TLS: https, grpcs)"
             )
-        self._retries = retries
+        self._retries, self._timeout = retries, timeout
 
     def caption(
         self, picture: bytes | str | os.PathLike[str], /, **options: float | str
@@ -97,9 +111,11 @@ class CaptionClient:
             try:
                 return self._transport.send(data, texts)
             except CaptionError as error:
-                if error.status != 503:
+                pause = FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5)
+                wanted = error.retry_after_seconds or 0.0
+                if not error.may_be_sent_again or wanted > self._timeout:
                     raise
-                time.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))
+                time.sleep(max(pause, wanted))
         return self._transport.send(data, texts)
 
     def close(self) -> None:

@@ -6,17 +6,22 @@ from typing import Any
 
 import httpx
 
+from client.access import Access
 from client.errors import ServerTimeout, ServerUnreachable
+from client.rest import tls_context
 from client.results import bad_reply, server_error
 
 
-def describe(management: str, model: str, timeout: float) -> dict[str, Any]:
+def describe(
+    management: str, model: str, timeout: float, access: Access | None = None
+) -> dict[str, Any]:
     """The captioner's own part of TorchServe's description of a model.
 
     Args:
         management: Address of the management API, such as `http://127.0.0.1:8081`.
         model: Name of the model on the server.
         timeout: Seconds to wait for an answer.
+        access: Headers to send and certificates to trust.
 
     Returns:
         `options`: name -> `type`, `from`, `to`, `default` and `help`; beside it `formats`,
@@ -26,14 +31,16 @@ def describe(management: str, model: str, timeout: float) -> dict[str, Any]:
         CaptionError: The server has no such model, is no captioner, or does not answer.
     """
     address = management.rstrip("/")
+    access = access or Access()
     try:
-        # As in `client.rest`: no proxy of the environment, but its certificate authorities.
+        # As in `client.rest`: no proxy of the environment.
         reply = httpx.get(
             f"{address}/models/{model}",
             params={"customized": "true"},
             timeout=timeout,
             trust_env=False,
-            verify=httpx.create_ssl_context(),
+            verify=tls_context(access),
+            headers=dict(access.headers),
         )
     except httpx.TimeoutException:
         raise ServerTimeout(address, timeout) from None

@@ -11,24 +11,48 @@ class CaptionError(Exception):
             answer.
         code: For programs, such as `image_undecodable`.
         message: A sentence for people.
+        retry_after_seconds: When the server takes the request, if it said so.
     """
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, retry_after_seconds: float | None = None
+    ) -> None:
         """Build an error from what the server said."""
         super().__init__(f"{message} ({status} {code})" if status else f"{message} ({code})")
         self.status = status
         self.code = code
         self.message = message
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def may_be_sent_again(self) -> bool:
+        """Whether the server did not begin with the request, and may take it later.
+
+        A request that was begun is not sent again: it may be what made the server fail.
+        """
+        return self.status == 503 and (
+            self.code == "overloaded" or self.retry_after_seconds is not None
+        )
 
 
 class ServerUnreachable(CaptionError):
-    """No server answered: nothing listens there, or the connection broke. `status` is 0."""
+    """No server answered: nothing listens there, or the connection broke. `status` is 0.
+
+    Attributes:
+        refused: Whether nothing listens there, so that nothing was sent.
+    """
 
     def __init__(self, address: str, reason: str) -> None:
         """Build an error from the address that was tried and why it failed."""
         super().__init__(
             0, "unreachable", f"no captioner answers at {address}: {reason}; start it: make serve"
         )
+        self.refused = "connection refused" in reason.lower()
+
+    @property
+    def may_be_sent_again(self) -> bool:
+        """Whether the connection was refused: a server that is started again soon listens."""
+        return self.refused
 
 
 class ServerTimeout(CaptionError):

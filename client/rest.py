@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 
 import httpx
 
+from client.access import Access
 from client.errors import CaptionError, ServerTimeout, ServerUnreachable
 from client.results import CaptionResult, read_reply
 
@@ -17,17 +19,20 @@ class RestTransport:
         url: Where the server listens, such as `http://127.0.0.1:8080`.
         model: Name of the model there.
         timeout: Seconds to wait for an answer.
+        access: Headers to send and certificates to trust.
     """
 
-    def __init__(self, url: str, model: str, timeout: float) -> None:
+    def __init__(self, url: str, model: str, timeout: float, access: Access) -> None:
         """Open nothing yet: connections are made by the first request."""
         self.address = url.rstrip("/")
         self._path = f"{self.address}/predictions/{model}"
         self._timeout = timeout
-        # No proxy of the environment: the address is the server's own. Without the environment
-        # httpx would not read SSL_CERT_FILE and SSL_CERT_DIR either; the context does.
+        # No proxy of the environment: the address is the server's own.
         self._http = httpx.Client(
-            timeout=timeout, trust_env=False, verify=httpx.create_ssl_context()
+            timeout=timeout,
+            trust_env=False,
+            verify=tls_context(access),
+            headers=dict(access.headers),
         )
 
     def send(self, picture: bytes, options: Mapping[str, str]) -> CaptionResult:
@@ -55,8 +60,15 @@ class RestTransport:
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServerUnreachable(self.address, str(error)) from None
-        return read_reply(reply.status_code, reply.content)
+        return read_reply(reply.status_code, reply.content, reply.headers.get("Retry-After"))
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+
+def tls_context(access: Access) -> ssl.SSLContext:
+    """What httpx trusts. It reads SSL_CERT_FILE and SSL_CERT_DIR, unlike `trust_env=False`."""
+    if access.ca_file is None:
+        return httpx.create_ssl_context()
+    return ssl.create_default_context(cafile=access.ca_file)

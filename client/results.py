@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 from client.errors import CaptionError
@@ -60,16 +61,35 @@ class CaptionResult:
         }
 
 
-def read_reply(status: int, body: bytes) -> CaptionResult:
+def read_reply(status: int, body: bytes, retry_after: str | None = None) -> CaptionResult:
     """A result from the body of a reply.
 
     Args:
         status: HTTP status; 200 for every gRPC reply, whose errors are in the body.
         body: JSON text: captions, our error object, or TorchServe's own error object.
+        retry_after: The header `Retry-After`, if there is one.
 
     Raises:
         CaptionError: The body is an error, or not the reply of a captioner.
     """
+    try:
+        return _read_body(status, body)
+    except CaptionError as error:
+        if error.retry_after_seconds is None and retry_after is not None:
+            error.retry_after_seconds = _seconds(retry_after)
+        raise
+
+
+def _seconds(value: object) -> float | None:
+    """Seconds to wait; None for anything else, such as the date that HTTP allows too."""
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < math.inf else None
+
+
+def _read_body(status: int, body: bytes) -> CaptionResult:
     if status == 413 and not body:  # TorchServe's own, over REST
         raise CaptionError(413, "request_too_large", "the request is over the server's size limit")
     try:
@@ -78,8 +98,10 @@ def read_reply(status: int, body: bytes) -> CaptionResult:
         raise bad_reply(status, body) from None
     if not isinstance(reply, dict):
         raise bad_reply(status, body)
-    if isinstance(reply.get("error"), dict):
-        error = reply["error"]
+    error = reply.get("error")
+    if isinstance(error, str):  # KServe v2, where the object has another name
+        error = reply.get("detail")
+    if isinstance(error, dict):
         given = error.get("status")
         if type(given) is not int:
             given = status if status >= 400 else 500
@@ -87,6 +109,7 @@ def read_reply(status: int, body: bytes) -> CaptionResult:
             given,
             str(error.get("code", "unknown")),
             str(error.get("message", "")),
+            _seconds(error.get("retry_after_seconds")),
         )
     if "message" in reply and "code" in reply:
         raise server_error(status, str(reply.get("type", "")), str(reply["message"]))

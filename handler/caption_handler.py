@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -22,15 +23,16 @@ from ts.metrics.metric_type_enum import MetricTypes
 
 import model
 from handler import caption_settings
+from handler.admission import Admission
 from handler.caption_batch import caption_images
 from handler.caption_reply import reply_body, to_json
 from handler.caption_request import Form
 from handler.decoding_memory import DecodingMemory
 from handler.failure import PHRASES
 from handler.parallel_passes import ParallelPasses
-from handler.request_fields import is_rest, parse_request
+from handler.request_fields import form_of_headers, is_rest, parse_request, read_body
 from handler.request_images import decode_images
-from handler.request_result import RequestResult, record_failure
+from handler.request_result import ImageResult, RequestResult, record_failure
 from model.artifact import Artifact
 from model.image.refusals import FORMATS
 from model.options import OPTIONS
@@ -61,6 +63,7 @@ class CaptionHandler:
             self.settings = caption_settings.read(context.model_yaml_config or {})
             self.passes = ParallelPasses(self.settings.threads)
             self.decoding_memory = DecodingMemory(self.settings.max_pixels)
+            self.admission = Admission(self.settings.images_per_pass)
             _check_origin(folder)
             self.artifact = Artifact.load(folder)
             self._warm_up()
@@ -89,35 +92,48 @@ class CaptionHandler:
     def preprocess(
         self, rows: Sequence[Mapping[str, Any]], context: Context, deadline: float
     ) -> list[RequestResult]:
-        """Read each request and decode its pictures, several requests in parallel.
+        """Read the requests, admit those that there is time for, and decode their pictures.
+
+        Several requests are read, and then decoded, in parallel.
 
         Returns:
             For each row its request and images, or its failure.
         """
         begin = time.monotonic()
 
-        def prepare(index: int) -> RequestResult:
+        def read(index: int) -> RequestResult:
             result = RequestResult()
             with record_failure(result):
                 headers = context.get_all_request_header(index)
+                result.form = form_of_headers(headers)
+                body = read_body(rows[index], headers)
+                result.form = body.form
                 result.request = parse_request(
-                    rows[index], headers, self.artifact.defaults, self.settings.max_pictures
+                    body, self.artifact.defaults, self.settings.max_pictures
                 )
                 for options in result.request.options:
                     self.artifact.check(options)
-                result.images = decode_images(
-                    result.request,
-                    self.artifact.preprocessing,
-                    self.settings,
-                    deadline,
-                    self.decoding_memory,
-                )
             return result
 
+        def decode(result: RequestResult) -> None:
+            if result.failure is None and result.request is not None:
+                with record_failure(result):
+                    result.images = decode_images(
+                        result.request,
+                        self.artifact.preprocessing,
+                        self.settings,
+                        deadline,
+                        self.decoding_memory,
+                    )
+
+        results = self.passes.map(read, range(len(rows)))
+        self.admission.admit(results, deadline - time.monotonic())
         # Decoders change the warning filters, each in its thread; this restores them at the end.
         with catch_warnings():
-            results = self.passes.map(prepare, range(len(rows)))
-        self._emit(context, "clipcap_decode_seconds", time.monotonic() - begin)
+            self.passes.map(decode, results)
+        seconds = time.monotonic() - begin
+        self.admission.measure_decode(sum(len(result.images) for result in results), seconds)
+        self._emit(context, "clipcap_decode_seconds", seconds)
         return results
 
     def inference(
@@ -130,6 +146,7 @@ class CaptionHandler:
         timings = caption_images(
             self.artifact, images, self.settings.images_per_pass, deadline, self.passes
         )
+        self.admission.measure(images, timings)
         for result in results:
             failed = (image.failure for image in result.images if image.failure)
             result.failure = result.failure or next(failed, None)
@@ -157,10 +174,13 @@ class CaptionHandler:
                 self._emit(context, "clipcap_captions_total", len(result.images))
         else:
             self._emit(context, "clipcap_errors_total", 1, result.failure.code)
-            reply = result.failure.body()
+            reply = result.failure.body(result.form)
         status = result.failure.status if result.failure else 200
         context.set_response_status(status, PHRASES[status], idx=index)
         context.set_response_content_type(index, "application/json")
+        if result.failure and result.failure.retry_after_seconds is not None:
+            seconds = str(result.failure.retry_after_seconds)
+            context.set_response_header(index, "Retry-After", seconds)
         if not is_rest(context.get_all_request_header(index)):
             # TorchServe's gRPC StreamPredictions reads this header without checking that it is
             # there, which would end the worker; over REST it would mean a chunked reply.
@@ -168,7 +188,13 @@ class CaptionHandler:
         return reply
 
     def _warm_up(self) -> None:
-        """Caption a black image, so that the first request is not slower than the others."""
+        """Caption black images, so that the first request is not slower than the others.
+
+        Then a full pass shows what an image takes, for the first estimates of `admission`.
+
+        Raises:
+            RuntimeError: The full pass failed.
+        """
         side = self.artifact.preprocessing.size
         short = dataclasses.replace(self.artifact.defaults, max_tokens=3, min_tokens=0)
 
@@ -176,6 +202,13 @@ class CaptionHandler:
             self.artifact.caption(self.artifact.encode(pixels), short)
 
         self.passes.map(caption, [torch.zeros(1, 3, side, side)])
+        count = self.settings.images_per_pass
+        black = torch.zeros(3, side, side)
+        images = [ImageResult(black, self.artifact.defaults) for _ in range(count)]
+        timings = caption_images(self.artifact, images, count, math.inf, self.passes)
+        if failure := next((image.failure for image in images if image.failure), None):
+            raise RuntimeError(f"{count} images at once were not captioned: {failure.message}")
+        self.admission.measure(images, timings)
 
     def _description(self) -> dict[str, Any]:
         """What `GET /models/clipcap?customized=true` adds to TorchServe's own description."""

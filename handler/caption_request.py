@@ -21,12 +21,14 @@ class RequestRefusal(Refusal):
 
     Attributes:
         code: A key of `handler.failure.STATUSES`, such as `bad_json`.
+        retry_after_seconds: When the same request may be sent again; None if that is of no use.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, retry_after_seconds: int | None = None) -> None:
         """Build a refusal from a code and a message written for the user."""
         super().__init__(message)
         self.code = code
+        self.retry_after_seconds = retry_after_seconds
 
 
 def deadline_passed() -> RequestRefusal:
@@ -35,6 +37,22 @@ def deadline_passed() -> RequestRefusal:
         "deadline",
         "the server had too much to do to caption this in time; ask for fewer beams or fewer "
         "tokens, or try again later",
+    )
+
+
+def overloaded(pictures: int, seconds: int) -> RequestRefusal:
+    """The refusal of a request that its batch has no time for.
+
+    Args:
+        pictures: Number of its pictures.
+        seconds: When it may be sent again.
+    """
+    count = "1 picture" if pictures == 1 else f"{pictures} pictures"
+    return RequestRefusal(
+        "overloaded",
+        f"the server has too much to do to caption {count} in time; send the request again in "
+        f"{seconds} s, or fewer pictures at a time",
+        seconds,
     )
 
 

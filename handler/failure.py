@@ -1,6 +1,8 @@
 """Why a request gets no caption: every error code with its HTTP status, and the error object.
 
-gRPC carries no status for each request, so the error object repeats the status.
+gRPC carries no status for each request, so the error object repeats the status. In the KServe
+protocol v2 an error is text: clients fail on an object there. Its replies have the error object
+under another name.
 """
 
 from __future__ import annotations
@@ -8,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from typing import Any
 
-from handler.caption_request import RequestRefusal
+from handler.caption_request import Form, RequestRefusal
 from model.image.refusals import ImageRefusal
 from model.options import BadOption, UnknownOption
 from model.refusal import Refusal
@@ -31,6 +34,7 @@ STATUSES = {
     "image_format": 415,
     "bad_option": 422,
     "internal": 500,
+    "overloaded": 503,
     "deadline": 504,
 }
 #: HTTP status -> reason phrase. Only these constants are sent: a line break in a phrase would end
@@ -42,6 +46,7 @@ PHRASES = {
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
     500: "Internal Server Error",
+    503: "Service Unavailable",
     504: "Gateway Timeout",
 }
 
@@ -53,19 +58,29 @@ class Failure:
     Attributes:
         code: A key of `STATUSES`, such as `image_undecodable`.
         message: A sentence for people: what was wrong, the value, the limit, what to do.
+        retry_after_seconds: When the same request may be sent again; None if that is of no use.
     """
 
     code: str
     message: str
+    retry_after_seconds: int | None = None
 
     @property
     def status(self) -> int:
         """The HTTP status of the code."""
         return STATUSES[self.code]
 
-    def body(self) -> str:
-        """The error object as JSON text."""
-        error = {"status": self.status, "code": self.code, "message": self.message}
+    def body(self, form: Form = Form.PLAIN) -> str:
+        """The reply as JSON text, with the error object in the place that the form has for it.
+
+        Args:
+            form: The form that the request came in.
+        """
+        error: dict[str, Any] = {"status": self.status, "code": self.code, "message": self.message}
+        if self.retry_after_seconds is not None:
+            error["retry_after_seconds"] = self.retry_after_seconds
+        if form is Form.KSERVE_V2:
+            return json.dumps({"error": self.message, "detail": error})
         return json.dumps({"error": error})
 
 
@@ -79,7 +94,9 @@ def failure_of(error: Exception) -> Failure:
         error: The exception that is being handled.
     """
     match error:
-        case ImageRefusal() | RequestRefusal():
+        case RequestRefusal():
+            return Failure(error.code, str(error), error.retry_after_seconds)
+        case ImageRefusal():
             return Failure(error.code, str(error))
         case BadOption():
             return Failure("bad_option", str(error))

@@ -3,17 +3,18 @@
 TorchServe gives the handler one mapping for each request. It has the key `body` for raw bytes or
 JSON, the fields of a form, or the keys of a gRPC message. On the routes that pass a query on, it
 also has the query's parameters. The picture is the bytes of a file, or base64 in a JSON document
-(`request_document.py`).
+(`request_document.py`), behind which the binary extension of KServe v2 puts the bytes of tensors.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from handler.caption_request import HOW_TO_SEND, CaptionRequest, Form, RequestRefusal
-from handler.request_document import parse_document
+from handler.document_values import read_json
+from handler.request_document import form_of, parse_document
 from model.options import GenerationOptions
 
 #: Fields that may hold the picture (or a JSON document that holds it).
@@ -22,30 +23,46 @@ PICTURE_FIELDS = ("body", "data", "image", "file")
 ROUTE_FIELDS = ("model_name",)
 
 _FORM = "application/x-www-form-urlencoded"
+_MULTIPART = "multipart/form-data"
+#: Most bytes of the headers of a form's field, without its name: a file name (255 bytes, which are
+#: 765 when percent-encoded), its content type and encoding.
+_HEAD_OF_A_FIELD = 1024
+#: Header of the binary extension of KServe v2: the bytes of the JSON document, which come first.
+_JSON_LENGTH = "Inference-Header-Content-Length"
 
 
-def parse_request(
-    fields: Mapping[str, Any],
-    headers: Mapping[str, Any],
-    defaults: GenerationOptions,
-    max_pictures: int,
-) -> CaptionRequest:
-    """Read one request of a TorchServe batch.
+@dataclasses.dataclass(frozen=True)
+class RequestBody:
+    """What a request holds, before its JSON document or its options are read.
+
+    Attributes:
+        content: The bytes of a picture file, or a parsed JSON document.
+        is_document: Whether it is a document.
+        options: The fields beside it: name -> text.
+        binary: The bytes behind the document, of a KServe v2 request with binary tensors.
+        form: The form of the request.
+    """
+
+    content: Any
+    is_document: bool
+    options: Mapping[str, Any]
+    binary: bytes | bytearray | None = None
+    form: Form = Form.PLAIN
+
+
+def read_body(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> RequestBody:
+    """Find the picture or the document of one request of a TorchServe batch.
 
     Args:
         fields: The request as TorchServe gives it: name -> bytes, text or parsed JSON.
         headers: HTTP headers, their names as the client wrote them, and for each field its
             content type.
-        defaults: Options where the request gives none.
-        max_pictures: Pictures that one KServe request may hold.
 
     Raises:
-        RequestRefusal: It holds no picture, two, too many, or cannot be read.
-        UnknownOption: It gives an option that does not exist.
-        BadOption: It gives an option a value it cannot take.
+        RequestRefusal: It holds no picture, two, or cannot be read.
     """
     if not fields and _is(headers, "describe", "true"):
-        return CaptionRequest([], [], Form.DESCRIPTION)
+        return RequestBody(None, False, {}, form=Form.DESCRIPTION)
     given = {name: value for name, value in fields.items() if name not in ROUTE_FIELDS}
     if _is(headers, "explain", "true"):
         raise RequestRefusal(
@@ -60,12 +77,48 @@ def parse_request(
             f"the request holds {len(holders)} pictures, in the fields {' and '.join(holders)}; "
             "send one",
         )
+    _check_that_all_arrived(fields, headers)
     value = given.pop(holders[0])
-    options = defaults.updated({name: _text(text) for name, text in given.items()})
+    options = {name: _text(text) for name, text in given.items()}
+    value, binary = _split(value, _header(headers, _JSON_LENGTH))
     document = _document(value, _content_type(headers, holders[0]))
+    if document is None and binary is None:
+        return RequestBody(_as_bytes(value), False, options)
     if document is None:
-        return CaptionRequest([_as_bytes(value)], [options])
-    return parse_document(document, options, max_pictures)
+        raise RequestRefusal(
+            "bad_json",
+            f"the first {len(value)} bytes of the body are no JSON, which the header "
+            f"{_JSON_LENGTH} announces; send the body uncompressed",
+        )
+    return RequestBody(document, True, options, binary, form_of(document))
+
+
+def form_of_headers(headers: Mapping[str, Any]) -> Form:
+    """The form of a request as far as its headers tell, for one whose body cannot be read."""
+    return Form.KSERVE_V2 if _header(headers, _JSON_LENGTH) else Form.PLAIN
+
+
+def parse_request(
+    body: RequestBody, defaults: GenerationOptions, max_pictures: int
+) -> CaptionRequest:
+    """Read one request.
+
+    Args:
+        body: What it holds.
+        defaults: Options where the request gives none.
+        max_pictures: Pictures that one KServe request may hold.
+
+    Raises:
+        RequestRefusal: It holds no picture, too many, or has the wrong structure.
+        UnknownOption: It gives an option that does not exist.
+        BadOption: It gives an option a value it cannot take.
+    """
+    if body.form is Form.DESCRIPTION:
+        return CaptionRequest([], [], Form.DESCRIPTION)
+    options = defaults.updated(body.options)
+    if body.is_document:
+        return parse_document(body.content, options, max_pictures, body.binary)
+    return CaptionRequest([body.content], [options])
 
 
 def is_rest(headers: Mapping[str, Any]) -> bool:
@@ -80,6 +133,52 @@ def _is(headers: Mapping[str, Any], name: str, value: str) -> bool:
     return str(headers.get(name)).lower() == value
 
 
+def _header(headers: Mapping[str, Any], name: str) -> str:
+    """An HTTP header; empty if there is none, as over gRPC."""
+    for given, value in headers.items():
+        if given.lower() == name.lower() and isinstance(value, str):
+            return value
+    return ""
+
+
+def _check_that_all_arrived(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> None:
+    """Refuse a form of which TorchServe has dropped a field.
+
+    Of several fields with the same name TorchServe keeps the last. The length of the whole form
+    shows that another picture was there, unless it was smaller than the headers of a field may be.
+    """
+    kind, length = _header(headers, "Content-Type"), _header(headers, "Content-Length")
+    if not kind.lower().startswith(_MULTIPART) or not length.isdecimal():
+        return
+    if any(not isinstance(value, str | bytes | bytearray) for value in fields.values()):
+        return  # TorchServe has parsed a document, whose length is not known any more
+    arrived = sum(len(_as_bytes(value)) for value in fields.values())
+    names = sum(len(name.encode()) for name in fields)
+    # The boundary stands before each field and at the end. It is part of the content type.
+    heads = len(fields) * _HEAD_OF_A_FIELD + (len(fields) + 1) * len(kind)
+    if int(length) > arrived + names + heads:
+        raise RequestRefusal(
+            "bad_request",
+            f"the form has {length} bytes, but only {arrived} of them are in the fields that "
+            f"arrived ({', '.join(fields)[:60]}): of several fields with the same name only the "
+            "last arrives; send one picture, or several as JSON: "
+            '{"instances": [{"data": "<base64>"}]}',
+        )
+
+
+def _split(value: Any, json_length: str) -> tuple[Any, bytes | bytearray | None]:
+    """Divide a body of KServe v2 into its document and the bytes of binary tensors, if any."""
+    if not json_length or not isinstance(value, bytes | bytearray):
+        return value, None
+    if not json_length.isdecimal() or int(json_length[:20]) > len(value):
+        raise RequestRefusal(
+            "bad_request",
+            f"the header {_JSON_LENGTH} is {json_length[:40]!r}; it must be the number of bytes "
+            f"of the JSON at the start of the body, which has {len(value)}",
+        )
+    return value[: int(json_length)], value[int(json_length) :]
+
+
 def _content_type(headers: Mapping[str, Any], field: str) -> str:
     declared = headers.get(field)
     text = declared.get("content-type") if isinstance(declared, Mapping) else None
@@ -87,12 +186,7 @@ def _content_type(headers: Mapping[str, Any], field: str) -> str:
 
 
 def _no_picture(headers: Mapping[str, Any]) -> RequestRefusal:
-    kinds = [
-        value
-        for name, value in headers.items()
-        if name.lower() == "content-type" and isinstance(value, str)
-    ]
-    if any(kind.lower().startswith(_FORM) for kind in kinds):
+    if _header(headers, "Content-Type").lower().startswith(_FORM):
         # `curl --data-binary @photo.jpg` declares a form unless told otherwise, and TorchServe then
         # drops the bytes.
         return RequestRefusal(
@@ -126,12 +220,7 @@ def _document(value: Any, content_type: str) -> Any:
     looks_like_json = data[:64].lstrip().startswith((b"{", b"["))
     if not looks_like_json and not (declared and _is_text(data)):
         return None
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise RequestRefusal(
-            "bad_json", f"the body is not valid JSON ({str(error)[:100]}); {HOW_TO_SEND}"
-        ) from None
+    return read_json(data)
 
 
 def _is_text(data: bytes | bytearray) -> bool:

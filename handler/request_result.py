@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from handler.caption_request import CaptionRequest
+from handler.caption_request import CaptionRequest, Form
 from handler.failure import Failure, failure_of
 from model.artifact import GeneratedCaption
 from model.options import GenerationOptions
@@ -40,11 +40,13 @@ class RequestResult:
     """One request of a batch, from the row that TorchServe gives to its reply.
 
     Attributes:
+        form: The form it came in, once that is known.
         request: What was asked; None if it could not be read.
         images: Its images, once they are decoded.
         failure: Why it gets no captions, if a step failed; later steps leave it out.
     """
 
+    form: Form = Form.PLAIN
     request: CaptionRequest | None = None
     images: list[ImageResult] = dataclasses.field(default_factory=list)
     failure: Failure | None = None

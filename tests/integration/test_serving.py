@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from PIL import Image
 
 from client import CaptionClient, stubs
 from deploy.errors import ServeError
@@ -22,7 +23,7 @@ from deploy.ports import on_free_ports
 from deploy.properties import ROOT, derived_config
 from deploy.torchserve import TorchServe
 from tests.integration.scrape import metrics_of, value_of
-from tests.pictures import sound
+from tests.pictures import encoded, sound
 
 PNG = sound()["png"]
 TEXT = base64.b64encode(PNG).decode()
@@ -133,6 +134,67 @@ def test_kserve_v2(server: TorchServe, expected: dict[str, Any]):
     assert outputs["caption"]["shape"] == [2, 2]
     assert outputs["caption"]["data"][0] == expected["caption"]
     assert set(outputs) == {"caption", "confidence", "log_prob", "tokens"}
+
+
+def test_kserve_v2_with_binary_tensors_as_its_clients_send_them(
+    server: TorchServe, expected: dict[str, Any]
+):
+    binary = (len(PNG).to_bytes(4, "little") + PNG) * 2
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [2]}
+    tensor["parameters"] = {"binary_data_size": len(binary)}
+    address = f"{server.rest}/v2/models/clipcap/infer"
+    for parameters, status in (({"binary_data_output": True}, 200), ({"beams": 2}, 400)):
+        text = json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
+        headers = {"Inference-Header-Content-Length": str(len(text))}
+        reply = httpx.post(address, content=text + binary, headers=headers)
+        assert reply.status_code == status
+        if status == 200:
+            (captions,) = (each for each in reply.json()["outputs"] if each["name"] == "caption")
+            assert captions["data"] == [expected["caption"]] * 2
+        else:
+            assert reply.json()["error"].startswith("unknown option 'beams'")
+            assert reply.json()["detail"]["code"] == "unknown_option"
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture of 20 kB."""
+    file = tmp_path_factory.mktemp("photos") / f"{'あ' * 80}.jpg"
+    file.write_bytes(encoded(Image.effect_noise((200, 200), 50).convert("RGB"), "JPEG"))
+    return file
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        ["-F", "data=@{}", "-F", "data=@{}"],
+        ["-F", "data=@{},{}"],
+        ["-F", "data=@{}", "-F", "num_beams=2", "-F", "data=@{}"],
+        ["-F", "data=@{}", "-F", "data=@{}", "-H", "Transfer-Encoding: chunked"],
+    ],
+)
+def test_a_form_of_two_pictures_is_refused_and_none_is_lost(
+    server: TorchServe, noise: Path, how: list[str]
+):
+    words = [word.replace("{}", str(noise)) for word in how]
+    status, body = curl(*words, f"{server.rest}/predictions/clipcap")
+    assert (status, body["error"]["code"]) == (400, "bad_request")
+    assert "only the last arrives" in body["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        ["-F", "data=@{}"],
+        ["-F", "data=@{}", "-F", "num_beams=2", "-F", "num_captions=2"],
+        ["-F", "data=@{}", "-H", "Transfer-Encoding: chunked"],
+        ["-F", "data=@{};type=image/jpeg;filename=" + 250 * "x"],
+    ],
+)
+def test_a_form_of_one_picture_is_captioned(server: TorchServe, noise: Path, how: list[str]):
+    words = [word.replace("{}", str(noise)) for word in how]
+    status, body = curl(*words, f"{server.rest}/predictions/clipcap")
+    assert (status, "caption" in body) == (200, True)
 
 
 def test_a_get_without_a_picture_is_refused(server: TorchServe):

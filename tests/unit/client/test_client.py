@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -41,6 +43,7 @@ BUSY = {
     "type": "ServiceUnavailableException",
     "message": 'Model "clipcap" has no worker to serve inference request. Please use scale ...',
 }
+OVERLOADED = {"error": {"status": 503, "code": "overloaded", "retry_after_seconds": 0.3}}
 NO_MODEL = {"code": 404, "type": "ModelNotFoundException", "message": "Model not found: clipcap"}
 
 
@@ -50,6 +53,8 @@ class Script:
     def __init__(self) -> None:
         self.replies: list[Any] = []
         self.requests: list[Any] = []
+        self.headers: list[dict[str, str]] = []
+        self.retry_after: str | None = None
         self.address = ""
         self.server: Any = None
 
@@ -67,15 +72,19 @@ def rest() -> Iterator[Script]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             script.requests.append((self.path, body))
+            script.headers.append({name.lower(): text for name, text in self.headers.items()})
             status, reply = script.next()
             data = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
             self.send_response(status)
+            if script.retry_after is not None and status != 200:
+                self.send_header("Retry-After", script.retry_after)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
 
         def do_GET(self) -> None:
             script.requests.append((self.path, b""))
+            script.headers.append({name.lower(): text for name, text in self.headers.items()})
             status, reply = script.next()
             data = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
             self.send_response(status)
@@ -95,14 +104,14 @@ def rest() -> Iterator[Script]:
     server.server_close()
 
 
-@pytest.fixture
-def rpc() -> Iterator[Script]:
+def grpc_server(script: Script) -> grpc.Server:
+    """A gRPC server that answers as the script says, without a port."""
     messages, services = stubs.load()
-    script = Script()
 
     class Servicer(services.InferenceAPIsServiceServicer):
         def Predictions(self, request: Any, context: Any) -> Any:  # noqa: N802  (protoc's name)
             script.requests.append(request)
+            script.headers.append(dict(context.invocation_metadata()))
             reply = script.next()
             if isinstance(reply, tuple):
                 context.abort(*reply)
@@ -110,6 +119,13 @@ def rpc() -> Iterator[Script]:
 
     server = grpc.server(futures.ThreadPoolExecutor(2))
     services.add_InferenceAPIsServiceServicer_to_server(Servicer(), server)
+    return server
+
+
+@pytest.fixture
+def rpc() -> Iterator[Script]:
+    script = Script()
+    server = grpc_server(script)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     script.address = f"grpc://127.0.0.1:{port}"
@@ -153,11 +169,11 @@ def test_fields_that_a_newer_server_adds_are_ignored(rest: Script):
         assert captioner.caption(b"JPEG").to_dict() == GOOD
 
 
-def test_https_trusts_the_authorities_of_the_environment_and_uses_no_proxy(
-    rest: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    rest.replies = [(200, GOOD)]
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, signed by itself, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
@@ -167,17 +183,94 @@ def test_https_trusts_the_authorities_of_the_environment_and_uses_no_proxy(
         check=True,
         capture_output=True,
     )
+    return certificate, key
+
+
+def with_tls(rest: Script, certificate: tuple[Path, Path]) -> str:
+    """Make the server speak TLS; returns its address."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(*certificate)
     rest.server.socket = context.wrap_socket(rest.server.socket, server_side=True)
-    address = rest.address.replace("http:", "https:")
+    return rest.address.replace("http:", "https:")
+
+
+def test_https_trusts_the_authorities_of_the_environment_and_uses_no_proxy(
+    rest: Script, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+):
+    rest.replies = [(200, GOOD)]
+    address = with_tls(rest, certificate)
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with CaptionClient(address) as captioner, pytest.raises(ServerUnreachable, match="certificate"):
         captioner.caption(b"JPEG")
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
     with CaptionClient(address) as captioner:
         assert captioner.caption(b"JPEG").caption == "a boat"
+
+
+def test_https_trusts_the_authorities_of_a_file(rest: Script, certificate: tuple[Path, Path]):
+    rest.replies = [(200, GOOD)]
+    with CaptionClient(with_tls(rest, certificate), ca_file=certificate[0]) as captioner:
+        assert captioner.caption(b"JPEG").caption == "a boat"
+
+
+def test_grpcs_trusts_the_authorities_of_a_file_or_of_the_environment(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+):
+    script = Script()
+    script.replies = [GOOD]
+    file, key = certificate
+    server = grpc_server(script)
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), file.read_bytes())])
+    address = f"grpcs://127.0.0.1:{server.add_secure_port('127.0.0.1:0', credentials)}"
+    server.start()
+    try:
+        with (
+            CaptionClient(address, retries=0) as captioner,
+            pytest.raises(ServerUnreachable, match=address),
+        ):
+            captioner.caption(b"JPEG")
+        with CaptionClient(address, ca_file=file, token="of-mine") as captioner:
+            assert captioner.caption(b"JPEG").caption == "a boat"
+        assert script.headers[0]["authorization"] == "Bearer of-mine"
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+        with CaptionClient(address) as captioner:
+            assert captioner.caption(b"JPEG").caption == "a boat"
+    finally:
+        server.stop(None)
+
+
+@pytest.mark.parametrize("transport", ["rest", "rpc"])
+def test_headers_and_a_token_go_with_every_request(transport: str, request: pytest.FixtureRequest):
+    script = request.getfixturevalue(transport)
+    script.replies = [(200, GOOD)] if transport == "rest" else [GOOD]
+    headers = {"X-Tenant": "boats and birds"}
+    with CaptionClient(script.address, headers=headers, token="of-mine") as captioner:
+        captioner.caption(b"JPEG")
+        captioner.caption(b"JPEG")
+    for sent in script.headers:
+        assert sent["x-tenant"] == "boats and birds"
+        assert sent["authorization"] == "Bearer of-mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"headers": {"X Tenant": "a"}}, "header name 'X Tenant' cannot be sent"),
+        ({"headers": {"": "a"}}, "header name '' cannot be sent"),
+        ({"headers": {"X": "secret\r\nY: b"}}, "the value of header X cannot be sent"),
+        ({"headers": {"X": "secret\u00e9"}}, "the value of header X cannot be sent"),
+        ({"headers": {"X": ""}}, "the value of header X cannot be sent"),
+        ({"token": "secret secret"}, "the token cannot be sent"),
+        ({"token": ""}, "the token cannot be sent"),
+        ({"token": "secret", "headers": {"Authorization": "Basic secret"}}, "give one"),
+        ({"ca_file": Path(__file__)}, "test_client.py holds no certificate"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_and_not_shown(arguments: dict[str, Any], said: str):
+    with pytest.raises(ValueError, match=said) as caught:
+        CaptionClient(**arguments)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_path_is_read(rest: Script, tmp_path: Path):
@@ -209,6 +302,8 @@ def test_a_path_is_read(rest: Script, tmp_path: Path):
         (200, {"captions": ["a boat"], "model": GOOD["model"]}, 200, "bad_reply"),
         (200, {**GOOD, "captions": [{**GOOD["captions"][0], "log_prob": "?"}]}, 200, "bad_reply"),
         (200, {**GOOD, "model": "clipcap"}, 200, "bad_reply"),
+        (422, {"error": "num_beams is 99", "detail": BAD["error"]}, 422, "bad_option"),
+        (500, {"error": "a gateway's text"}, 500, "bad_reply"),
         (429, {"error": {"status": "many", "code": "slow_down"}}, 429, "slow_down"),
         (200, {"error": {"status": None, "code": "odd"}}, 500, "odd"),
     ],
@@ -231,6 +326,8 @@ def test_rest_errors_are_typed(rest: Script, status: int, body: Any, expected: i
         ((grpc.StatusCode.RESOURCE_EXHAUSTED, "too large"), 413, "request_too_large"),
         ((grpc.StatusCode.CANCELLED, "Channel closed!"), 0, "cancelled"),
         ({"error": {"status": "many", "code": "odd"}}, 500, "odd"),
+        ({"error": {"status": "UNAVAILABLE"}}, 500, "unknown"),
+        (OVERLOADED, 503, "overloaded"),
         ((grpc.StatusCode.PERMISSION_DENIED, "token"), 403, "forbidden"),
         ((grpc.StatusCode.UNAVAILABLE, "gone"), 0, "unreachable"),
         ((grpc.StatusCode.DEADLINE_EXCEEDED, "late"), 0, "timeout"),
@@ -254,6 +351,109 @@ def test_an_overloaded_server_is_asked_again_and_nothing_else_is(rest: Script):
     assert len(rest.requests) == 4
 
 
+#: What TorchServe answers when a batch made the handler raise, or ended the worker.
+FAILED = {"code": 503, "type": "InternalServerException", "message": "Prediction failed"}
+DIED = {"code": 500, "type": "InternalServerException", "message": "Worker died."}
+
+
+@pytest.mark.parametrize("reply", [(503, FAILED), (500, DIED), (503, b"<html>"), (502, b"")])
+def test_a_request_that_may_have_made_the_server_fail_is_not_sent_again(rest: Script, reply: Any):
+    rest.replies = [reply]
+    with CaptionClient(rest.address) as captioner, pytest.raises(CaptionError):
+        captioner.caption(b"JPEG")
+    assert len(rest.requests) == 1
+
+
+@pytest.mark.parametrize("details", [FAILED["message"], DIED["message"]])
+def test_it_is_not_sent_again_over_grpc_either(rpc: Script, details: str):
+    rpc.replies = [(grpc.StatusCode.INTERNAL, details)]
+    with CaptionClient(rpc.address) as captioner, pytest.raises(CaptionError, match=details):
+        captioner.caption(b"JPEG")
+    assert len(rpc.requests) == 1
+
+
+@pytest.mark.parametrize("transport", ["rest", "rpc"])
+def test_an_overloaded_server_is_asked_again_when_it_says(
+    transport: str, request: pytest.FixtureRequest
+):
+    script = request.getfixturevalue(transport)
+    replies: list[Any] = [(503, OVERLOADED), (200, GOOD)]
+    script.replies = replies if transport == "rest" else [OVERLOADED, GOOD]
+    begin = time.monotonic()
+    with CaptionClient(script.address) as captioner:
+        assert captioner.caption(b"JPEG").caption == "a boat"
+    assert time.monotonic() - begin >= 0.3
+    assert len(script.requests) == 2
+
+
+@pytest.mark.parametrize("header", ["0.3", " 0.3 "])
+def test_a_gateway_that_says_when_is_asked_again(rest: Script, header: str):
+    rest.replies, rest.retry_after = [(503, b"<html>busy"), (200, GOOD)], header
+    begin = time.monotonic()
+    with CaptionClient(rest.address) as captioner:
+        assert captioner.caption(b"JPEG").caption == "a boat"
+    assert time.monotonic() - begin >= 0.3
+
+
+@pytest.mark.parametrize("header", ["soon", "nan", "-1", "inf", "Sun, 06 Nov 1994 08:49:37 GMT"])
+def test_a_gateway_that_does_not_say_when_is_not_asked_again(rest: Script, header: str):
+    rest.replies, rest.retry_after = [(503, b"<html>busy")], header
+    with CaptionClient(rest.address) as captioner, pytest.raises(CaptionError) as caught:
+        captioner.caption(b"JPEG")
+    assert caught.value.retry_after_seconds is None
+    assert len(rest.requests) == 1
+
+
+def test_nobody_waits_longer_than_for_an_answer(rest: Script):
+    rest.replies, rest.retry_after = [(503, BUSY)], "20"
+    with CaptionClient(rest.address, timeout=10) as captioner:
+        with pytest.raises(CaptionError, match="overloaded") as caught:
+            captioner.caption(b"JPEG")
+        assert caught.value.retry_after_seconds == 20
+        assert len(rest.requests) == 1
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_server_that_is_started_again_is_waited_for(
+    scheme: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    script, sleep = Script(), time.sleep
+    script.replies = [GOOD]
+    started: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(GOOD).encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    def start(seconds: float) -> None:
+        if not started and scheme == "http":
+            server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+            request.addfinalizer(server.server_close)
+            request.addfinalizer(server.shutdown)
+            started.append(server)
+        elif not started:
+            server = grpc_server(script)
+            server.add_insecure_port(f"127.0.0.1:{port}")
+            server.start()
+            request.addfinalizer(lambda: server.stop(None))
+            started.append(server)
+        sleep(0.3)
+
+    monkeypatch.setattr(client.caption_client.time, "sleep", start)
+    with CaptionClient(f"{scheme}://127.0.0.1:{port}") as captioner:
+        assert captioner.caption(b"JPEG").caption == "a boat"
+    assert started
+
+
 def test_retries_come_to_an_end(rest: Script):
     rest.replies = [(503, BUSY)]
     with (
@@ -274,8 +474,6 @@ def test_nobody_there_says_how_to_start_a_server(scheme: str):
 
 
 def test_a_silent_server_times_out():
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with (
@@ -355,6 +553,7 @@ def test_the_command_refuses_a_wrong_address_in_one_line(capsys: pytest.CaptureF
     [
         (["--grpc", "--address", "http://x", "a.jpg"], "--grpc needs an address grpc://HOST:PORT"),
         (["--option", "x", "a.jpg"], "--option takes NAME=VALUE, not 'x'"),
+        (["--header", "x", "a.jpg"], "--header takes NAME=VALUE"),
         (["--jobs", "0", "a.jpg"], "'0' is not a whole number from 1 to 64"),
         (["--jobs", "abc", "a.jpg"], "'abc' is not a whole number from 1 to 64"),
         (["--timeout", "nan", "a.jpg"], "'nan' is not a number of seconds above 0"),
@@ -379,6 +578,55 @@ def test_a_flag_without_a_value_is_refused_in_one_line(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main(["a.jpg", "--num-beams"])
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_command_sends_headers_and_the_token_of_a_file_or_of_the_environment(
+    rest: Script, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rest.replies = [(200, GOOD)]
+    (tmp_path / "token").write_text("of-a-file\n")
+    words = ["--address", rest.address, "--header", "X-Tenant=a=b", files[0]]
+    assert main([*words, "--token-file", str(tmp_path / "token")]) == 0
+    monkeypatch.setenv("CLIPCAP_TOKEN", "of-the-environment")
+    assert main(words) == 0
+    assert main([*words, "--token-file", str(tmp_path / "token")]) == 0
+    assert [sent["authorization"] for sent in rest.headers] == [
+        "Bearer of-a-file",
+        "Bearer of-the-environment",
+        "Bearer of-a-file",
+    ]
+    assert {sent["x-tenant"] for sent in rest.headers} == {"a=b"}
+    rest.replies = [(200, [{"customizedMetadata": {"options": OPTIONS}}])]
+    assert main(["--options", "--management", rest.address, "--header", "X-Tenant=c"]) == 0
+    assert rest.headers[-1]["x-tenant"] == "c"
+    assert rest.headers[-1]["authorization"] == "Bearer of-the-environment"
+
+
+def test_the_command_trusts_the_authorities_of_a_file(
+    rest: Script, files: list[str], certificate: tuple[Path, Path]
+):
+    rest.replies = [(200, GOOD)]
+    address = with_tls(rest, certificate)
+    assert main(["--address", address, "--ca-file", str(certificate[0]), files[0]]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--ca-file", "/nowhere/ca.pem"], "No such file or directory: '/nowhere/ca.pem'"),
+        (["--token-file", "/nowhere/token"], "No such file or directory: '/nowhere/token'"),
+        (["--token-file", __file__], "the token cannot be sent"),
+        (["--header", "X Y=1"], "header name 'X Y' cannot be sent"),
+    ],
+)
+def test_the_command_refuses_what_cannot_be_sent_in_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main([*arguments, "a.jpg"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert said in shown
+    assert len(shown.splitlines()) == 1
 
 
 def test_any_other_flag_is_an_option_of_the_server(rpc: Script, files: list[str]):

@@ -20,6 +20,7 @@ from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
 from handler import caption_handler, caption_settings, request_images
+from handler.admission import Admission
 from handler.caption_batch import caption_images
 from handler.caption_handler import CANNOT_BE_SERVED, CaptionHandler
 from handler.caption_reply import to_json
@@ -352,13 +353,132 @@ def test_a_fault_of_the_server_is_never_called_a_damaged_picture(
     assert type(error).__name__ in caplog.text
 
 
+def slowed(captioner: CaptionHandler, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Make each image take this much longer to search."""
+    search = captioner.artifact.caption
+
+    def caption(features: torch.Tensor, options: GenerationOptions) -> list[list[GeneratedCaption]]:
+        time.sleep(seconds * len(features))
+        return search(features, options)
+
+    monkeypatch.setattr(captioner.artifact, "caption", caption)
+
+
+def many_pictures(count: int) -> dict[str, Any]:
+    return {"body": json.dumps({"instances": [{"data": PNG_TEXT}] * count}).encode()}
+
+
+def test_requests_that_a_batch_has_no_time_for_are_refused(
+    captioner: CaptionHandler, monkeypatch: pytest.MonkeyPatch
+):
+    """16 requests of 16 pictures are allowed, and took longer than the deadline: 504 for all."""
+    slowed(captioner, monkeypatch, 0.02 * captioner.settings.threads)
+    monkeypatch.setattr(captioner, "admission", Admission(8))  # the warm-up was not slow
+    answer(captioner, [many_pictures(16)])
+    monkeypatch.setattr(captioner, "settings", settings_with(deadline_seconds=3.0))
+    headers = [{**REST, "Content-Length": "9"}] * 15 + [{"body": {"content-type": ""}}]
+    replies = answer(captioner, [many_pictures(16)] * 16, headers)
+    statuses = [status for status, _, _ in replies]
+    assert statuses == sorted(statuses)
+    assert set(statuses) == {200, 503}
+    waits = []
+    for status, body, sent in replies:
+        if status == 503:
+            assert body["error"]["code"] == "overloaded"
+            waits.append(body["error"]["retry_after_seconds"])
+            assert sent["Retry-After"] == str(waits[-1])
+        else:
+            assert "Retry-After" not in sent
+    assert waits[0] == 1
+    assert waits == sorted(waits)
+    assert replies[-1][2]["ts_stream_next"] == "false"
+
+
+def test_the_first_estimate_comes_from_the_warm_up(
+    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(caption_handler, "_check_origin", lambda _: None)
+    handler, threads = CaptionHandler(), torch.get_num_threads()
+    search = Artifact.caption
+
+    def slow(
+        self: Artifact, features: torch.Tensor, options: GenerationOptions
+    ) -> list[list[GeneratedCaption]]:
+        time.sleep(0.1 * len(features))
+        return search(self, features, options)
+
+    monkeypatch.setattr(Artifact, "caption", slow)
+    handler.initialize(context_of(tiny_artifact, config_with(threads=1)))
+    torch.set_num_threads(threads)
+    monkeypatch.setattr(handler, "settings", settings_with(threads=1, deadline_seconds=4.0))
+    replies = answer(handler, [many_pictures(16)] * 3)  # 1.6 s and more each
+    assert [status for status, _, _ in replies] == [200, 503, 503]
+
+
+def test_a_warm_up_that_fails_says_so(tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(caption_handler, "_check_origin", lambda _: None)
+    search = Artifact.caption
+
+    def faulty(
+        self: Artifact, features: torch.Tensor, options: GenerationOptions
+    ) -> list[list[GeneratedCaption]]:
+        if options.max_tokens > 3:
+            raise MemoryError
+        return search(self, features, options)
+
+    monkeypatch.setattr(Artifact, "caption", faulty)
+    threads = torch.get_num_threads()
+    with pytest.raises(RuntimeError, match="cannot be served: 8 images at once were not captioned"):
+        CaptionHandler().initialize(context_of(tiny_artifact))
+    torch.set_num_threads(threads)
+
+
+def test_an_error_is_text_in_kserve_v2_whatever_failed(
+    captioner: CaptionHandler, monkeypatch: pytest.MonkeyPatch
+):
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [PNG_TEXT]}
+    nothing = base64.b64encode(b"no picture").decode()
+    documents: list[dict[str, Any]] = [
+        {"inputs": [tensor], "parameters": {"binary_data_output": True}},
+        {"inputs": [tensor], "parameters": {"beams": 2}},
+        {"inputs": [{**tensor, "data": [nothing]}]},
+        {"inputs": [tensor], "parameters": {"num_beams": 4}},
+        {"instances": [{"data": nothing}]},
+    ]
+    bad = captioner.artifact.defaults.updated({"num_beams": 4})
+    monkeypatch.setattr(
+        captioner.artifact, "caption", raising_for(captioner, bad, RuntimeError("an operator"))
+    )
+    rows: list[dict[str, Any]] = [{"body": json.dumps(each).encode()} for each in documents]
+    headers = [REST] * len(rows)
+    rows.insert(4, {"body": b"compressed"})
+    headers.insert(4, {**REST, "Inference-Header-Content-Length": "99"})
+    rows.insert(5, {"body": bytearray(b"\x1f\x8bcompressed")})
+    headers.insert(5, {**REST, "Inference-Header-Content-Length": "9"})
+    replies = answer(captioner, rows, headers)
+    assert [status for status, _, _ in replies] == [200, 400, 400, 500, 400, 400, 400]
+    assert "outputs" in replies[0][1]
+    for (status, body, _), code in zip(
+        replies[1:6],
+        ("unknown_option", "image_undecodable", "internal", "bad_request", "bad_json"),
+        strict=True,
+    ):
+        message = body["error"]
+        assert isinstance(message, str)
+        assert body == {
+            "error": message,
+            "detail": {"status": status, "code": code, "message": message},
+        }
+    assert replies[6][1]["error"]["code"] == "image_undecodable"
+
+
 def test_an_empty_batch_is_nothing_to_do(artifact: Artifact, captioner: CaptionHandler):
     caption_images(artifact, [], 8, time.monotonic() + 60, ParallelPasses(1))
     assert answer(captioner, []) == []
 
 
 def test_every_error_code_has_its_status_in_one_table():
-    used = {"unknown_option", "bad_option", "internal", "deadline"}
+    used = {"unknown_option", "bad_option", "internal"}
     for file in [*(ROOT / "handler").glob("*.py"), *(ROOT / "model" / "image").glob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text())):
             named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id

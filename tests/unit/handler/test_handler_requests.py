@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from handler.caption_request import CaptionRequest, Form, RequestRefusal
-from handler.request_fields import is_rest, parse_request
+from handler.request_fields import is_rest, parse_request, read_body
 from model.options import BadOption, GenerationOptions, UnknownOption
 
 PICTURE = b"\xff\xd8\xff\xe0 the bytes of a picture"
@@ -18,7 +18,7 @@ DEFAULTS = GenerationOptions()
 
 
 def parse(fields: dict[str, Any], headers: dict[str, Any] | None = None) -> CaptionRequest:
-    return parse_request(fields, headers or {}, DEFAULTS, max_pictures=3)
+    return parse_request(read_body(fields, headers or {}), DEFAULTS, max_pictures=3)
 
 
 def parse_json(document: Any) -> CaptionRequest:
@@ -245,3 +245,148 @@ def test_parameters_of_a_kserve_tensor_are_options():
 def test_a_misspelt_field_of_a_kserve_tensor_is_refused():
     tensor = {"shape": [1], "datatype": "BYTES", "data": [TEXT], "parameter": {"num_beams": 2}}
     assert "'parameter'" in refused("bad_request", as_json({"inputs": [tensor]}))
+
+
+BOUNDARY = "----------------------------0123456789abcdef"
+
+
+def form(fields: dict[str, Any], length: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A form as TorchServe hands it over, and its headers."""
+    content_type = f"multipart/form-data; boundary={BOUNDARY}"
+    return fields, {"Host": "x", "content-length": str(length), "Content-Type": content_type}
+
+
+def length_of(*fields: tuple[str, bytes]) -> int:
+    """Bytes of a form with these fields, each with a long file name and a content type."""
+    head = (
+        "--{}\r\nContent-Disposition: form-data; name=\"{}\"; filename*=utf-8''{}\r\n"
+        "Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: binary\r\n\r\n\r\n"
+    )
+    heads = (head.format(BOUNDARY, name, "%E3%81%82" * 85) for name, _ in fields)
+    return sum(map(len, heads)) + sum(len(value) for _, value in fields) + len(BOUNDARY) + 6
+
+
+def test_a_form_of_which_a_picture_was_dropped_is_refused():
+    pictures = [bytes(2000), bytes(3000)]
+    fields, headers = form({"data": pictures[1]}, length_of(*(("data", each) for each in pictures)))
+    message = refused("bad_request", fields, headers)
+    assert "only 3000 of them are in the fields that arrived (data)" in message
+
+
+def test_a_form_that_arrived_as_a_whole_is_read():
+    small = {f"option{n}": b"1" for n in range(50)}
+    for fields in ({"data": PICTURE}, {"data": b""}, {"data": PICTURE, **small}):
+        body = read_body(*form(fields, length_of(*fields.items())))
+        assert body.content == fields["data"]
+    assert read_body(*form({"data": {"image": TEXT}}, 9000)).content == {"image": TEXT}
+    assert read_body(*form({"data": "text of a form"}, length_of(("data", b"text of a form"))))
+
+
+def test_the_length_of_what_is_no_form_is_not_compared():
+    length = {"Content-Length": "1000000"}
+    assert parse({"body": PICTURE}, {**length, "Content-Type": "image/jpeg"}).pictures == [PICTURE]
+    assert parse({"data": PICTURE}, {"Content-Length": {"content-type": ""}}).pictures == [PICTURE]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"image": "%b", "image": "%b"}',
+        b'{"instances": [{"data": "%b", "data": "%b"}]}',
+        b'{"inputs": [{"datatype": "BYTES", "shape": [1], "data": ["%b"], "data": ["%b"]}]}',
+    ],
+)
+def test_two_pictures_under_one_name_in_json_are_refused(body: bytes):
+    message = refused("bad_request", as_json(body % (TEXT.encode(), TEXT.encode())))
+    assert "twice; send each name once" in message
+
+
+def test_json_of_a_million_objects_is_refused_before_it_is_parsed():
+    many = b'{"image": "", "x": [' + b"{}," * 1_000_000 + b"1]}"
+    assert "has 1000001 objects; the limit is 1000" in refused("bad_json", {"body": many})
+
+
+#: What `tritonclient` 2.73 adds to a request by itself, or for its arguments.
+TRITON = {
+    "binary_data_output": True,
+    "sequence_id": 7,
+    "sequence_start": True,
+    "sequence_end": True,
+    "priority": 1,
+    "timeout": 1_000_000,
+}
+
+
+def test_parameters_of_the_kserve_protocol_are_no_options():
+    tensor: dict[str, Any] = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [TEXT]}
+    tensor["parameters"] = {"content_type": "base64", "max_tokens": 9}
+    document = {"inputs": [tensor], "parameters": {**TRITON, "num_beams": 2}}
+    document["outputs"] = [{"name": "caption", "parameters": {"binary_data": False}}]
+    assert parse_json(document).options == [GenerationOptions(num_beams=2, max_tokens=9)]
+    document["parameters"] = {**TRITON, "beams": 2}
+    with pytest.raises(UnknownOption, match="beams"):
+        parse_json(document)
+
+
+def binary_request(
+    pictures: list[bytes], length: str | None = None, **changes: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A KServe v2 request with binary tensors, as `tritonclient` sends it, and its headers."""
+    binary = b"".join(len(each).to_bytes(4, "little") + each for each in pictures)
+    tensor = {"name": "image", "shape": [len(pictures)], "datatype": "BYTES"}
+    tensor |= {"parameters": {"binary_data_size": len(binary)}, **changes}
+    document = {"id": "a", "inputs": [tensor], "parameters": {**TRITON, "num_beams": 2}}
+    text = json.dumps(document).encode()
+    headers = {"inference-header-content-length": length or str(len(text)), "Host": "x"}
+    return {"body": bytearray(text + binary)}, headers
+
+
+@pytest.mark.parametrize("pictures", [[PICTURE], [PICTURE, b"", b"{another"]])
+def test_kserve_v2_with_binary_tensors(pictures: list[bytes]):
+    request = parse(*binary_request(pictures))
+    options = [GenerationOptions(num_beams=2)] * len(pictures)
+    assert request == CaptionRequest(pictures, options, Form.KSERVE_V2, "a")
+
+
+@pytest.mark.parametrize(
+    ("length", "changes", "code", "said"),
+    [
+        ("9999", {}, "bad_request", "Inference-Header-Content-Length is '9999'"),
+        ("-1", {}, "bad_request", "Inference-Header-Content-Length is '-1'"),
+        ("9" * 5000, {}, "bad_request", "Inference-Header-Content-Length is '999"),
+        ("7", {}, "bad_json", "not valid JSON"),
+        (None, {"parameters": {}}, "bad_request", "31 bytes follow the JSON document"),
+        (None, {"parameters": {"binary_data_size": 30}}, "bad_request", "must be that number"),
+        (None, {"parameters": {"binary_data_size": "31"}}, "bad_request", "must be that number"),
+        (None, {"data": [TEXT]}, "bad_request", 'without "data"'),
+        (None, {"shape": [2]}, "bad_request", "has 2 elements, which end at byte 35"),
+        (None, {"shape": [0]}, "no_image", "must be that of 1 to 3 pictures"),
+        (None, {"shape": [4]}, "too_many_images", "must be that of 1 to 3 pictures"),
+        (None, {"shape": [10**4000] * 5}, "too_many_images", "1 to 3 pictures"),
+        (None, {"datatype": "UINT8"}, "bad_request", 'must be "BYTES"'),
+    ],
+)
+def test_binary_tensors_that_do_not_fit_are_refused(
+    length: str | None, changes: dict[str, Any], code: str, said: str
+):
+    assert len(PICTURE) == 27
+    assert said in refused(code, *binary_request([PICTURE], length, **changes))
+
+
+def test_binary_data_behind_another_document_is_refused():
+    text = json.dumps({"image": TEXT}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(text))}
+    assert "3 bytes follow" in refused("bad_request", {"body": text + b"abc"}, headers)
+    assert parse({"body": text}, headers).pictures == [PICTURE]
+
+
+def test_the_form_of_a_request_is_known_although_it_is_refused():
+    tensor = {"shape": [1], "datatype": "FP32", "data": [1]}
+    for document, form_ in (
+        ({"inputs": [tensor]}, Form.KSERVE_V2),
+        ({"inputs": 3}, Form.KSERVE_V2),
+        ({"instances": 3}, Form.KSERVE_V1),
+        ({"image": 3}, Form.PLAIN),
+        ([1], Form.PLAIN),
+    ):
+        assert read_body(as_json(document), {}).form is form_
