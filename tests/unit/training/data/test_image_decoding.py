@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tests.pictures import encoded, half, photo, picture
-from training.data.image_decoding import decode_files, decoding_faults
+from training.data.image_decoding import decode_files, examine_files
 
 
 def mean(image: Image.Image) -> torch.Tensor:
@@ -53,7 +53,7 @@ def test_sound_pictures_are_not_spoken_of(files: list[Path], capsys: pytest.Capt
 def test_a_photo_above_the_limit_that_is_decoded_reduced_has_no_fault(tmp_path: Path):
     file = tmp_path / "large.jpg"
     file.write_bytes(encoded(picture((2000, 1500)), "JPEG"))
-    assert list(decoding_faults([file], 1_000_000, 0)) == [None]
-    (fault,) = decoding_faults([file], 500_000, 0)
-    assert fault is not None
-    assert "2000 x 1500" in fault
+    assert [found.fault for found in examine_files([file], 1_000_000, 0)] == [None]
+    (found,) = examine_files([file], 500_000, 0)
+    assert found.fault is not None
+    assert "2000 x 1500" in found.fault
