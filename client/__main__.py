@@ -160,6 +160,8 @@ def _report(file: Path, outcome: Outcome, *, as_json: bool) -> None:
             return
         for caption in outcome.captions:
             print(f"{file}: {caption.caption}  ({caption.confidence:.2f})", flush=True)
+        for warning in outcome.warnings:
+            print(f"{file}: warning: {warning}", file=sys.stderr, flush=True)
         return
     if isinstance(outcome, CaptionError):
         error = {"status": outcome.status, "code": outcome.code, "message": outcome.message}

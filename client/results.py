@@ -35,11 +35,13 @@ class CaptionResult:
         captions: At least one, best first.
         model: Name of the model that answered.
         version: Its version.
+        warnings: What the server passed over in the picture, such as `truncated`.
     """
 
     captions: tuple[Caption, ...]
     model: str
     version: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def caption(self) -> str:
@@ -57,6 +59,7 @@ class CaptionResult:
             "caption": self.caption,
             "confidence": self.confidence,
             "captions": [dataclasses.asdict(caption) for caption in self.captions],
+            **({"warnings": list(self.warnings)} if self.warnings else {}),
             "model": {"name": self.model, "version": self.version},
         }
 
@@ -116,11 +119,12 @@ def _read_body(status: int, body: bytes) -> CaptionResult:
     try:
         captions = tuple(_caption(each) for each in reply["captions"])
         model, version = str(reply["model"]["name"]), str(reply["model"]["version"])
+        warnings = tuple(str(each) for each in reply.get("warnings", ()))
     except (KeyError, TypeError, ValueError):
         raise bad_reply(status, body) from None
     if not captions:
         raise bad_reply(status, body)
-    return CaptionResult(captions, model, version)
+    return CaptionResult(captions, model, version, warnings)
 
 
 def _caption(fields: dict[str, Any]) -> Caption:

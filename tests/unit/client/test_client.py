@@ -169,6 +169,18 @@ def test_fields_that_a_newer_server_adds_are_ignored(rest: Script):
         assert captioner.caption(b"JPEG").to_dict() == GOOD
 
 
+def test_warnings_of_a_picture_are_kept_and_shown(
+    rest: Script, files: list[str], capsys: pytest.CaptureFixture[str]
+):
+    rest.replies = [(200, {**GOOD, "warnings": ["truncated"]})]
+    with CaptionClient(rest.address) as captioner:
+        result = captioner.caption(b"JPEG")
+    assert result.warnings == ("truncated",)
+    assert result.to_dict()["warnings"] == ["truncated"]
+    assert main(["--address", rest.address, files[0]]) == 0
+    assert capsys.readouterr().err == f"{files[0]}: warning: truncated\n"
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1, signed by itself, and its key."""
