@@ -25,7 +25,10 @@ def images(count: int, options: GenerationOptions = FIVE) -> list[ImageResult]:
     """Images that were captioned."""
     nothing = torch.zeros(0)
     caption = GeneratedCaption("a boat", -1.0, 3)
-    return [ImageResult(nothing, options, nothing, [caption]) for _ in range(count)]
+    return [
+        ImageResult(pixels=nothing, options=options, features=nothing, captions=[caption])
+        for _ in range(count)
+    ]
 
 
 @pytest.fixture

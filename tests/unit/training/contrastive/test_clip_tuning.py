@@ -244,7 +244,7 @@ def test_resumed_it_ends_where_an_uninterrupted_run_does(
         ("full", {"learning_rate": 0.0}, "train.clip.learning_rate is 0.0; it must be above 0"),
         ("full", {"workers": -1}, "train.clip.workers is -1; it must be at least 0"),
         ("full", {"max_pixels": 0}, "train.clip.max_pixels is 0; it must be at least 1"),
-        ("full", {"max_pixels": 9}, r"images/.*: the picture has .* limit is 9; .*mend or remove"),
+        ("full", {"max_pixels": 9}, r"images/.*: the picture has .* limit is 45; .*mend or remove"),
         ("lora", {"lora": Lora(0, 16, 0)}, "train.clip.lora.rank is 0; it must be at least 1"),
     ],
 )

@@ -139,9 +139,9 @@ def test_a_quoted_caption_over_several_lines_stays_one_caption(tmp_path: Path):
 
 
 def test_many_unclosed_quotes_take_little_time(tmp_path: Path):
-    start = time.monotonic()
+    start = time.process_time()
     entries, faults = read(tmp_path, "x.csv", "file,caption\n" + 'a","\n' * 4000)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
     assert entries == []
     assert f"takes in more than {MAX_LINES - 1} lines" in faults[0]
 
