@@ -39,14 +39,14 @@ class _Request(BaseModel):
     options: dict[str, Any] | None = None
 
 
-class GenerateRequest(_Request):
+class OllamaGenerate(_Request):
     """A prompt, which is not read, with pictures in base64."""
 
     prompt: str | None = None
     images: list[str] | None = None
 
 
-class Message(BaseModel):
+class OllamaMessage(BaseModel):
     """A message of the chat, with pictures in base64."""
 
     model_config = ConfigDict(extra="allow")
@@ -55,10 +55,10 @@ class Message(BaseModel):
     images: list[str] | None = None
 
 
-class ChatRequest(_Request):
+class OllamaChat(_Request):
     """A chat; the pictures of the last message that has any are captioned."""
 
-    messages: list[Message] | None = None
+    messages: list[OllamaMessage] | None = None
 
 
 class _Reply(BaseModel):
@@ -68,7 +68,7 @@ class _Reply(BaseModel):
     done: bool
 
 
-class GenerateReply(_Reply):
+class OllamaGenerated(_Reply):
     """The captions, a line for each picture."""
 
     response: str
@@ -81,7 +81,7 @@ class ChatAnswer(BaseModel):
     content: str
 
 
-class ChatReply(_Reply):
+class OllamaChatReply(_Reply):
     """The captions, a line for each picture."""
 
     message: ChatAnswer
@@ -137,17 +137,19 @@ def routes(captioner: Captioner, model: str) -> APIRouter:
         return StreamingResponse(_lines(lines), media_type="application/x-ndjson")
 
     @router.post(
-        "/api/generate", response_model=GenerateReply, responses={**picture_errors, **STREAM}
+        "/api/generate", response_model=OllamaGenerated, responses={**picture_errors, **STREAM}
     )
-    async def generate(request: GenerateRequest) -> Response:
+    async def generate(request: OllamaGenerate) -> Response:
         """Caption pictures. With neither picture nor prompt, say that the model is loaded."""
         check_model(request.model, model)
         if request.prompt and not request.images:
             raise _no_image()
         return await answer(request, request.images or [], "response")
 
-    @router.post("/api/chat", response_model=ChatReply, responses={**picture_errors, **STREAM})
-    async def chat(request: ChatRequest) -> Response:
+    @router.post(
+        "/api/chat", response_model=OllamaChatReply, responses={**picture_errors, **STREAM}
+    )
+    async def chat(request: OllamaChat) -> Response:
         """Caption the pictures of the last message that has any."""
         check_model(request.model, model)
         messages = request.messages or []

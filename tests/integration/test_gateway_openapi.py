@@ -95,11 +95,43 @@ def test_the_documented_options_are_the_captioner_s(server: TorchServe, document
         assert each["description"] == option["help"]
 
 
-def test_a_reply_has_the_documented_form(document: Any):
-    operation = document["/v1/captions"]["POST"]
-    text = base64.b64encode(sound()["png"]).decode()
-    for images in ([text], [text, "AAAA"], ["AAAA"]):
-        case = operation.Case(body={"images": images}, media_type="application/json")
-        response = case.call(timeout=60)
+def bodies() -> list[tuple[str, Any, int]]:
+    """Path, body and status of requests that each interface answers with captions, or refuses."""
+    png = sound()["png"]
+    text, bad = base64.b64encode(png).decode(), "AAAA"
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{text}"}}
+    chat = {"model": "clipcap", "messages": [{"role": "user", "content": [image]}]}
+    drawn = {"model": "clipcap", "images": [text]}
+    told = {"model": "clipcap", "messages": [{"role": "user", "images": [text]}]}
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [text]}
+    binary = {"parameters": {"binary_data_output": True}}
+    return [
+        ("/v1/captions", {"images": [text]}, 200),
+        ("/v1/captions", {"images": [text, bad]}, 200),
+        ("/v1/captions", {"images": [bad]}, 400),
+        ("/v1/chat/completions", chat, 200),
+        ("/v1/chat/completions", {**chat, "stream": True}, 200),
+        ("/api/generate", {**drawn, "stream": False}, 200),
+        ("/api/generate", drawn, 200),
+        ("/api/generate", {**drawn, "images": [bad]}, 400),
+        ("/api/chat", {**told, "stream": False}, 200),
+        ("/api/chat", told, 200),
+        ("/models/{name}", {"inputs": text}, 200),
+        ("/v1/models/{name}:predict", {"instances": [text]}, 200),
+        ("/v2/models/{name}/infer", {"inputs": [tensor]}, 200),
+        ("/v2/models/{name}/infer", {"inputs": [tensor], **binary}, 200),
+        ("/v2/models/{name}/infer", {"inputs": [{**tensor, "data": [bad]}]}, 400),
+    ]
+
+
+@pytest.mark.parametrize(("path", "body", "status"), bodies())
+def test_a_reply_has_the_documented_form(document: Any, path: str, body: Any, status: int):
+    case = document[path]["POST"].Case(
+        body=body, media_type="application/json", path_parameters={"name": "clipcap"}
+    )
+    response = case.call(timeout=60)
+    assert response.status_code == status
+    if response.headers["content-type"][0].startswith("application/json"):
         case.validate_response(response, checks=CHECKS)
-        assert response.status_code == (200 if text in images else 400)
+    else:  # streams and binary tensors have no schema
+        case.validate_response(response, checks=CHECKS[:3])
