@@ -55,7 +55,9 @@ class Captioner:
         self._second_tries = asyncio.Lock()
 
     async def description(self) -> dict[str, Any]:
-        """What the captioner says of itself, asked once for each start of TorchServe.
+        """The description of the captioner: options and limits.
+
+        It is asked for once, and again after TorchServe has started again.
 
         Raises:
             GatewayError: The server cannot be asked now.

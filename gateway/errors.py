@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from client import CaptionError
 
@@ -92,6 +93,7 @@ def add_handlers(app: FastAPI) -> None:
     """Make every error of the application an error object."""
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(ClientDisconnect, _disconnected)
     app.add_exception_handler(Exception, _fault)
 
 
@@ -116,6 +118,12 @@ async def _validation_error(request: Request, error: Exception) -> Response:
         )
     message = f"{place}: {first['msg']}"
     return error_response(request.url.path, GatewayError(422, "bad_request", message))
+
+
+async def _disconnected(request: Request, error: Exception) -> Response:
+    # Nobody receives this reply, but without it the log would get a traceback.
+    message = "the connection ended before the request was whole"
+    return error_response(request.url.path, GatewayError(400, "disconnected", message))
 
 
 async def _fault(request: Request, error: Exception) -> Response:

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(key)
     print(
-        f"Its hash is in {given.file}. The key itself is not kept: store it now. "
+        f"Its hash is in {given.file}. The key is not kept: store it now. "
         f"The gateway reads the file at its start: GATEWAY_KEYS={given.file}",
         file=sys.stderr,
     )

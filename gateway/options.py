@@ -56,7 +56,7 @@ def at_most_tokens(description: Description, tokens: int) -> int:
 
     Args:
         description: The captioner's own.
-        tokens: The limit in another program's request; programs ask for thousands by habit.
+        tokens: The limit in another program's request; many programs always ask for thousands.
     """
     limits = (description["options"]["max_tokens"]["to"], description["captioner"]["max_tokens"])
     return int(min(tokens, *limits))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from fastapi import APIRouter
@@ -35,7 +36,7 @@ def routes(files: dict[str, Path]) -> APIRouter:
     return router
 
 
-def _sender(file: Path):  # type: ignore[no-untyped-def]
+def _sender(file: Path) -> Callable[[], Awaitable[Response]]:
     async def send() -> Response:
         # Asked again each time, with the file's date and size: an upgrade shows at once.
         return FileResponse(file, headers={"Cache-Control": "no-cache"})

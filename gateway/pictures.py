@@ -80,8 +80,7 @@ async def read_request(
     """Read a request that holds bytes, a form or JSON, with options in its query too.
 
     The type of the body decides. Bytes are accepted under every type but that of a form with
-    files, because `curl --data-binary` declares a form (application/x-www-form-urlencoded) unless
-    told otherwise.
+    files, because `curl --data-binary` declares application/x-www-form-urlencoded by default.
 
     Args:
         request: The request.

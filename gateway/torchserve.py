@@ -77,7 +77,7 @@ class TorchServeClient:
             raise GatewayError.of(error, int(pause) if pause.isdecimal() else None) from None
 
     async def description(self) -> dict[str, Any]:
-        """What the captioner says of itself: model, options, limits, formats.
+        """The description of the captioner: model, options, limits, formats.
 
         Raises:
             GatewayError: The server does not answer, or has no worker that is ready.

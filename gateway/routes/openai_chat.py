@@ -89,7 +89,7 @@ class ChatReply(BaseModel):
 
 
 class ModelEntry(BaseModel):
-    """A model, for OpenAI's clients and for those of KServe v1, who read `name` and `ready`."""
+    """A model; `name` and `ready` are for clients of KServe v1."""
 
     id: str
     object: Literal["model"]

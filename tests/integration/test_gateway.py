@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -211,6 +212,28 @@ def test_a_client_that_sends_too_slowly_is_cut_off(server: TorchServe):
             reply += part
     assert reply.startswith(b"HTTP/1.1 408 ")
     assert b'"code":"too_slow"' in reply
+
+
+@pytest.mark.parametrize(
+    "kind", ["image/png", "application/json", "multipart/form-data; boundary=x"]
+)
+@pytest.mark.parametrize("path", ["/v1/captions", "/api/chat"])
+def test_a_client_that_leaves_early_puts_no_traceback_into_the_log(
+    server: TorchServe, caplog: pytest.LogCaptureFixture, path: str, kind: str
+):
+    settings = settings_for(server)
+    with caplog.at_level(logging.INFO), running(settings) as gateway:
+        with socket.create_connection(("127.0.0.1", settings.port)) as client:
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n"
+            client.sendall(f"{head}Content-Length: 100\r\n\r\n--x".encode())
+            time.sleep(0.3)
+        for _ in range(100):
+            if f"POST {path} 400" in caplog.text:
+                break
+            time.sleep(0.05)
+        assert httpx.get(f"{gateway}/healthz").status_code == 200
+    assert f"POST {path} 400" in caplog.text
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_a_request_id_goes_in_and_out(gateway: str):

@@ -37,7 +37,7 @@ def _deadly_search(self, features, options):
         open(marker, "w").close()
         os._exit(1)
     if options.num_beams == 5:
-        time.sleep(1)
+        time.sleep(2)
     return _search_without_faults(self, features, options)
 
 
@@ -90,7 +90,7 @@ def test_a_picture_whose_worker_ended_is_sent_once_more(
 
 def test_a_picture_that_ends_workers_gets_its_own_error(gateway: str):
     with ThreadPoolExecutor(8) as pool:
-        # The first takes the worker for a second, so that the others come in one batch.
+        # The first takes the worker for two seconds, so that the others come in one batch.
         first = pool.submit(ask, gateway, 5)
         time.sleep(0.3)
         replies = list(pool.map(lambda beams: ask(gateway, beams), [1, 1, 7, 1]))
@@ -151,7 +151,10 @@ def test_sigterm_answers_what_was_accepted(process: tuple[subprocess.Popen[str],
     assert ask(address, 1).status_code == 200
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(ask, address, 5) for _ in range(4)]
-        time.sleep(0.5)
+        for _ in range(100):
+            if "gateway_pictures_in_flight 4.0" in httpx.get(f"{address}/metrics").text:
+                break
+            time.sleep(0.02)
         assert not any(each.done() for each in waiting)
         gateway.send_signal(signal.SIGTERM)
         assert [each.result().status_code for each in waiting] == [200] * 4
