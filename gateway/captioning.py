@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from client import CaptionError, CaptionResult, ServerUnreachable
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, NotReady
 from gateway.measures import Measures
 from gateway.settings import Settings
 from gateway.torchserve import TorchServeClient
@@ -62,13 +62,20 @@ class Captioner:
         Raises:
             GatewayError: The server cannot be asked now.
         """
+        try:
+            async with asyncio.timeout(self._settings.deadline_seconds):
+                return await self._describe()
+        except TimeoutError:
+            raise NotReady() from None
+
+    async def _describe(self) -> dict[str, Any]:
         patience = time.monotonic() + self._settings.restart_seconds
         async with self._describing:  # one request asks for all that wait
             while self._description is None:
                 try:
                     self._description = await self._torchserve.description()
-                except GatewayError as error:
-                    if error.status_code != 503 or time.monotonic() > patience:
+                except NotReady:
+                    if time.monotonic() > patience:
                         raise
                     await asyncio.sleep(RECONNECT_SECONDS)
             return self._description

@@ -74,6 +74,15 @@ class GatewayError(HTTPException):
         return found
 
 
+class NotReady(GatewayError):
+    """The captioner cannot be asked now."""
+
+    def __init__(self) -> None:
+        """Build the error; the log of TorchServe has the cause."""
+        message = "the captioner is not ready; it may be starting; try again later"
+        super().__init__(503, "not_ready", message, 2)
+
+
 def error_response(
     path: str, error: GatewayError, more: Mapping[str, Any] | None = None
 ) -> Response:

@@ -11,7 +11,7 @@ import httpx
 from client import CaptionError, CaptionResult, ServerUnreachable
 from client.description import describe
 from client.results import read_reply
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, NotReady
 from gateway.settings import Settings
 
 #: Seconds to connect, and to wait for an answer about the server itself.
@@ -80,18 +80,20 @@ class TorchServeClient:
         """The description of the captioner: model, options, limits, formats.
 
         Raises:
-            GatewayError: The server does not answer, or has no worker that is ready.
+            NotReady: The server does not answer, or has no worker that is ready.
+            GatewayError: It has no such model.
         """
         try:
             return await asyncio.to_thread(
-                describe, self._settings.management, self._settings.model, STATE_SECONDS
+                describe,
+                self._settings.management,
+                self._settings.model,
+                self._settings.deadline_seconds,  # a worker answers between two batches
             )
         except CaptionError as error:
             if error.code == "model_not_found":
                 raise GatewayError.of(error) from None
-            raise GatewayError(
-                503, "not_ready", "the captioner is not ready; it may be starting", 2
-            ) from None
+            raise NotReady() from None
 
     async def has_ready_worker(self) -> bool:
         """Whether TorchServe answers and one of its workers is ready."""

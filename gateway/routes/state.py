@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
 from gateway.captioning import Captioner
-from gateway.errors import GatewayError
+from gateway.errors import NotReady
 from gateway.measures import Measures
 from gateway.replies import StateReply, errors
 from gateway.torchserve import TorchServeClient
@@ -45,7 +45,6 @@ def routes(captioner: Captioner, torchserve: TorchServeClient, measures: Measure
 
 
 async def check_ready(captioner: Captioner) -> None:
-    """Raise the error 503 unless the captioner is ready."""
+    """Raise `NotReady` unless a worker is ready and a picture was captioned within a minute."""
     if not await captioner.is_ready():
-        message = "the captioner is not ready: no worker is, or a sample was not captioned"
-        raise GatewayError(503, "not_ready", message, 2)
+        raise NotReady()

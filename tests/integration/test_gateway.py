@@ -285,6 +285,17 @@ def test_without_torchserve_a_request_waits_some_seconds_and_is_told():
         assert "gateway_torchserve_up 0.0" in httpx.get(f"{gateway}/metrics").text
 
 
+def test_a_torchserve_that_never_answers_holds_no_request_beyond_its_deadline(server: TorchServe):
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(4) as pool:
+        management = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        settings = settings_for(server, management=management, deadline_seconds=1.0)
+        with running(settings) as gateway:
+            url = f"{gateway}/v1/captions"
+            for reply in pool.map(lambda _: httpx.post(url, content=PNG, timeout=30), range(4)):
+                assert error_of(reply) == (503, "not_ready")
+                assert 1 <= reply.elapsed.total_seconds() < 3
+
+
 def test_ready_means_that_a_sample_is_captioned(server: TorchServe):
     with running(settings_for(server)) as gateway:
         before = value_of(server, "clipcap_captions_total")
