@@ -53,6 +53,7 @@ class Captioner:
         self._description: dict[str, Any] | None = None
         self._describing = asyncio.Lock()
         self._second_tries = asyncio.Lock()
+        self._sampling = asyncio.Lock()
 
     async def description(self) -> dict[str, Any]:
         """The description of the captioner: options and limits.
@@ -116,11 +117,11 @@ class Captioner:
         """
         if not await self._torchserve.has_ready_worker():
             return False
-        if time.monotonic() - self._captioned < FRESH_SECONDS:
-            return True
         try:
-            async with asyncio.timeout(SAMPLE_SECONDS):
-                await self._send(SAMPLE, {})
+            # One sample at a time: this question needs no key, and many may ask it at once.
+            async with asyncio.timeout(SAMPLE_SECONDS), self._sampling:
+                if time.monotonic() - self._captioned >= FRESH_SECONDS:
+                    await self._send(SAMPLE, {})
         except (TimeoutError, CaptionError, GatewayError):
             return False
         return True
