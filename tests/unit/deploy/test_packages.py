@@ -69,13 +69,14 @@ def test_serving_imports_only_what_its_group_installs():
     installed = closure([*PROJECT["dependencies"], *GROUPS["serve"]])
     assert {"torch", "transformers", "hydra-core"} <= loaded & installed
     # Only what the other groups name: some packages import others where these happen to be there.
-    others = {Requirement(each).name for group in ("train", "dev") for each in GROUPS[group]}
+    groups = ("train", "gateway", "dev")
+    others = {Requirement(each).name for group in groups for each in GROUPS[group]}
     assert not {canonicalize_name(name) for name in others} & loaded - installed
 
 
 def test_every_package_of_every_group_is_pinned():
     pinned = pins()
-    wanted = [each for group in ("serve", "train", "dev") for each in GROUPS[group]]
+    wanted = [each for group in ("serve", "train", "gateway", "dev") for each in GROUPS[group]]
     assert closure([*PROJECT["dependencies"], *wanted]) <= set(pinned)
 
 
