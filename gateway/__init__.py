@@ -1,0 +1,4 @@
+"""The public face of the captioner: an HTTP server in front of TorchServe, and its web page.
+
+`python -m gateway` starts it; `docs/api.md` describes what it answers.
+"""
