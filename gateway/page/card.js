@@ -17,7 +17,7 @@ export class Card {
     image.src = this.address;
     for (const [name, action] of Object.entries(actions)) {
       const button = this.part(name);
-      button.setAttribute("aria-label", `${button.textContent}: ${picture.file.name}`);
+      button.setAttribute("aria-label", `${button.textContent.trim()}: ${picture.file.name}`);
       button.addEventListener("click", () => action(picture, button));
     }
     this.show(picture);

@@ -41,7 +41,7 @@ function field(name, option) {
 
   const label = document.createElement("label");
   label.htmlFor = input.id;
-  label.textContent = name.replaceAll("_", " ");
+  label.textContent = name.replaceAll("_", " ").replace("num ", "number of ");
 
   const help = document.createElement("p");
   help.id = `help-${name}`;

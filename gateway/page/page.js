@@ -8,7 +8,7 @@ import { asCurl, asPython } from "./request_code.js";
 import { keepKey, keyGiven } from "./server.js";
 
 const ADDRESS = new URL("v1/captions", document.baseURI).href;
-const EXAMPLE = "photo.jpg"; // the file name in the code, before there is a picture
+const EXAMPLE = "photo.jpg"; // the file name in the code, before a picture is captioned
 
 const at = (id) => document.getElementById(id);
 const cards = new Map(); // picture -> Card, in the order in which they came
@@ -30,7 +30,6 @@ function add(files) {
     queue.add(picture);
   }
   showCounts();
-  showCode();
 }
 
 function captionAgain(picture) {
@@ -92,6 +91,7 @@ function changed(picture) {
   if (picture.state === "done") log(`${name}: ${picture.answer.result.caption}`);
   if (picture.state === "failed") log(`${name}, error: ${picture.message}`);
   showCounts();
+  showCode();
 }
 
 let countdown = null;
@@ -179,7 +179,7 @@ function log(text) {
 // --- The same request as code
 
 function showCode() {
-  const file = [...cards.keys()].at(-1)?.file.name ?? EXAMPLE;
+  const file = inState("done").at(-1)?.file.name ?? EXAMPLE;
   const request = { address: ADDRESS, file, options: chosen(at("options")), withKey: keyGiven() };
   const language = document.querySelector("[name=language]:checked").value;
   at("code").textContent = language === "curl" ? asCurl(request) : asPython(request);
