@@ -46,7 +46,10 @@ function field(name, option) {
   const help = document.createElement("p");
   help.id = `help-${name}`;
   help.className = "help";
-  help.textContent = `${option.help} (${option.from} to ${option.to}, default ${option.default})`;
+  const limit = document.createElement("span");
+  limit.className = "limit";
+  limit.textContent = `(${option.from} to ${option.to}, default ${option.default})`;
+  help.append(option.help, " ", limit);
   input.setAttribute("aria-describedby", help.id);
 
   const row = document.createElement("div");

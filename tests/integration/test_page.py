@@ -336,6 +336,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(
 
 
 def test_everything_by_keyboard(page: Any, server: TorchServe, files: list[Path]):
+    page.on("filechooser", lambda _: None)  # Chromium hands choosers over from now on
     page.keyboard.press("Tab")
     expect(page.locator("#choose")).to_be_focused()
     with page.expect_file_chooser() as chooser:
@@ -414,3 +415,65 @@ def test_pictures_of_the_page(browser: Any, gateway: str, files: list[Path], tmp
     for file in written:
         assert file.stat().st_size < 150_000
         assert len(Image.open(file).convert("RGB").getcolors(1 << 24)) > 20  # not an empty page
+
+
+def test_too_large_a_file_gets_the_servers_words(
+    browser: Any, server: TorchServe, files: list[Path], tmp_path: Path
+):
+    large = tmp_path / "large.png"
+    large.write_bytes(files[0].read_bytes() + bytes(24 << 20))
+    with running(settings_for(server, max_body_bytes=1 << 20)) as address:
+        page = open_page(browser, address, **DESK)
+        add(page, [large, files[0]])
+        expect(part(page, large, "caption")).to_contain_text("1048576")
+        expect(card(page, files[0])).to_have_attribute("data-state", "done")
+        page.context.close()
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_connection_that_closes_is_tried_once_more(
+    page: Any, server: TorchServe, files: list[Path], closed: int
+):
+    ends = iter([True] * closed)
+
+    def end_or_pass(route: Any) -> None:
+        if next(ends, False):
+            route.abort("connectionreset")
+        else:
+            route.continue_()
+
+    page.route("**/v1/captions", end_or_pass)
+    add(page, files[:1])
+    if closed == 1:
+        expected = captioned(server, files[0], num_captions=3)["caption"]
+    else:
+        expected = re.compile("closed the connection twice without an answer")
+    expect(part(page, files[0], "caption")).to_have_text(expected)
+
+
+def test_a_busy_server_gets_the_pictures_later(browser: Any, server: TorchServe, files: list[Path]):
+    statuses: list[int] = []
+    with running(settings_for(server, max_in_flight=1)) as address:
+        page = open_page(browser, address, **DESK)
+        page.on("response", lambda reply: statuses.append(reply.status))
+        add(page, files * 2)
+        expect(page.locator("#count")).to_have_text("10 of 10 captioned")
+        page.context.close()
+    assert 503 in statuses
+
+
+def test_a_file_that_is_gone_is_explained(browser: Any, server: TorchServe, tmp_path: Path):
+    settings = settings_for(server)
+    file = tmp_path / "gone.png"
+    Image.new("RGB", (40, 30)).save(file)
+    with running(settings) as address:
+        page = open_page(browser, address, **DESK)
+    page.set_input_files("#files", file)
+    expect(page.locator("#notice")).to_be_visible()
+    file.unlink()
+    with running(settings):
+        expect(part(page, file, "caption")).to_have_text(
+            "The browser cannot read gone.png. It may be a folder, or it was moved or deleted.",
+            timeout=30_000,
+        )
+        page.context.close()
