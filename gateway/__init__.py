@@ -2,3 +2,5 @@
 
 `python -m gateway` starts it; `docs/api.md` describes what it answers.
 """
+
+__version__ = "1.0.0"

@@ -9,13 +9,21 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from gateway import page_files
+from gateway import __version__, openapi, page_files
 from gateway.captioning import Captioner
 from gateway.door import Door
 from gateway.errors import add_handlers
 from gateway.keys import read_keys
 from gateway.measures import Measures
-from gateway.routes import captions, state
+from gateway.routes import (
+    captions,
+    hugging_face,
+    kserve_v1,
+    kserve_v2,
+    ollama,
+    openai_chat,
+    state,
+)
 from gateway.settings import Settings
 from gateway.torchserve import TorchServeClient
 
@@ -43,15 +51,22 @@ def create_app(settings: Settings) -> ASGIApp:
     app = FastAPI(
         title="Captioner",
         summary="Captions of pictures, in our own interface and in those of existing programs.",
-        version="1.0.0",
+        version=__version__,
+        openapi_url=None,  # added below, with the captioner's options
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
     )
     add_handlers(app)
+    openapi.add_route(app, captioner)
     page = page_files.page_files()
     for router in (
         captions.routes(captioner),
+        openai_chat.routes(captioner, settings.model),
+        ollama.routes(captioner, settings.model),
+        hugging_face.routes(captioner, settings.model),
+        kserve_v1.routes(captioner, settings.model),
+        kserve_v2.routes(captioner, settings.model),
         state.routes(captioner, torchserve, measures),
         page_files.routes(page),
     ):

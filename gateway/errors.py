@@ -45,7 +45,9 @@ class GatewayError(HTTPException):
         self.retry_after = None if retry_after is None else max(1, math.ceil(retry_after))
         if self.retry_after is not None:
             given["Retry-After"] = str(self.retry_after)
-        super().__init__(status, message, given)
+        # A lone surrogate, which JSON may hold, cannot be sent as UTF-8.
+        text = message.encode(errors="backslashreplace").decode()
+        super().__init__(status, text, given)
 
     @classmethod
     def of(cls, error: CaptionError, retry_after: float | None = None) -> GatewayError:

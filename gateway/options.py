@@ -32,7 +32,9 @@ def option_texts(description: Description, given: Iterable[tuple[str, Any]]) -> 
             raise GatewayError(
                 400, "bad_request", f"the option {name} is given twice; give it once"
             )
-        texts[name] = value if isinstance(value, str) else json.dumps(value)
+        text = value if isinstance(value, str) else json.dumps(value)
+        # A lone surrogate, which JSON may hold, cannot be sent as UTF-8.
+        texts[name] = text.encode(errors="backslashreplace").decode()
     return texts
 
 
@@ -56,4 +58,5 @@ def at_most_tokens(description: Description, tokens: int) -> int:
         description: The captioner's own.
         tokens: The limit in another program's request; programs ask for thousands by habit.
     """
-    return int(min(tokens, description["options"]["max_tokens"]["to"]))
+    limits = (description["options"]["max_tokens"]["to"], description["captioner"]["max_tokens"])
+    return int(min(tokens, *limits))
