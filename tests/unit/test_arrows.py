@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "handler": {"handler", "model"},
     "client": {"client"},
     "deploy": {"deploy", "client"},
+    "gateway": {"gateway", "client"},
 }
 ROOMS = {*MAY_IMPORT, "loadtests", "benchmarks", "tests"}
 #: room -> packages it must never need.
@@ -26,6 +27,7 @@ NEVER = {
     "model": {"pytorch_lightning", "lightning", "hydra", "omegaconf", "ts", "dvc"},
     "handler": {"transformers", "pytorch_lightning", "lightning", "hydra", "numpy", "dvc"},
     "client": {"torch", "transformers", "ts", "PIL", "numpy"},
+    "gateway": {"torch", "transformers", "ts", "PIL", "numpy"},
 }
 
 

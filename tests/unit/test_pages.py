@@ -102,6 +102,7 @@ def holiday(tiny_scenes: Path, tmp_path: Path) -> CaptionDataset:
 def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
     names = [page.name for page in PAGES]
     assert names == [
+        "api.md",
         "coco.md",
         "fine-tune-clip.md",
         "published-weights.md",

@@ -75,7 +75,7 @@ def test_serving_imports_only_what_its_group_installs():
 
 def test_every_package_of_every_group_is_pinned():
     pinned = pins()
-    wanted = [each for group in ("serve", "train", "dev") for each in GROUPS[group]]
+    wanted = [each for group in ("serve", "train", "gateway", "dev") for each in GROUPS[group]]
     assert closure([*PROJECT["dependencies"], *wanted]) <= set(pinned)
 
 

@@ -1,0 +1,84 @@
+"""Builds the gateway's application from its settings."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from gateway import __version__, openapi, page_files
+from gateway.captioning import Captioner
+from gateway.door import Door
+from gateway.errors import add_handlers
+from gateway.keys import read_keys
+from gateway.measures import Measures
+from gateway.routes import (
+    captions,
+    hugging_face,
+    kserve_v1,
+    kserve_v2,
+    ollama,
+    openai_chat,
+    state,
+)
+from gateway.settings import Settings
+from gateway.torchserve import TorchServeClient
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """The application that a server such as uvicorn runs.
+
+    Args:
+        settings: Checked already.
+
+    Raises:
+        SettingsError: The file of keys cannot be used.
+    """
+    keys = read_keys(settings.keys) if settings.keys else {}
+    measures = Measures()
+    torchserve = TorchServeClient(settings)
+    captioner = Captioner(torchserve, settings, measures)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await torchserve.close()
+
+    # No documentation pages: FastAPI's load their scripts from another server.
+    app = FastAPI(
+        title="Captioner",
+        summary="Captions of pictures, in our own interface and in those of existing programs.",
+        version=__version__,
+        openapi_url=None,  # added below, with the captioner's options
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    add_handlers(app)
+    openapi.add_route(app, captioner)
+    page = page_files.page_files()
+    for router in (
+        captions.routes(captioner),
+        openai_chat.routes(captioner, settings.model),
+        ollama.routes(captioner, settings.model),
+        hugging_face.routes(captioner, settings.model),
+        kserve_v1.routes(captioner, settings.model),
+        kserve_v2.routes(captioner, settings.model),
+        state.routes(captioner, torchserve, measures),
+        page_files.routes(page),
+    ):
+        app.include_router(router)
+    door = Door(app, settings, measures, keys, frozenset({"/", *page}))
+    if not settings.cors_origins:
+        return door
+    # Around the door, so that a page can read the refusal of a request without a key.
+    return CORSMiddleware(
+        door,
+        allow_origins=settings.cors_origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["X-Request-Id", "Retry-After"],
+    )

@@ -1,0 +1,153 @@
+"""What every request passes first: its id, its key, limits on its body; and headers of every reply.
+
+It stands around the whole application, so that the errors of the web framework get an id, security
+headers, a line in the log and a count too. The log holds no header, no query and no body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import GatewayError, error_response
+from gateway.keys import has_key
+from gateway.measures import Measures
+from gateway.settings import Settings
+
+logger = logging.getLogger("gateway.requests")
+
+#: Nothing from elsewhere: the page needs only its own files and the pictures that it shows.
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; "
+    "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+}
+#: Paths that need no key: whether the server works, and its documentation.
+OPEN_PATHS = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json")
+_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class Door:
+    """Wraps an application.
+
+    Args:
+        app: The application.
+        settings: Limits of a body.
+        measures: Counts requests.
+        keys: Hash -> name of the keys, one of which a request must carry; empty for no keys.
+        open_paths: Paths that need no key, beside `OPEN_PATHS`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        measures: Measures,
+        keys: Mapping[str, str],
+        open_paths: frozenset[str],
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._measures = measures
+        self._keys = keys
+        self._open_paths = open_paths.union(OPEN_PATHS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin, status = time.monotonic(), 500
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                found = MutableHeaders(scope=message)
+                found["X-Request-Id"] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    found.setdefault(name, value)
+                found.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        try:
+            if error := self._refusal(scope, headers):
+                await error_response(scope["path"], error)(scope, receive, send_with_headers)
+            else:
+                await self._app(scope, self._limited(receive), send_with_headers)
+        finally:
+            seconds = time.monotonic() - begin
+            # The path as the application declares it: one that a client made up would make the
+            # number of counters grow without end.
+            route = getattr(scope.get("route"), "path", "other")
+            self._measures.requests.labels(route, str(status)).inc()
+            self._measures.seconds.labels(route).observe(seconds)
+            method = scope["method"]
+            logger.info("%s %s %s %d %.4f s", request_id, method, route, status, seconds)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> GatewayError | None:
+        """Why a request is answered without reading it, or None."""
+        needs_key = self._keys and scope["path"] not in self._open_paths
+        if needs_key and not has_key(headers, self._keys):
+            return GatewayError(
+                401,
+                "key_needed",
+                "this server needs a key; send it as the header Authorization: Bearer KEY",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            return GatewayError(
+                415, "encoding", "the body has a Content-Encoding; send it without compression"
+            )
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > self._settings.max_body_bytes:
+            return self._too_large(f"{length[:30]} bytes")
+        return None
+
+    def _limited(self, receive: Receive) -> Receive:
+        """A `receive` that refuses a body which is too large or comes too slowly."""
+        end = asyncio.get_running_loop().time() + self._settings.body_seconds
+        size, whole = 0, False
+
+        async def limited() -> Message:
+            nonlocal size, whole
+            if whole:  # what comes now is only the end of the connection
+                return await receive()
+            try:
+                async with asyncio.timeout_at(end):
+                    message = await receive()
+            except TimeoutError:
+                raise GatewayError(
+                    408,
+                    "too_slow",
+                    f"the request was not sent within {self._settings.body_seconds:g} s",
+                    headers={"Connection": "close"},
+                ) from None
+            size += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
+            if size > self._settings.max_body_bytes:
+                raise self._too_large(f"more than {self._settings.max_body_bytes} bytes")
+            return message
+
+        return limited
+
+    def _too_large(self, found: str) -> GatewayError:
+        return GatewayError(
+            413,
+            "request_too_large",
+            f"the request has {found}; the limit is {self._settings.max_body_bytes}; send fewer or "
+            "smaller pictures",
+            headers={"Connection": "close"},
+        )

@@ -1,0 +1,47 @@
+"""Makes an API key: `python -m gateway.key NAME --file FILE`.
+
+The key is printed once; the file gets its hash. The gateway reads the file at its start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gateway.keys import add_key
+from gateway.settings import SettingsError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a new key.
+
+    Args:
+        arguments: The words of the command line; by default those of this process.
+
+    Returns:
+        The exit status: 0, or 1 if the key was not made.
+    """
+    parser = argparse.ArgumentParser(prog="python -m gateway.key", description="Makes an API key.")
+    parser.add_argument("name", metavar="NAME", help="of the person or program it is for")
+    parser.add_argument(
+        "--file", type=Path, default=Path("gateway-keys"), help="of hashes (gateway-keys)"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        key = add_key(given.file, given.name)
+    except (SettingsError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(key)
+    print(
+        f"Its hash is in {given.file}. The key itself is not kept: store it now. "
+        f"The gateway reads the file at its start: GATEWAY_KEYS={given.file}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

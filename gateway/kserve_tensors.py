@@ -1,0 +1,189 @@
+"""Tensors of KServe v2 in JSON and in the binary form that its clients use by default.
+
+A binary request is JSON followed by the bytes of its tensors; the header
+`Inference-Header-Content-Length` is the length of the JSON. An element of a BYTES tensor is its
+length as 4 bytes, little-endian, and its bytes.
+(KServe, "Open Inference Protocol", extension "Binary Tensor Data".)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from client import CaptionResult
+from gateway.errors import GatewayError
+from gateway.pictures import decode_base64, parse_json
+
+LENGTH_HEADER = "Inference-Header-Content-Length"
+#: Name of each output tensor -> its datatype.
+OUTPUTS = {"caption": "BYTES", "confidence": "FP32", "log_prob": "FP32", "tokens": "INT64"}
+#: Datatype -> format of one number, little-endian.
+_FORMATS = {"FP32": "<f", "INT64": "<q"}
+#: Parameters of a request that say how to reply; the others are options.
+_BINARY_OUTPUT = "binary_data_output"
+MAX_DIMENSIONS = 5
+
+
+class InferRequest:
+    """A request that was read.
+
+    Attributes:
+        pictures: The bytes of each picture file.
+        options: Names and values of options, of the request and of its tensor.
+        id: The id that the client gave, or None.
+        outputs: Names of the output tensors that it wants -> whether in binary form.
+    """
+
+    def __init__(self, body: bytes, header_length: str | None) -> None:
+        """Read a body.
+
+        Args:
+            body: JSON, and perhaps bytes of tensors behind it.
+            header_length: The value of `LENGTH_HEADER`, if the request has it.
+
+        Raises:
+            GatewayError: The body does not have the form of the protocol.
+        """
+        length = len(body)
+        if header_length is not None:
+            if not header_length.isdecimal() or int(header_length[:20]) > length:
+                raise _bad(
+                    f"{LENGTH_HEADER} is {header_length[:20]!r}; the body has {length} bytes"
+                )
+            length = int(header_length)
+        document = parse_json(body[:length])
+        tensor = _the_tensor(document)
+        self.id = document.get("id")
+        if self.id is not None and not isinstance(self.id, str):
+            raise _bad('"id" must be text')
+        parameters = _object(document, "parameters")
+        in_binary = parameters.pop(_BINARY_OUTPUT, False) is True
+        self.outputs = _outputs(document.get("outputs"), in_binary)
+        own = _object(tensor, "parameters")
+        size = own.pop("binary_data_size", None)
+        own.pop("content_type", None)  # a hint about the encoding
+        self.options = [*parameters.items(), *own.items()]
+        if size is None:
+            data = list(_flat(tensor.get("data")))
+            self.pictures = [decode_base64(each, f"data[{i}]") for i, each in enumerate(data)]
+        else:
+            if size != len(body) - length:
+                raise _bad(f"binary_data_size is {str(size)[:20]}, but {len(body) - length} follow")
+            self.pictures = list(_elements(body[length:]))
+        _check_shape(tensor.get("shape"), len(self.pictures))
+
+
+def infer_reply(
+    request: InferRequest, results: Sequence[CaptionResult], model: Mapping[str, Any]
+) -> tuple[bytes, int | None]:
+    """The body of a reply.
+
+    Args:
+        request: Names the outputs, and which of them are binary.
+        results: For each picture its captions.
+        model: Its name and version.
+
+    Returns:
+        The body, and the length of its JSON if bytes of tensors follow it.
+    """
+    captions = [caption for result in results for caption in result.captions]
+    shape = [len(results), len(results[0].captions)]
+    outputs, blobs = [], []
+    for name, in_binary in request.outputs.items():
+        datatype = OUTPUTS[name]
+        data = [getattr(caption, name) for caption in captions]
+        output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
+        if in_binary:
+            blob = b"".join(_packed(each, datatype) for each in data)
+            output["parameters"] = {"binary_data_size": len(blob)}
+            blobs.append(blob)
+        else:
+            output["data"] = data
+        outputs.append(output)
+    reply: dict[str, Any] = {"model_name": model["name"], "model_version": model["version"]}
+    if request.id is not None:
+        reply["id"] = request.id
+    text = json.dumps({**reply, "outputs": outputs}).encode()
+    return text + b"".join(blobs), len(text) if blobs else None
+
+
+def _the_tensor(document: Mapping[str, Any]) -> dict[str, Any]:
+    inputs = document.get("inputs")
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+        raise _bad('"inputs" must be a list of one tensor of pictures')
+    tensor: dict[str, Any] = inputs[0]
+    if tensor.get("datatype") != "BYTES":
+        shown = str(tensor.get("datatype"))[:20]
+        raise _bad(f'"inputs[0].datatype" is {shown}; it must be "BYTES"')
+    return tensor
+
+
+def _outputs(wanted: Any, in_binary: bool) -> dict[str, bool]:
+    """The outputs that a request lists, or all; each with whether it is binary."""
+    if not wanted:
+        return dict.fromkeys(OUTPUTS, in_binary)
+    if not isinstance(wanted, list) or not all(isinstance(each, dict) for each in wanted):
+        raise _bad('"outputs" must be a list of objects')
+    found: dict[str, bool] = {}
+    for output in wanted:
+        name = output.get("name")
+        if not isinstance(name, str) or name not in OUTPUTS:
+            raise _bad(f"there is no output {str(name)[:40]!r}; known: {', '.join(OUTPUTS)}")
+        found[name] = bool(_object(output, "parameters").get("binary_data", in_binary))
+    return found
+
+
+def _check_shape(shape: Any, count: int) -> None:
+    if (
+        not isinstance(shape, list)
+        or len(shape) > MAX_DIMENSIONS
+        or not all(type(side) is int and 0 <= side <= 1 << 32 for side in shape)
+    ):
+        raise _bad(f'"inputs[0].shape" must be a list of at most {MAX_DIMENSIONS} whole numbers')
+    if math.prod(shape) != count:
+        raise _bad(f'"inputs[0].shape" is {shape}, but there are {count} elements')
+
+
+def _flat(data: Any, depth: int = 0) -> Iterator[Any]:
+    """The elements of a tensor, which may be written flat or nested by its shape."""
+    if not isinstance(data, list) or depth == MAX_DIMENSIONS:
+        yield data
+        return
+    for item in data:
+        yield from _flat(item, depth + 1)
+
+
+def _elements(blob: bytes) -> Iterator[bytes]:
+    """The elements of a BYTES tensor in binary form."""
+    at = 0
+    while at < len(blob):
+        end = at + 4
+        if end <= len(blob):
+            end += struct.unpack_from("<I", blob, at)[0]
+        if end > len(blob):
+            raise _bad(f"the element at byte {at} of the tensor ends after its {len(blob)} bytes")
+        yield blob[at + 4 : end]
+        at = end
+
+
+def _packed(value: Any, datatype: str) -> bytes:
+    if datatype == "BYTES":
+        text = str(value).encode()
+        return struct.pack("<I", len(text)) + text
+    return struct.pack(_FORMATS[datatype], value)
+
+
+def _object(holder: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A copy of an object in a document; empty if it is not there."""
+    found = holder.get(name)
+    if found is not None and not isinstance(found, dict):
+        raise _bad(f'"{name}" must be an object')
+    return dict(found or {})
+
+
+def _bad(message: str) -> GatewayError:
+    return GatewayError(400, "bad_request", message)

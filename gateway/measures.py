@@ -1,0 +1,58 @@
+"""What the gateway counts, for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+#: Upper limits in seconds; captions take from 50 ms to the deadline.
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Measures:
+    """Counters of one gateway, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "gateway_requests",
+            "Requests that were answered",
+            ["route", "status"],
+            registry=self._registry,
+        )
+        self.seconds = Histogram(
+            "gateway_request_seconds",
+            "Seconds from the head of a request to the end of its answer",
+            ["route"],
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
+        self.pictures = Counter(
+            "gateway_pictures",
+            "Pictures by what became of them: captioned, or the code of their error",
+            ["outcome"],
+            registry=self._registry,
+        )
+        self.resent = Counter(
+            "gateway_pictures_resent",
+            "Pictures that were sent to TorchServe once more",
+            registry=self._registry,
+        )
+        self.in_flight = Gauge(
+            "gateway_pictures_in_flight",
+            "Pictures that wait for TorchServe now",
+            registry=self._registry,
+        )
+        self.torchserve_up = Gauge(
+            "gateway_torchserve_up",
+            "1 if TorchServe gave its metrics for this scrape, else 0",
+            registry=self._registry,
+        )
+
+    def text(self, torchserve: bytes | None) -> bytes:
+        """Both servers' metrics in Prometheus' text format.
+
+        Args:
+            torchserve: TorchServe's own; None if it did not answer.
+        """
+        self.torchserve_up.set(torchserve is not None)
+        return generate_latest(self._registry) + (torchserve or b"")

@@ -1,0 +1,64 @@
+"""`/openapi.json`: the document of the application, with the captioner's name and options."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, Response
+
+from gateway.captioning import Captioner
+from gateway.options import Description
+
+#: Name of an option's type in the description -> in OpenAPI.
+TYPES = {"int": "integer", "float": "number"}
+
+
+def add_route(app: FastAPI, captioner: Captioner) -> None:
+    """Serve the document. It is refused with 503 while the captioner cannot be asked."""
+
+    async def document() -> Response:
+        description = await captioner.description()
+        found = copy.deepcopy(app.openapi())
+        found["paths"]["/v1/captions"]["post"]["parameters"] = _parameters(description)
+        _name_the_model(found, description["model"])
+        return JSONResponse(found)
+
+    app.add_api_route("/openapi.json", document, include_in_schema=False)
+
+
+def _name_the_model(document: dict[str, Any], model: Mapping[str, str]) -> None:
+    """List the one model, and its version, wherever a request names them."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path":
+                    parameter["schema"]["enum"] = [model[parameter["name"]]]
+    names = {
+        "ChatRequest": [model["name"]],
+        "OllamaGenerate": [model["name"], f"{model['name']}:latest"],
+        "OllamaChat": [model["name"], f"{model['name']}:latest"],
+    }
+    for schema, accepted in names.items():
+        document["components"]["schemas"][schema]["properties"]["model"]["enum"] = accepted
+
+
+def _parameters(description: Description) -> list[dict[str, Any]]:
+    """The options as parameters of a query."""
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": option["help"],
+            "schema": {
+                "type": TYPES[option["type"]],
+                "minimum": option["from"],
+                "maximum": option["to"],
+                "default": option["default"],
+            },
+        }
+        for name, option in description["options"].items()
+    ]

@@ -1,0 +1,62 @@
+"""Options of a request, under the names that the captioner's own description lists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gateway.errors import GatewayError
+
+Description = Mapping[str, Any]
+
+
+def option_texts(description: Description, given: Iterable[tuple[str, Any]]) -> dict[str, str]:
+    """Options as the text that is sent to the captioner, which checks their values.
+
+    Args:
+        description: The captioner's own.
+        given: Names and values, from a query, a form or JSON.
+
+    Raises:
+        GatewayError: A name is unknown, or given twice.
+    """
+    texts: dict[str, str] = {}
+    for name, value in given:
+        if name not in description["options"]:
+            known = ", ".join(description["options"])
+            raise GatewayError(
+                400, "unknown_option", f"unknown option {name[:40]!r}; known options: {known}"
+            )
+        if name in texts:
+            raise GatewayError(
+                400, "bad_request", f"the option {name} is given twice; give it once"
+            )
+        text = value if isinstance(value, str) else json.dumps(value)
+        # A lone surrogate, which JSON may hold, cannot be sent as UTF-8.
+        texts[name] = text.encode(errors="backslashreplace").decode()
+    return texts
+
+
+def known_options(description: Description, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the captioner among the fields of another program's request.
+
+    Such programs send fields that mean nothing to a captioner, such as `temperature`, without
+    being asked. They are left out, and so are those that are null.
+    """
+    return {
+        name: value
+        for name, value in given.items()
+        if name in description["options"] and value is not None
+    }
+
+
+def at_most_tokens(description: Description, tokens: int) -> int:
+    """A limit of tokens that the captioner accepts and that is not above the one asked for.
+
+    Args:
+        description: The captioner's own.
+        tokens: The limit in another program's request; programs ask for thousands by habit.
+    """
+    limits = (description["options"]["max_tokens"]["to"], description["captioner"]["max_tokens"])
+    return int(min(tokens, *limits))

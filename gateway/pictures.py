@@ -1,0 +1,145 @@
+"""Pictures as base64 text, and the forms in which a request of our own interface may hold them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+
+from gateway.errors import GatewayError
+from gateway.options import Description, option_texts
+
+#: How a picture may be sent; part of the message to a client that sent none.
+HOW_TO_SEND = (
+    'send it with curl -T photo.jpg or -F data=@photo.jpg, or as JSON {"image": "<base64>"}'
+)
+#: Most fields of a form that are not files.
+MAX_FIELDS = 100
+
+
+def decode_base64(value: Any, where: str) -> bytes:
+    """The bytes of a picture from base64 text or a `data:` URL.
+
+    Args:
+        value: Text in the standard or the URL-safe alphabet, with or without line breaks.
+        where: The field, for messages.
+
+    Raises:
+        GatewayError: The value is not text, a URL of another kind, or not base64.
+    """
+    if not isinstance(value, str):
+        raise GatewayError(400, "bad_base64", f"{where} must be a picture file as base64 text")
+    if value[:8].lower().startswith(("http://", "https://")):
+        raise GatewayError(
+            400,
+            "no_urls",
+            f"{where} is an address; pictures by URL are not fetched; send the bytes",
+        )
+    text = value
+    if text[:5].lower() == "data:":
+        head, comma, rest = text[:200].partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            raise GatewayError(
+                400, "bad_base64", f"{where} must begin with data:image/...;base64, if it is a URL"
+            )
+        text = rest + text[200:]
+    text = "".join(text.split()).translate({ord("-"): "+", ord("_"): "/"})
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise GatewayError(
+            400, "bad_base64", f"{where} is not valid base64 ({error}); encode the picture file"
+        ) from None
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        GatewayError: The body is not one.
+    """
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise GatewayError(
+            400, "bad_json", f"the body is not valid JSON ({str(error)[:100]})"
+        ) from None
+    if not isinstance(found, dict):
+        raise GatewayError(400, "bad_json", "the JSON body must be an object")
+    return found
+
+
+async def read_request(
+    request: Request, description: Description
+) -> tuple[list[bytes], dict[str, str]]:
+    """Read a request that holds bytes, a form or JSON, with options in its query too.
+
+    The type of the body decides. Bytes are accepted under every type but that of a form with
+    files, because `curl --data-binary` declares a form (application/x-www-form-urlencoded) unless
+    told otherwise.
+
+    Args:
+        request: The request.
+        description: The captioner's own; names the options.
+
+    Returns:
+        The bytes of each picture, and the options of all of them.
+
+    Raises:
+        GatewayError: There is no picture, the body cannot be read, or an option is unknown.
+    """
+    query = request.query_params.multi_items()
+    kind = request.headers.get("content-type", "").lower()
+    if kind.startswith("multipart/form-data"):
+        pictures, fields = await _read_form(request)
+        options = option_texts(description, [*query, *fields])
+    else:
+        body = await request.body()
+        # `curl -d '{...}'` declares a form too.
+        if "json" in kind or body[:64].lstrip().startswith(b"{"):
+            pictures, members = _read_document(parse_json(body))
+            options = option_texts(description, [*query, *members.items()])
+        else:
+            pictures = [body] if body else []
+            options = option_texts(description, query)
+    if not pictures:
+        raise GatewayError(400, "no_image", f"the request holds no picture; {HOW_TO_SEND}")
+    return pictures, options
+
+
+async def _read_form(request: Request) -> tuple[list[bytes], list[tuple[str, Any]]]:
+    """Every file of a form, and its other fields."""
+    pictures: list[bytes] = []
+    fields: list[tuple[str, Any]] = []
+    async with request.form(max_fields=MAX_FIELDS) as form:
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                pictures.append(await value.read())
+            else:
+                fields.append((name, value))
+    return pictures, fields
+
+
+def _read_document(document: dict[str, Any]) -> tuple[list[bytes], dict[str, Any]]:
+    """{"image": "<base64>"} or {"images": [...]}, with options beside it or in `options`."""
+    members = dict(document)
+    if ("image" in members) == ("images" in members):
+        raise GatewayError(
+            400, "no_image", f'the JSON body must have one of "image" and "images"; {HOW_TO_SEND}'
+        )
+    grouped = members.pop("options", None) or {}
+    if not isinstance(grouped, Mapping):
+        raise GatewayError(400, "bad_json", '"options" must be an object')
+    if "image" in members:
+        pictures = [decode_base64(members.pop("image"), "image")]
+    else:
+        images = members.pop("images")
+        if not isinstance(images, list):
+            raise GatewayError(400, "bad_json", '"images" must be a list of base64 texts')
+        pictures = [decode_base64(each, f"images[{i}]") for i, each in enumerate(images)]
+    return pictures, {**members, **grouped}

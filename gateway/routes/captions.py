@@ -1,0 +1,103 @@
+"""Our own interface: pictures in, captions out; and what the captioner accepts."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from gateway.captioning import Captioner
+from gateway.errors import GatewayError, error_response
+from gateway.pictures import read_request
+from gateway.replies import (
+    PICTURE_ERRORS,
+    CaptionsReply,
+    DescriptionReply,
+    errors,
+    picture_reply,
+)
+
+_BASE64 = {"type": "string", "description": "a picture file as base64 text or a data: URL"}
+_OPTIONS = {"type": "object", "description": "names and limits: GET /v1/description"}
+_BODY = {
+    "required": True,
+    "content": {
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["data"],
+                "properties": {
+                    "data": {"type": "array", "items": {"type": "string", "format": "binary"}}
+                },
+            }
+        },
+        "application/json": {
+            "schema": {
+                "anyOf": [
+                    {
+                        "type": "object",
+                        "required": ["image"],
+                        "properties": {"image": _BASE64, "options": _OPTIONS},
+                    },
+                    {
+                        "type": "object",
+                        "required": ["images"],
+                        "properties": {
+                            "images": {"type": "array", "items": _BASE64, "minItems": 1},
+                            "options": _OPTIONS,
+                        },
+                    },
+                ]
+            }
+        },
+    },
+}
+
+
+def routes(captioner: Captioner) -> APIRouter:
+    """`POST /v1/captions` and `GET /v1/description`."""
+    router = APIRouter(tags=["captions"])
+
+    @router.post(
+        "/v1/captions",
+        summary="Caption one picture or several",
+        response_model=CaptionsReply,
+        responses=errors(PICTURE_ERRORS),
+        openapi_extra={"requestBody": _BODY},
+    )
+    async def captions(request: Request) -> Response:
+        """Send bytes, a form with files, or JSON; options also as parameters of the query.
+
+        The status is 200 if a picture was captioned; each result is a caption or an error. If all
+        failed it is the status of the first error, which then stands under `error` too.
+        """
+        begin = time.monotonic()
+        description = await captioner.description()
+        pictures, options = await read_request(request, description)
+        outcomes = await captioner.caption(pictures, options)
+        failures = [each for each in outcomes if isinstance(each, GatewayError)]
+        body: dict[str, Any] = {
+            "results": [picture_reply(each) for each in outcomes],
+            "succeeded": len(outcomes) - len(failures),
+            "failed": len(failures),
+            "model": description["model"],
+            "seconds": round(time.monotonic() - begin, 4),
+        }
+        if len(failures) == len(outcomes):
+            return error_response(request.url.path, failures[0], body)
+        return JSONResponse(body)
+
+    @router.get(
+        "/v1/description",
+        summary="What the captioner accepts",
+        response_model=DescriptionReply,
+        responses=errors({503: "the captioner is not ready"}),
+    )
+    async def description() -> Response:
+        """Options with their limits, image formats and sizes, as the captioner gives them."""
+        return JSONResponse(await captioner.description())
+
+    return router

@@ -1,0 +1,69 @@
+"""KServe v1: `POST /v1/models/NAME:predict` with {"instances": [{"data": "<base64>"}]}.
+
+The model's state, `GET /v1/models/NAME`, is served together with OpenAI's (`openai_chat.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict
+
+from gateway.captioning import Captioner
+from gateway.errors import GatewayError
+from gateway.model_names import check_model
+from gateway.options import option_texts
+from gateway.pictures import decode_base64
+from gateway.replies import PICTURE_ERRORS, PictureReply, errors, picture_reply, results_of
+
+#: Names that a picture may have in an instance.
+PICTURE_NAMES = ("data", "image", "b64")
+
+
+class PredictRequest(BaseModel):
+    """Pictures, as base64 text or in objects with it, and options of all of them."""
+
+    model_config = ConfigDict(extra="allow")
+    instances: list[str | dict[str, Any]]
+    parameters: dict[str, Any] | None = None
+
+
+class PredictReply(BaseModel):
+    """The captions of each picture."""
+
+    predictions: list[PictureReply]
+
+
+def routes(captioner: Captioner, model: str) -> APIRouter:
+    """`POST /v1/models/NAME:predict`."""
+    router = APIRouter(tags=["KServe v1"])
+
+    @router.post(
+        "/v1/models/{name}:predict", response_model=PredictReply, responses=errors(PICTURE_ERRORS)
+    )
+    async def predict(name: str, request: PredictRequest) -> Response:
+        """Caption every instance; an error of one is the reply's."""
+        check_model(name, model)
+        description = await captioner.description()
+        options = option_texts(description, (request.parameters or {}).items())
+        pictures = [_picture(each, f"instances[{i}]") for i, each in enumerate(request.instances)]
+        results = results_of(await captioner.caption(pictures, options))
+        return JSONResponse({"predictions": [picture_reply(each) for each in results]})
+
+    return router
+
+
+def _picture(instance: str | dict[str, Any], where: str) -> bytes:
+    if isinstance(instance, str):
+        return decode_base64(instance, where)
+    names = [name for name in PICTURE_NAMES if name in instance]
+    if len(names) != 1 or len(instance) != 1:
+        raise GatewayError(
+            400, "no_image", f'{where} must hold one "data" with a base64 picture, and no more'
+        )
+    value = instance[names[0]]
+    if isinstance(value, dict) and set(value) == {"b64"}:  # as TensorFlow Serving's clients write
+        value = value["b64"]
+    return decode_base64(value, f"{where}.{names[0]}")

@@ -1,0 +1,202 @@
+"""KServe v2 (Open Inference Protocol) over HTTP, with binary tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict
+
+from gateway import __version__
+from gateway.captioning import Captioner
+from gateway.kserve_tensors import LENGTH_HEADER, OUTPUTS, InferRequest, infer_reply
+from gateway.model_names import check_model
+from gateway.options import option_texts
+from gateway.replies import PICTURE_ERRORS, errors, results_of
+from gateway.routes.state import NOT_READY, check_ready
+
+MODEL = "/v2/models/{name}"
+VERSION = f"{MODEL}/versions/{{version}}"
+_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["inputs"],
+                "properties": {
+                    "id": {"type": "string"},
+                    "parameters": {"type": "object"},
+                    "inputs": {
+                        "type": "array",
+                        "minItems": 1,
+                        "maxItems": 1,
+                        "items": {
+                            "type": "object",
+                            "required": ["name", "shape", "datatype"],
+                            "properties": {
+                                "name": {"type": "string"},
+                                "shape": {"type": "array", "items": {"type": "integer"}},
+                                "datatype": {"type": "string", "enum": ["BYTES"]},
+                                "data": {"type": "array", "items": {"type": "string"}},
+                                "parameters": {"type": "object"},
+                            },
+                        },
+                    },
+                    "outputs": {"type": "array", "items": {"type": "object"}},
+                },
+            }
+        },
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+    },
+}
+
+
+class StatusReply(BaseModel):
+    """Always true: what is not live or ready is an error."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class ServerReply(BaseModel):
+    """The server's metadata."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorReply(BaseModel):
+    """A tensor's metadata; -1 is any length."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelReply(BaseModel):
+    """The model's metadata."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorReply]
+    outputs: list[TensorReply]
+
+
+class InferReply(BaseModel):
+    """Output tensors, each with a row for each picture and a column for each caption."""
+
+    model_config = ConfigDict(extra="allow")
+    model_name: str
+    model_version: str
+    outputs: list[dict[str, Any]]
+
+
+def routes(captioner: Captioner, model: str) -> APIRouter:
+    """Health, metadata and inference of the protocol."""
+    router = APIRouter(tags=["KServe v2"])
+    text = errors(text=True)
+    not_ready = errors(NOT_READY, text=True)
+    inference: dict[str, Any] = {
+        "response_model": InferReply,
+        "responses": {
+            **errors(PICTURE_ERRORS, text=True),
+            200: {
+                "model": InferReply,
+                "content": {"application/octet-stream": {}},
+                "description": "JSON, followed by the bytes of the tensors in binary form",
+            },
+        },
+        "openapi_extra": {"requestBody": _BODY},
+    }
+
+    async def check_version(name: str, version: str | None) -> dict[str, Any]:
+        """The model's name and version, if both are served."""
+        check_model(name, model)
+        found: dict[str, Any] = (await captioner.description())["model"]
+        if version is not None:
+            check_model(f"{name}/{version}", f"{model}/{found['version']}")
+        return found
+
+    @router.get("/v2", response_model=ServerReply, responses=text)
+    async def server() -> Response:
+        """The server's metadata."""
+        extensions = ["binary_tensor_data"]
+        return JSONResponse({"name": "clipcap", "version": __version__, "extensions": extensions})
+
+    @router.get("/v2/health/live", response_model=StatusReply, responses=text)
+    async def live() -> Response:
+        """The gateway answers."""
+        return JSONResponse({"live": True})
+
+    @router.get("/v2/health/ready", response_model=StatusReply, responses=not_ready)
+    async def ready() -> Response:
+        """A worker is ready and captions."""
+        await check_ready(captioner)
+        return JSONResponse({"ready": True})
+
+    async def ready_reply(name: str, version: str | None = None) -> Response:
+        await check_version(name, version)
+        await check_ready(captioner)
+        return JSONResponse({"name": name, "ready": True})
+
+    async def metadata_reply(name: str, version: str | None = None) -> Response:
+        found = await check_version(name, version)
+        outputs = [
+            {"name": output, "datatype": datatype, "shape": [-1, -1]}
+            for output, datatype in OUTPUTS.items()
+        ]
+        return JSONResponse(
+            {
+                "name": name,
+                "versions": [found["version"]],
+                "platform": "pytorch_torchscript",
+                "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
+                "outputs": outputs,
+            }
+        )
+
+    async def infer_response(request: Request, name: str, version: str | None = None) -> Response:
+        found = await check_version(name, version)
+        read = InferRequest(await request.body(), request.headers.get(LENGTH_HEADER))
+        options = option_texts(await captioner.description(), read.options)
+        results = results_of(await captioner.caption(read.pictures, options))
+        body, length = infer_reply(read, results, found)
+        if length is None:
+            return Response(body, media_type="application/json")
+        headers = {LENGTH_HEADER: str(length)}
+        return Response(body, headers=headers, media_type="application/octet-stream")
+
+    @router.get(MODEL, response_model=ModelReply, responses=not_ready)
+    async def metadata(name: str) -> Response:
+        """The tensors that the model takes and gives."""
+        return await metadata_reply(name)
+
+    @router.get(VERSION, response_model=ModelReply, responses=not_ready)
+    async def metadata_of_version(name: str, version: str) -> Response:
+        """The tensors that a version of the model takes and gives."""
+        return await metadata_reply(name, version)
+
+    @router.get(f"{MODEL}/ready", response_model=StatusReply, responses=not_ready)
+    async def model_ready(name: str) -> Response:
+        """The model is served, and a worker is ready and captions."""
+        return await ready_reply(name)
+
+    @router.get(f"{VERSION}/ready", response_model=StatusReply, responses=not_ready)
+    async def version_ready(name: str, version: str) -> Response:
+        """The version is served, and a worker is ready and captions."""
+        return await ready_reply(name, version)
+
+    @router.post(f"{MODEL}/infer", **inference)
+    async def infer(name: str, request: Request) -> Response:
+        """Caption the pictures of the one input tensor, in base64 or binary form."""
+        return await infer_response(request, name)
+
+    @router.post(f"{VERSION}/infer", **inference)
+    async def infer_version(name: str, version: str, request: Request) -> Response:
+        """Caption with a version of the model."""
+        return await infer_response(request, name, version)
+
+    return router

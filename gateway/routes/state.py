@@ -1,0 +1,51 @@
+"""Whether the gateway is alive and ready, and what it counts."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+
+from gateway.captioning import Captioner
+from gateway.errors import GatewayError
+from gateway.measures import Measures
+from gateway.replies import StateReply, errors
+from gateway.torchserve import TorchServeClient
+
+#: Prometheus' text format.
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+NOT_READY = {503: "no worker is ready, or the sample was not captioned"}
+
+
+def routes(captioner: Captioner, torchserve: TorchServeClient, measures: Measures) -> APIRouter:
+    """`/healthz`, `/readyz` and `/metrics`."""
+    router = APIRouter(tags=["state"])
+
+    @router.get("/healthz", response_model=StateReply, responses=errors())
+    async def alive() -> Response:
+        """The gateway answers; TorchServe is not asked."""
+        return JSONResponse({"status": "alive"})
+
+    @router.get("/readyz", response_model=StateReply, responses=errors(NOT_READY))
+    async def ready() -> Response:
+        """A worker is ready, and a picture was captioned within the last minute."""
+        await check_ready(captioner)
+        return JSONResponse({"status": "ready"})
+
+    @router.get(
+        "/metrics",
+        response_class=Response,
+        responses={**errors(), 200: {"content": {"text/plain": {}}, "description": "metrics"}},
+    )
+    async def metrics() -> Response:
+        """The gateway's metrics and TorchServe's, for one scrape of Prometheus."""
+        text = measures.text(await torchserve.metrics())
+        return Response(text, headers={"Content-Type": METRICS_TYPE})
+
+    return router
+
+
+async def check_ready(captioner: Captioner) -> None:
+    """Raise the error 503 unless the captioner is ready."""
+    if not await captioner.is_ready():
+        message = "the captioner is not ready: no worker is, or a sample was not captioned"
+        raise GatewayError(503, "not_ready", message, 2)

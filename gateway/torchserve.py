@@ -1,0 +1,115 @@
+"""Asynchronous client of TorchServe's REST endpoints: captions, workers, description, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from client import CaptionError, CaptionResult, ServerUnreachable
+from client.description import describe
+from client.results import read_reply
+from gateway.errors import GatewayError
+from gateway.settings import Settings
+
+#: Seconds to connect, and to wait for an answer about the server itself.
+CONNECT_SECONDS = 5.0
+STATE_SECONDS = 10.0
+#: Seconds that an idle connection is kept. TorchServe keeps them longer.
+KEEP_ALIVE_SECONDS = 5.0
+
+
+class TorchServeClient:
+    """A pool of connections to one TorchServe.
+
+    Args:
+        settings: The addresses, the model's name and the number of connections.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._captions = f"{settings.inference.rstrip('/')}/predictions/{settings.model}"
+        self._model = f"{settings.management.rstrip('/')}/models/{settings.model}"
+        self._metrics = f"{settings.metrics.rstrip('/')}/metrics"
+        connections = settings.max_in_flight + 8  # the others are for state and metrics
+        # No proxy of the environment: the addresses are the server's own.
+        self._http = httpx.AsyncClient(
+            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(
+                max_connections=connections,
+                max_keepalive_connections=connections,
+                keepalive_expiry=KEEP_ALIVE_SECONDS,
+            ),
+            trust_env=False,
+        )
+
+    async def caption(self, picture: bytes, options: Mapping[str, str]) -> CaptionResult:
+        """Caption one picture; waits without a limit.
+
+        Args:
+            picture: The bytes of a picture file.
+            options: Names and values of options of the server.
+
+        Raises:
+            ServerUnreachable: Nothing listens.
+            CaptionError: TorchServe failed or the connection broke; the picture may be sent again.
+            GatewayError: The handler refused the picture or an option, or the server is overloaded.
+        """
+        try:
+            # A form: TorchServe drops the parameters of a query on this route.
+            reply = await self._http.post(
+                self._captions,
+                files={"data": ("picture", picture, "application/octet-stream")},
+                data=dict(options),
+            )
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise ServerUnreachable(self._settings.inference, str(error)) from None
+        except httpx.HTTPError as error:
+            raise CaptionError(0, "connection_lost", type(error).__name__) from None
+        try:
+            return read_reply(reply.status_code, reply.content)
+        except CaptionError as error:
+            if error.code == "server_error" and error.status >= 500:
+                raise
+            pause = reply.headers.get("Retry-After", "")
+            raise GatewayError.of(error, int(pause) if pause.isdecimal() else None) from None
+
+    async def description(self) -> dict[str, Any]:
+        """What the captioner says of itself: model, options, limits, formats.
+
+        Raises:
+            GatewayError: The server does not answer, or has no worker that is ready.
+        """
+        try:
+            return await asyncio.to_thread(
+                describe, self._settings.management, self._settings.model, STATE_SECONDS
+            )
+        except CaptionError as error:
+            if error.code == "model_not_found":
+                raise GatewayError.of(error) from None
+            raise GatewayError(
+                503, "not_ready", "the captioner is not ready; it may be starting", 2
+            ) from None
+
+    async def has_ready_worker(self) -> bool:
+        """Whether TorchServe answers and one of its workers is ready."""
+        try:
+            reply = await self._http.get(self._model, timeout=STATE_SECONDS)
+            workers = reply.json()[0]["workers"]
+            return any(worker["status"] == "READY" for worker in workers)
+        except (httpx.HTTPError, ValueError, LookupError, TypeError):
+            return False
+
+    async def metrics(self) -> bytes | None:
+        """TorchServe's metrics in Prometheus' text format; None if it does not answer."""
+        try:
+            reply = await self._http.get(self._metrics, timeout=STATE_SECONDS)
+        except httpx.HTTPError:
+            return None
+        return reply.content if reply.status_code == 200 else None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()

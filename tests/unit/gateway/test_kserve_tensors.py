@@ -1,0 +1,101 @@
+"""Tensors of KServe v2 in JSON and in binary form."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client import Caption, CaptionResult
+from gateway.errors import GatewayError
+from gateway.kserve_tensors import InferRequest, infer_reply
+
+RESULT = CaptionResult((Caption("a ship", 0.5, -1.25, 3), Caption("ein Föhn", 0.25, -2, 4)), "", "")
+
+
+def body(of_request: dict[str, Any] | None = None, **tensor: Any) -> bytes:
+    given_tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": ["AAAA"], **tensor}
+    return json.dumps({"inputs": [given_tensor], "parameters": of_request}).encode()
+
+
+@given(st.lists(st.binary(max_size=20), max_size=5))
+def test_binary_elements_are_read(pictures: list[bytes]):
+    blob = b"".join(struct.pack("<I", len(each)) + each for each in pictures)
+    text = body(shape=[len(pictures)], parameters={"binary_data_size": len(blob)})
+    assert InferRequest(text + blob, str(len(text))).pictures == pictures
+
+
+def test_elements_in_json_may_be_nested():
+    for data in (["AAAA", "AAAA"], [["AAAA"], ["AAAA"]]):
+        assert InferRequest(body(shape=[2, 1], data=data), None).pictures == [bytes(3)] * 2
+
+
+def test_parameters_are_options_but_for_those_of_the_protocol():
+    tensor = json.loads(body({"num_beams": 2, "binary_data_output": True}))
+    tensor["inputs"][0]["parameters"] = {"num_captions": 1, "content_type": "base64"}
+    request = InferRequest(json.dumps(tensor).encode(), None)
+    assert request.options == [("num_beams", 2), ("num_captions", 1)]
+    assert set(request.outputs.values()) == {True}
+
+
+def test_the_reply_is_json_or_binary_for_each_output():
+    document = json.loads(body())
+    document["outputs"] = [
+        {"name": "tokens", "parameters": {"binary_data": True}},
+        {"name": "confidence"},
+        {"name": "caption", "parameters": {"binary_data": True}},
+    ]
+    request = InferRequest(json.dumps(document).encode(), None)
+    reply, length = infer_reply(request, [RESULT], {"name": "clipcap", "version": "1.0"})
+    assert length is not None
+    tokens, confidence, caption = json.loads(reply[:length])["outputs"]
+    assert tokens == {
+        "name": "tokens",
+        "datatype": "INT64",
+        "shape": [1, 2],
+        "parameters": {"binary_data_size": 16},
+    }
+    assert confidence["data"] == [0.5, 0.25]
+    assert caption["parameters"] == {"binary_data_size": 4 + 6 + 4 + 9}
+    texts = struct.pack("<I", 6) + b"a ship" + struct.pack("<I", 9) + "ein Föhn".encode()
+    assert reply[length:] == struct.pack("<qq", 3, 4) + texts
+
+
+def test_without_binary_outputs_there_is_no_length():
+    reply, length = infer_reply(
+        InferRequest(body(), None), [RESULT], {"name": "clipcap", "version": "1.0"}
+    )
+    assert length is None
+    assert [each["name"] for each in json.loads(reply)["outputs"]] == [
+        "caption",
+        "confidence",
+        "log_prob",
+        "tokens",
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shape": [2]},
+        {"shape": [1] * 6},
+        {"shape": [-1]},
+        {"shape": [1.0]},
+        {"shape": [10**400, 0]},
+        {"shape": 1},
+        {"datatype": "FP32"},
+        {"datatype": 5},
+        {"parameters": {"binary_data_size": 1}},
+        {"parameters": 5},
+        {"data": None},
+        {"data": [5]},
+    ],
+)
+def test_a_tensor_of_another_form_is_refused(changes: dict[str, Any]):
+    with pytest.raises(GatewayError) as raised:
+        InferRequest(body(**changes), None)
+    assert raised.value.status_code == 400
