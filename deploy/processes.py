@@ -54,12 +54,13 @@ def runs(process: psutil.Process) -> bool:
         return False
 
 
-def end(process: psutil.Process, name: str) -> None:
-    """End a process and those that it started: by SIGTERM, and by SIGKILL after 15 s.
+def end(process: psutil.Process, name: str, patience: float = 15.0) -> None:
+    """End a process and those that it started: by SIGTERM, or else by SIGKILL.
 
     Args:
         process: The process.
         name: What it is, for the message.
+        patience: Seconds from SIGTERM to SIGKILL.
 
     Raises:
         ServeError: The process belongs to another user.
@@ -74,7 +75,7 @@ def end(process: psutil.Process, name: str) -> None:
             f"the {name} (process {process.pid}) belongs to the user {process.username()}; only "
             "that user can end it"
         ) from None
-    _, alive = psutil.wait_procs(family, timeout=15)
+    _, alive = psutil.wait_procs(family, timeout=patience)
     for each in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             each.kill()

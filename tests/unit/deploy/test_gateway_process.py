@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
@@ -16,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from deploy import captioner, serve
+from deploy import captioner, processes, serve
 from deploy.captioner import Captioner
 from deploy.errors import ServeError
 from deploy.gateway import Gateway
@@ -151,6 +153,17 @@ def test_a_port_that_was_taken_after_the_check_ends_the_start(gateway: Gateway, 
     assert not gateway.was_started()
 
 
+def test_a_process_that_ignores_sigterm_is_killed():
+    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1); input()"
+    words = [sys.executable, "-uc", code]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stubborn:
+        assert stubborn.stdout is not None
+        assert stubborn.stdout.readline()
+        process = psutil.Process(stubborn.pid)
+        processes.end(process, "program", patience=0.3)
+        assert not process.is_running()
+
+
 @pytest.fixture
 def commands(
     gateway: Gateway,
@@ -249,3 +262,37 @@ def test_a_gateway_that_cannot_start_stops_serving_before_anything_is_exported(
         assert refused().startswith(f"error: port {port} is in use")
     monkeypatch.setenv("GATEWAY_PORT", "many")
     assert refused().startswith("error: the gateway cannot start: GATEWAY_PORT is 'many'")
+
+
+def test_torchserve_is_ended_after_the_gateway_and_with_one_that_cannot_start(
+    commands: Gateway,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    seen: list[bool] = []
+
+    def stop(_: TorchServe) -> bool:
+        seen.append(commands.process() is not None)
+        return False
+
+    monkeypatch.setattr(TorchServe, "stop", stop)
+    commands.start(commands.check())
+    assert run(monkeypatch, "stop") == 0
+    assert (capsys.readouterr().out, seen) == ("stopped\n", [False])
+
+    # While TorchServe starts, another program takes the gateway's port.
+    other = socket.socket()
+    monkeypatch.setattr(serve, "build_archive", lambda *_: {})
+    monkeypatch.setattr(TorchServe, "start", lambda *_, **__: _listen(other, port))
+    with other:
+        assert run(monkeypatch, "start", "--config", commands.server.config) == 1
+    assert seen == [False, False]
+    err = capsys.readouterr().err
+    assert re.match(r"error: the gateway ended by itself: .* in use", err)
+    assert err.count("\n") == 1
+
+
+def _listen(other: socket.socket, port: int) -> None:
+    other.bind((LOOPBACK, port))
+    other.listen()
