@@ -30,15 +30,16 @@ help: ## List the targets
 
 install: $(SERVE) $(TRAIN) $(GATEWAY) $(DEV) $(STUBS) ## Create .venv with all packages (each target below installs what it needs)
 
-serve: $(SERVE) $(STUBS) ## Serve the captioner trained here, or the shipped one (CHECKPOINT=DIR MODEL=NAME PRECISION=P SAMPLE=FILE)
+serve: $(SERVE) $(STUBS) ## Serve the captioner trained here, or the shipped one (CHECKPOINT=DIR MODEL=NAME PRECISION=P SAMPLE=FILE NO_GATEWAY=1 GATEWAY_PORT=N)
 	@$(RUN) -m deploy.serve start $${CHECKPOINT:+--checkpoint "$$CHECKPOINT"} \
 		$${MODEL:+--model "$$MODEL"} $${PRECISION:+--precision "$$PRECISION"} \
-		$${SAMPLE:+--sample "$$SAMPLE"} $${CONFIG:+--config "$$CONFIG"}
+		$${SAMPLE:+--sample "$$SAMPLE"} $${CONFIG:+--config "$$CONFIG"} \
+		$${NO_GATEWAY:+--no-gateway}
 
-stop: $(SERVE) ## Stop the server
+stop: $(SERVE) ## Stop TorchServe and the gateway
 	@$(RUN) -m deploy.serve stop
 
-status: $(SERVE) ## Show what is served, and the ready workers (CONFIG=FILE)
+status: $(SERVE) ## Show what is served, the ready workers and the gateway (CONFIG=FILE)
 	@$(RUN) -m deploy.serve status $${CONFIG:+--config "$$CONFIG"}
 
 caption: $(SERVE) $(STUBS) ## Caption FILE with the running server (ADDRESS=http://HOST:PORT)

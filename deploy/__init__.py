@@ -1,9 +1,11 @@
-"""TorchServe on this machine.
+"""TorchServe and the gateway on this machine.
 
 serve.py        the commands: `make serve`, `make stop`, `make status`
 captioner.py    which captioner is served, and the archive made from it
 torchserve.py   the server's process: started, waited for, stopped
-logs.py         its logs, and those of the servers before
+gateway.py      the gateway's process: started, waited for, stopped
+processes.py    a process written to a file, found again, ended
+logs.py         their logs, and those of the servers before
 properties.py   `config.properties`, read and derived
 ports.py        TCP ports: free, taken, by which program
 errors.py       the error of all of these

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 #: How many older folders of logs are kept.
 KEPT = 3
+#: The logs of TorchServe and its workers.
+TORCHSERVE = ("console.log", "ts_log.log", "model_log.log")
+#: The log of the gateway.
+GATEWAY = "gateway.log"
 
 
 def rotate(folder: Path) -> None:
@@ -36,15 +41,16 @@ def worker_failure(folder: Path) -> str | None:
     return found.group(1) if found else None
 
 
-def last_lines(folder: Path) -> str:
-    """The last lines of all logs in one line, with the folder, for an error message.
+def last_lines(folder: Path, names: Sequence[str] = TORCHSERVE) -> str:
+    """The last lines of logs in one line, with the folder, for an error message.
 
     Args:
         folder: The folder of logs.
+        names: Files of the folder.
     """
     lines = [
         line
-        for name in ("console.log", "ts_log.log", "model_log.log")
+        for name in names
         if (folder / name).is_file()
         for line in (folder / name).read_text(errors="replace").splitlines()[-3:]
     ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
+import urllib.parse
 from pathlib import Path
 
 import psutil
@@ -28,6 +30,33 @@ def check_ports(config: Path) -> None:
                 f"port {port} is in use{_owner(port)}; stop that program, or give "
                 f"{name} another port in {config.name}"
             )
+
+
+def check_address(address: str, setting: str) -> None:
+    """Refuse an address that a program of this machine cannot listen on.
+
+    Args:
+        address: Such as `http://127.0.0.1:8000`.
+        setting: The setting of its port, for the message.
+
+    Raises:
+        ServeError: The port is in use, or the host is not of this machine; the message names the
+            setting.
+    """
+    url = urllib.parse.urlsplit(address)
+    host, port = str(url.hostname), int(url.port or 0)
+    try:
+        family, *_, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(target)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ServeError(
+                f"port {port} is in use{_owner(port)}; stop that program, or set {setting} to "
+                "another port"
+            ) from None
+        raise ServeError(f"{setting}: nothing can listen on {host}:{port}: {error}") from None
 
 
 def on_free_ports() -> dict[str, str]:

@@ -1,7 +1,10 @@
 """`make serve`, `make status` and `make stop`: a captioner served on this machine.
 
+TorchServe captions. The gateway stands in front of it, with a web page and the interfaces of other
+programs; its settings are `GATEWAY_*` environment variables.
+
 python -m deploy.serve start [--checkpoint DIR | --model NAME] [--precision P] [--config FILE]
-                             [--sample FILE]
+                             [--sample FILE] [--no-gateway]
 python -m deploy.serve status
 python -m deploy.serve stop
 python -m deploy.serve idle       fails while a server runs or another command is at work
@@ -24,8 +27,10 @@ import psutil
 from filelock import FileLock, Timeout
 
 from client import CaptionClient, CaptionError
+from deploy import logs
 from deploy.captioner import ARCHIVE, Captioner, build_archive
 from deploy.errors import ServeError
+from deploy.gateway import Gateway
 from deploy.ports import check_ports
 from deploy.properties import CONFIG, ROOT, read_properties
 from deploy.torchserve import THREAD_ENVIRONMENT, TorchServe
@@ -41,8 +46,13 @@ def start(
     sample: Path | None,
     precision: str | None = None,
     model: str | None = None,
+    *,
+    with_gateway: bool = True,
 ) -> None:
-    """Make the archive if needed, start TorchServe, caption a sample over REST and gRPC.
+    """Make the archive if needed, start TorchServe and the gateway, caption a sample.
+
+    The sample is captioned over TorchServe's REST and gRPC. If the captioner is served already,
+    only a gateway that does not run is started.
 
     Args:
         checkpoint: The captioner to serve; by default the one trained here, or the shipped one.
@@ -50,10 +60,11 @@ def start(
         sample: The picture to caption.
         precision: What the captioner is exported in; by default `export.precision`.
         model: A published captioner to fetch and serve, such as `coco`.
+        with_gateway: Start the gateway too.
 
     Raises:
-        ServeError: Something is missing, a port is in use, or another captioner is served; the
-            message says what to do.
+        ServeError: Something is missing, a port is in use, a setting of the gateway cannot be used,
+            or another captioner is served; the message says what to do.
         CaptionError: The server refused the sample.
         OSError: A file cannot be read or written.
     """
@@ -62,23 +73,36 @@ def start(
     if model is not None and checkpoint is not None:
         raise ServeError(f"give MODEL={model} or CHECKPOINT={checkpoint}, not both")
     server = TorchServe(STATE, ARCHIVE, config)
+    gateway = Gateway(server)
+    address = ""
     with _alone():
         running = server.process()
         if running is None:
+            gateway.stop()  # what is left of one whose TorchServe has ended holds its port
             check_ports(config)  # before the export, which takes longer
+            if with_gateway:
+                address = gateway.check()
         if model is not None:
             checkpoint = _fetched(model)
         captioner = Captioner.choose(checkpoint, precision)
         if running is not None:
-            print(_already_served(server, running, captioner, config))
+            print(_already_served(server, running, captioner, config), flush=True)
+            _keep_gateway(Gateway(server.as_started()), wanted=with_gateway)
             return
         print(f"captioner: {captioner.name} ({captioner.origin})")
         served = build_archive(captioner, _run)
         begin = time.monotonic()
         print("starting TorchServe and waiting for its workers ...", flush=True)
         server.start(served=served)
-    print(f"they are ready after {time.monotonic() - begin:.1f} s (logs: {server.logs})\n")
-    _caption_sample(server, sample or SAMPLE)
+        print(f"they are ready after {time.monotonic() - begin:.1f} s (logs: {server.logs})")
+        if with_gateway:
+            try:
+                _start_gateway(gateway, address)
+            except BaseException:  # Ctrl-C too: half of what was asked for is not left running
+                server.stop()
+                raise
+    print()
+    _caption_sample(server, sample or SAMPLE, address)
 
 
 def idle() -> None:
@@ -89,10 +113,16 @@ def idle() -> None:
     """
     with _alone():
         server = TorchServe(STATE, ARCHIVE)
+        gateway = Gateway(server)
         if running := server.process():
             raise ServeError(
                 f"{_described(server)} is served at {server.as_started().rest} (process "
                 f"{running.pid}); end it first: make stop"
+            )
+        if running := gateway.process():
+            raise ServeError(
+                f"a gateway runs at {gateway.address} (process {running.pid}); end it first: make "
+                "stop"
             )
 
 
@@ -137,6 +167,38 @@ def _already_served(
     raise ServeError(f"{_described(server)} {where}, {difference}; end it first: make stop")
 
 
+def _keep_gateway(gateway: Gateway, *, wanted: bool) -> None:
+    """Start the gateway of a running TorchServe if it does not run, and print where it is.
+
+    Raises:
+        ServeError: It runs with other settings or is not wanted, or it cannot be started.
+    """
+    running = gateway.process()
+    if running is None:
+        if wanted:
+            if gateway.was_started():
+                ended = f"the gateway at {gateway.address} has ended by itself"
+                print(f"{ended} (log: {_log(gateway)})")
+            _start_gateway(gateway, gateway.check())
+        return
+    where = f"the gateway runs at {gateway.address} (process {running.pid})"
+    if not wanted:
+        raise ServeError(f"{where}; for TorchServe alone, end both first: make stop")
+    if not gateway.has_settings():
+        raise ServeError(f"{where}, with other GATEWAY_* settings; end it first: make stop")
+    print(where)
+
+
+def _start_gateway(gateway: Gateway, address: str) -> None:
+    print("starting the gateway ...", flush=True)
+    process = gateway.start(address)
+    print(f"it answers at {address} (process {process.pid}, log: {_log(gateway)})")
+
+
+def _log(gateway: Gateway) -> Path:
+    return gateway.server.logs / logs.GATEWAY
+
+
 def _described(server: TorchServe) -> str:
     return server.served().get("name", "another captioner")
 
@@ -152,7 +214,8 @@ def _fetched(model: str) -> Path:
     return out
 
 
-def _caption_sample(server: TorchServe, picture: Path) -> None:
+def _caption_sample(server: TorchServe, picture: Path, gateway: str) -> None:
+    """Print captions of a picture, and how to get more, at the gateway if it has an address."""
     shown = os.path.relpath(picture)
     for protocol, address in (("REST", server.rest), ("gRPC", server.grpc)):
         begin = time.monotonic()
@@ -160,7 +223,12 @@ def _caption_sample(server: TorchServe, picture: Path) -> None:
             result = client.caption(picture)
         spent = time.monotonic() - begin
         print(f"{protocol} {address}, {shown}, {spent:.2f} s:\n  {json.dumps(result.to_dict())}")
-    print(f"\nTry:   curl -T {shlex.quote(shown)} {server.rest}/predictions/{server.model}")
+    file = shlex.quote(shown)
+    print(f"\nTry:   curl -T {file} {server.rest}/predictions/{server.model}")
+    if gateway:
+        key = "-H 'Authorization: Bearer KEY' " if os.environ.get("GATEWAY_KEYS") else ""
+        print(f"       curl -X POST {key}-T {file} {gateway}/v1/captions")
+        print(f"Page:  {gateway}")
     print("Stop:  make stop")
 
 
@@ -185,19 +253,44 @@ def _run(what: str, *arguments: str | Path) -> None:
 def _status(config: Path) -> int:
     server = TorchServe(STATE, ARCHIVE, config)
     running = server.process()
+    ready = False
     if running is None:
         print(f"{server.rest}: not running")
-        return 1
-    server = server.as_started()
-    workers = server.workers()
-    print(f"{server.rest}: {_described(server)}, process {running.pid}, workers ready: {workers}")
-    return 0 if workers else 1
+    else:
+        server = server.as_started()
+        workers = server.workers()
+        ready = bool(workers)
+        print(
+            f"{server.rest}: {_described(server)}, process {running.pid}, workers ready: {workers}"
+        )
+    return 0 if _gateway_status(Gateway(server)) and ready else 1
+
+
+def _gateway_status(gateway: Gateway) -> bool:
+    """Print the state of the gateway.
+
+    Returns:
+        Whether it is as it was left by `make serve`: answering, or not started.
+    """
+    running = gateway.process()
+    if running is not None:
+        answers = gateway.answers()
+        state = "answers" if answers else "does not answer"
+        print(f"{gateway.address}: gateway, process {running.pid}, {state}")
+        return answers
+    if gateway.was_started():
+        print(f"{gateway.address}: the gateway has ended by itself; to start it: make serve")
+        return False
+    print("gateway: not started")
+    return True
 
 
 def _stop() -> None:
     with _alone():
-        stopped = TorchServe(STATE, ARCHIVE).stop()
-    print("stopped" if stopped else "no server of this folder is running")
+        server = TorchServe(STATE, ARCHIVE)
+        # The gateway first: it answers what it has accepted, and needs TorchServe for that.
+        stopped = [Gateway(server).stop(), server.stop()]
+    print("stopped" if any(stopped) else "no server of this folder is running")
 
 
 def main() -> int:
@@ -214,10 +307,18 @@ def main() -> int:
     parser.add_argument("--precision", help="fp32, fp16, bf16, int8 or auto")
     parser.add_argument("--config", type=Path, default=CONFIG, help="another config.properties")
     parser.add_argument("--sample", type=Path, help="picture to caption once the server is up")
+    parser.add_argument("--no-gateway", action="store_true", help="start TorchServe alone")
     given = parser.parse_args()
     try:
         if given.command == "start":
-            start(given.checkpoint, given.config, given.sample, given.precision, given.model)
+            start(
+                given.checkpoint,
+                given.config,
+                given.sample,
+                given.precision,
+                given.model,
+                with_gateway=not given.no_gateway,
+            )
         elif given.command == "stop":
             _stop()
         elif given.command == "idle":

@@ -23,9 +23,10 @@ from typing import Any
 
 import psutil
 
-from deploy import logs
+from deploy import logs, processes
 from deploy.errors import ServeError
 from deploy.ports import check_ports
+from deploy.processes import read_state
 from deploy.properties import CONFIG, ROOT, read_endpoints
 
 #: How many times a thread of torch polls for the other threads, after every operator, before it
@@ -87,23 +88,11 @@ class TorchServe:
 
     def process(self) -> psutil.Process | None:
         """The running server that this folder's state names, if it is still the same process."""
-        state = self._read_state()
-        try:
-            process = psutil.Process(state["pid"])
-            if abs(process.create_time() - state["created"]) >= 1:
-                return None  # the system gave the number to another process
-        except (KeyError, TypeError, ValueError, psutil.Error):
-            return None
-        try:
-            return process if _MAIN_CLASS in process.cmdline() else None
-        except psutil.AccessDenied:  # of another user: number and time of creation must do
-            return process
-        except psutil.Error:
-            return None
+        return processes.find(read_state(self._state), _MAIN_CLASS)
 
     def served(self) -> dict[str, str]:
         """What the running server was started with, as `start` was told; empty if nothing was."""
-        served: dict[str, str] = self._read_state().get("served", {})
+        served: dict[str, str] = read_state(self._state).get("served", {})
         return served
 
     def as_started(self) -> TorchServe:
@@ -164,22 +153,8 @@ class TorchServe:
         """
         process = self.process()
         if process is not None:
-            try:
-                family = [process, *process.children(recursive=True)]
-                process.terminate()
-            except psutil.NoSuchProcess:
-                family = []
-            except psutil.AccessDenied:
-                raise ServeError(
-                    f"the server (process {process.pid}) belongs to the user "
-                    f"{process.username()}; only that user can end it"
-                ) from None
-            _, alive = psutil.wait_procs(family, timeout=15)
-            for each in alive:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    each.kill()
-            psutil.wait_procs(alive, timeout=5)
-        if temporary := self._read_state().get("temporary"):
+            processes.end(process, "server")
+        if temporary := read_state(self._state).get("temporary"):
             shutil.rmtree(temporary, ignore_errors=True)
         self._state.unlink(missing_ok=True)
         self._started.unlink(missing_ok=True)
@@ -226,14 +201,6 @@ class TorchServe:
     def _started(self) -> Path:
         """A copy of the configuration that is served with: the file itself may change."""
         return self.folder / "started.properties"
-
-    def _read_state(self) -> dict[str, Any]:
-        """What `start` wrote; empty if there is no state or it is damaged."""
-        try:
-            state = json.loads(self._state.read_text())
-        except (FileNotFoundError, ValueError):
-            return {}
-        return state if isinstance(state, dict) else {}
 
     def _launch(self, temporary: Path) -> int:
         """Run the `torchserve` command and return the process id of the server it leaves."""
@@ -292,7 +259,7 @@ class TorchServe:
             ready, wanted = self._workers()
             if len(ready) >= wanted and set(ready) <= _descendants(process):
                 return
-            if not _runs(process):
+            if not processes.runs(process):
                 raise ServeError(f"TorchServe ended by itself: {logs.last_lines(self.logs)}")
             reason = logs.worker_failure(self.logs)
             if reason:
@@ -310,10 +277,3 @@ def _descendants(process: psutil.Process) -> set[int]:
         return {each.pid for each in process.children(recursive=True)}
     except psutil.NoSuchProcess:
         return set()
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

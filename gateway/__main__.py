@@ -1,10 +1,12 @@
 """Starts the gateway: `python -m gateway`, with settings from `GATEWAY_*` variables.
 
 SIGTERM and Ctrl-C end it: it accepts no more connections, answers what it has accepted, and stops.
+`python -m gateway --address` checks the settings, prints where it would be reached, and ends.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import math
 import os
@@ -22,12 +24,21 @@ def main() -> int:
     Returns:
         The exit status: 0, or 2 if a setting cannot be used.
     """
+    parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "--address", action="store_true", help="check the settings, print the address, and end"
+    )
+    given = parser.parse_args()
     try:
         settings = Settings.from_environment(os.environ)
         app = create_app(settings)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if given.address:
+        print(settings.address)
+        return 0
     logging.basicConfig(
         level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s"
     )

@@ -98,6 +98,12 @@ class Settings:
         except ValueError:
             return self.host == "localhost"
 
+    @property
+    def address(self) -> str:
+        """Where programs of this machine reach the gateway, such as `http://127.0.0.1:8000`."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
         """Read the settings.

@@ -1,17 +1,22 @@
-"""`make serve`, `make status` and `make stop` as a user meets them: export, archive, TorchServe."""
+"""`make serve`, `make status` and `make stop` as a user meets them: export, TorchServe, gateway."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from deploy import captioner, serve
+from deploy.gateway import Gateway
 from deploy.ports import on_free_ports
 from deploy.properties import derived_config
 from deploy.torchserve import TorchServe
+from tests.integration.gateways import free_port
 
 
 def test_a_checkpoint_is_served_and_stopped(
@@ -32,6 +37,8 @@ def test_a_checkpoint_is_served_and_stopped(
     sample = shutil.copyfile(serve.SAMPLE, tmp_path / "my photo.jpg")
     shutil.copytree(tiny_checkpoint, captioner.SHIPPED)
     config = derived_config(tmp_path / "config.properties", on_free_ports())
+    address = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setenv("GATEWAY_PORT", address.rpartition(":")[2])
 
     def run(*words: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["serve", *map(str, words), "--config", str(config)])
@@ -46,10 +53,24 @@ def test_a_checkpoint_is_served_and_stopped(
         line = next(line for line in out.splitlines() if line.startswith("Try:"))
         assert "my photo.jpg' http://127.0.0.1:" in line
         pid = TorchServe(serve.STATE, captioner.ARCHIVE).process().pid
+
+        # The gateway: the page, and the command that was shown.
+        assert f"\nPage:  {address}\n" in out
+        assert "<html" in httpx.get(address, trust_env=False).text
+        line = next(line for line in out.splitlines() if line.endswith("/v1/captions"))
+        done = subprocess.run(shlex.split(line), capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["succeeded"] == 1, done.stdout
+        assert httpx.get(f"{address}/readyz", trust_env=False).json() == {"status": "ready"}
+        gateway = Gateway(TorchServe(serve.STATE, captioner.ARCHIVE)).process()
+
         status, out, err = run("start")
         assert (status, err) == (0, "")
         assert f"(process {pid}) already; to end it: make stop" in out
-        assert "workers ready: [" in run("status")[1]
+        assert f"the gateway runs at {address} (process {gateway.pid})\n" in out
+        status, out, err = run("status")
+        assert (status, err) == (0, "")
+        assert "workers ready: [" in out
+        assert f"{address}: gateway, process {gateway.pid}, answers\n" in out
         assert run("idle")[0] == 1
 
         # Trained here in the meantime: another captioner than the one that is served.
@@ -61,9 +82,14 @@ def test_a_checkpoint_is_served_and_stopped(
         assert err.count("\n") == 1
 
         assert run("stop") == (0, "stopped\n", "")
-        status, out, err = run("start", "--sample", sample)
+        assert not gateway.is_running()
+        status, out, err = run("start", "--sample", sample, "--no-gateway")
         assert status == 0, out + err
         assert "(trained here)" in out
+        assert address not in out
+        status, out, err = run("status")
+        assert (status, err) == (0, "")
+        assert out.endswith("\ngateway: not started\n")
         record = json.loads(captioner.ARCHIVE.with_suffix(".json").read_text())
         assert TorchServe(serve.STATE, captioner.ARCHIVE).served() == record
         assert (serve.STATE / "logs.1" / "ts_log.log").is_file()

@@ -30,6 +30,7 @@ from deploy.ports import check_ports, on_free_ports
 from deploy.properties import CONFIG, derived_config, read_properties
 from deploy.torchserve import TorchServe
 from loadtests.__main__ import judge
+from tests.integration.gateways import free_port
 
 LOOPBACK = "127.0.0.1"
 
@@ -131,6 +132,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(captioner, "SHIPPED", tmp_path / "shipped")
     monkeypatch.setattr(captioner, "ARCHIVE", tmp_path / "served" / "clipcap.mar")
     monkeypatch.setattr(captioner, "ARTIFACT", tmp_path / "artifact")
+    monkeypatch.setenv("GATEWAY_PORT", str(free_port()))
     return tmp_path / "server"
 
 
@@ -246,7 +248,7 @@ def test_only_one_captioner_is_served(
         assert (out, err.count("\n")) == ("", 1)
         return err
 
-    mine = ["--config", str(config)]
+    mine = ["--config", str(config), "--no-gateway"]
     assert run(monkeypatch, "start", *mine) == 0
     assert re.match(rf"models/clipcap {up} already", capsys.readouterr().out)
     assert re.match(

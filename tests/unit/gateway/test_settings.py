@@ -62,6 +62,21 @@ def test_a_wrong_value_is_refused_with_its_variable(name: str, value: str):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:9000"),
+        ("localhost", "http://localhost:9000"),
+        ("::1", "http://[::1]:9000"),
+        ("0.0.0.0", "http://127.0.0.1:9000"),
+        ("::", "http://[::1]:9000"),
+        ("192.168.1.5", "http://192.168.1.5:9000"),
+    ],
+)
+def test_the_address_is_one_that_this_machine_reaches(host: str, address: str):
+    assert Settings(host=host, port=9000, open=True).address == address
+
+
 @pytest.mark.parametrize("name", ["GATEWAY_", "GATEWAY_PROT", "GATEWAY_port"])
 def test_an_unknown_variable_is_refused(name: str):
     with pytest.raises(SettingsError, match=f"^{name} is not a setting; known: GATEWAY_HOST"):

@@ -1,0 +1,227 @@
+"""The gateway in front of one TorchServe, a process of its own: started, waited for, stopped.
+
+Its settings are `GATEWAY_*` environment variables, which the gateway reads and checks itself; see
+`gateway/settings.py`. Where TorchServe is, is given to it from here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from deploy import logs, processes
+from deploy.errors import ServeError
+from deploy.ports import check_address
+from deploy.processes import read_state
+from deploy.properties import ROOT, ports
+from deploy.torchserve import TorchServe
+
+#: What Python runs.
+_MODULE = "gateway"
+_PORT_SETTING = "GATEWAY_PORT"
+#: Opens addresses of this machine without the proxy that the environment may name.
+_NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclasses.dataclass(frozen=True)
+class Gateway:
+    """A gateway in front of a TorchServe of this machine.
+
+    Attributes:
+        server: The TorchServe. State and log of the gateway are kept in its folders.
+    """
+
+    server: TorchServe
+
+    def process(self) -> psutil.Process | None:
+        """The running gateway that the state names, if it is still the same process."""
+        return processes.find(self._recorded(), _MODULE)
+
+    def was_started(self) -> bool:
+        """Whether a gateway was started here and not stopped; it may have ended by itself."""
+        return bool(self._recorded())
+
+    @property
+    def address(self) -> str:
+        """Where the gateway that was started listens, such as `http://127.0.0.1:8000`."""
+        return str(self._recorded().get("address", "an unknown address"))
+
+    def has_settings(self) -> bool:
+        """Whether the gateway was started with the `GATEWAY_*` variables of this process.
+
+        Raises:
+            ServeError: A variable names another TorchServe.
+        """
+        return bool(self._recorded().get("settings") == _settings(self._environment()))
+
+    def check(self) -> str:
+        """Check the settings of the gateway and that its port is free.
+
+        Returns:
+            The address that it would listen on.
+
+        Raises:
+            ServeError: A setting cannot be used, or its port is in use.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", _MODULE, "--address"],
+            cwd=ROOT,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+            raise ServeError(f"the gateway cannot start: {reason.removeprefix('error: ')}")
+        address = done.stdout.strip()
+        port = urllib.parse.urlsplit(address).port
+        for name, taken in ports(self.server.config).items():
+            if port == taken:
+                raise ServeError(
+                    f"port {port} is that of TorchServe's {name}; set {_PORT_SETTING} to another "
+                    "port"
+                )
+        check_address(address, _PORT_SETTING)
+        return address
+
+    def start(self, address: str, timeout: float = 30.0) -> psutil.Process:
+        """Start the gateway and wait until it answers.
+
+        Args:
+            address: As `check` returned it.
+            timeout: Seconds to wait.
+
+        Returns:
+            Its process.
+
+        Raises:
+            ServeError: It did not answer in time, or ended by itself. It runs no more then.
+        """
+        environment = self._environment()
+        # Appended: after a gateway that ended by itself, its log is in here.
+        with (self.server.logs / logs.GATEWAY).open("a") as log:
+            process = psutil.Popen(
+                [sys.executable, "-m", _MODULE],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in this terminal is not for the gateway
+            )
+        try:
+            state = {
+                "pid": process.pid,
+                "created": process.create_time(),
+                "address": address,
+                "settings": _settings(environment),
+            }
+            self._state.write_text(json.dumps(state))
+            self._wait(process, address, time.monotonic() + timeout)
+        except BaseException:  # Ctrl-C too: no process is left running
+            processes.end(process, "gateway")
+            self._state.unlink(missing_ok=True)
+            raise
+        return process
+
+    def stop(self) -> bool:
+        """End the gateway: it answers what it has accepted, for 15 s at most.
+
+        Returns:
+            Whether it was running.
+
+        Raises:
+            ServeError: The gateway belongs to another user.
+        """
+        process = self.process()
+        if process is not None:
+            processes.end(process, "gateway")
+        self._state.unlink(missing_ok=True)
+        return process is not None
+
+    def answers(self) -> bool:
+        """Whether `/healthz` of the gateway that was started is answered."""
+        return _answers(self.address)
+
+    @property
+    def _state(self) -> Path:
+        return self.server.folder / "gateway.json"
+
+    def _recorded(self) -> dict[str, Any]:
+        return read_state(self._state)
+
+    def _environment(self) -> dict[str, str]:
+        """The environment of the gateway.
+
+        Raises:
+            ServeError: A variable names another TorchServe than the one that is served.
+        """
+        server = self.server
+        given = {
+            "GATEWAY_INFERENCE": server.rest,
+            "GATEWAY_MANAGEMENT": server.management,
+            "GATEWAY_METRICS": server.metrics,
+            "GATEWAY_MODEL": server.model,
+        }
+        for name, value in given.items():
+            if os.environ.get(name, value) != value:
+                raise ServeError(
+                    f"{name} is {os.environ[name]!r}, but TorchServe is started with {value} "
+                    f"({server.config.name}); unset {name}"
+                )
+        return {**os.environ, **given}
+
+    def _wait(self, process: psutil.Popen, address: str, deadline: float) -> None:
+        """Return once the gateway answers.
+
+        Another program may have taken the port between its check and the start, and may answer
+        there. So the process itself must listen.
+        """
+        log = (logs.GATEWAY,)
+        while not (_answers(address) and _listens(process, address)):
+            if process.poll() is not None:
+                raise ServeError(
+                    f"the gateway ended by itself: {logs.last_lines(self.server.logs, log)}"
+                )
+            if time.monotonic() > deadline:
+                raise ServeError(
+                    f"the gateway did not answer at {address}/healthz in time: "
+                    f"{logs.last_lines(self.server.logs, log)}"
+                )
+            time.sleep(0.1)
+
+
+def _settings(environment: dict[str, str]) -> dict[str, str]:
+    return {name: text for name, text in environment.items() if name.startswith("GATEWAY_")}
+
+
+def _answers(address: str) -> bool:
+    try:
+        with _NO_PROXY.open(f"{address}/healthz", timeout=5) as reply:
+            return bool(reply.status == 200)
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+
+
+def _listens(process: psutil.Process, address: str) -> bool:
+    port = urllib.parse.urlsplit(address).port
+    try:
+        return any(
+            each.status == psutil.CONN_LISTEN and each.laddr.port == port
+            for each in process.net_connections("tcp")
+        )
+    except psutil.Error:
+        return False
