@@ -161,9 +161,9 @@ def test_a_caption_with_a_fault_is_left_out_without_the_others_of_its_line(tmp_p
 
 @pytest.mark.parametrize("text", ["<!--" * 30_000, "&" + "amp;" * 30_000, "['a'" + "[" * 100_000])
 def test_hostile_captions_take_little_time(tmp_path: Path, text: str):
-    start = time.monotonic()
+    start = time.process_time()
     entries, _ = read(tmp_path, "x.jsonl", json.dumps({"file": "a", "caption": text + "b'] c"}))
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     assert len(entries) == 1
 
 
