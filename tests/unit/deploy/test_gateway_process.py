@@ -294,5 +294,7 @@ def test_torchserve_is_ended_after_the_gateway_and_with_one_that_cannot_start(
 
 
 def _listen(other: socket.socket, port: int) -> None:
+    # The connections of the gateway that ended may still hold the port for a minute.
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     other.bind((LOOPBACK, port))
     other.listen()
