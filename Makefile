@@ -12,7 +12,6 @@ RUN := $(VENV)/bin/python
 # One file for each group of packages in pyproject.toml, written when the group is installed.
 SERVE := $(VENV)/.installed-serve
 TRAIN := $(VENV)/.installed-train
-GATEWAY := $(VENV)/.installed-gateway
 DEV := $(VENV)/.installed-dev
 STUBS := client/generated/__init__.py
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -28,7 +27,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(SERVE) $(TRAIN) $(GATEWAY) $(DEV) $(STUBS) ## Create .venv with all packages (each target below installs what it needs)
+install: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Create .venv with all packages (each target below installs what it needs)
 
 serve: $(SERVE) $(STUBS) ## Serve the captioner trained here, or the shipped one (CHECKPOINT=DIR MODEL=NAME PRECISION=P SAMPLE=FILE NO_GATEWAY=1 GATEWAY_PORT=N)
 	@$(RUN) -m deploy.serve start $${CHECKPOINT:+--checkpoint "$$CHECKPOINT"} \
@@ -52,10 +51,10 @@ train: $(SERVE) $(TRAIN) ## Run the pipeline: prepare, features, train, evaluate
 archive: $(SERVE) $(TRAIN) ## Run the pipeline as far as model_store/clipcap.mar needs it
 	$(RUN) -m dvc repro archive
 
-test: $(SERVE) $(TRAIN) $(GATEWAY) $(DEV) $(STUBS) ## Run all tests, against a real TorchServe too (WORKERS=2 for two at a time)
+test: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Run all tests, against a real TorchServe too (WORKERS=2 for two at a time)
 	$(RUN) -m pytest $(if $(WORKERS),-n $(WORKERS) --dist loadfile) --cov --cov-report=term:skip-covered
 
-check: $(SERVE) $(TRAIN) $(GATEWAY) $(DEV) $(STUBS) ## Lint, check types, run all tests
+check: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Lint, check types, run all tests
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
@@ -65,7 +64,7 @@ format: $(DEV) ## Format the code
 	$(RUN) -m ruff check --fix
 	$(RUN) -m ruff format
 
-loadtest: $(SERVE) $(TRAIN) $(GATEWAY) $(DEV) $(STUBS) ## Load a server of its own for a minute; report in reports/loadtest/
+loadtest: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Load a server of its own for a minute; report in reports/loadtest/
 	$(RUN) -m loadtests
 
 upgrade: $(RUN) ## Write constraints.txt anew: the newest packages that pyproject.toml allows
