@@ -7,6 +7,8 @@ Reading order, for a server:
     tokenizer                        GPT-2's tokenizer.json
     image/refusals                   why an image is refused; the accepted formats
     image/limits                     what an image file may cost to decode
+    image/jpeg                       the parts of a JPEG file: what decoding costs, is it whole
+    image/colour                     colours of a decoded image -> sRGB without transparency
     image/decode                     bytes of a file -> upright RGB image
     image/preprocessing              RGB image -> pixels of the encoder
     artifact                         the exported captioner: pixels -> captions

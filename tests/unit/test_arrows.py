@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,3 +114,19 @@ def test_every_file_says_what_it_is():
         if not ast.get_docstring(ast.parse(file.read_text()))
     ]
     assert not silent
+
+
+@pytest.mark.parametrize(
+    "folder", ["model", *sorted(str(file.parent.relative_to(ROOT)) for file in
+                                (ROOT / "training").glob("*/__init__.py"))],
+)  # fmt: skip
+def test_a_reading_order_names_every_file(folder: str):
+    """`model/__init__.py` lists the files of all its folders, the others their own."""
+    order = ast.get_docstring(ast.parse((ROOT / folder / "__init__.py").read_text())) or ""
+    files = (ROOT / folder).rglob("*.py") if folder == "model" else (ROOT / folder).glob("*.py")
+    names = {
+        file.relative_to(ROOT / folder).with_suffix("").as_posix()
+        for file in files
+        if file.name != "__init__.py"
+    }
+    assert not [name for name in names if not re.search(rf"\b{re.escape(name)}\b", order)]

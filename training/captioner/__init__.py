@@ -10,6 +10,7 @@ module          the LightningModule: loss, validation CIDEr
 tuning          which weights are trained: full, frozen, LoRA
 pair_prior      prior on pairs of words, for the loss
 optimization    AdamW and its schedule
+best_epoch      keeps the checkpoint of the best epoch
 resuming        settings in the checkpoints of a run, and the check before it is resumed
 record          what is recorded of a training, in its checkpoints and in training.json
 curves          CSV tables of losses and scores

@@ -3,6 +3,7 @@
 evaluate        from settings to reports
 captioning      captions of a split, as a server would write them
 scoring         BLEU, METEOR, ROUGE-L, CIDEr, SPICE
+words           captions of any language into words
 checks          checks of statements that a data set brings with it
 precision_gate  how much narrower weights may change the captions
 report          page, table and chart
