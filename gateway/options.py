@@ -58,5 +58,4 @@ def at_most_tokens(description: Description, tokens: int) -> int:
         description: The captioner's own.
         tokens: The limit in another program's request; many programs always ask for thousands.
     """
-    limits = (description["options"]["max_tokens"]["to"], description["captioner"]["max_tokens"])
-    return int(min(tokens, *limits))
+    return int(min(tokens, description["options"]["max_tokens"]["to"]))

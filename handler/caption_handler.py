@@ -221,7 +221,7 @@ class CaptionHandler:
                 name: {
                     "default": default,
                     "from": OPTIONS[name].low,
-                    "to": OPTIONS[name].high,
+                    "to": self.artifact.upper_limit(name),
                     "type": OPTIONS[name].kind.__name__,
                     "help": OPTIONS[name].help,
                 }

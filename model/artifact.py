@@ -24,7 +24,7 @@ from torch import Tensor
 from model.image.preprocessing import Preprocessing
 from model.layers.loading import load_module
 from model.layers.precision import unsupported_reason
-from model.options import BadOption, GenerationOptions
+from model.options import OPTIONS, BadOption, GenerationOptions
 from model.refusal import Refusal
 from model.tokenizer import load_tokenizer
 
@@ -188,10 +188,15 @@ class Artifact:
         Raises:
             BadOption: More tokens than the language model has positions for.
         """
-        if options.max_tokens > self.info["max_tokens"]:
-            raise BadOption(
-                "max_tokens", options.max_tokens, f"at most {self.info['max_tokens']} here"
-            )
+        limit = self.upper_limit("max_tokens")
+        if options.max_tokens > limit:
+            raise BadOption("max_tokens", options.max_tokens, f"at most {limit:g} here")
+
+    def upper_limit(self, name: str) -> float:
+        """The largest value of an option here: a language model may have too few positions."""
+        if name in ("max_tokens", "min_tokens"):
+            return min(OPTIONS[name].high, self.info["max_tokens"])
+        return OPTIONS[name].high
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of token ids, without the end token unless that is part of the caption."""

@@ -142,6 +142,11 @@ def test_a_describe_call_may_come_in_a_batch(captioner: CaptionHandler):
         "help": OPTIONS["num_beams"].help,
     }
     assert description["options"]["max_tokens"]["default"] == 12  # the captioner's own
+    # Its language model has fewer positions than others.
+    limit = captioner.artifact.info["max_tokens"]
+    assert limit < OPTIONS["max_tokens"].high
+    assert description["options"]["max_tokens"]["to"] == limit
+    assert description["options"]["min_tokens"]["to"] == limit
     assert description["options"]["length_penalty"]["type"] == "float"
     assert (status, "caption" in body) == (200, True)
 
