@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from model.refusal import Refusal
 LOCK = "lock"
 #: Attempts to lock a folder that other runs remove at the same moment, before the error is raised.
 ATTEMPTS = 100
+#: Listings of a folder that must agree that it holds something else.
+LISTINGS = 5
 
 
 @contextlib.contextmanager
@@ -92,7 +96,7 @@ def locked(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except (FileNotFoundError, FileExistsError):
-            if os.path.lexists(folder) and not folder.is_dir():
+            if _is_no_folder(folder):
                 raise Refusal(f"{folder} is in the way of this command; move it") from None
             attempts += 1
             if attempts == ATTEMPTS:
@@ -146,13 +150,30 @@ def _restore(old: Path, target: Path) -> None:
         shutil.rmtree(old)
 
 
-def _holds_something_else(folder: Path) -> bool:
-    """Whether it has files and no lock file, which a run creates first and removes last."""
+def _is_no_folder(path: Path) -> bool:
+    """Whether something else is there; in one look, as other runs remove and create the folder."""
     try:
-        names = {each.name for each in folder.iterdir()}
-    except (FileNotFoundError, NotADirectoryError):
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
         return False
-    return bool(names) and LOCK not in names
+    return not path.is_dir() if stat.S_ISLNK(mode) else not stat.S_ISDIR(mode)
+
+
+def _holds_something_else(folder: Path) -> bool:
+    """Whether it has files and no lock file, which a run creates first and removes last.
+
+    A listing is not atomic: while other runs come and go it may miss their lock file. So several
+    listings must agree. Files of filelock's own, beside the lock file for an instant, do not count.
+    """
+    for _ in range(LISTINGS):
+        try:
+            names = {each.name for each in folder.iterdir()}
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        if LOCK in names or all(name.startswith(f"{LOCK}.") for name in names):
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _clear(folder: Path) -> None:
@@ -161,4 +182,4 @@ def _clear(folder: Path) -> None:
         if each.is_dir() and not each.is_symlink():
             shutil.rmtree(each)
         elif each.name != LOCK:
-            each.unlink()
+            each.unlink(missing_ok=True)  # filelock removes files of its own meanwhile

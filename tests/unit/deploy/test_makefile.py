@@ -12,9 +12,12 @@ import pytest
 
 from tests import ROOT
 
+#: Variables that a make which runs these tests would pass on.
+MAKES_OWN = ("PYTHON", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+
 
 def make(folder: Path, *words: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {n: v for n, v in os.environ.items() if n not in ("PYTHON", "MAKEFLAGS")}
+    environment = {n: v for n, v in os.environ.items() if n not in MAKES_OWN}
     if path is not None:
         environment["PATH"] = path
     return subprocess.run(
