@@ -28,7 +28,7 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 SCORE_TOLERANCE = 2e-3
 #: Largest difference of score between two captions that are given in place of each other because of
 #: that, in nats per token: the same as an export may change (`LIKELIHOOD_TOLERANCE` of
-#: `training.export`).
+#: `training.exporting.comparison`).
 TIE_TOLERANCE = 0.02
 
 #: Bad requests: name -> body, and status and code of the expected refusal.
