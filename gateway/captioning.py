@@ -1,15 +1,19 @@
-"""Captions the pictures of a request: a limit on what waits, a deadline, and one more try."""
+"""Captions the pictures of a request: their turn, a deadline, and one more try."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from client import CaptionError, CaptionResult, ServerUnreachable
+from gateway.callers import CALLER, Caller, Rates
 from gateway.errors import GatewayError, NotReady
+from gateway.fair_queue import FairQueue
 from gateway.measures import Measures
 from gateway.settings import Settings
 from gateway.torchserve import TorchServeClient
@@ -22,6 +26,10 @@ FRESH_SECONDS = 60.0
 SAMPLE_SECONDS = 20.0
 #: Weight of the newest duration in the moving average.
 NEWEST = 0.1
+#: Seconds for which a picture that ended the captioner's process twice is not sent again, and how
+#: many such pictures are remembered. Many clients repeat a request that got a 500 by themselves.
+DEADLY_SECONDS = 300.0
+DEADLY = 1000
 #: A red PNG of 4x4 pixels.
 SAMPLE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAIAAAAmkwkpAAAAEElEQVR4nGP8z4AATAxEcQAz0QEHOoQ+uAAAAABJRU5E"
@@ -47,13 +55,16 @@ class Captioner:
         self._torchserve = torchserve
         self._settings = settings
         self._measures = measures
-        self._in_flight = 0
+        self._queue = FairQueue(settings.max_in_flight, settings.max_at_once)
+        self._rates = Rates(settings.burst)
+        self._deadly: OrderedDict[bytes, float] = OrderedDict()  # fingerprint -> until when
         self._average = 1.0  # seconds that a picture waits for its caption
         self._captioned = -FRESH_SECONDS  # when the last caption came; time.monotonic
         self._description: dict[str, Any] | None = None
         self._describing = asyncio.Lock()
-        self._second_tries = asyncio.Lock()
         self._sampling = asyncio.Lock()
+        measures.in_flight.set_function(lambda: self._queue.held)
+        measures.waiting.set_function(lambda: self._queue.waiting)
 
     async def description(self) -> dict[str, Any]:
         """The description of the captioner: options and limits.
@@ -61,10 +72,12 @@ class Captioner:
         It is asked for once, and again after TorchServe has started again.
 
         Raises:
-            GatewayError: The server cannot be asked now.
+            GatewayError: The server cannot be asked before the deadline of the request.
         """
+        if self._description is not None:
+            return self._description
         try:
-            async with asyncio.timeout(self._settings.deadline_seconds):
+            async with asyncio.timeout_at(CALLER.get().deadline):
                 return await self._describe()
         except TimeoutError:
             raise NotReady() from None
@@ -82,7 +95,7 @@ class Captioner:
             return self._description
 
     async def caption(self, pictures: Sequence[bytes], options: Mapping[str, str]) -> list[Outcome]:
-        """Caption the pictures of one request, all at the same time.
+        """Caption the pictures of the request that is served now, all at the same time.
 
         Args:
             pictures: The bytes of each picture file.
@@ -92,7 +105,8 @@ class Captioner:
             For each picture its captions or its error.
 
         Raises:
-            GatewayError: There is no picture, there are too many for a request, or too many wait.
+            GatewayError: There is no picture, there are too many for a request, too many wait, or
+                the client has sent too many lately.
         """
         if not pictures:
             raise GatewayError(400, "no_image", "the request holds no picture")
@@ -104,11 +118,14 @@ class Captioner:
                 f"the request holds {len(pictures)} pictures; the limit is {limit}; "
                 "send several requests",
             )
-        self._enter(len(pictures))
-        try:
-            return await asyncio.gather(*(self._outcome(each, options) for each in pictures))
-        finally:
-            self._enter(-len(pictures))
+        caller = CALLER.get()
+        with self._queue.hold(caller.name, len(pictures), self._average):
+            self._rates.take(caller, len(pictures))
+            if len(pictures) == 1:
+                return [await self._outcome(caller, pictures[0], options)]
+            return await asyncio.gather(
+                *(self._outcome(caller, each, options) for each in pictures)
+            )
 
     async def is_ready(self) -> bool:
         """Whether a worker is ready and a caption came within the last minute.
@@ -121,33 +138,20 @@ class Captioner:
             # One sample at a time: this question needs no key, and many may ask it at once.
             async with asyncio.timeout(SAMPLE_SECONDS), self._sampling:
                 if time.monotonic() - self._captioned >= FRESH_SECONDS:
-                    await self._send(SAMPLE, {})
+                    end = asyncio.get_running_loop().time() + SAMPLE_SECONDS
+                    await self._send(SAMPLE, {}, end)
         except (TimeoutError, CaptionError, GatewayError):
             return False
         return True
 
-    def _enter(self, count: int) -> None:
-        """Count pictures that begin to wait, or no longer wait if the count is negative."""
-        limit = self._settings.max_in_flight
-        if count > 0 and self._in_flight and self._in_flight + count > limit:
-            raise GatewayError(
-                503,
-                "overloaded",
-                f"{self._in_flight} pictures wait already; the limit is {limit}; send the request "
-                "again later",
-                self._average,
-            )
-        self._in_flight += count
-        self._measures.in_flight.set(self._in_flight)
-
-    async def _outcome(self, picture: bytes, options: Mapping[str, str]) -> Outcome:
+    async def _outcome(self, caller: Caller, picture: bytes, options: Mapping[str, str]) -> Outcome:
         """The captions of one picture, or its error."""
         begin = time.monotonic()
         outcome: Outcome
         try:
             _check_size(picture, self._settings.max_picture_bytes)
-            async with asyncio.timeout(self._settings.deadline_seconds):
-                outcome = await self._send_twice(picture, options)
+            async with asyncio.timeout_at(caller.deadline):
+                outcome = await self._send_twice(caller, picture, options)
             self._average += NEWEST * (time.monotonic() - begin - self._average)
         except TimeoutError:
             outcome = GatewayError(
@@ -162,38 +166,89 @@ class Captioner:
         self._measures.pictures.labels(code).inc()
         return outcome
 
-    async def _send_twice(self, picture: bytes, options: Mapping[str, str]) -> CaptionResult:
+    async def _send_twice(
+        self, caller: Caller, picture: bytes, options: Mapping[str, str]
+    ) -> CaptionResult:
         """Send a picture, and once more if the worker ended or the connection broke.
 
         When a picture ends the worker, the other pictures of its batch fail too. So second tries
-        go one at a time: then only the picture that ends the worker fails again.
+        are then made one at a time, with nothing else in TorchServe: only the picture that ends
+        the worker fails again, and the worker ends twice. To halve the batch until the picture is
+        found would end the worker once for each halving.
         """
+        if self._deadly and self._is_deadly(picture, options):
+            raise _worker_failed()
+        await self._queue.enter(caller.name)
         try:
-            return await self._send(picture, options)
-        except CaptionError:
+            return await self._send_in_place(picture, options, caller.deadline)
+        except CaptionError as error:
             self._measures.resent.inc()
-        async with self._second_tries:
-            try:
-                return await self._send(picture, options)
-            except CaptionError as error:
-                if error.status == 0:
-                    raise GatewayError.of(error) from None
-                raise GatewayError(
-                    500,
-                    "worker_failed",
-                    "the captioner's process ended twice while it captioned this picture; the "
-                    "picture or its options may be the cause; report it if that is repeated",
-                ) from None
+            connection_lost = error.status == 0  # TorchServe itself ended, or closed a connection
+        if connection_lost:
+            await self._queue.enter(caller.name)
+        else:
+            await self._queue.enter_alone()
+        try:
+            return await self._send_in_place(picture, options, caller.deadline)
+        except CaptionError as error:
+            if error.status == 0:
+                raise GatewayError.of(error) from None
+            self._remember_deadly(picture, options)
+            raise _worker_failed() from None
 
-    async def _send(self, picture: bytes, options: Mapping[str, str]) -> CaptionResult:
-        """Send a picture; waits some seconds for a TorchServe that does not listen."""
-        patience = time.monotonic() + self._settings.restart_seconds
+    async def _send_in_place(
+        self, picture: bytes, options: Mapping[str, str], deadline: float
+    ) -> CaptionResult:
+        """Send a picture that has a place in TorchServe, and give the place back.
+
+        The place is kept until TorchServe has answered, even if the client leaves: TorchServe
+        cannot be told to give up.
+        """
+
+        async def send() -> CaptionResult:
+            async with asyncio.timeout_at(deadline):
+                return await self._send(picture, options, deadline)
+
+        def leave(task: asyncio.Task[CaptionResult]) -> None:
+            self._queue.leave()
+            if not task.cancelled():
+                task.exception()  # nobody may be left to ask for it
+
+        sending = asyncio.create_task(send())
+        sending.add_done_callback(leave)
+        return await asyncio.shield(sending)
+
+    def _remember_deadly(self, picture: bytes, options: Mapping[str, str]) -> None:
+        self._deadly[_fingerprint(picture, options)] = time.monotonic() + DEADLY_SECONDS
+        while len(self._deadly) > DEADLY:
+            self._deadly.popitem(last=False)
+
+    def _is_deadly(self, picture: bytes, options: Mapping[str, str]) -> bool:
+        """Whether this picture with these options ended the worker twice a short time ago."""
+        now = time.monotonic()
+        while self._deadly and next(iter(self._deadly.values())) < now:
+            self._deadly.popitem(last=False)
+        return bool(self._deadly) and _fingerprint(picture, options) in self._deadly
+
+    async def _send(
+        self, picture: bytes, options: Mapping[str, str], deadline: float
+    ) -> CaptionResult:
+        """Send a picture; waits some seconds for a TorchServe that does not listen.
+
+        Args:
+            picture: The bytes of its file.
+            options: Names and values.
+            deadline: On the clock of the event loop.
+        """
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + self._settings.restart_seconds
         while True:
             try:
-                result = await self._torchserve.caption(picture, options)
+                seconds = deadline - loop.time()
+                result = await self._torchserve.caption(picture, options, seconds)
             except ServerUnreachable as error:
                 self._description = None  # another archive may be served after a restart
-                if time.monotonic() > patience:
+                if loop.time() > patience:
                     raise GatewayError.of(error) from None
                 await asyncio.sleep(RECONNECT_SECONDS)
             except CaptionError:
@@ -202,6 +257,21 @@ class Captioner:
             else:
                 self._captioned = time.monotonic()
                 return result
+
+
+def _worker_failed() -> GatewayError:
+    return GatewayError(
+        500,
+        "worker_failed",
+        "the captioner's process ended twice while it captioned this picture; the picture or its "
+        f"options may be the cause; it is not tried again for {DEADLY_SECONDS:g} s",
+    )
+
+
+def _fingerprint(picture: bytes, options: Mapping[str, str]) -> bytes:
+    whole = hashlib.sha256(picture)
+    whole.update(repr(sorted(options.items())).encode())
+    return whole.digest()
 
 
 def _check_size(picture: bytes, limit: int) -> None:

@@ -1,5 +1,7 @@
 """What every request passes first: its id, its key, limits on its body; and headers of every reply.
 
+When a client leaves, what is done for its request is given up.
+
 It stands around the whole application, so that the errors of the web framework get an id, security
 headers, a line in the log and a count too. The log holds no header, no query and no body.
 """
@@ -16,8 +18,10 @@ from collections.abc import Mapping
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.callers import CALLER, Caller
 from gateway.errors import GatewayError, error_response
-from gateway.keys import has_key
+from gateway.keys import Key, find_key
+from gateway.leaving import serve_unless_left
 from gateway.measures import Measures
 from gateway.settings import Settings
 
@@ -33,6 +37,8 @@ SECURITY_HEADERS = {
 }
 #: Paths that need no key: whether the server works, and its documentation.
 OPEN_PATHS = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json")
+#: What the log and the counters have for a request whose client left; nothing is sent.
+ABANDONED = 499
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -43,7 +49,8 @@ class Door:
         app: The application.
         settings: Limits of a body.
         measures: Counts requests.
-        keys: Hash -> name of the keys, one of which a request must carry; empty for no keys.
+        keys: Hash -> whom it is for, of the keys of which a request must carry one; empty for no
+            keys.
         open_paths: Paths that need no key, beside `OPEN_PATHS`.
     """
 
@@ -52,7 +59,7 @@ class Door:
         app: ASGIApp,
         settings: Settings,
         measures: Measures,
-        keys: Mapping[str, str],
+        keys: Mapping[str, Key],
         open_paths: frozenset[str],
     ) -> None:
         self._app = app
@@ -68,6 +75,8 @@ class Door:
             return
         begin, status = time.monotonic(), 500
         headers = Headers(scope=scope)
+        key = find_key(headers, self._keys) if self._keys else None
+        CALLER.set(self._caller(scope, key))
         given = headers.get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
 
@@ -83,10 +92,13 @@ class Door:
             await send(message)
 
         try:
-            if error := self._refusal(scope, headers):
+            if error := self._refusal(scope, headers, key):
                 await error_response(scope["path"], error)(scope, receive, send_with_headers)
             else:
-                await self._app(scope, self._limited(receive), send_with_headers)
+                body = self._limited(receive)
+                if not await serve_unless_left(self._app, scope, body, send_with_headers):
+                    status = ABANDONED
+                    self._measures.abandoned.inc()
         finally:
             seconds = time.monotonic() - begin
             # The path as the application declares it: one that a client made up would make the
@@ -97,10 +109,19 @@ class Door:
             method = scope["method"]
             logger.info("%s %s %s %d %.4f s", request_id, method, route, status, seconds)
 
-    def _refusal(self, scope: Scope, headers: Headers) -> GatewayError | None:
+    def _caller(self, scope: Scope, key: Key | None) -> Caller:
+        """Who asks: the owner of a key, or an address."""
+        settings = self._settings
+        deadline = asyncio.get_running_loop().time() + settings.deadline_seconds
+        if key is not None:
+            return Caller(key.name, deadline, settings.rate if key.rate is None else key.rate)
+        address, _ = scope.get("client") or ("an unknown address", 0)
+        return Caller(address, deadline, settings.rate)
+
+    def _refusal(self, scope: Scope, headers: Headers, key: Key | None) -> GatewayError | None:
         """Why a request is answered without reading it, or None."""
         needs_key = self._keys and scope["path"] not in self._open_paths
-        if needs_key and not has_key(headers, self._keys):
+        if needs_key and key is None:
             return GatewayError(
                 401,
                 "key_needed",

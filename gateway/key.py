@@ -1,4 +1,4 @@
-"""Makes an API key: `python -m gateway.key NAME --file FILE`.
+"""Makes an API key: `python -m gateway.key NAME --file FILE --rate PICTURES_A_SECOND`.
 
 The key is printed once; the file gets its hash. The gateway reads the file at its start.
 """
@@ -28,9 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--file", type=Path, default=Path("gateway-keys"), help="of hashes (gateway-keys)"
     )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        help="pictures a second that it may send, 0 for no limit (GATEWAY_RATE)",
+    )
     given = parser.parse_args(arguments)
     try:
-        key = add_key(given.file, given.name)
+        key = add_key(given.file, given.name, given.rate)
     except (SettingsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -39,7 +39,17 @@ class Measures:
         )
         self.in_flight = Gauge(
             "gateway_pictures_in_flight",
-            "Pictures that wait for TorchServe now",
+            "Pictures that are here or in TorchServe now",
+            registry=self._registry,
+        )
+        self.waiting = Gauge(
+            "gateway_pictures_waiting",
+            "Pictures that wait for their turn, so that they are not in TorchServe",
+            registry=self._registry,
+        )
+        self.abandoned = Counter(
+            "gateway_requests_abandoned",
+            "Requests whose client left before its answer",
             registry=self._registry,
         )
         self.torchserve_up = Gauge(

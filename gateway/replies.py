@@ -99,6 +99,7 @@ PICTURE_ERRORS = {
     413: "too many bytes, pixels or pictures",
     415: "an image format or encoding that is not accepted",
     422: "an option or a field with a bad value",
+    429: "the client sends more pictures than it may",
     503: "overloaded, or the captioner is not ready",
     504: "no caption within the deadline",
 }

@@ -38,7 +38,14 @@ class Settings:
         max_body_bytes: Most bytes of a request.
         max_picture_bytes: Most bytes of one picture. TorchServe's `max_request_size` must be larger
             by at least 10 kB, because each picture is sent on in a form.
-        max_in_flight: Most pictures that wait in TorchServe at a time; more are answered with 503.
+        max_in_flight: Most pictures that are here and in TorchServe at a time; more are answered
+            with 503. A client may have as many as places are free: one that is alone gets half.
+        max_at_once: Most pictures in TorchServe at a time: twice the batch size of its workers
+            keeps them busy. TorchServe's `job_queue_size` must not be smaller. The others wait
+            here, where clients take turns.
+        rate: Pictures a second that one client may send in the long run; more are answered with
+            429. 0 for no limit. A line of the file of keys may name another rate.
+        burst: Pictures that a client may send at once after a pause.
         deadline_seconds: Seconds until a request gets its answer, or 504. The handler has a
             deadline of its own, which should be shorter.
         restart_seconds: Seconds that a request waits for a TorchServe that does not listen.
@@ -56,7 +63,10 @@ class Settings:
     cors_origins: tuple[str, ...] = ()
     max_body_bytes: int = 64 << 20
     max_picture_bytes: int = 20_900_000
-    max_in_flight: int = 64
+    max_in_flight: int = 128
+    max_at_once: int = 32
+    rate: float = 0.0
+    burst: float = 60.0
     deadline_seconds: float = 65.0
     restart_seconds: float = 10.0
     body_seconds: float = 60.0
@@ -71,12 +81,16 @@ class Settings:
             raise _refusal("port", self.port, "a whole number from 1 to 65535")
         for name in ("inference", "management", "metrics"):
             _check_url(name, getattr(self, name))
-        for name in ("max_body_bytes", "max_picture_bytes", "max_in_flight"):
+        for name in ("max_body_bytes", "max_picture_bytes", "max_in_flight", "max_at_once"):
             if getattr(self, name) < 1:
                 raise _refusal(name, getattr(self, name), "a whole number above 0")
         for name in ("deadline_seconds", "restart_seconds", "body_seconds"):
             if not 0 < getattr(self, name) < math.inf:
                 raise _refusal(name, getattr(self, name), "a number of seconds above 0")
+        if not 0 <= self.rate < math.inf:
+            raise _refusal("rate", self.rate, "a number of pictures a second, or 0 for no limit")
+        if not 1 <= self.burst < math.inf:
+            raise _refusal("burst", self.burst, "a number of pictures from 1")
         if not self.model or "/" in self.model:
             raise _refusal("model", self.model, "the name of a model, without /")
         for origin in self.cors_origins:

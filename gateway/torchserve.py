@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ CONNECT_SECONDS = 5.0
 STATE_SECONDS = 10.0
 #: Seconds that an idle connection is kept. TorchServe keeps them longer.
 KEEP_ALIVE_SECONDS = 5.0
+#: Header that tells the handler when an answer is of no use any more, in seconds since 1970.
+DEADLINE_HEADER = "X-Request-Deadline"
 
 
 class TorchServeClient:
@@ -33,7 +36,7 @@ class TorchServeClient:
         self._captions = f"{settings.inference.rstrip('/')}/predictions/{settings.model}"
         self._model = f"{settings.management.rstrip('/')}/models/{settings.model}"
         self._metrics = f"{settings.metrics.rstrip('/')}/metrics"
-        connections = settings.max_in_flight + 8  # the others are for state and metrics
+        connections = settings.max_at_once + 8  # the others are for state and metrics
         # No proxy of the environment: the addresses are the server's own.
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
@@ -45,12 +48,16 @@ class TorchServeClient:
             trust_env=False,
         )
 
-    async def caption(self, picture: bytes, options: Mapping[str, str]) -> CaptionResult:
+    async def caption(
+        self, picture: bytes, options: Mapping[str, str], seconds: float
+    ) -> CaptionResult:
         """Caption one picture; waits without a limit.
 
         Args:
             picture: The bytes of a picture file.
             options: Names and values of options of the server.
+            seconds: Until the answer is of no use any more. The handler does not begin to caption
+                the picture after that.
 
         Raises:
             ServerUnreachable: Nothing listens.
@@ -63,6 +70,7 @@ class TorchServeClient:
                 self._captions,
                 files={"data": ("picture", picture, "application/octet-stream")},
                 data=dict(options),
+                headers={DEADLINE_HEADER: f"{time.time() + seconds:.3f}"},
             )
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise ServerUnreachable(self._settings.inference, str(error)) from None

@@ -50,8 +50,8 @@ def caption_images(
         images: With pixels and options; their captions or failures are filled in.
         images_per_pass: Most images in one pass. Up to `passes.threads` passes run at a time, so
             memory grows with the product of the two.
-        deadline: On the clock of `time.monotonic`. A pass that has not begun by then is left out,
-            and its images fail with `deadline`.
+        deadline: On the clock of `time.monotonic`. Images whose pass has not begun by then, or by
+            their own deadline, are left out of it and fail with `deadline`.
         passes: Runs the passes in parallel.
     """
     run = functools.partial(_run, images_per_pass=images_per_pass, deadline=deadline, passes=passes)
@@ -92,9 +92,13 @@ def _run(
 
 def _one_pass(work: Work, deadline: float, images: Sequence[ImageResult]) -> None:
     """Run one pass; if it raises, run each of its images alone to find those at fault."""
+    now = time.monotonic()
+    with record_failure(*(each for each in images if now >= min(deadline, each.deadline))):
+        raise deadline_passed()  # for those whose time is over, perhaps none
+    images = [each for each in images if each.failure is None]
+    if not images:
+        return
     with record_failure(*images):
-        if time.monotonic() >= deadline:
-            raise deadline_passed()
         work(images)
     if len(images) > 1 and images[0].failure is not None:
         for image in images:

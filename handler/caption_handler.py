@@ -26,11 +26,17 @@ from handler import caption_settings
 from handler.admission import Admission
 from handler.caption_batch import caption_images
 from handler.caption_reply import reply_body, to_json
-from handler.caption_request import Form
+from handler.caption_request import Form, deadline_passed
 from handler.decoding_memory import DecodingMemory
 from handler.failure import PHRASES
 from handler.parallel_passes import ParallelPasses
-from handler.request_fields import form_of_headers, is_rest, parse_request, read_body
+from handler.request_fields import (
+    deadline_of,
+    form_of_headers,
+    is_rest,
+    parse_request,
+    read_body,
+)
 from handler.request_images import decode_images
 from handler.request_result import ImageResult, RequestResult, record_failure
 from model.artifact import Artifact
@@ -106,6 +112,9 @@ class CaptionHandler:
             with record_failure(result):
                 headers = context.get_all_request_header(index)
                 result.form = form_of_headers(headers)
+                result.deadline = min(deadline, deadline_of(headers))
+                if time.monotonic() >= result.deadline:
+                    raise deadline_passed()
                 body = read_body(rows[index], headers)
                 result.form = body.form
                 result.request = parse_request(
@@ -122,7 +131,7 @@ class CaptionHandler:
                         result.request,
                         self.artifact.preprocessing,
                         self.settings,
-                        deadline,
+                        result.deadline,
                         self.decoding_memory,
                     )
 

@@ -32,7 +32,7 @@ class RequestRefusal(Refusal):
 
 
 def deadline_passed() -> RequestRefusal:
-    """The refusal of a request that was not captioned before the deadline of its batch."""
+    """The refusal of a request that was not captioned before its deadline, or its batch's."""
     return RequestRefusal(
         "deadline",
         "the server had too much to do to caption this in time; ask for fewer beams or fewer "

@@ -9,6 +9,8 @@ also has the query's parameters. The picture is the bytes of a file, or base64 i
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +29,9 @@ _MULTIPART = "multipart/form-data"
 #: Most bytes of the headers of a form's field, without its name: a file name (255 bytes, which are
 #: 765 when percent-encoded), its content type and encoding.
 _HEAD_OF_A_FIELD = 1024
+#: Header that says when the client stops waiting, in seconds since 1970. It is a time of the clock,
+#: because only the client knows how long its request has waited for the worker.
+_DEADLINE = "X-Request-Deadline"
 #: Header of the binary extension of KServe v2: the bytes of the JSON document, which come first.
 _JSON_LENGTH = "Inference-Header-Content-Length"
 
@@ -119,6 +124,29 @@ def parse_request(
     if body.is_document:
         return parse_document(body.content, options, max_pictures, body.binary)
     return CaptionRequest([body.content], [options])
+
+
+def deadline_of(headers: Mapping[str, Any]) -> float:
+    """When the client of a request stops waiting, on the clock of `time.monotonic`.
+
+    Returns:
+        Infinity if the client named no time.
+
+    Raises:
+        RequestRefusal: What it named is not a time.
+    """
+    if not (text := _header(headers, _DEADLINE)):
+        return math.inf
+    try:
+        named = float(text)
+    except ValueError:
+        named = math.nan
+    if math.isnan(named):
+        raise RequestRefusal(
+            "bad_request",
+            f"the header {_DEADLINE} is {text[:40]!r}; it must be a time in seconds since 1970",
+        )
+    return time.monotonic() + named - time.time()
 
 
 def is_rest(headers: Mapping[str, Any]) -> bool:

@@ -30,7 +30,8 @@ def decode_images(
         request: The bytes of its pictures, with their options.
         preprocessing: What the encoder expects.
         settings: `max_pixels` is the limit of one picture.
-        deadline: On the clock of `time.monotonic`; no picture is decoded after it.
+        deadline: On the clock of `time.monotonic`; no picture is decoded after it, and it becomes
+            that of the images.
         memory: Bounds what all requests of a batch decode at a time.
 
     Raises:
@@ -58,5 +59,5 @@ def decode_images(
             if len(request.pictures) == 1:
                 raise
             raise RequestRefusal(refusal.code, f"picture [{index}]: {refusal}") from None
-        images.append(ImageResult(pixels, options, opened.warnings))
+        images.append(ImageResult(pixels, options, opened.warnings, deadline))
     return images

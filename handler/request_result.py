@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import torch
@@ -22,6 +23,7 @@ class ImageResult:
         pixels: float32 [3, S, S], normalised.
         options: How to caption it.
         warnings: What is wrong with its file without making it unusable, such as `truncated`.
+        deadline: When its caption is of no use any more, on the clock of `time.monotonic`.
         features: float32 [D] or [P, D], once it is encoded.
         captions: Best first, once it is captioned; empty before.
         failure: Why it has no captions, if a step failed; later steps leave it out.
@@ -30,6 +32,7 @@ class ImageResult:
     pixels: torch.Tensor
     options: GenerationOptions
     warnings: list[str] = dataclasses.field(default_factory=list)
+    deadline: float = math.inf
     features: torch.Tensor | None = None
     captions: list[GeneratedCaption] = dataclasses.field(default_factory=list)
     failure: Failure | None = None
@@ -44,12 +47,14 @@ class RequestResult:
         request: What was asked; None if it could not be read.
         images: Its images, once they are decoded.
         failure: Why it gets no captions, if a step failed; later steps leave it out.
+        deadline: When its client stops waiting, on the clock of `time.monotonic`.
     """
 
     form: Form = Form.PLAIN
     request: CaptionRequest | None = None
     images: list[ImageResult] = dataclasses.field(default_factory=list)
     failure: Failure | None = None
+    deadline: float = math.inf
 
 
 @contextlib.contextmanager

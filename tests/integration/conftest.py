@@ -11,6 +11,7 @@ import pytest
 from deploy.ports import on_free_ports
 from deploy.properties import derived_config
 from deploy.torchserve import TorchServe
+from tests.integration.faulty import make_faulty
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +36,16 @@ def serve(
 def server(tiny_archive: Path, serve: Callable[[Path], TorchServe]) -> TorchServe:
     """The server, with its workers ready."""
     return serve(tiny_archive)
+
+
+@pytest.fixture(scope="session")
+def deadly(
+    tiny_archive: Path,
+    serve: Callable[[Path], TorchServe],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> TorchServe:
+    """A server whose worker some options end, and others make slow."""
+    return serve(make_faulty(tiny_archive, tmp_path_factory.mktemp("deadly")))
 
 
 @pytest.fixture(autouse=True)

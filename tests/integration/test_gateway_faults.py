@@ -7,10 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import psutil
@@ -18,51 +16,11 @@ import pytest
 
 from deploy.properties import ROOT
 from deploy.torchserve import TorchServe
+from tests.integration.faulty import ended_once
 from tests.integration.gateways import free_port, running, settings_for
 from tests.pictures import sound
 
 PNG = sound()["png"]
-#: Put at the end of the archive's `model/artifact.py`: the worker ends in the search with 7 beams,
-#: and the first time with 6.
-DEADLY = """
-_search_without_faults = Artifact.caption
-
-
-def _deadly_search(self, features, options):
-    import os
-    import time
-
-    marker = {marker!r}
-    if options.num_beams == 7 or (options.num_beams == 6 and not os.path.exists(marker)):
-        open(marker, "w").close()
-        os._exit(1)
-    if options.num_beams == 5:
-        time.sleep(2)
-    return _search_without_faults(self, features, options)
-
-
-Artifact.caption = _deadly_search
-"""
-
-
-@pytest.fixture(scope="module")
-def marker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("deadly") / "ended-once"
-
-
-@pytest.fixture(scope="module")
-def deadly(
-    server: TorchServe,
-    serve: Callable[[Path], TorchServe],
-    marker: Path,
-) -> TorchServe:
-    """A server whose worker some options end."""
-    archive = marker.parent / "clipcap.mar"
-    with zipfile.ZipFile(server.archive) as source, zipfile.ZipFile(archive, "w") as target:
-        for name in source.namelist():
-            more = DEADLY.format(marker=str(marker)) if name == "model/artifact.py" else ""
-            target.writestr(name, source.read(name) + more.encode())
-    return serve(archive)
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +34,8 @@ def ask(gateway: str, num_beams: int) -> httpx.Response:
     return httpx.post(f"{gateway}/v1/captions", content=PNG, params=options, timeout=150)
 
 
-def test_a_picture_whose_worker_ended_is_sent_once_more(
-    deadly: TorchServe, gateway: str, marker: Path
-):
+def test_a_picture_whose_worker_ended_is_sent_once_more(deadly: TorchServe, gateway: str):
+    marker = ended_once(deadly)
     marker.unlink(missing_ok=True)
     before = deadly.workers()
     reply = ask(gateway, 6)
@@ -98,6 +55,44 @@ def test_a_picture_that_ends_workers_gets_its_own_error(gateway: str):
     assert [reply.status_code for reply in replies] == [200, 200, 500, 200]
     error = replies[2].json()["error"]
     assert (error["status"], error["code"]) == (500, "worker_failed")
+
+
+def test_it_is_not_sent_again_for_some_minutes(gateway: str):
+    """Clients such as OpenAI's repeat a request that got a 500 by themselves."""
+
+    def resent() -> list[str]:
+        lines = httpx.get(f"{gateway}/metrics").text.splitlines()
+        return [line for line in lines if line.startswith("gateway_pictures_resent_total")]
+
+    assert ask(gateway, 7).status_code == 500
+    before = resent()
+    for _ in range(3):
+        assert ask(gateway, 7).json()["error"]["code"] == "worker_failed"
+    assert ask(gateway, 1).status_code == 200
+    assert resent() == before
+
+
+def test_requests_that_come_meanwhile_are_answered(gateway: str):
+    """The worker ends twice; requests keep coming, and some share a batch with the first try."""
+    other = sound()["jpeg"]
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(ask, gateway, 5)
+        time.sleep(0.3)
+        deadly = pool.submit(
+            httpx.post,
+            f"{gateway}/v1/captions",
+            content=other,
+            params={"num_beams": 7},
+            timeout=150,
+        )
+        others = []
+        while not deadly.done():
+            others.append(pool.submit(ask, gateway, 1))
+            time.sleep(0.3)
+        assert first.result().status_code == 200
+        assert deadly.result().json()["error"]["code"] == "worker_failed"
+        assert [each.result().status_code for each in others] == [200] * len(others)
+        assert len(others) > 5
 
 
 def test_a_request_waits_for_a_torchserve_that_starts_again(deadly: TorchServe, gateway: str):

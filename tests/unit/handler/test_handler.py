@@ -159,6 +159,38 @@ def test_what_is_past_the_deadline_is_answered_504(
     assert (status, body["error"]["code"]) == (504, "deadline")
 
 
+def test_a_request_names_its_own_deadline(
+    captioner: CaptionHandler, monkeypatch: pytest.MonkeyPatch
+):
+    """Its picture costs nothing after that, and its neighbours are captioned."""
+    decoded: list[float] = []
+    decode = caption_handler.decode_images
+
+    def count(*arguments: Any) -> list[ImageResult]:
+        decoded.append(arguments[3])
+        return decode(*arguments)
+
+    monkeypatch.setattr(caption_handler, "decode_images", count)
+    now = time.time()
+    named = [str(now - 0.001), f"{now + 60:.3f}", "soon", "nan", "-inf", "inf"]
+    headers = [{**REST, "x-request-deadline": each} for each in named]
+    rows: list[dict[str, Any]] = [{"body": sound()["png"]}] * 7
+    replies = answer(captioner, rows, [*headers, REST])
+    assert [status for status, _, _ in replies] == [504, 200, 400, 400, 504, 200, 200]
+    assert "'soon'; it must be a time in seconds since 1970" in replies[2][1]["error"]["message"]
+    assert len(decoded) == 3
+    assert min(decoded) == pytest.approx(time.monotonic() + 60 - (time.time() - now), abs=1)
+
+
+def test_an_image_past_its_own_deadline_takes_no_part_in_a_pass(artifact: Artifact):
+    side = artifact.preprocessing.size
+    images = [ImageResult(torch.randn(3, side, side), ONE) for _ in range(3)]
+    images[1].deadline = time.monotonic()
+    caption_images(artifact, images, 8, math.inf, ParallelPasses(1))
+    assert [image.features is None for image in images] == [False, True, False]
+    assert [image.failure and image.failure.code for image in images] == [None, "deadline", None]
+
+
 ONE, TWO = GenerationOptions(num_beams=1), GenerationOptions(num_beams=3, num_captions=2)
 
 
