@@ -49,8 +49,6 @@ class Captioner:
         self._measures = measures
         self._in_flight = 0
         self._average = 1.0  # seconds that a picture waits for its caption
-        self._captioned = -FRESH_SECONDS  # when the last caption came; time.monotonic
-        self._description: dict[str, Any] | None = None
         self._describing = asyncio.Lock()
         self._second_tries = asyncio.Lock()
         self._sampling = asyncio.Lock()
@@ -72,14 +70,15 @@ class Captioner:
     async def _describe(self) -> dict[str, Any]:
         patience = time.monotonic() + self._settings.restart_seconds
         async with self._describing:  # one request asks for all that wait
-            while self._description is None:
+            # Kept with the TorchServe that gave it: another may be the current one meanwhile.
+            while (backend := self._torchserve.backends.current).description is None:
                 try:
-                    self._description = await self._torchserve.description()
+                    backend.description = await self._torchserve.description()
                 except NotReady:
                     if time.monotonic() > patience:
                         raise
                     await asyncio.sleep(RECONNECT_SECONDS)
-            return self._description
+            return backend.description
 
     async def caption(self, pictures: Sequence[bytes], options: Mapping[str, str]) -> list[Outcome]:
         """Caption the pictures of one request, all at the same time.
@@ -120,7 +119,7 @@ class Captioner:
         try:
             # One sample at a time: this question needs no key, and many may ask it at once.
             async with asyncio.timeout(SAMPLE_SECONDS), self._sampling:
-                if time.monotonic() - self._captioned >= FRESH_SECONDS:
+                if time.monotonic() - self._torchserve.backends.current.captioned >= FRESH_SECONDS:
                     await self._send(SAMPLE, {})
         except (TimeoutError, CaptionError, GatewayError):
             return False
@@ -189,19 +188,17 @@ class Captioner:
         """Send a picture; waits some seconds for a TorchServe that does not listen."""
         patience = time.monotonic() + self._settings.restart_seconds
         while True:
+            backend = self._torchserve.backends.current
             try:
-                result = await self._torchserve.caption(picture, options)
+                return await self._torchserve.caption(picture, options)
             except ServerUnreachable as error:
-                self._description = None  # another archive may be served after a restart
+                backend.description = None  # another archive may be served after a restart
                 if time.monotonic() > patience:
                     raise GatewayError.of(error) from None
                 await asyncio.sleep(RECONNECT_SECONDS)
             except CaptionError:
-                self._description = None
+                backend.description = None
                 raise
-            else:
-                self._captioned = time.monotonic()
-                return result
 
 
 def _check_size(picture: bytes, limit: int) -> None:
