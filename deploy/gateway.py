@@ -1,7 +1,8 @@
 """The gateway in front of one TorchServe, a process of its own: started, waited for, stopped.
 
-Its settings are `GATEWAY_*` environment variables, which the gateway reads and checks itself; see
-`gateway/settings.py`. Where TorchServe is, is given to it from here.
+Its settings are `GATEWAY_*` environment variables and a TOML file, which the gateway reads and
+checks itself; see `gateway/settings.py`. Where TorchServe is, is given to it from here in a file,
+because it can be moved to another TorchServe while it runs; see `gateway/reload.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from deploy import logs, processes
+from deploy import gateway_backend, logs, processes
 from deploy.errors import ServeError
 from deploy.ports import check_address
 from deploy.processes import read_state
@@ -30,6 +32,7 @@ from deploy.torchserve import TorchServe
 #: What Python runs.
 _MODULE = "gateway"
 _PORT_SETTING = "GATEWAY_PORT"
+_FILE_SETTING = "GATEWAY_SETTINGS"
 #: Opens addresses of this machine without the proxy that the environment may name.
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -58,10 +61,12 @@ class Gateway:
         return str(self._recorded().get("address", "an unknown address"))
 
     def has_settings(self) -> bool:
-        """Whether the gateway was started with the `GATEWAY_*` variables of this process.
+        """Whether the gateway was started with the settings of this process.
+
+        They are its `GATEWAY_*` variables, and the file that one of them may name.
 
         Raises:
-            ServeError: A variable names another TorchServe.
+            ServeError: A setting names another TorchServe.
         """
         return bool(self._recorded().get("settings") == _settings(self._environment()))
 
@@ -111,10 +116,11 @@ class Gateway:
             ServeError: It did not answer in time, or ended by itself. It runs no more then.
         """
         environment = self._environment()
+        gateway_backend.write(self._backend, self.server)
         # Appended: after a gateway that ended by itself, its log is in here.
-        with (self.server.logs / logs.GATEWAY).open("a") as log:
+        with self._log.open("a") as log:
             process = psutil.Popen(
-                [sys.executable, "-m", _MODULE],
+                [sys.executable, "-m", _MODULE, "--settings", self._backend],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -136,6 +142,35 @@ class Gateway:
             self._state.unlink(missing_ok=True)
             raise
         return process
+
+    def move_to(self, server: TorchServe, timeout: float = 30.0) -> None:
+        """Make the running gateway send its requests to another TorchServe from now on.
+
+        Those in flight end where they began; see `wait_left`.
+
+        Args:
+            server: The other one, which is ready. State and log of the gateway stay where they are.
+            timeout: Seconds to wait until the gateway has moved.
+
+        Raises:
+            ServeError: The gateway does not run, or did not move; then it stays where it was.
+        """
+        process = self.process()
+        if process is None:
+            raise ServeError("the gateway does not run; start it: make serve")
+        gateway_backend.move(process, self._backend, self._log, server, timeout)
+
+    def wait_left(self, address: str, timeout: float) -> None:
+        """Wait until no request of the gateway is at a TorchServe that it was moved away from.
+
+        Args:
+            address: That of its captions, such as `http://127.0.0.1:8080`.
+            timeout: Seconds to wait.
+
+        Raises:
+            ServeError: Requests are still there.
+        """
+        gateway_backend.wait_left(self._log, address, timeout)
 
     def stop(self) -> bool:
         """End the gateway: it answers what it has accepted, for 15 s at most.
@@ -160,6 +195,15 @@ class Gateway:
     def _state(self) -> Path:
         return self.server.folder / "gateway.json"
 
+    @property
+    def _backend(self) -> Path:
+        """The addresses of TorchServe, which the gateway reads at its start and at SIGHUP."""
+        return self.server.folder / "backend.toml"
+
+    @property
+    def _log(self) -> Path:
+        return self.server.logs / logs.GATEWAY
+
     def _recorded(self) -> dict[str, Any]:
         return read_state(self._state)
 
@@ -167,22 +211,26 @@ class Gateway:
         """The environment of the gateway.
 
         Raises:
-            ServeError: A variable names another TorchServe than the one that is served.
+            ServeError: A setting names another TorchServe than the one that is served.
         """
         server = self.server
-        given = {
-            "GATEWAY_INFERENCE": server.rest,
-            "GATEWAY_MANAGEMENT": server.management,
-            "GATEWAY_METRICS": server.metrics,
-            "GATEWAY_MODEL": server.model,
-        }
-        for name, value in given.items():
-            if os.environ.get(name, value) != value:
+        given = {**gateway_backend.addresses(server), "model": server.model}
+        for name, found in _read_settings_file().items():
+            if found != given.get(name, found):
                 raise ServeError(
-                    f"{name} is {os.environ[name]!r}, but TorchServe is started with {value} "
-                    f"({server.config.name}); unset {name}"
+                    f"{os.environ[_FILE_SETTING]}: {name} is {found!r}, but TorchServe is started "
+                    f"with {given[name]} ({server.config.name}); remove {name}"
                 )
-        return {**os.environ, **given}
+        environment = dict(os.environ)
+        for name, value in given.items():
+            variable = f"GATEWAY_{name.upper()}"
+            if environment.get(variable, value) != value:
+                raise ServeError(
+                    f"{variable} is {environment[variable]!r}, but TorchServe is started with "
+                    f"{value} ({server.config.name}); unset {variable}"
+                )
+            environment.pop(variable, None)  # it would win over the file
+        return {**environment, "GATEWAY_MODEL": server.model}
 
     def _wait(self, process: psutil.Popen, address: str, deadline: float) -> None:
         """Return once the gateway answers.
@@ -204,8 +252,19 @@ class Gateway:
             time.sleep(0.1)
 
 
-def _settings(environment: dict[str, str]) -> dict[str, str]:
-    return {name: text for name, text in environment.items() if name.startswith("GATEWAY_")}
+def _read_settings_file() -> dict[str, Any]:
+    """What stands in the file of `GATEWAY_SETTINGS`; the gateway itself reports a faulty one."""
+    file = os.environ.get(_FILE_SETTING, "").strip()
+    try:
+        return tomllib.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _settings(environment: dict[str, str]) -> dict[str, Any]:
+    """The user's settings of the gateway, to be compared; all of it can be written as JSON."""
+    given = {name: text for name, text in environment.items() if name.startswith("GATEWAY_")}
+    return {**given, "file": {name: str(value) for name, value in _read_settings_file().items()}}
 
 
 def _answers(address: str) -> bool:

@@ -1,6 +1,7 @@
-"""Starts the gateway: `python -m gateway`, with settings from `GATEWAY_*` variables.
+"""Starts the gateway: `python -m gateway`, with settings from `GATEWAY_*` variables and TOML files.
 
 SIGTERM and Ctrl-C end it: it accepts no more connections, answers what it has accepted, and stops.
+SIGHUP makes it read its files again and go on with the TorchServe that they name.
 `python -m gateway --address` checks the settings, prints where it would be reached, and ends.
 """
 
@@ -8,14 +9,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import os
 import sys
-
-import uvicorn
+from pathlib import Path
 
 from gateway.app import create_app
-from gateway.settings import Settings, SettingsError
+from gateway.reload import Reload
+from gateway.server import Server
+from gateway.settings import Settings, SettingsError, settings_files
+from gateway.torchserve import TorchServeClient
 
 
 def main() -> int:
@@ -29,29 +31,30 @@ def main() -> int:
     parser.add_argument(
         "--address", action="store_true", help="check the settings, print the address, and end"
     )
+    parser.add_argument(
+        "--settings", type=Path, metavar="FILE", help="TOML file; variables win over it"
+    )
     given = parser.parse_args()
+    if not given.address:
+        logging.basicConfig(
+            level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s"
+        )
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each picture otherwise
     try:
-        settings = Settings.from_environment(os.environ)
-        app = create_app(settings)
+        settings = Settings.from_environment(os.environ, given.settings)
+        torchserve = TorchServeClient(settings)
+        app = create_app(settings, torchserve)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if given.address:
         print(settings.address)
         return 0
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s"
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each picture otherwise
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,  # the gateway's own log has an id and no query
-        server_header=False,
-        timeout_graceful_shutdown=math.ceil(settings.deadline_seconds) + 5,
-    )
+    reload = None
+    if settings_files(os.environ, given.settings):
+        reload = Reload(os.environ, given.settings, settings, torchserve.backends)
+    server = Server(app, settings, reload)
+    server.run()
     return 0
 
 

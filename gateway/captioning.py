@@ -59,8 +59,6 @@ class Captioner:
         self._rates = Rates(settings.burst)
         self._deadly: OrderedDict[bytes, float] = OrderedDict()  # fingerprint -> until when
         self._average = 1.0  # seconds that a picture waits for its caption
-        self._captioned = -FRESH_SECONDS  # when the last caption came; time.monotonic
-        self._description: dict[str, Any] | None = None
         self._describing = asyncio.Lock()
         self._sampling = asyncio.Lock()
         measures.in_flight.set_function(lambda: self._queue.held)
@@ -74,8 +72,8 @@ class Captioner:
         Raises:
             GatewayError: The server cannot be asked before the deadline of the request.
         """
-        if self._description is not None:
-            return self._description
+        if (known := self._torchserve.backends.current.description) is not None:
+            return known
         try:
             async with asyncio.timeout_at(CALLER.get().deadline):
                 return await self._describe()
@@ -85,14 +83,15 @@ class Captioner:
     async def _describe(self) -> dict[str, Any]:
         patience = time.monotonic() + self._settings.restart_seconds
         async with self._describing:  # one request asks for all that wait
-            while self._description is None:
+            # Kept with the TorchServe that gave it: another may be the current one meanwhile.
+            while (backend := self._torchserve.backends.current).description is None:
                 try:
-                    self._description = await self._torchserve.description()
+                    backend.description = await self._torchserve.description()
                 except NotReady:
                     if time.monotonic() > patience:
                         raise
                     await asyncio.sleep(RECONNECT_SECONDS)
-            return self._description
+            return backend.description
 
     async def caption(self, pictures: Sequence[bytes], options: Mapping[str, str]) -> list[Outcome]:
         """Caption the pictures of the request that is served now, all at the same time.
@@ -137,7 +136,7 @@ class Captioner:
         try:
             # One sample at a time: this question needs no key, and many may ask it at once.
             async with asyncio.timeout(SAMPLE_SECONDS), self._sampling:
-                if time.monotonic() - self._captioned >= FRESH_SECONDS:
+                if time.monotonic() - self._torchserve.backends.current.captioned >= FRESH_SECONDS:
                     end = asyncio.get_running_loop().time() + SAMPLE_SECONDS
                     await self._send(SAMPLE, {}, end)
         except (TimeoutError, CaptionError, GatewayError):
@@ -243,20 +242,18 @@ class Captioner:
         loop = asyncio.get_running_loop()
         patience = loop.time() + self._settings.restart_seconds
         while True:
+            backend = self._torchserve.backends.current
             try:
                 seconds = deadline - loop.time()
-                result = await self._torchserve.caption(picture, options, seconds)
+                return await self._torchserve.caption(picture, options, seconds)
             except ServerUnreachable as error:
-                self._description = None  # another archive may be served after a restart
+                backend.description = None  # another archive may be served after a restart
                 if loop.time() > patience:
                     raise GatewayError.of(error) from None
                 await asyncio.sleep(RECONNECT_SECONDS)
             except CaptionError:
-                self._description = None
+                backend.description = None
                 raise
-            else:
-                self._captioned = time.monotonic()
-                return result
 
 
 def _worker_failed() -> GatewayError:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from gateway.backends import Backend
 
 #: Upper limits in seconds; captions take from 50 ms to the deadline.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -57,12 +61,30 @@ class Measures:
             "1 if TorchServe gave its metrics for this scrape, else 0",
             registry=self._registry,
         )
+        self._backend = Gauge(
+            "gateway_backend_info",
+            "1 for the TorchServe that requests go to which begin now",
+            ["inference"],
+            registry=self._registry,
+        )
+        self._backend_in_flight = Gauge(
+            "gateway_backend_in_flight",
+            "Requests that a TorchServe has not answered yet",
+            ["inference"],
+            registry=self._registry,
+        )
 
-    def text(self, torchserve: bytes | None) -> bytes:
+    def text(self, torchserve: bytes | None, backends: Sequence[Backend]) -> bytes:
         """Both servers' metrics in Prometheus' text format.
 
         Args:
             torchserve: TorchServe's own; None if it did not answer.
+            backends: The current one, then those that were left and have requests.
         """
+        self._backend.clear()
+        self._backend.labels(backends[0].inference).set(1)
+        self._backend_in_flight.clear()
+        for each in backends:
+            self._backend_in_flight.labels(each.inference).inc(each.in_flight)
         self.torchserve_up.set(torchserve is not None)
         return generate_latest(self._registry) + (torchserve or b"")

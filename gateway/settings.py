@@ -1,28 +1,50 @@
-"""Settings of the gateway, read from `GATEWAY_*` environment variables and checked at the start."""
+"""Settings of the gateway: from `GATEWAY_*` environment variables and TOML files, checked.
+
+`gateway/reload.py` says which of them a running gateway takes over.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import ipaddress
 import math
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import httpx
 
 PREFIX = "GATEWAY_"
+#: The variable that names a file of settings.
+FILE_VARIABLE = f"{PREFIX}SETTINGS"
 
 
 class SettingsError(ValueError):
     """A setting that cannot be used; the message is one line for the user."""
 
 
+class ValueRefused(SettingsError):
+    """A setting with a value that cannot be used.
+
+    Attributes:
+        name: Of the setting.
+        problem: What is wrong with it.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        """Build the error; the message names the variable of the setting."""
+        super().__init__(f"{PREFIX}{name.upper()} {problem}")
+        self.name = name
+        self.problem = problem
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What the gateway listens on, where TorchServe is, and the limits.
 
-    The environment variable of each is its name in capitals after `GATEWAY_`.
+    The environment variable of each is its name in capitals after `GATEWAY_`. In a TOML file it is
+    the name itself, at the top level: `port = 9000`.
 
     Attributes:
         host: Address to listen on. Any address other than a loopback one needs `keys` or `open`.
@@ -98,10 +120,11 @@ class Settings:
             if scheme not in ("http", "https") or not rest or "/" in rest:
                 raise _refusal("cors_origins", origin, "origins such as https://example.org")
         if not self.is_loopback and self.keys is None and not self.open:
-            raise SettingsError(
-                f"{PREFIX}HOST is {self.host}, which other machines can reach; give a file of keys "
-                f"with {PREFIX}KEYS (python -m gateway.key makes one), or {PREFIX}OPEN=true to "
-                "serve everybody"
+            raise ValueRefused(
+                "host",
+                f"is {self.host}, which other machines can reach; give a file of keys with "
+                f"{PREFIX}KEYS (python -m gateway.key makes one), or {PREFIX}OPEN=true to serve "
+                "everybody",
             )
 
     @property
@@ -119,26 +142,91 @@ class Settings:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+    def from_environment(cls, environment: Mapping[str, str], file: Path | None = None) -> Settings:
         """Read the settings.
 
         Args:
-            environment: Variables; those that do not begin with `GATEWAY_` are ignored.
+            environment: Variables; those that do not begin with `GATEWAY_` are ignored. They win
+                over files. `GATEWAY_SETTINGS` names a file.
+            file: One more TOML file, which wins over that of `GATEWAY_SETTINGS`. Paths in files are
+                relative to the working folder, as those in variables are.
 
         Raises:
-            SettingsError: A variable is unknown or has a value that cannot be used.
+            SettingsError: A setting is unknown or has a value that cannot be used, or a file cannot
+                be read. The message names the variable, or the file and the key.
         """
         kinds = get_type_hints(cls)
         given: dict[str, Any] = {}
+        origins: dict[str, Path] = {}  # setting -> the file that its value comes from
+        for each in settings_files(environment, file):
+            values = _read_file(each, kinds)
+            given |= values
+            origins |= dict.fromkeys(values, each)
         for variable, text in environment.items():
-            if not variable.startswith(PREFIX):
+            if not variable.startswith(PREFIX) or variable == FILE_VARIABLE:
                 continue
             name = variable.removeprefix(PREFIX).lower()
             if name not in kinds or variable != variable.upper():
-                known = ", ".join(PREFIX + each.upper() for each in kinds)
+                known = ", ".join([*(PREFIX + each.upper() for each in kinds), FILE_VARIABLE])
                 raise SettingsError(f"{variable} is not a setting; known: {known}")
             given[name] = _parse(name, text.strip(), kinds[name])
-        return cls(**given)
+            origins.pop(name, None)
+        try:
+            return cls(**given)
+        except ValueRefused as error:
+            if error.name not in origins:
+                raise
+            raise _refused_in(origins[error.name], error) from None
+
+
+def settings_files(environment: Mapping[str, str], file: Path | None = None) -> Sequence[Path]:
+    """The files that settings are read from; a later one wins over an earlier one.
+
+    Args:
+        environment: `GATEWAY_SETTINGS` may name one.
+        file: One more, or None.
+    """
+    named = environment.get(FILE_VARIABLE, "").strip()
+    return [*([Path(named)] if named else []), *([file] if file else [])]
+
+
+def _read_file(file: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a TOML file."""
+    try:
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} is not TOML: {error}") from None
+    given = {}
+    for name, value in found.items():
+        if name not in kinds:
+            raise SettingsError(f"{file}: {name} is not a setting; known: {', '.join(kinds)}")
+        try:
+            given[name] = _from_toml(name, value, kinds[name])
+        except ValueRefused as error:
+            raise _refused_in(file, error) from None
+    return given
+
+
+def _refused_in(file: Path, error: ValueRefused) -> SettingsError:
+    return SettingsError(f"{file}: {error.name} {error.problem}")
+
+
+def _from_toml(name: str, value: Any, kind: Any) -> Any:
+    """The value of a setting from one of a TOML file, which must have the right type."""
+    if kind in (bool, int, float):
+        if type(value) is kind or (kind is float and type(value) is int):
+            return kind(value)
+        nouns = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise _refusal(name, value, f"{nouns[kind]}, without quotes")
+    if kind == tuple[str, ...]:
+        if isinstance(value, list) and all(isinstance(each, str) for each in value):
+            return tuple(value)
+        raise _refusal(name, value, "a list of texts in quotes")
+    if not isinstance(value, str):
+        raise _refusal(name, value, "a text in quotes")
+    return _parse(name, value, kind)
 
 
 def _parse(name: str, text: str, kind: Any) -> Any:
@@ -169,5 +257,5 @@ def _check_url(name: str, text: str) -> None:
         raise _refusal(name, text, "an address such as http://127.0.0.1:8080")
 
 
-def _refusal(name: str, value: object, wanted: str) -> SettingsError:
-    return SettingsError(f"{PREFIX}{name.upper()} is {str(value)[:80]!r}; it must be {wanted}")
+def _refusal(name: str, value: object, wanted: str) -> ValueRefused:
+    return ValueRefused(name, f"is {str(value)[:80]!r}; it must be {wanted}")

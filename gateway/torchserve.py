@@ -12,6 +12,7 @@ import httpx
 from client import CaptionError, CaptionResult, ServerUnreachable
 from client.description import describe
 from client.results import read_reply
+from gateway.backends import Backends
 from gateway.errors import GatewayError, NotReady
 from gateway.settings import Settings
 
@@ -25,17 +26,19 @@ DEADLINE_HEADER = "X-Request-Deadline"
 
 
 class TorchServeClient:
-    """A pool of connections to one TorchServe.
+    """A pool of connections to TorchServe.
 
     Args:
         settings: The addresses, the model's name and the number of connections.
+
+    Attributes:
+        backends: Where requests go. Each method asks the TorchServe that is the current one when
+            it is called.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._captions = f"{settings.inference.rstrip('/')}/predictions/{settings.model}"
-        self._model = f"{settings.management.rstrip('/')}/models/{settings.model}"
-        self._metrics = f"{settings.metrics.rstrip('/')}/metrics"
+        self.backends = Backends(settings)
         connections = settings.max_at_once + 8  # the others are for state and metrics
         # No proxy of the environment: the addresses are the server's own.
         self._http = httpx.AsyncClient(
@@ -64,25 +67,28 @@ class TorchServeClient:
             CaptionError: TorchServe failed or the connection broke; the picture may be sent again.
             GatewayError: The handler refused the picture or an option, or the server is overloaded.
         """
+        with self.backends.using() as backend:
+            try:
+                # A form: TorchServe drops the parameters of a query on this route.
+                reply = await self._http.post(
+                    f"{backend.inference}/predictions/{self._settings.model}",
+                    files={"data": ("picture", picture, "application/octet-stream")},
+                    data=dict(options),
+                    headers={DEADLINE_HEADER: f"{time.time() + seconds:.3f}"},
+                )
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                raise ServerUnreachable(backend.inference, str(error)) from None
+            except httpx.HTTPError as error:
+                raise CaptionError(0, "connection_lost", type(error).__name__) from None
         try:
-            # A form: TorchServe drops the parameters of a query on this route.
-            reply = await self._http.post(
-                self._captions,
-                files={"data": ("picture", picture, "application/octet-stream")},
-                data=dict(options),
-                headers={DEADLINE_HEADER: f"{time.time() + seconds:.3f}"},
-            )
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise ServerUnreachable(self._settings.inference, str(error)) from None
-        except httpx.HTTPError as error:
-            raise CaptionError(0, "connection_lost", type(error).__name__) from None
-        try:
-            return read_reply(reply.status_code, reply.content)
+            result = read_reply(reply.status_code, reply.content)
         except CaptionError as error:
             if error.code == "server_error" and error.status >= 500:
                 raise
             pause = reply.headers.get("Retry-After", "")
             raise GatewayError.of(error, int(pause) if pause.isdecimal() else None) from None
+        backend.captioned = time.monotonic()
+        return result
 
     async def description(self) -> dict[str, Any]:
         """The description of the captioner: model, options, limits, formats.
@@ -92,12 +98,13 @@ class TorchServeClient:
             GatewayError: It has no such model.
         """
         try:
-            return await asyncio.to_thread(
-                describe,
-                self._settings.management,
-                self._settings.model,
-                self._settings.deadline_seconds,  # a worker answers between two batches
-            )
+            with self.backends.using() as backend:
+                return await asyncio.to_thread(
+                    describe,
+                    backend.management,
+                    self._settings.model,
+                    self._settings.deadline_seconds,  # a worker answers between two batches
+                )
         except CaptionError as error:
             if error.code == "model_not_found":
                 raise GatewayError.of(error) from None
@@ -105,8 +112,9 @@ class TorchServeClient:
 
     async def has_ready_worker(self) -> bool:
         """Whether TorchServe answers and one of its workers is ready."""
+        model = f"{self.backends.current.management}/models/{self._settings.model}"
         try:
-            reply = await self._http.get(self._model, timeout=STATE_SECONDS)
+            reply = await self._http.get(model, timeout=STATE_SECONDS)
             workers = reply.json()[0]["workers"]
             return any(worker["status"] == "READY" for worker in workers)
         except (httpx.HTTPError, ValueError, LookupError, TypeError):
@@ -114,8 +122,9 @@ class TorchServeClient:
 
     async def metrics(self) -> bytes | None:
         """TorchServe's metrics in Prometheus' text format; None if it does not answer."""
+        address = f"{self.backends.current.metrics}/metrics"
         try:
-            reply = await self._http.get(self._metrics, timeout=STATE_SECONDS)
+            reply = await self._http.get(address, timeout=STATE_SECONDS)
         except httpx.HTTPError:
             return None
         return reply.content if reply.status_code == 200 else None

@@ -38,7 +38,9 @@ def routes(captioner: Captioner, torchserve: TorchServeClient, measures: Measure
     )
     async def metrics() -> Response:
         """The gateway's metrics and TorchServe's, for one scrape of Prometheus."""
-        text = measures.text(await torchserve.metrics())
+        found = await torchserve.metrics()
+        backends = torchserve.backends
+        text = measures.text(found, [backends.current, *backends.former])
         return Response(text, headers={"Content-Type": METRICS_TYPE})
 
     return router

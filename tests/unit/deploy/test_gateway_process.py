@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
@@ -62,12 +63,70 @@ def test_it_is_started_found_and_ended(gateway: Gateway, port: int):
     assert found.process() == process
     assert found.answers()
     assert (found.address, found.has_settings()) == (address, True)
-    assert process.environ()["GATEWAY_INFERENCE"] == gateway.server.rest
-    assert "Uvicorn running" in (gateway.server.logs / "gateway.log").read_text()
+    log = (gateway.server.logs / "gateway.log").read_text()
+    assert f" captions come from {gateway.server.rest}\n" in log
     assert found.stop()
     assert not process.is_running()
     assert (found.process(), found.answers(), found.was_started()) == (None, False, False)
     assert not found.stop()
+
+
+def test_it_is_moved_to_another_torchserve(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    mine = tmp_path / "mine.toml"
+    mine.write_text("max_in_flight = 7\n")
+    monkeypatch.setenv("GATEWAY_SETTINGS", str(mine))
+    monkeypatch.setenv("GATEWAY_METRICS", gateway.server.metrics)  # the same as is given anyway
+    before = gateway.server
+    process = gateway.start(gateway.check())
+    other = TorchServe(
+        tmp_path / "other",
+        before.archive,
+        derived_config(tmp_path / "other.properties", on_free_ports()),
+    )
+
+    def backends() -> list[str]:
+        with urllib.request.urlopen(f"{gateway.address}/metrics") as reply:
+            lines = reply.read().decode().splitlines()
+        return [line for line in lines if line.startswith("gateway_backend_info{")]
+
+    assert backends() == [f'gateway_backend_info{{inference="{before.rest}"}} 1.0']
+    with pytest.raises(ServeError, match=f"^requests .* are still at {before.rest} after 0.2 s"):
+        gateway.wait_left(before.rest, 0.2)
+    gateway.move_to(other)
+    gateway.wait_left(before.rest, 5)
+    assert backends() == [f'gateway_backend_info{{inference="{other.rest}"}} 1.0']
+    assert gateway.process() == process
+    assert gateway.has_settings()
+
+    file = gateway.server.folder / "backend.toml"
+    moved = file.read_text()
+    mine.write_text("max_in_flight = 0\n")
+    said = f"^the gateway did not move: {mine}: max_in_flight is '0'; it must be a whole number"
+    with pytest.raises(ServeError, match=said):
+        gateway.move_to(before)
+    assert file.read_text() == moved
+    assert backends() == [f'gateway_backend_info{{inference="{other.rest}"}} 1.0']
+
+    gateway.stop()
+    with pytest.raises(ServeError, match="^the gateway does not run"):
+        gateway.move_to(before)
+
+
+def test_another_file_of_settings_is_seen(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    mine = tmp_path / "mine.toml"
+    mine.write_text("max_in_flight = 7\n")
+    monkeypatch.setenv("GATEWAY_SETTINGS", str(mine))
+    gateway.start(gateway.check())
+    assert gateway.has_settings()
+    mine.write_text("max_in_flight = 8\n")
+    assert not gateway.has_settings()
+    mine.write_text(f'inference = "{gateway.server.metrics}"\n')
+    with pytest.raises(ServeError, match=f"^{mine}: inference is .* remove inference$"):
+        gateway.has_settings()
 
 
 @pytest.mark.parametrize(
