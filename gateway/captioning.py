@@ -182,7 +182,7 @@ class Captioner:
             return await self._send_in_place(picture, options, caller.deadline)
         except CaptionError as error:
             self._measures.resent.inc()
-            connection_lost = error.status == 0  # TorchServe itself ended, or closed a connection
+            connection_lost = error.status == 0  # TorchServe ended, closed it, or the clock was set
         if connection_lost:
             await self._queue.enter(caller.name)
         else:

@@ -19,17 +19,12 @@ from typing import Any
 import httpx
 from locust import HttpUser, constant, events, task
 
+from loadtests.comparison import difference, ties
+
 PATH = "/predictions/clipcap"
 PICTURES = Path(os.environ.get("LOADTEST_PICTURES", "data/scenes/images"))
 CHOICE = random.Random(int(os.environ.get("LOADTEST_SEED", "7")))
 logging.getLogger("httpx").setLevel(logging.WARNING)
-#: Largest difference of a caption's score between batches of different sizes, in nats per token. In
-#: bf16 it is 1e-3, because processors with AMX add up large batches in another order.
-SCORE_TOLERANCE = 2e-3
-#: Largest difference of score between two captions that are given in place of each other because of
-#: that, in nats per token: the same as an export may change (`LIKELIHOOD_TOLERANCE` of
-#: `training.exporting.comparison`).
-TIE_TOLERANCE = 0.02
 
 #: Bad requests: name -> body, and status and code of the expected refusal.
 BAD: dict[str, tuple[bytes, int, str]] = {
@@ -44,7 +39,7 @@ OPTIONS: tuple[dict[str, int], ...] = ({}, {}, {}, {"num_beams": 1}, {"num_capti
 
 pictures: dict[str, bytes] = {}
 alone: dict[tuple[str, str], dict[str, Any]] = {}
-ties: list[str] = []
+tied: list[str] = []
 
 
 @events.init.add_listener  # before the measured run starts
@@ -84,7 +79,7 @@ def write_figures(environment: Any, **_: Any) -> None:
         "p99_ms": total.get_response_time_percentile(0.99),
         "wrong_replies": sum(e.occurrences for e in errors if "wrong reply" in str(e.error)),
         "unanswered": sum(e.occurrences for e in errors if "wrong reply" not in str(e.error)),
-        "ties_percent": round(100 * len(ties) / max(1, total.num_requests), 2),
+        "ties_percent": round(100 * len(tied) / max(1, total.num_requests), 2),
         "errors": [f"{e.occurrences} x {e.name}: {e.error}" for e in errors][:20],
         "kinds": {entry.name: entry.num_requests for entry in environment.stats.entries.values()},
     }
@@ -135,10 +130,11 @@ class Visitor(HttpUser):
             if reply.status_code == 0 or reply.status_code >= 500:
                 reply.failure(f"unanswered: {reply.status_code} {reply.text!r:.80}")
                 return
-            problem = difference(self._json(reply), expected)
-            if problem:
+            seen = self._json(reply)
+            if problem := difference(seen, expected):
                 reply.failure(f"wrong reply: {name}: {problem}")
             else:
+                tied.extend(ties(seen, expected))
                 reply.success()
 
     @staticmethod
@@ -148,22 +144,3 @@ class Visitor(HttpUser):
         except ValueError:
             return {}
         return body if isinstance(body, dict) else {}
-
-
-def difference(seen: dict[str, Any], expected: dict[str, Any]) -> str | None:
-    """What differs between a reply and the one to the same picture alone; None if nothing does."""
-    if set(seen) != set(expected):
-        return f"fields {sorted(seen)}"
-    if len(seen["captions"]) != len(expected["captions"]):
-        return f"{len(seen['captions'])} captions, not {len(expected['captions'])}"
-    for ours, theirs in zip(seen["captions"], expected["captions"], strict=True):
-        other = ours["caption"] != theirs["caption"]
-        if other:
-            ties.append(ours["caption"])
-        # A larger difference means that it is another picture's reply.
-        limit = (TIE_TOLERANCE if other else SCORE_TOLERANCE) * theirs["tokens"]
-        if abs(ours["log_prob"] - theirs["log_prob"]) > limit:
-            return f"{ours['caption']!r} ({ours['log_prob']}), not {theirs['caption']!r}"
-        if not ours["caption"]:
-            return "an empty caption"
-    return None

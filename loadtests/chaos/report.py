@@ -1,0 +1,111 @@
+"""The outcome of the cases: a table on the terminal, Markdown, JSON, and latency over time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from loadtests.chaos.case import Case, Outcome
+from loadtests.chaos.clients import ANSWERED, REFUSED
+from loadtests.chaos.stage import Stage
+
+#: Outcome of a request -> colour and name in the plot.
+COLOURS = {ANSWERED: ("tab:blue", "captioned"), REFUSED: ("tab:orange", "connection refused")}
+LOST = ("tab:red", "no caption")
+
+
+def print_cases(console: Console, cases: Sequence[Case]) -> None:
+    """Show what there is to run."""
+    table = Table("case", "what is done", "expected")
+    for case in cases:
+        table.add_row(case.name, case.fault, case.expected)
+    console.print(table)
+
+
+def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
+    """Show what became of the cases; on a narrow terminal the texts need the most room."""
+    table = Table("case", "done, expected, seen", "requests", "lost", "slowest", show_lines=True)
+    colours = {"passed": "green", "failed": "red", "skipped": "yellow"}
+    for outcome in outcomes:
+        cells = {title: escape(text) for title, text in row(outcome).items()}
+        result = f"[{colours[outcome.result]}]{outcome.result}[/]"
+        story = [cells[title] for title in ("what is done", "expected", "seen")]
+        figures = [cells[title] for title in ("requests", "lost", "slowest")]
+        table.add_row(f"{cells['case']}\n{result}", "\n".join(story), *figures)
+    console.print(table)
+
+
+def row(outcome: Outcome) -> dict[str, str]:
+    """The cells of an outcome, under the titles of their columns."""
+    sent = outcome.requests > 0
+    return {
+        "case": outcome.case.name,
+        "what is done": outcome.case.fault,
+        "expected": outcome.case.expected,
+        "seen": outcome.seen,
+        "requests": str(outcome.requests) if sent else "",
+        "lost": str(outcome.lost) if sent else "",
+        "slowest": f"{outcome.slowest:.1f} s" if sent else "",
+        "result": outcome.result,
+    }
+
+
+def markdown(rows: Sequence[dict[str, str]]) -> str:
+    """Rows of `row` as a table in Markdown."""
+    titles = list(rows[0])
+    lines = [titles, ["---"] * len(titles), *(list(each.values()) for each in rows)]
+    cells = ([cell.replace("|", r"\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def write(out: Path, outcomes: Sequence[Outcome], stages: Sequence[Stage]) -> None:
+    """Write `chaos.json`, `chaos.md` and `chaos.png`.
+
+    Args:
+        out: Folder for them.
+        outcomes: Of the cases.
+        stages: Where they ran.
+    """
+    rows = [row(outcome) for outcome in outcomes]
+    found: dict[str, Any] = {
+        "passed": all(outcome.result != "failed" for outcome in outcomes),
+        "seconds": round(sum(outcome.seconds for outcome in outcomes), 1),
+        "cases": rows,
+    }
+    (out / "chaos.json").write_text(json.dumps(found, indent=2) + "\n")
+    (out / "chaos.md").write_text(markdown(rows) + "\n")
+    pairs = zip(outcomes, stages, strict=True)
+    sent = [(o, s) for o, s in pairs if s.clients is not None and s.clients.samples]
+    if sent:
+        _plot(sent).savefig(out / "chaos.png", facecolor="white")
+
+
+def _plot(sent: Sequence[tuple[Outcome, Stage]]) -> Figure:
+    """Seconds of every request over the time when it was sent, one panel for each case."""
+    figure = Figure(figsize=(11, 2.2 * len(sent)), layout="constrained", dpi=90)
+    panels = figure.subplots(len(sent), 1, squeeze=False)[:, 0]
+    for axes, (outcome, stage) in zip(panels, sent, strict=True):
+        assert stage.clients is not None
+        samples = stage.clients.samples
+        begin = min(sample.begin for sample in samples)
+        for colour, name in [*COLOURS.values(), LOST]:
+            chosen = [s for s in samples if COLOURS.get(s.outcome, LOST)[0] == colour]
+            x, y = [s.begin - begin for s in chosen], [s.seconds for s in chosen]
+            axes.scatter(x, y, s=6, color=colour, label=name if chosen else None)
+        for when, what in stage.marks:
+            axes.axvline(when - begin, color="grey", linewidth=0.8)
+            axes.text(when - begin, 0.98, f" {what}", transform=axes.get_xaxis_transform(),
+                      rotation=90, va="top", fontsize=7, color="dimgrey")  # fmt: skip
+        axes.set_title(f"{outcome.case.name}: {outcome.case.fault}", fontsize=9, loc="left")
+        axes.set_ylabel("seconds")
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=7, loc="upper right")
+    panels[-1].set_xlabel("seconds since the clients began")
+    return figure

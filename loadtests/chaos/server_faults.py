@@ -1,0 +1,154 @@
+"""TorchServe is killed, the gateway is stopped in the middle of its work, the clock jumps."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from pathlib import Path
+
+import psutil
+
+from loadtests.chaos.case import Case, Skipped, check, wait_until
+from loadtests.chaos.serving import Serving
+from loadtests.chaos.stage import Stage
+
+#: Seconds in which processes whose parent was killed must have ended.
+ORPHAN_SECONDS = 15.0
+#: Seconds in which the gateway must have answered what it has accepted, and ended.
+DRAIN_SECONDS = 30.0
+#: A connection that the system had taken, but the gateway not yet, is reset when it stops. Requests
+#: that began so many seconds before SIGTERM, or later, may meet that.
+UNACCEPTED_SECONDS = 0.1
+#: The clock's jumps in seconds, from its true time: forward four times, then far back.
+JUMPS = (120, 3600, 7200, 10800, -3600)
+#: Where Debian, Fedora and a build by hand put the library that shows a process another clock.
+FAKETIME = (
+    "/usr/lib/*/faketime/libfaketimeMT.so.1",
+    "/usr/lib*/faketime/libfaketimeMT.so.1",
+    "/usr/local/lib/faketime/libfaketimeMT.so.1",
+)
+
+
+def kill_torchserve(stage: Stage) -> str:
+    """Kill TorchServe and start it again, as its supervisor would."""
+    with stage.serving() as serving, stage.sending(serving) as clients:
+        workers = serving.server.workers()
+        process = serving.server.process()
+        assert process is not None
+        stage.mark("kill")
+        begin = time.monotonic()
+        process.kill()
+        process.wait()
+        serving.start_torchserve()
+        started = time.monotonic() - begin
+        stage.mark("ready")
+        clients.wait_for_answers()
+        wait_until(
+            lambda: not any(map(psutil.pid_exists, workers)),
+            ORPHAN_SECONDS,
+            "a worker of the TorchServe that was killed runs still",
+        )
+        resent = serving.metric("gateway_pictures_resent_total")
+    clients.check_none_lost()
+    check(resent > 0, "no request was sent again, so none was there when TorchServe was killed")
+    return (
+        f"it was back after {started:.1f} s; {resent:g} pictures were sent once more, the others "
+        "waited; the old worker ended by itself"
+    )
+
+
+def drain(stage: Stage) -> str:
+    """Stop the gateway by SIGTERM while it answers, and start another one."""
+    with stage.serving() as serving, stage.sending(serving) as clients:
+        process = serving.process
+        assert process is not None
+        # Clients pause between two requests, so wait for a moment when several wait.
+        wait_until(
+            lambda: serving.metric("gateway_pictures_in_flight") >= 3, 30, "few requests at a time"
+        )
+        stage.mark("SIGTERM")
+        begin = time.monotonic()
+        process.terminate()
+        status = process.wait(DRAIN_SECONDS)
+        spent = time.monotonic() - begin
+        check(status == 0, f"the gateway ended with status {status}")
+        serving.start_gateway()
+        stage.mark("started")
+        clients.wait_for_answers()
+        waiting = [s for s in clients.samples if s.begin < begin < s.begin + s.seconds]
+        for sample in list(clients.lost):
+            if begin - UNACCEPTED_SECONDS < sample.begin and sample.outcome.startswith("no answer"):
+                clients.count_as_refused(sample)
+    clients.check_none_lost(allow_refused=True)
+    check(waiting, "no request waited at SIGTERM")
+    return (
+        f"{len(waiting)} requests were being answered at SIGTERM; it ended {spent:.1f} s later; "
+        f"{len(clients.refused)} connections were refused until the next gateway listened"
+    )
+
+
+def step_clock(stage: Stage) -> str:
+    """Move the clock of gateway, TorchServe and worker while requests wait."""
+    library = next(
+        (str(file) for each in FAKETIME for file in Path("/").glob(each.lstrip("/"))), None
+    )
+    if library is None:
+        raise Skipped("libfaketime is not installed (Debian: apt-get install libfaketime)")
+    clock = stage.folder / "clock"
+    clock.write_text("+0\n")
+    environment = {
+        "LD_PRELOAD": library,
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DISABLE_SHM": "1",  # it would end with the first of the processes
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # no step moves it
+    }
+    with stage.serving(environment) as serving, stage.sending(serving) as clients:
+        for seconds in JUMPS:
+            stage.mark(f"{seconds:+d} s")
+            _set_clock(clock, seconds)
+            seen = _offset(serving)
+            check(abs(seen - seconds) < 30, f"the gateway's clock is {seen:+.0f} s off")
+            clients.wait_for_answers()
+        resent = serving.metric("gateway_pictures_resent_total")
+    clients.check_none_lost()
+    return (
+        f"jumps to {', '.join(f'{seconds:+d} s' for seconds in JUMPS)}; {resent:g} pictures were "
+        "sent once more"
+    )
+
+
+def _set_clock(file: Path, seconds: int) -> None:
+    """Show the processes another time from now on; no process ever reads half of the file."""
+    new = file.with_suffix(".new")
+    new.write_text(f"{seconds:+d}\n")
+    new.replace(file)
+
+
+def _offset(serving: Serving) -> float:
+    """How many seconds the clock of the gateway is ahead of the true one."""
+    date = serving.get("/healthz").headers["Date"]
+    return email.utils.parsedate_to_datetime(date).timestamp() - time.time()
+
+
+CASES = [
+    Case(
+        "torchserve-killed",
+        "SIGKILL to TorchServe, which is started again at once",
+        "no request lost: those in flight are sent once more, the others wait for up to "
+        "GATEWAY_RESTART_SECONDS",
+        kill_torchserve,
+    ),
+    Case(
+        "drain",
+        "SIGTERM to the gateway under load, then the next gateway is started",
+        "no accepted request lost; exit status 0",
+        drain,
+    ),
+    Case(
+        "clock",
+        "the clock jumps by minutes and hours, forward and back",
+        "no request lost",
+        step_clock,
+    ),
+]
