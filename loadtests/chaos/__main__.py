@@ -2,9 +2,11 @@
 
     python -m loadtests.chaos [--only NAME ...] [--archive FILE] [--out DIR]
     python -m loadtests.chaos --list
+    python -m loadtests.chaos --docs
 
 Writes `chaos.json`, `chaos.md` and `chaos.png` (latency over time) into `reports/chaos/`; the exit
-status is 1 if a case failed. All of it takes ten minutes.
+status is 1 if a case failed. All of it takes ten minutes. `--docs` runs nothing: it puts the table
+of the last run into `docs/operations.md`.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ CASES = [
     *connection_faults.CASES,
     *archive_faults.CASES,
 ]
+#: The page with the table.
+PAGE = ROOT / "docs" / "operations.md"
 #: Pictures that the clients send in turn.
 PICTURES = 8
 
@@ -112,6 +116,7 @@ def main() -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="a case")
     parser.add_argument("--list", action="store_true", help="show the cases and end")
+    parser.add_argument("--docs", action="store_true", help="write the last run's table and end")
     parser.add_argument("--archive", type=Path, help="instead of the shipped captioner's")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "chaos")
     given = parser.parse_args()
@@ -122,6 +127,9 @@ def main() -> int:
         cases = chosen(given.only)
         if given.list:
             report.print_cases(console, cases)
+            return 0
+        if given.docs:
+            report.write_page(PAGE, given.out / "chaos.json")
             return 0
         work = given.out.resolve() / "work"
         work.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
-"""The outcome of the cases: a table on the terminal, Markdown, JSON, and latency over time."""
+"""The outcome of the cases: a table on the terminal, Markdown, JSON, latency over time, a page."""
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +13,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from benchmarks.machine import cores, processor
+from deploy.errors import ServeError
 from loadtests.chaos.case import Case, Outcome
 from loadtests.chaos.clients import ANSWERED, REFUSED
 from loadtests.chaos.stage import Stage
+from training.evaluation.marked_block import replaced_block
 
 #: Outcome of a request -> colour and name in the plot.
 COLOURS = {ANSWERED: ("tab:blue", "captioned"), REFUSED: ("tab:orange", "connection refused")}
 LOST = ("tab:red", "no caption")
+#: The marks of the table in a page, and the columns that are shown there.
+BEGIN, END = "<!-- faults: python -m loadtests.chaos --docs -->", "<!-- /faults -->"
+SHOWN = ("what is done", "expected", "seen", "requests", "lost", "slowest", "result")
 
 
 def print_cases(console: Console, cases: Sequence[Case]) -> None:
@@ -75,6 +82,9 @@ def write(out: Path, outcomes: Sequence[Outcome], stages: Sequence[Stage]) -> No
     """
     rows = [row(outcome) for outcome in outcomes]
     found: dict[str, Any] = {
+        "cores": cores(),
+        "processor": processor(),
+        "date": datetime.date.today().isoformat(),
         "passed": all(outcome.result != "failed" for outcome in outcomes),
         "seconds": round(sum(outcome.seconds for outcome in outcomes), 1),
         "cases": rows,
@@ -85,6 +95,28 @@ def write(out: Path, outcomes: Sequence[Outcome], stages: Sequence[Stage]) -> No
     sent = [(o, s) for o, s in pairs if s.clients is not None and s.clients.samples]
     if sent:
         _plot(sent).savefig(out / "chaos.png", facecolor="white")
+
+
+def write_page(page: Path, kept: Path) -> None:
+    """Put the table of a run between the marks of a page.
+
+    Args:
+        page: In Markdown.
+        kept: `chaos.json` of the run.
+
+    Raises:
+        ServeError: There was no run of all cases, or the page lacks the marks.
+    """
+    if not kept.is_file():
+        raise ServeError(f"{kept} does not exist; make it: make chaos")
+    found = json.loads(kept.read_text())
+    rows = [{title: each[title] for title in SHOWN} for each in found["cases"]]
+    where = f"{found['cores']} cores, {found['processor']}, {found['date']}"
+    text = f"Seen with `make chaos` in {found['seconds'] / 60:.0f} minutes, {where}.\n\n"
+    new = replaced_block(page.read_text(), BEGIN, text + markdown(rows), END)
+    if new is None:
+        raise ServeError(f"{page} lacks the marks {BEGIN} and {END}; put them where the table goes")
+    page.write_text(new)
 
 
 def _plot(sent: Sequence[tuple[Outcome, Stage]]) -> Figure:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
+import shutil
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,12 +25,6 @@ DRAIN_SECONDS = 30.0
 UNACCEPTED_SECONDS = 0.1
 #: The clock's jumps in seconds, from its true time: forward four times, then far back.
 JUMPS = (120, 3600, 7200, 10800, -3600)
-#: Where Debian, Fedora and a build by hand put the library that shows a process another clock.
-FAKETIME = (
-    "/usr/lib/*/faketime/libfaketimeMT.so.1",
-    "/usr/lib*/faketime/libfaketimeMT.so.1",
-    "/usr/local/lib/faketime/libfaketimeMT.so.1",
-)
 
 
 def kill_torchserve(stage: Stage) -> str:
@@ -89,21 +87,13 @@ def drain(stage: Stage) -> str:
 
 def step_clock(stage: Stage) -> str:
     """Move the clock of gateway, TorchServe and worker while requests wait."""
-    library = next(
-        (str(file) for each in FAKETIME for file in Path("/").glob(each.lstrip("/"))), None
-    )
-    if library is None:
-        raise Skipped("libfaketime is not installed (Debian: apt-get install libfaketime)")
     clock = stage.folder / "clock"
-    clock.write_text("+0\n")
-    environment = {
-        "LD_PRELOAD": library,
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DISABLE_SHM": "1",  # it would end with the first of the processes
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # no step moves it
-    }
-    with stage.serving(environment) as serving, stage.sending(serving) as clients:
+    _set_clock(clock, 0)
+    with (
+        _clock_of_its_own(clock) as environment,
+        stage.serving(environment) as serving,
+        stage.sending(serving) as clients,
+    ):
         for seconds in JUMPS:
             stage.mark(f"{seconds:+d} s")
             _set_clock(clock, seconds)
@@ -116,6 +106,43 @@ def step_clock(stage: Stage) -> str:
         f"jumps to {', '.join(f'{seconds:+d} s' for seconds in JUMPS)}; {resent:g} pictures were "
         "sent once more"
     )
+
+
+@contextlib.contextmanager
+def _clock_of_its_own(file: Path) -> Iterator[dict[str, str]]:
+    """Variables for processes that shall see the time that a file says: libfaketime's.
+
+    The program `faketime` sets them for one command. Here that command sleeps, and its variables
+    are given to the servers, because its end would be the end of the memory that they share.
+
+    Args:
+        file: Seconds from the true time, such as `+120`.
+
+    Raises:
+        Skipped: The program is not installed.
+    """
+    if shutil.which("faketime") is None:
+        raise Skipped("the program faketime is not installed (Debian: apt-get install faketime)")
+    command = ["faketime", "-m", "-f", "+0", "sleep", "infinity"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as owner:
+        process = psutil.Process(owner.pid)
+
+        def sleeping() -> list[psutil.Process]:
+            return [each for each in process.children() if each.name() == "sleep"]
+
+        try:
+            wait_until(sleeping, 10, "faketime does not run its command")
+            found = sleeping()[0].environ()
+            yield {
+                "LD_PRELOAD": found["LD_PRELOAD"],
+                "FAKETIME_SHARED": found["FAKETIME_SHARED"],
+                "FAKETIME_TIMESTAMP_FILE": str(file),
+                "FAKETIME_NO_CACHE": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # nobody can set it
+            }
+        finally:
+            for each in sleeping() or [process]:
+                each.terminate()  # then faketime removes the memory, and ends
 
 
 def _set_clock(file: Path, seconds: int) -> None:

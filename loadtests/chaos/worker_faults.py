@@ -7,7 +7,6 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import Iterator
 
 import grpc
 import httpx
@@ -26,6 +25,8 @@ STOPPED_SECONDS = 5.0
 RESTART_SECONDS = 60.0
 #: Pictures that end the worker, each twice.
 POISON = 3
+#: Seconds that the client of a stream waits for its end.
+STREAM_SECONDS = 10.0
 #: Seconds of the gateway's deadline where requests are expected to reach it.
 SHORT_DEADLINE = 8.0
 
@@ -148,20 +149,15 @@ def _check_worker_failed(serving: Serving, picture: bytes) -> None:
 
 
 def _cut_a_stream(server: TorchServe, picture: bytes) -> None:
-    """Begin a sequence, and close the stream before its answer."""
+    """Begin a sequence, and close the own side of the stream before its answer."""
     messages, services = stubs.load()
     request = messages.PredictionsRequest(
         model_name=server.model, input={"data": picture}, sequence_id="chaos"
     )
-
-    def requests() -> Iterator[object]:
-        yield request
-
     with grpc.insecure_channel(server.grpc.removeprefix("grpc://")) as channel:
-        stream = services.InferenceAPIsServiceStub(channel).StreamPredictions2(requests())
-        with contextlib.suppress(grpc.RpcError):
-            time.sleep(0.5)
-            stream.cancel()
+        service = services.InferenceAPIsServiceStub(channel)
+        with contextlib.suppress(grpc.RpcError):  # how it ends makes no difference
+            list(service.StreamPredictions2(iter([request]), timeout=STREAM_SECONDS))
 
 
 CASES = [
