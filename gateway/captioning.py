@@ -10,8 +10,10 @@ from typing import Any
 
 from client import CaptionError, CaptionResult, ServerUnreachable
 from gateway.errors import GatewayError, NotReady
+from gateway.fetching import Fetcher
 from gateway.measures import Measures
-from gateway.settings import Settings
+from gateway.pictures import Picture
+from gateway.settings import PREFIX, Settings
 from gateway.torchserve import TorchServeClient
 
 #: Seconds between two tries to reach a TorchServe that does not listen.
@@ -39,14 +41,20 @@ class Captioner:
         torchserve: The client.
         settings: Limits and deadlines.
         measures: What is counted.
+        fetcher: Fetches pictures by URL; None if they are refused.
     """
 
     def __init__(
-        self, torchserve: TorchServeClient, settings: Settings, measures: Measures
+        self,
+        torchserve: TorchServeClient,
+        settings: Settings,
+        measures: Measures,
+        fetcher: Fetcher | None,
     ) -> None:
         self._torchserve = torchserve
         self._settings = settings
         self._measures = measures
+        self._fetcher = fetcher
         self._in_flight = 0
         self._average = 1.0  # seconds that a picture waits for its caption
         self._captioned = -FRESH_SECONDS  # when the last caption came; time.monotonic
@@ -81,21 +89,31 @@ class Captioner:
                     await asyncio.sleep(RECONNECT_SECONDS)
             return self._description
 
-    async def caption(self, pictures: Sequence[bytes], options: Mapping[str, str]) -> list[Outcome]:
+    async def caption(
+        self, pictures: Sequence[Picture], options: Mapping[str, str]
+    ) -> list[Outcome]:
         """Caption the pictures of one request, all at the same time.
 
         Args:
-            pictures: The bytes of each picture file.
+            pictures: The bytes of each picture file, or its URL.
             options: For all of them.
 
         Returns:
             For each picture its captions or its error.
 
         Raises:
-            GatewayError: There is no picture, there are too many for a request, or too many wait.
+            GatewayError: There is no picture, there are too many for a request, too many wait, or
+                there is a URL and none is fetched.
         """
         if not pictures:
             raise GatewayError(400, "no_image", "the request holds no picture")
+        if self._fetcher is None and any(isinstance(each, str) for each in pictures):
+            raise GatewayError(
+                400,
+                "no_urls",
+                "the request holds the URL of a picture, which this server does not fetch "
+                f"({PREFIX}FETCH_URLS is false); send the bytes",
+            )
         limit = (await self.description())["max_pictures"]
         if len(pictures) > limit:
             raise GatewayError(
@@ -140,13 +158,16 @@ class Captioner:
         self._in_flight += count
         self._measures.in_flight.set(self._in_flight)
 
-    async def _outcome(self, picture: bytes, options: Mapping[str, str]) -> Outcome:
+    async def _outcome(self, picture: Picture, options: Mapping[str, str]) -> Outcome:
         """The captions of one picture, or its error."""
         begin = time.monotonic()
         outcome: Outcome
         try:
-            _check_size(picture, self._settings.max_picture_bytes)
             async with asyncio.timeout(self._settings.deadline_seconds):
+                if isinstance(picture, str):
+                    assert self._fetcher is not None  # `caption` refused it otherwise
+                    picture = await self._fetcher.fetch(picture)
+                _check_size(picture, self._settings.max_picture_bytes)
                 outcome = await self._send_twice(picture, options)
             self._average += NEWEST * (time.monotonic() - begin - self._average)
         except TimeoutError:
