@@ -111,8 +111,8 @@ class Captioner:
             raise GatewayError(
                 400,
                 "no_urls",
-                "the request holds the URL of a picture, which this server does not fetch "
-                f"({PREFIX}FETCH_URLS is false); send the bytes",
+                "the request holds a URL; pictures by URL are not fetched, because "
+                f"{PREFIX}FETCH_URLS is false; send the bytes",
             )
         limit = (await self.description())["max_pictures"]
         if len(pictures) > limit:
@@ -160,7 +160,7 @@ class Captioner:
 
     async def _outcome(self, picture: Picture, options: Mapping[str, str]) -> Outcome:
         """The captions of one picture, or its error."""
-        begin = time.monotonic()
+        begin, is_fetched = time.monotonic(), isinstance(picture, str)
         outcome: Outcome
         try:
             async with asyncio.timeout(self._settings.deadline_seconds):
@@ -179,6 +179,10 @@ class Captioner:
             )
         except GatewayError as error:
             outcome = error
+            if is_fetched and error.code == "image_undecodable":
+                # The handler's message shows the first bytes, which may be those of an inner page.
+                message = "the URL gives no picture that can be decoded; open it in a browser"
+                outcome = GatewayError(error.status_code, error.code, message)
         code = outcome.code if isinstance(outcome, GatewayError) else "captioned"
         self._measures.pictures.labels(code).inc()
         return outcome

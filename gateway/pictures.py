@@ -57,7 +57,9 @@ def decode_base64(value: Any, where: str) -> bytes:
         raise GatewayError(400, "bad_base64", f"{where} must be a picture file as base64 text")
     if is_url(value):
         raise GatewayError(
-            400, "no_urls", f"{where} is a URL, which this route does not fetch; send the bytes"
+            400,
+            "no_urls",
+            f"{where} is a URL; on this route pictures by URL are not fetched; send the bytes",
         )
     text = value
     if text[:5].lower() == "data:":

@@ -51,7 +51,7 @@ def test_what_is_not_base64_is_refused_with_its_place(value: object, code: str):
 @pytest.mark.parametrize("url", ["http://example.org/a.png", "HTTPS://example.org/?a=data:"])
 def test_a_url_is_kept_where_one_may_stand(url: str):
     assert read_picture(url, "image") == url
-    with pytest.raises(GatewayError, match="image is a URL, which this route does not fetch"):
+    with pytest.raises(GatewayError, match="image is a URL; on this route"):
         decode_base64(url, "image")
 
 
