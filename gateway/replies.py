@@ -98,7 +98,7 @@ PICTURE_ERRORS = {
     408: "the body came too slowly",
     413: "too many bytes, pixels or pictures",
     415: "an image format or encoding that is not accepted",
-    422: "an option or a field with a bad value",
+    422: "an option or a field with a bad value, or a URL that no picture was fetched from",
     429: "the client sends more pictures than it may",
     503: "overloaded, or the captioner is not ready",
     504: "no caption within the deadline",

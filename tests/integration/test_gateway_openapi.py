@@ -109,6 +109,7 @@ def bodies() -> list[tuple[str, Any, int]]:
         ("/v1/captions", {"images": [text]}, 200),
         ("/v1/captions", {"images": [text, bad]}, 200),
         ("/v1/captions", {"images": [bad]}, 400),
+        ("/v1/captions", {"url": "https://example.org/a.png"}, 400),
         ("/v1/chat/completions", chat, 200),
         ("/v1/chat/completions", {**chat, "stream": True}, 200),
         ("/api/generate", {**drawn, "stream": False}, 200),

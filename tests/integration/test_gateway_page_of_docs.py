@@ -18,6 +18,7 @@ from deploy.torchserve import TorchServe
 from gateway.door import OPEN_PATHS
 from gateway.settings import PREFIX, Settings
 from tests import ROOT
+from tests.file_server import file_server
 from tests.integration.gateways import running, settings_for
 
 PAGE = (ROOT / "docs" / "api.md").read_text()
@@ -61,6 +62,18 @@ def test_the_command_for_a_key_makes_one(tmp_path: Path):
     words[0], words[-1] = sys.executable, str(tmp_path / words[-1])
     assert len(run(words).strip()) == 43
     assert Path(words[-1]).is_file()
+
+
+def test_the_command_of_curl_for_a_url_captions_where_urls_are_fetched(server: TorchServe):
+    start, curl = (line for block in blocks("sh")[3:] for line in block.splitlines())
+    assert start == "GATEWAY_FETCH_URLS=true .venv/bin/python -m gateway"
+    settings = settings_for(server, fetch_urls=True, fetch_allowed_networks=("127.0.0.1/32",))
+    with running(settings) as address, file_server() as files:
+        files.files["/photo.jpg"] = (ROOT / "docs" / "sample.jpg").read_bytes()
+        line = curl.replace("http://127.0.0.1:8000", address)
+        reply = json.loads(run(shlex.split(line.replace("https://example.org", files.address))))
+    assert reply["succeeded"] == 1, reply
+    assert files.asked == [("GET", "/photo.jpg", None)]
 
 
 def test_every_setting_stands_there_with_its_default():
