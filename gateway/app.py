@@ -22,6 +22,7 @@ from gateway.routes import (
     kserve_v2,
     ollama,
     openai_chat,
+    predictions,
     state,
 )
 from gateway.settings import Settings
@@ -62,6 +63,7 @@ def create_app(settings: Settings) -> ASGIApp:
     page = page_files.page_files()
     for router in (
         captions.routes(captioner),
+        predictions.routes(captioner, settings.model),
         openai_chat.routes(captioner, settings.model),
         ollama.routes(captioner, settings.model),
         hugging_face.routes(captioner, settings.model),
