@@ -138,7 +138,9 @@ def bodies() -> list[tuple[str, Any, int]]:
 @pytest.mark.parametrize(("path", "body", "status"), bodies())
 def test_a_reply_has_the_documented_form(document: Any, path: str, body: Any, status: int):
     case = document[path]["POST"].Case(
-        body=body, media_type="application/json", path_parameters={"name": "clipcap", "version": "1.0"}
+        body=body,
+        media_type="application/json",
+        path_parameters={"name": "clipcap", "version": "1.0"},
     )
     response = case.call(timeout=60)
     assert response.status_code == status
