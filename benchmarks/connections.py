@@ -73,17 +73,18 @@ class Connection:
         if not head.startswith(b"HTTP/1.1 200 "):
             raise Refusal(f"the server answered {(head[9:12] + b' ' + body[:200]).decode()}")
 
+    async def until_closed(self) -> None:
+        """Read what comes, until the server ends the connection."""
+        with contextlib.suppress(OSError):
+            await self._reader.read()
+
     async def trickle(self) -> None:
-        """Send a request byte by byte, until the server ends it."""
+        """Send a request byte by byte, until the server ends the connection."""
         self._writer.write(b"POST /predictions/clipcap HTTP/1.1\r\nHost: localhost\r\n")
         self._writer.write(b"Content-Length: 1000000\r\n\r\n")
-        while not self.was_closed():
+        while not self._writer.is_closing():
             self._writer.write(b"x")
             await asyncio.sleep(SLOW_PAUSE)
-
-    def was_closed(self) -> bool:
-        """Whether the server ended the connection."""
-        return self._reader.at_eof() or self._writer.transport.is_closing()
 
 
 async def in_turn(
@@ -144,7 +145,7 @@ async def flood(
 
 
 @contextlib.asynccontextmanager
-async def crowd(address: str, idle: int, slow: int) -> AsyncIterator[list[Connection]]:
+async def crowd(address: str, idle: int, slow: int) -> AsyncIterator[list[asyncio.Task[None]]]:
     """Connections that send nothing, and others that send a request byte by byte.
 
     Args:
@@ -153,16 +154,17 @@ async def crowd(address: str, idle: int, slow: int) -> AsyncIterator[list[Connec
         slow: Number of the others.
 
     Returns:
-        All of them, the idle ones first. They are closed at the end.
+        For each a task that ends when the server closes the connection. All are closed at the end.
     """
     async with contextlib.AsyncExitStack() as opened:
         found = [
             await opened.enter_async_context(Connection.to(address)) for _ in range(idle + slow)
         ]
-        tasks = [asyncio.create_task(each.trickle()) for each in found[idle:]]
+        open_ones = [asyncio.create_task(each.until_closed()) for each in found]
+        slow_ones = [asyncio.create_task(each.trickle()) for each in found[idle:]]
         try:
-            yield found
+            yield open_ones
         finally:
-            for task in tasks:
+            for task in (*open_ones, *slow_ones):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*open_ones, *slow_ones, return_exceptions=True)

@@ -160,7 +160,7 @@ def measure_crowd(
     async def beside() -> tuple[list[float], int]:
         async with crowd(address, idle, slow) as others:
             seconds = (await in_turn(target, requests, count))["gateway"]
-            return seconds, sum(each.was_closed() for each in others)
+            return seconds, sum(each.done() for each in others)
 
     alone = asyncio.run(in_turn(target, requests, count))["gateway"]
     crowded, closed = asyncio.run(beside())

@@ -52,13 +52,13 @@ def test_a_crowd_is_there_while_others_are_answered(server: TorchServe):
 
     async def beside(address: str) -> list[int]:
         async with crowd(address, idle=5, slow=3) as others:
-            assert not any(each.was_closed() for each in others)
+            assert not any(each.done() for each in others)
             await in_turn({"gateway": address}, [REQUEST], 3)
             connections = psutil.Process(os.getpid()).net_connections("tcp")
             port = settings.port
             there = [c for c in connections if c.raddr and c.raddr.port == port]
             await asyncio.sleep(1.5)
-            return [len(there), sum(each.was_closed() for each in others)]
+            return [len(there), sum(each.done() for each in others)]
 
     with running(settings) as address:
         there, closed = asyncio.run(beside(address))
