@@ -23,6 +23,7 @@ from gateway.routes import (
     kserve_v2,
     ollama,
     openai_chat,
+    predictions,
     state,
 )
 from gateway.settings import Settings
@@ -68,6 +69,7 @@ def create_app(settings: Settings, torchserve: TorchServeClient | None = None) -
     page = page_files.page_files()
     for router in (
         captions.routes(captioner),
+        predictions.routes(captioner, settings.model),
         openai_chat.routes(captioner, settings.model),
         ollama.routes(captioner, settings.model),
         hugging_face.routes(captioner, settings.model),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import collections
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -82,16 +83,30 @@ def parse_json(body: bytes) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        GatewayError: The body is not one.
+        GatewayError: The body is not one, or an object in it has the same name twice.
     """
     try:
-        found = json.loads(body)
+        found = json.loads(body, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise GatewayError(
             400, "bad_json", f"the body is not valid JSON ({str(error)[:100]})"
         ) from None
     if not isinstance(found, dict):
         raise GatewayError(400, "bad_json", "the JSON body must be an object")
+    return found
+
+
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; Python alone would keep the last of two pictures with the same name."""
+    found = dict(members)
+    if len(found) < len(members):
+        counts = collections.Counter(name for name, _ in members)
+        name = next(name for name in counts if counts[name] > 1)
+        raise GatewayError(
+            400,
+            "bad_request",
+            f"an object in the JSON body has {name[:40]!r} twice; send each name once",
+        )
     return found
 
 
@@ -117,13 +132,13 @@ async def read_request(
     kind = request.headers.get("content-type", "").lower()
     pictures: list[Picture]
     if kind.startswith("multipart/form-data"):
-        pictures, fields = await _read_form(request)
+        pictures, fields = await read_form(request)
         options = option_texts(description, [*query, *fields])
     else:
         body = await request.body()
         # `curl -d '{...}'` declares a form too.
         if "json" in kind or body[:64].lstrip().startswith(b"{"):
-            pictures, members = _read_document(parse_json(body))
+            pictures, members = read_document(parse_json(body))
             options = option_texts(description, [*query, *members.items()])
         else:
             pictures = [body] if body else []
@@ -133,8 +148,12 @@ async def read_request(
     return pictures, options
 
 
-async def _read_form(request: Request) -> tuple[list[Picture], list[tuple[str, Any]]]:
-    """Every file of a form, and its other fields."""
+async def read_form(request: Request) -> tuple[list[Picture], list[tuple[str, Any]]]:
+    """The bytes of every file of a form, and the names and texts of its other fields.
+
+    Raises:
+        HTTPException: It cannot be read.
+    """
     pictures: list[Picture] = []
     fields: list[tuple[str, Any]] = []
     async with request.form(max_fields=MAX_FIELDS) as form:
@@ -146,8 +165,15 @@ async def _read_form(request: Request) -> tuple[list[Picture], list[tuple[str, A
     return pictures, fields
 
 
-def _read_document(document: dict[str, Any]) -> tuple[list[Picture], dict[str, Any]]:
-    """One of the members that hold pictures, with options beside it or in `options`."""
+def read_document(document: dict[str, Any]) -> tuple[list[Picture], dict[str, Any]]:
+    """The pictures and options of a document with one of the members that hold pictures.
+
+    Args:
+        document: Has options beside the pictures, or in `options`.
+
+    Raises:
+        GatewayError: It does not have that form.
+    """
     members = dict(document)
     known = [*_ONE, *_SEVERAL]
     names = [name for name in known if name in members]

@@ -105,14 +105,19 @@ PICTURE_ERRORS = {
 }
 
 
-def errors(*groups: dict[int, str], text: bool = False) -> dict[int | str, dict[str, Any]]:
+def errors(
+    *groups: dict[int, str], text: bool = False, either: bool = False
+) -> dict[int | str, dict[str, Any]]:
     """Documentation of error replies, for `responses=` of a route.
 
     Args:
         groups: Status -> when it is answered.
         text: Whether the route's clients read `error` as text.
+        either: Whether some of them do.
     """
-    model = TextErrorReply if text else ErrorReply
+    model: Any = TextErrorReply if text else ErrorReply
+    if either:
+        model = ErrorReply | TextErrorReply
     return {
         status: {"model": model, "description": meaning}
         for group in ({404: "not found"}, ANY_ERROR, *groups)

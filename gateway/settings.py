@@ -58,8 +58,7 @@ class Settings:
         open: Whether an address other than loopback is served without keys.
         cors_origins: Origins whose web pages may call the gateway, separated by commas.
         max_body_bytes: Most bytes of a request.
-        max_picture_bytes: Most bytes of one picture. TorchServe's `max_request_size` must be larger
-            by at least 10 kB, because each picture is sent on in a form.
+        max_picture_bytes: Most bytes of one picture; at most TorchServe's `max_request_size`.
         max_in_flight: Most pictures that are here and in TorchServe at a time; more are answered
             with 503. A client may have as many as places are free: one that is alone gets half.
         max_at_once: Most pictures in TorchServe at a time: twice the batch size of its workers
