@@ -11,12 +11,16 @@ name=clipcap-try-$$
 limits=(--read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges)
 
 end() {
-    "$containers" rm --force "$name-gateway" "$name-torchserve" > /dev/null 2>&1 || true
+    # One after the other: the gateway's container holds on to the network of TorchServe's.
+    "$containers" rm --force "$name-gateway" > /dev/null 2>&1 || true
+    "$containers" rm --force "$name-torchserve" > /dev/null 2>&1 || true
 }
 trap end EXIT
 
-"$containers" run --detach --name "$name-torchserve" "${limits[@]}" "$image" torchserve > /dev/null
-# In TorchServe's network, so that it is reached over loopback, and only by what runs in there.
+# A network of its own with nothing but loopback: the servers need no other.
+"$containers" run --detach --name "$name-torchserve" --network none "${limits[@]}" \
+    "$image" torchserve > /dev/null
+# In the same network, as in one pod.
 "$containers" run --detach --name "$name-gateway" --network "container:$name-torchserve" \
     "${limits[@]}" "$image" gateway > /dev/null
 
