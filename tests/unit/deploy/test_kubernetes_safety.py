@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from gateway.settings import Settings
 from tests.kubernetes import FOLDER, VERSIONS, Document, built, documents, resource, validate
 
 
@@ -78,6 +81,16 @@ def test_fetching_opens_dns_and_public_web_servers_only(with_url_fetching: list[
     assert [each["port"] for each in web["ports"]] == [80, 443]
     private = {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "127.0.0.0/8"}
     assert private <= set(web["to"][0]["ipBlock"]["except"])
+
+
+@pytest.mark.skipif(
+    "fetch_urls" not in {each.name for each in dataclasses.fields(Settings)},
+    reason="this gateway fetches nothing by URL",
+)
+def test_the_gateway_knows_the_setting_that_switches_fetching_on():
+    text = (FOLDER / "components" / "url-fetching" / "kustomization.yaml").read_text()
+    (name,) = re.findall(r"name: (GATEWAY_\w+)", text)
+    assert Settings.from_environment({name: "true"}) != Settings()
 
 
 def test_no_file_holds_a_secret():
