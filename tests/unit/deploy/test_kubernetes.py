@@ -147,7 +147,8 @@ def test_java_and_the_decoding_of_pictures_fit_into_the_memory():
 def test_the_autoscaler_goes_by_a_metric_of_the_gateway_to_one_batch_a_pod():
     metric = resource("HorizontalPodAutoscaler")["spec"]["metrics"][0]["pods"]
     name = metric["metric"]["name"]
-    assert f"# TYPE {name} gauge" in Measures().text(None).decode()
+    (described,) = Measures().in_flight.describe()
+    assert (described.name, described.type) == (name, "gauge")
     batch = yaml.safe_load((ROOT / "handler" / "model-config.yaml").read_text())["batchSize"]
     assert metric["target"] == {"type": "AverageValue", "averageValue": str(batch)}
     adapter = documents(FOLDER / "components" / "autoscaling" / "adapter-values.yaml")[0]
