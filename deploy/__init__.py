@@ -1,4 +1,4 @@
-"""TorchServe and the gateway on this machine.
+"""TorchServe and the gateway on this machine, and in containers.
 
 serve.py        the commands: `make serve`, `make stop`, `make status`
 captioner.py    which captioner is served, and the archive made from it
@@ -9,4 +9,9 @@ logs.py         their logs, and those of the servers before
 properties.py   `config.properties`, read and derived
 ports.py        TCP ports: free, taken, by which program
 errors.py       the error of all of these
+
+container/        what runs in the image of the Dockerfile
+container_check/  builds that image and checks it
+compose.yaml      both servers in containers, with Prometheus and Grafana if wanted
+models/           archives that the containers serve in place of the image's own
 """
