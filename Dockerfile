@@ -43,6 +43,8 @@ ARG MODEL=training/pretrained/scenes-captioner
 # fp32 runs on every processor. The others only on those that have the instructions, and `auto` goes
 # by the processor that builds.
 ARG PRECISION=fp32
+# Threads of torch that wait for each other sleep soon: on a busy machine they would hinder themselves.
+ENV GOMP_SPINCOUNT=5000
 RUN case "$MODEL" in \
         *.mar) cp "$MODEL" /opt/clipcap.mar ;; \
         *) python -m training.export --checkpoint "$MODEL" --out /tmp/artifact \

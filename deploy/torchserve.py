@@ -256,7 +256,7 @@ class TorchServe:
     def _end_launched(self, temporary: Path) -> None:
         """End a server that was launched into a folder, but is in no state yet."""
         with contextlib.suppress(OSError, ValueError, psutil.Error):
-            psutil.Process(read_pid(temporary)).kill()
+            psutil.Process(int((temporary / _PID_FILE).read_text())).kill()
 
     def _wait(self, process: psutil.Process, deadline: float) -> None:
         """Return once all workers are ready: `/ping` succeeds long before.

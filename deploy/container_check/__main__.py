@@ -39,8 +39,8 @@ ABSENT_PACKAGES = ("transformers", "pytorch_lightning", "hydra", "dvc", "peft", 
 SERVERS = {"torchserve": 5120, "gateway": 2048}
 #: Another user than the image's own.
 USER = 23456
-READY_SECONDS = 180
-STOP_SECONDS = 20
+READY_SECONDS = 300
+STOP_SECONDS = 60
 #: runc and limits of its own: podman's defaults do not run where the machine is a container itself.
 _CONTAINERS_CONF = """\
 [containers]
@@ -65,6 +65,7 @@ def check(base: str | None, folder: Path, *, keep: bool) -> None:
     os.environ.setdefault("CONTAINERS_CONF", str(folder / "containers.conf"))
     with _step("base"):
         base = base or debian_base(folder)
+    before = _untagged()
     try:
         with _step("build"):
             options = build_options(folder)
@@ -78,8 +79,14 @@ def check(base: str | None, folder: Path, *, keep: bool) -> None:
             _check_refusal(folder)
         _check_servers(folder)
     finally:
-        if not keep:
-            subprocess.run(["podman", "rmi", "--force", IMAGE], check=False, capture_output=True)
+        stages = _untagged() - before  # what other stages begin with
+        for each in [*([] if keep else [IMAGE]), *stages]:
+            subprocess.run(["podman", "rmi", "--force", each], check=False, capture_output=True)
+
+
+def _untagged() -> set[str]:
+    """The images without a name."""
+    return set(_read("podman", "images", "--quiet", "--no-trunc", "--filter=dangling=true").split())
 
 
 def _check_contents() -> None:
@@ -103,7 +110,7 @@ def _check_refusal(folder: Path) -> None:
     done = subprocess.run(
         ["podman", "run", "--rm", *_limits("none", 512), f"--volume={models}:/models:ro", IMAGE,
          "torchserve"],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=READY_SECONDS,
     )  # fmt: skip
     lines = done.stderr.strip().splitlines()
     if (
@@ -175,7 +182,7 @@ def _wait(container: str) -> None:
 def _caption(address: str) -> str:
     request = urllib.request.Request(address, SAMPLE.read_bytes(), {"Content-Type": "image/jpeg"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=60) as reply:
+    with opener.open(request, timeout=READY_SECONDS) as reply:
         return str(json.load(reply)["results"][0]["caption"])
 
 
