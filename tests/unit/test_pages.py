@@ -103,8 +103,11 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
     names = [page.name for page in PAGES]
     assert names == [
         "api.md",
+        "cloud.md",
         "coco.md",
         "fine-tune-clip.md",
+        "kubernetes.md",
+        "operations.md",
         "published-weights.md",
         "serving-speed.md",
         "speed.md",
@@ -119,7 +122,7 @@ def test_files_it_names_exist(page: Path):
     text = page.read_text()
     for name in re.findall(r"`((?:training|tests|benchmarks)/[\w./-]+)`|\b(tests/\S+\.py)", text):
         assert (ROOT / "".join(name)).exists(), name
-    for name in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+    for name in re.findall(r"\]\((?!https?:|#)([^)]+)\)", text):
         assert (page.parent / name).exists(), name
 
 
