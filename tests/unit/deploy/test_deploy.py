@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Thread
@@ -80,6 +81,18 @@ def test_a_missing_archive_says_how_to_make_one(tmp_path: Path):
     server.archive.unlink()
     with pytest.raises(ServeError, match="make archive"):
         server.start()
+
+
+def test_an_archive_of_which_the_end_is_missing_is_refused(tmp_path: Path):
+    """TorchServe would run without a model, and be waited for in vain."""
+    server = server_in(tmp_path)
+    with zipfile.ZipFile(server.archive, "w") as archive:
+        archive.writestr("captioner.pt", bytes(1000))
+    whole = server.archive.read_bytes()
+    server.archive.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ServeError, match="is no archive: not a whole zip file; .*make archive"):
+        server.start()
+    assert not server.logs.exists()
 
 
 def test_a_port_in_use_is_named_with_its_owner(tmp_path: Path):
