@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.errors import ServeError
 from loadtests.chaos import __main__ as chaos
 from loadtests.chaos import report
 from loadtests.chaos.case import Case, Failed, Outcome, Skipped, check, wait_until
@@ -55,6 +56,26 @@ def test_the_report_has_the_table_the_figures_and_the_plot(tmp_path: Path):
     assert kept["passed"] is False
     assert [case["result"] for case in kept["cases"]] == ["passed", "failed"]
     assert (tmp_path / "chaos.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_goes_between_the_marks_of_a_page(tmp_path: Path):
+    page, kept = tmp_path / "page.md", tmp_path / "chaos.json"
+    page.write_text(f"a\n{report.BEGIN}\nold\n{report.END}\nb\n")
+    with pytest.raises(ServeError, match=r"chaos\.json does not exist; make it: make chaos"):
+        report.write_page(page, kept)
+    report.write(tmp_path, *outcomes(tmp_path, "all well"))
+    report.write_page(page, kept)
+    before, _, after = page.read_text().partition("Seen with `make chaos` in 0 minutes, ")
+    assert before == f"a\n{report.BEGIN}\n"
+    assert "| no request lost | all well | 4 | 1 | 7.2 s | passed |\n<!-- /faults -->\nb" in after
+    page.write_text("no marks")
+    with pytest.raises(ServeError, match="lacks the marks"):
+        report.write_page(page, kept)
+
+
+def test_the_page_of_operations_has_the_marks():
+    assert report.BEGIN in chaos.PAGE.read_text()
+    assert report.END in chaos.PAGE.read_text()
 
 
 def test_a_refused_connection_is_no_lost_request_where_that_is_allowed():
