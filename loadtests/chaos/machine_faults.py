@@ -25,7 +25,7 @@ def fill_disk(stage: Stage) -> str:
     """Fill the disk that the logs of both servers are on."""
     disk = stage.folder / "server"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", disk]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(disk)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Skipped(f"a small disk cannot be mounted here: {done.stderr.strip()}")
