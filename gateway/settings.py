@@ -65,6 +65,14 @@ class Settings:
             deadline of its own, which should be shorter.
         restart_seconds: Seconds that a request waits for a TorchServe that does not listen.
         body_seconds: Seconds in which a client must have sent its request.
+        max_bodies_bytes: Most bytes of all requests that are in memory together; more are answered
+            with 503. See `gateway/bodies.py` for what a byte costs.
+        max_connections: Most connections at a time; more are answered with 503, or closed if TLS is
+            spoken.
+        head_seconds: Seconds in which a connection must send the head of a request, from its
+            beginning or its last answer. The handshake of TLS may take as long before that.
+        tls_certificate: PEM file of the certificate and its chain; TLS is spoken with it.
+        tls_key: PEM file of its key, without a passphrase.
     """
 
     host: str = "127.0.0.1"
@@ -82,6 +90,11 @@ class Settings:
     deadline_seconds: float = 65.0
     restart_seconds: float = 10.0
     body_seconds: float = 60.0
+    max_bodies_bytes: int = 256 << 20
+    max_connections: int = 1500
+    head_seconds: float = 10.0
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
 
     def __post_init__(self) -> None:
         """Check values and their combination.
@@ -93,12 +106,18 @@ class Settings:
             raise _refusal("port", self.port, "a whole number from 1 to 65535")
         for name in ("inference", "management", "metrics"):
             _check_url(name, getattr(self, name))
-        for name in ("max_body_bytes", "max_picture_bytes", "max_in_flight"):
+        for name in ("max_body_bytes", "max_picture_bytes", "max_in_flight", "max_connections"):
             if getattr(self, name) < 1:
                 raise _refusal(name, getattr(self, name), "a whole number above 0")
-        for name in ("deadline_seconds", "restart_seconds", "body_seconds"):
+        for name in ("deadline_seconds", "restart_seconds", "body_seconds", "head_seconds"):
             if not 0 < getattr(self, name) < math.inf:
                 raise _refusal(name, getattr(self, name), "a number of seconds above 0")
+        if self.max_bodies_bytes < self.max_body_bytes:
+            least = f"at least {PREFIX}MAX_BODY_BYTES, which is {self.max_body_bytes}"
+            raise _refusal("max_bodies_bytes", self.max_bodies_bytes, least)
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            missing = "tls_key" if self.tls_key is None else "tls_certificate"
+            raise ValueRefused(missing, "is not given; a certificate and its key go together")
         if not self.model or "/" in self.model:
             raise _refusal("model", self.model, "the name of a model, without /")
         for origin in self.cors_origins:
@@ -125,7 +144,15 @@ class Settings:
     def address(self) -> str:
         """Where programs of this machine reach the gateway, such as `http://127.0.0.1:8000`."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        scheme = "https" if self.tls_certificate else "http"
+        return (
+            f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
+        )
+
+    @property
+    def drain_seconds(self) -> float:
+        """Seconds that the gateway may take to answer what it has accepted when it is stopped."""
+        return self.deadline_seconds + 5
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], file: Path | None = None) -> Settings:

@@ -54,6 +54,9 @@ def test_each_kind_of_value_is_read():
         ("DEADLINE_SECONDS", "nan"),
         ("RESTART_SECONDS", "inf"),
         ("BODY_SECONDS", "0"),
+        ("HEAD_SECONDS", "-1"),
+        ("MAX_CONNECTIONS", "0"),
+        ("MAX_BODIES_BYTES", "67108863"),  # one body less a byte
     ],
 )
 def test_a_wrong_value_is_refused_with_its_variable(name: str, value: str):
@@ -75,6 +78,15 @@ def test_a_wrong_value_is_refused_with_its_variable(name: str, value: str):
 )
 def test_the_address_is_one_that_this_machine_reaches(host: str, address: str):
     assert Settings(host=host, port=9000, open=True).address == address
+
+
+def test_a_certificate_and_its_key_go_together():
+    pair = {"GATEWAY_TLS_CERTIFICATE": "certificate.pem", "GATEWAY_TLS_KEY": "key.pem"}
+    assert Settings.from_environment(pair).address == "https://127.0.0.1:8000"
+    for given in pair:
+        [missing] = set(pair) - {given}
+        with pytest.raises(SettingsError, match=f"^{missing} is not given; a certificate and its"):
+            Settings.from_environment({given: pair[given]})
 
 
 @pytest.mark.parametrize("name", ["GATEWAY_", "GATEWAY_PROT", "GATEWAY_port"])
