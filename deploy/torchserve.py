@@ -136,7 +136,7 @@ class TorchServe:
                 ) from None
             state = {
                 "pid": pid,
-                "created": process.create_time(),
+                "created": processes.created(process),
                 "temporary": str(temporary),
                 "served": dict(served or {}),
             }

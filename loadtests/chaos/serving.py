@@ -80,7 +80,7 @@ class Serving:
             self.process = self.gateway.start(self.gateway.check())
 
     def stop(self) -> None:
-        """End both; what does not end within 15 s is killed."""
+        """End both, the gateway first."""
         self.gateway.stop()
         self.server.stop()
 
