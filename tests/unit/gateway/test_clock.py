@@ -63,7 +63,7 @@ def caption(address: str) -> object:
         torchserve = TorchServeClient(settings)
         torchserve.backends.current.description = {"max_pictures": 1}
         CALLER.set(Caller("someone", asyncio.get_running_loop().time() + 60))
-        captioner = Captioner(torchserve, settings, Measures())
+        captioner = Captioner(torchserve, settings, Measures(), None)
         (outcome,) = await captioner.caption([b"picture"], {})
         await torchserve.close()
         return outcome
