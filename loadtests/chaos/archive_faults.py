@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 import zipfile
@@ -78,7 +79,8 @@ def _refusal(stage: Stage, archive: Path, word: str) -> str:
     )
     check(serving.server.process() is None, "TorchServe runs still")
     shutil.rmtree(stage.folder / "server")
-    return f"refused after {spent:.1f} s: {message.partition(' (logs:')[0]}"
+    shown = re.sub(r"/\S*/", "", message.partition(" (logs:")[0])  # folders say nothing to readers
+    return f"refused after {spent:.1f} s: {shown}"
 
 
 CASES = [

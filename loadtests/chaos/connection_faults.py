@@ -102,7 +102,7 @@ def many_connections(stage: Stage) -> str:
         turned_away = _count_turned_away(clients)
     clients.check_none_lost(allow_refused=True)
     return (
-        f"{taken} were open after {MANY_SECONDS:g} s; the gateway took {grown:.0f} MB more; "
+        f"{taken} were still open after {MANY_SECONDS:g} s; the gateway took {grown:.0f} MB more; "
         f"{turned_away} requests were turned away meanwhile, all later ones answered"
     )
 
@@ -155,8 +155,8 @@ CASES = [
     Case(
         "many-connections",
         f"{MANY:,} connections at once",
-        "requests are captioned or turned away at once; the gateway does not end, and answers "
-        "when they are closed",
+        "requests are captioned or turned away; the gateway does not end, and answers all when "
+        "the connections are closed",
         many_connections,
     ),
 ]
