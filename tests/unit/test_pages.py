@@ -105,6 +105,7 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
         "api.md",
         "coco.md",
         "fine-tune-clip.md",
+        "operations.md",
         "published-weights.md",
         "serving-speed.md",
         "speed.md",
