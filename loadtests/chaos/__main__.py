@@ -142,12 +142,13 @@ def main() -> int:
             console.print(f"{number}/{len(cases)} {case.name}: {case.fault} ...", markup=False)
             stages.append(Stage(work / case.name, archive, pictures))
             outcomes.append(run(case, stages[-1]))
+            report.write(given.out, outcomes)
             console.print(f"   {outcomes[-1].result}: {outcomes[-1].seen}", markup=False)
     except ServeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     report.print_outcomes(console, outcomes)
-    report.write(given.out, outcomes, stages)
+    report.write_plot(given.out / "chaos.png", outcomes, stages)
     failed = [each.case.name for each in outcomes if each.result == "failed"]
     print(f"{'failed: ' + ', '.join(failed) if failed else 'passed'}; report: {given.out}")
     return 1 if failed else 0

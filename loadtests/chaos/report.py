@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from loadtests.chaos.stage import Stage
 from training.evaluation.marked_block import replaced_block
 
 #: Outcome of a request -> colour and name in the plot.
-COLOURS = {ANSWERED: ("tab:blue", "captioned"), REFUSED: ("tab:orange", "connection refused")}
+COLOURS = {ANSWERED: ("tab:blue", "captioned"), REFUSED: ("tab:orange", "not accepted")}
 LOST = ("tab:red", "no caption")
-#: The marks of the table in a page, and the columns that are shown there.
+#: The marks of the table in a page, and its columns; a page leaves out the first.
 BEGIN, END = "<!-- faults: python -m loadtests.chaos --docs -->", "<!-- /faults -->"
-SHOWN = ("what is done", "expected", "seen", "requests", "lost", "slowest", "result")
+TITLES = ("case", "what is done", "expected", "seen", "requests", "lost", "slowest", "result")
 
 
 def print_cases(console: Console, cases: Sequence[Case]) -> None:
@@ -64,37 +64,47 @@ def row(outcome: Outcome) -> dict[str, str]:
     }
 
 
-def markdown(rows: Sequence[dict[str, str]]) -> str:
-    """Rows of `row` as a table in Markdown."""
-    titles = list(rows[0])
-    lines = [titles, ["---"] * len(titles), *(list(each.values()) for each in rows)]
+def markdown(rows: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> str:
+    """Some columns of rows as a table in Markdown."""
+    lines = [titles, ["---"] * len(titles), *([each[title] for title in titles] for each in rows)]
     cells = ([cell.replace("|", r"\|") for cell in line] for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
-def write(out: Path, outcomes: Sequence[Outcome], stages: Sequence[Stage]) -> None:
-    """Write `chaos.json`, `chaos.md` and `chaos.png`.
+def write(out: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write `chaos.json` and `chaos.md`; cases of an earlier run that did not run now stay there.
 
     Args:
         out: Folder for them.
-        outcomes: Of the cases.
-        stages: Where they ran.
+        outcomes: Of the cases that ran.
     """
-    rows = [row(outcome) for outcome in outcomes]
+    file = out / "chaos.json"
+    kept = json.loads(file.read_text())["cases"] if file.is_file() else []
+    rows = {each["case"]: each for each in kept}
+    rows |= {each.case.name: {**row(each), "seconds": round(each.seconds, 1)} for each in outcomes}
     found: dict[str, Any] = {
         "cores": cores(),
         "processor": processor(),
         "date": datetime.date.today().isoformat(),
-        "passed": all(outcome.result != "failed" for outcome in outcomes),
-        "seconds": round(sum(outcome.seconds for outcome in outcomes), 1),
-        "cases": rows,
+        "passed": all(each["result"] != "failed" for each in rows.values()),
+        "cases": list(rows.values()),
     }
-    (out / "chaos.json").write_text(json.dumps(found, indent=2) + "\n")
-    (out / "chaos.md").write_text(markdown(rows) + "\n")
+    file.write_text(json.dumps(found, indent=2) + "\n")
+    (out / "chaos.md").write_text(markdown(found["cases"], TITLES) + "\n")
+
+
+def write_plot(file: Path, outcomes: Sequence[Outcome], stages: Sequence[Stage]) -> None:
+    """Draw the requests of all cases that sent any.
+
+    Args:
+        file: A PNG.
+        outcomes: Of the cases.
+        stages: Where they ran.
+    """
     pairs = zip(outcomes, stages, strict=True)
     sent = [(o, s) for o, s in pairs if s.clients is not None and s.clients.samples]
     if sent:
-        _plot(sent).savefig(out / "chaos.png", facecolor="white")
+        _plot(sent).savefig(file, facecolor="white")
 
 
 def write_page(page: Path, kept: Path) -> None:
@@ -110,10 +120,10 @@ def write_page(page: Path, kept: Path) -> None:
     if not kept.is_file():
         raise ServeError(f"{kept} does not exist; make it: make chaos")
     found = json.loads(kept.read_text())
-    rows = [{title: each[title] for title in SHOWN} for each in found["cases"]]
+    minutes = sum(each["seconds"] for each in found["cases"]) / 60
     where = f"{found['cores']} cores, {found['processor']}, {found['date']}"
-    text = f"Seen with `make chaos` in {found['seconds'] / 60:.0f} minutes, {where}.\n\n"
-    new = replaced_block(page.read_text(), BEGIN, text + markdown(rows), END)
+    text = f"Seen with `make chaos` in {minutes:.0f} minutes, {where}.\n\n"
+    new = replaced_block(page.read_text(), BEGIN, text + markdown(found["cases"], TITLES[1:]), END)
     if new is None:
         raise ServeError(f"{page} lacks the marks {BEGIN} and {END}; put them where the table goes")
     page.write_text(new)

@@ -28,6 +28,6 @@ def test_a_killed_worker_and_an_archive_with_other_weights(tiny_archive: Path, t
     assert "pictures were sent once more" in killed.seen
     assert "SHA-256" in tampered.seen
     assert tampered.requests == 0
-    report.write(tmp_path, outcomes, stages)
+    report.write(tmp_path, outcomes)
     assert json.loads((tmp_path / "chaos.json").read_text())["passed"] is True
     assert [text for _, text in stages[0].marks] == ["kill 1"]
