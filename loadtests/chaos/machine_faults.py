@@ -37,7 +37,7 @@ def fill_disk(stage: Stage) -> str:
 
 def _with_full_disk(stage: Stage) -> str:
     with stage.serving() as serving, stage.sending(serving) as clients:
-        log = serving.server.logs / "gateway.log"
+        log = serving.gateway.log
         ballast = serving.server.folder / "ballast"
         stage.mark("full")
         _fill(ballast)

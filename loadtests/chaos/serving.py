@@ -39,7 +39,7 @@ class Serving:
         folder.mkdir(parents=True, exist_ok=True)
         config = derived_config(folder / "config.properties", on_free_ports())
         self.server = TorchServe(folder.resolve(), archive.resolve(), config.resolve())
-        self.gateway = Gateway(self.server)
+        self.gateway = Gateway(self.server, self.server.folder / "gateway")
         self.process: psutil.Process | None = None
         self._environment = {**SETTINGS, "GATEWAY_PORT": str(_free_port()), **environment}
 
