@@ -4,6 +4,7 @@ The commands:
 
     decode        captions a second: ours, the original, Hugging Face, BLIP, the machine's limit
     serve         what TorchServe costs beside the captioner, and latency under load
+    gateway       what the gateway costs beside TorchServe alone
     memory        memory of training, as the captions become more
     heldout       scores of the default captioner on scenes drawn with a seed of their own
     golden        published weights: our captions beside those of the original code
@@ -16,7 +17,9 @@ What they use:
     captioners    the systems that `decode` compares
     original      the inference of the original code, written out plainly
     clients       requests to a server: always busy, alone, or at random moments
+    connections   requests of little work, and connections that are idle or slow
     pages         figures in Markdown
+    gateway_figures   tables and plot of `gateway`
 """
 
 import model.pretrained  # noqa: F401 - prepares the import of transformers

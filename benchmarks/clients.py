@@ -28,8 +28,7 @@ def saturated(address: str, images: Sequence[bytes], batch: int, bursts: int) ->
         images: Sent in turn.
         batch: Images that all workers together take at once; their answers come in a burst. Twice
             as many requests are under way, so every batch is full.
-        bursts: How many are counted. The first one is not, and nor are the last two, whose batches
-            have no requests behind them.
+        bursts: How many are counted (`burst_rate`).
 
     Raises:
         CaptionError: A request was not answered with a caption.
@@ -42,6 +41,18 @@ def saturated(address: str, images: Sequence[bytes], batch: int, bursts: int) ->
 
     with CaptionClient(address, retries=0) as client, ThreadPoolExecutor(2 * batch) as pool:
         answered = sorted(pool.map(ask, sent))
+    return burst_rate(answered, batch)
+
+
+def burst_rate(answered: Sequence[float], batch: int) -> float:
+    """Answers a second of a server that answers in bursts.
+
+    Args:
+        answered: The moments of the answers, in their order; those of at least four batches.
+        batch: Answers of a burst. The first is not counted, and nor are the last two, whose batches
+            have no requests behind them.
+    """
+    bursts = len(answered) // batch - 3
     return bursts * batch / (answered[(bursts + 1) * batch - 1] - answered[batch - 1])
 
 

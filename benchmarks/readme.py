@@ -6,7 +6,8 @@ writes the figures between the marks of
     README.md              scores (`benchmarks.heldout`), throughput (`benchmarks.serve`) and memory
                            of training (`benchmarks.memory`)
     docs/speed.md          ours beside other systems (`benchmarks.decode`)
-    docs/serving-speed.md  what TorchServe costs (`benchmarks.serve`)
+    docs/serving-speed.md  what TorchServe costs (`benchmarks.serve`), and what the gateway in front
+                           of it does (`benchmarks.gateway`)
 
 Before, it takes over what was made on this machine by `make train` (the gates of the precisions in
 `reports/metrics.json`, sample captions for `docs/scenes.png`) and by `make loadtest`
@@ -24,6 +25,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
+from benchmarks.gateway_figures import gateway_section
 from benchmarks.machine import KINDS, RESULTS, ROOT, options_parser, results_folder, write_results
 from benchmarks.pages import Results, serving_figures, speed_figures, table
 from model.refusal import Refusal
@@ -166,13 +168,15 @@ def pages() -> dict[Path, str]:
     measured = read_results()
     decoded = {kind: files for kind, files in measured.items() if "decode" in files}
     served = {kind: files["serve"] for kind, files in measured.items() if "serve" in files}
+    gateways = {kind: files["gateway"] for kind, files in measured.items() if "gateway" in files}
+    serving = [serving_figures(served), *([gateway_section(gateways)] if gateways else [])]
     scenes, load, memory = (
         json.loads((RESULTS / f"{name}.json").read_text()) for name in ("scenes", "load", "memory")
     )
     return {
         README: readme_figures(scenes, load, memory, served),
         SPEED: speed_figures(decoded),
-        SERVING: serving_figures(served),
+        SERVING: "\n\n".join(serving),
     }
 
 

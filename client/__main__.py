@@ -3,6 +3,7 @@
     python -m client photo.jpg holiday/*.png
     python -m client --grpc --num-beams 5 --num-captions=3 --json photo.jpg
     python -m client --options
+    python -m client --address http://127.0.0.1:8000 photo.jpg     # through the gateway
 
 A flag that is not listed by `--help` is an option of the server, such as `--num-beams 5`;
 `--options` asks the server for them. Captions are printed to standard output in the order of the
@@ -15,6 +16,7 @@ CLIPCAP_TOKEN: the command line is visible to other users of the machine.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 1
         if given.options:
-            return _print_options(given.management, given.model, given.timeout, given.json, access)
+            return _print_options(given, access)
         try:
             texts = option_texts(given.option)
             client = CaptionClient(
@@ -89,18 +91,20 @@ def _token(file: Path | None) -> str | None:
     return os.environ.get(TOKEN) or None
 
 
-def _print_options(
-    management: str, model: str, timeout: float, as_json: bool, access: Access
-) -> int:
+def _print_options(given: argparse.Namespace, access: Access) -> int:
     """Print the options that a server has; returns the exit status."""
-    from client.description import describe
+    from client.description import describe, describe_behind_gateway
 
     try:
-        options = describe(management, model, timeout, access)["options"]
+        if given.management is None:
+            found = describe_behind_gateway(given.address, given.model, given.timeout, access)
+        else:
+            found = describe(given.management, given.model, given.timeout, access)
     except CaptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if as_json:
+    options = found["options"]
+    if given.json:
         print(json.dumps(options))
         return 0
     table = Table("option", "type", "from", "to", "default", "meaning", box=SIMPLE_HEAD)

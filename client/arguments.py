@@ -28,8 +28,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         arguments: Its words.
 
     Returns:
-        The flags by their names, without dashes. `address` is never None; `header` and `option`
-        are mappings of names to values, and `option` has the flags that are not the client's own.
+        The flags by their names, without dashes. `address` is never None; `management` is None if
+        a gateway at `address` knows the options. `header` and `option` are mappings of names to
+        values, and `option` has the flags that are not the client's own.
 
     Raises:
         SystemExit: The command line is wrong (2), or asks for help (0).
@@ -51,6 +52,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     given.option, given.header = options, headers
     if not given.options and not given.files:
         _usage_error(parser, "no FILE is given; for the server's options use --options")
+    if not (given.address or "").startswith(("http://", "https://")):
+        given.management = given.management or MANAGEMENT_ADDRESS
     given.address = given.address or (GRPC_ADDRESS if given.grpc else REST_ADDRESS)
     if given.grpc and not given.address.startswith(("grpc://", "grpcs://")):
         _usage_error(parser, f"--grpc needs an address grpc://HOST:PORT, not {given.address!r}")
@@ -105,9 +108,9 @@ def _parser() -> tuple[argparse.ArgumentParser, set[str]]:
         ),
         parser.add_argument(
             "--management",
-            default=MANAGEMENT_ADDRESS,
             metavar="URL",
-            help=f"where --options asks ({MANAGEMENT_ADDRESS})",
+            help="the management of TorchServe, where --options asks (the gateway at --address, or "
+            f"else {MANAGEMENT_ADDRESS})",
         ),
         parser.add_argument("--model", default="clipcap", help="name of the model on the server"),
         parser.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from client.errors import CaptionError
@@ -101,21 +102,8 @@ def _read_body(status: int, body: bytes) -> CaptionResult:
         raise bad_reply(status, body) from None
     if not isinstance(reply, dict):
         raise bad_reply(status, body)
-    error = reply.get("error")
-    if isinstance(error, str):  # KServe v2, where the object has another name
-        error = reply.get("detail")
-    if isinstance(error, dict):
-        given = error.get("status")
-        if type(given) is not int:
-            given = status if status >= 400 else 500
-        raise CaptionError(
-            given,
-            str(error.get("code", "unknown")),
-            str(error.get("message", "")),
-            _seconds(error.get("retry_after_seconds")),
-        )
-    if "message" in reply and "code" in reply:
-        raise server_error(status, str(reply.get("type", "")), str(reply["message"]))
+    if error := reported_error(status, reply):
+        raise error
     try:
         captions = tuple(_caption(each) for each in reply["captions"])
         model, version = str(reply["model"]["name"]), str(reply["model"]["version"])
@@ -125,6 +113,31 @@ def _read_body(status: int, body: bytes) -> CaptionResult:
     if not captions:
         raise bad_reply(status, body)
     return CaptionResult(captions, model, version, warnings)
+
+
+def reported_error(status: int, reply: Mapping[str, Any]) -> CaptionError | None:
+    """The error that a reply reports: our error object, or TorchServe's; None if there is none.
+
+    Args:
+        status: HTTP status; 200 for gRPC.
+        reply: The JSON object of the reply.
+    """
+    error = reply.get("error")
+    if isinstance(error, str):  # KServe v2, where the object has another name
+        error = reply.get("detail")
+    if isinstance(error, dict):
+        given = error.get("status")
+        if type(given) is not int:
+            given = status if status >= 400 else 500
+        return CaptionError(
+            given,
+            str(error.get("code", "unknown")),
+            str(error.get("message", "")),
+            _seconds(error.get("retry_after_seconds")),
+        )
+    if "message" in reply and "code" in reply:
+        return server_error(status, str(reply.get("type", "")), str(reply["message"]))
+    return None
 
 
 def _caption(fields: dict[str, Any]) -> Caption:

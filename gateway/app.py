@@ -13,6 +13,7 @@ from gateway import __version__, openapi, page_files
 from gateway.captioning import Captioner
 from gateway.door import Door
 from gateway.errors import add_handlers
+from gateway.fetching import Fetcher
 from gateway.keys import read_keys
 from gateway.measures import Measures
 from gateway.routes import (
@@ -22,6 +23,7 @@ from gateway.routes import (
     kserve_v2,
     ollama,
     openai_chat,
+    predictions,
     state,
 )
 from gateway.settings import Settings
@@ -42,12 +44,15 @@ def create_app(settings: Settings, torchserve: TorchServeClient | None = None) -
     keys = read_keys(settings.keys) if settings.keys else {}
     measures = Measures()
     torchserve = torchserve or TorchServeClient(settings)
-    captioner = Captioner(torchserve, settings, measures)
+    fetcher = Fetcher(settings) if settings.fetch_urls else None
+    captioner = Captioner(torchserve, settings, measures, fetcher)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await torchserve.close()
+        if fetcher:
+            fetcher.close()
 
     # No documentation pages: FastAPI's load their scripts from another server.
     app = FastAPI(
@@ -64,6 +69,7 @@ def create_app(settings: Settings, torchserve: TorchServeClient | None = None) -
     page = page_files.page_files()
     for router in (
         captions.routes(captioner),
+        predictions.routes(captioner, settings.model),
         openai_chat.routes(captioner, settings.model),
         ollama.routes(captioner, settings.model),
         hugging_face.routes(captioner, settings.model),

@@ -14,8 +14,10 @@ from client import CaptionError, CaptionResult, ServerUnreachable
 from gateway.callers import CALLER, Caller, Rates
 from gateway.errors import GatewayError, NotReady
 from gateway.fair_queue import FairQueue
+from gateway.fetching import Fetcher
 from gateway.measures import Measures
-from gateway.settings import Settings
+from gateway.pictures import Picture
+from gateway.settings import PREFIX, Settings
 from gateway.torchserve import TorchServeClient
 
 #: Seconds between two tries to reach a TorchServe that does not listen.
@@ -47,14 +49,20 @@ class Captioner:
         torchserve: The client.
         settings: Limits and deadlines.
         measures: What is counted.
+        fetcher: Fetches pictures by URL; None if they are refused.
     """
 
     def __init__(
-        self, torchserve: TorchServeClient, settings: Settings, measures: Measures
+        self,
+        torchserve: TorchServeClient,
+        settings: Settings,
+        measures: Measures,
+        fetcher: Fetcher | None,
     ) -> None:
         self._torchserve = torchserve
         self._settings = settings
         self._measures = measures
+        self._fetcher = fetcher
         self._queue = FairQueue(settings.max_in_flight, settings.max_at_once)
         self._rates = Rates(settings.burst)
         self._deadly: OrderedDict[bytes, float] = OrderedDict()  # fingerprint -> until when
@@ -101,11 +109,13 @@ class Captioner:
                     await asyncio.sleep(RECONNECT_SECONDS)
             return backend.description
 
-    async def caption(self, pictures: Sequence[bytes], options: Mapping[str, str]) -> list[Outcome]:
+    async def caption(
+        self, pictures: Sequence[Picture], options: Mapping[str, str]
+    ) -> list[Outcome]:
         """Caption the pictures of the request that is served now, all at the same time.
 
         Args:
-            pictures: The bytes of each picture file.
+            pictures: The bytes of each picture file, or its URL.
             options: For all of them.
 
         Returns:
@@ -113,10 +123,17 @@ class Captioner:
 
         Raises:
             GatewayError: There is no picture, there are too many for a request, too many wait, or
-                the client has sent too many lately.
+                the client has sent too many lately, or there is a URL and none is fetched.
         """
         if not pictures:
             raise GatewayError(400, "no_image", "the request holds no picture")
+        if self._fetcher is None and any(isinstance(each, str) for each in pictures):
+            raise GatewayError(
+                400,
+                "no_urls",
+                "the request holds a URL; pictures by URL are not fetched, because "
+                f"{PREFIX}FETCH_URLS is false; send the bytes",
+            )
         limit = (await self.description())["max_pictures"]
         if len(pictures) > limit:
             raise GatewayError(
@@ -151,13 +168,18 @@ class Captioner:
             return False
         return True
 
-    async def _outcome(self, caller: Caller, picture: bytes, options: Mapping[str, str]) -> Outcome:
+    async def _outcome(
+        self, caller: Caller, picture: Picture, options: Mapping[str, str]
+    ) -> Outcome:
         """The captions of one picture, or its error."""
-        begin = time.monotonic()
+        begin, is_fetched = time.monotonic(), isinstance(picture, str)
         outcome: Outcome
         try:
-            _check_size(picture, self._settings.max_picture_bytes)
             async with asyncio.timeout_at(caller.deadline):
+                if isinstance(picture, str):
+                    assert self._fetcher is not None  # `caption` refused it otherwise
+                    picture = await self._fetcher.fetch(picture)
+                _check_size(picture, self._settings.max_picture_bytes)
                 outcome = await self._send_twice(caller, picture, options)
             self._average += NEWEST * (time.monotonic() - begin - self._average)
         except TimeoutError:
@@ -169,6 +191,10 @@ class Captioner:
             )
         except GatewayError as error:
             outcome = error
+            if is_fetched and error.code == "image_undecodable":
+                # The handler's message shows the first bytes, which may be those of an inner page.
+                message = "the URL gives no picture that can be decoded; open it in a browser"
+                outcome = GatewayError(error.status_code, error.code, message)
         code = outcome.code if isinstance(outcome, GatewayError) else "captioned"
         self._measures.pictures.labels(code).inc()
         return outcome

@@ -83,6 +83,19 @@ class NotReady(GatewayError):
         super().__init__(503, "not_ready", message, 2)
 
 
+class UrlRefused(GatewayError):
+    """The URL of a picture that the gateway does not ask."""
+
+    def __init__(self, why: str) -> None:
+        """Build the error; the reason must not tell what stands in the gateway's network."""
+        super().__init__(
+            422,
+            "url_refused",
+            f"the URL, or one that it redirects to, is not asked for a picture: {why}; give "
+            "another URL, or send the bytes",
+        )
+
+
 def error_response(
     path: str, error: GatewayError, more: Mapping[str, Any] | None = None
 ) -> Response:

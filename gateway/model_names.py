@@ -1,4 +1,4 @@
-"""The name of the model that a request of another program's interface asks for."""
+"""The name and version of the model that a request of another program's interface asks for."""
 
 from __future__ import annotations
 
@@ -18,4 +18,20 @@ def check_model(asked: str, served: str) -> None:
     if asked.removesuffix(":latest") != served:
         raise GatewayError(
             404, "model_not_found", f"model {asked[:80]!r} is not served; ask for {served!r}"
+        )
+
+
+def check_version(asked: str, served: str) -> None:
+    """Refuse a request for a version that is not served.
+
+    Args:
+        asked: The version in the request.
+        served: The version of the archive in TorchServe.
+
+    Raises:
+        GatewayError: It is another version.
+    """
+    if asked != served:
+        raise GatewayError(
+            404, "version_not_found", f"version {asked[:80]!r} is not served; ask for {served!r}"
         )

@@ -12,6 +12,8 @@ from fastapi.responses import JSONResponse, Response
 from gateway.captioning import Captioner
 from gateway.options import Description
 
+#: Paths that take options as parameters of their query.
+OPTIONS_IN_QUERY = ("/v1/captions", "/predictions/{name}", "/predictions/{name}/{version}")
 #: Name of an option's type in the description -> in OpenAPI.
 TYPES = {"int": "integer", "float": "number"}
 
@@ -22,7 +24,9 @@ def add_route(app: FastAPI, captioner: Captioner) -> None:
     async def document() -> Response:
         description = await captioner.description()
         found = copy.deepcopy(app.openapi())
-        found["paths"]["/v1/captions"]["post"]["parameters"] = _parameters(description)
+        for path in OPTIONS_IN_QUERY:
+            for operation in found["paths"][path].values():
+                operation.setdefault("parameters", []).extend(_parameters(description))
         _name_the_model(found, description["model"])
         return JSONResponse(found)
 

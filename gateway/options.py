@@ -9,6 +9,8 @@ from typing import Any
 from gateway.errors import GatewayError
 
 Description = Mapping[str, Any]
+#: Most characters of an option's value.
+MAX_CHARACTERS = 100
 
 
 def option_texts(description: Description, given: Iterable[tuple[str, Any]]) -> dict[str, str]:
@@ -19,7 +21,7 @@ def option_texts(description: Description, given: Iterable[tuple[str, Any]]) -> 
         given: Names and values, from a query, a form or JSON.
 
     Raises:
-        GatewayError: A name is unknown, or given twice.
+        GatewayError: A name is unknown, or given twice, or a value is too long for a number.
     """
     texts: dict[str, str] = {}
     for name, value in given:
@@ -33,6 +35,13 @@ def option_texts(description: Description, given: Iterable[tuple[str, Any]]) -> 
                 400, "bad_request", f"the option {name} is given twice; give it once"
             )
         text = value if isinstance(value, str) else json.dumps(value)
+        if len(text) > MAX_CHARACTERS:  # options go to TorchServe in the address of a request
+            raise GatewayError(
+                422,
+                "bad_option",
+                f"the value of {name} has {len(text)} characters; it must be a number of at most "
+                f"{MAX_CHARACTERS}",
+            )
         # A lone surrogate, which JSON may hold, cannot be sent as UTF-8.
         texts[name] = text.encode(errors="backslashreplace").decode()
     return texts

@@ -1,9 +1,10 @@
-"""Pictures as base64 text, and the forms in which a request of our own interface may hold them."""
+"""Pictures as base64 text or URLs, and where a request of our own interface may hold them."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import collections
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -14,12 +15,33 @@ from starlette.datastructures import UploadFile
 from gateway.errors import GatewayError
 from gateway.options import Description, option_texts
 
+#: The bytes of a picture file, or its URL.
+Picture = bytes | str
+
 #: How a picture may be sent; part of the message to a client that sent none.
 HOW_TO_SEND = (
     'send it with curl -T photo.jpg or -F data=@photo.jpg, or as JSON {"image": "<base64>"}'
 )
 #: Most fields of a form that are not files.
 MAX_FIELDS = 100
+
+
+def is_url(value: Any) -> bool:
+    """Whether a value is text that begins as a URL of http or https."""
+    return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
+
+
+def read_picture(value: Any, where: str) -> Picture:
+    """A picture from base64 text, a `data:` URL, or a URL of http or https, which is kept.
+
+    Args:
+        value: The text.
+        where: The field, for messages.
+
+    Raises:
+        GatewayError: The value is not text, or not base64.
+    """
+    return str(value) if is_url(value) else decode_base64(value, where)
 
 
 def decode_base64(value: Any, where: str) -> bytes:
@@ -34,11 +56,11 @@ def decode_base64(value: Any, where: str) -> bytes:
     """
     if not isinstance(value, str):
         raise GatewayError(400, "bad_base64", f"{where} must be a picture file as base64 text")
-    if value[:8].lower().startswith(("http://", "https://")):
+    if is_url(value):
         raise GatewayError(
             400,
             "no_urls",
-            f"{where} is an address; pictures by URL are not fetched; send the bytes",
+            f"{where} is a URL; on this route pictures by URL are not fetched; send the bytes",
         )
     text = value
     if text[:5].lower() == "data:":
@@ -61,10 +83,10 @@ def parse_json(body: bytes) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        GatewayError: The body is not one.
+        GatewayError: The body is not one, or an object in it has the same name twice.
     """
     try:
-        found = json.loads(body)
+        found = json.loads(body, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise GatewayError(
             400, "bad_json", f"the body is not valid JSON ({str(error)[:100]})"
@@ -74,9 +96,23 @@ def parse_json(body: bytes) -> dict[str, Any]:
     return found
 
 
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; Python alone would keep the last of two pictures with the same name."""
+    found = dict(members)
+    if len(found) < len(members):
+        counts = collections.Counter(name for name, _ in members)
+        name = next(name for name in counts if counts[name] > 1)
+        raise GatewayError(
+            400,
+            "bad_request",
+            f"an object in the JSON body has {name[:40]!r} twice; send each name once",
+        )
+    return found
+
+
 async def read_request(
     request: Request, description: Description
-) -> tuple[list[bytes], dict[str, str]]:
+) -> tuple[list[Picture], dict[str, str]]:
     """Read a request that holds bytes, a form or JSON, with options in its query too.
 
     The type of the body decides. Bytes are accepted under every type but that of a form with
@@ -87,21 +123,22 @@ async def read_request(
         description: The captioner's own; names the options.
 
     Returns:
-        The bytes of each picture, and the options of all of them.
+        Each picture, and the options of all of them.
 
     Raises:
         GatewayError: There is no picture, the body cannot be read, or an option is unknown.
     """
     query = request.query_params.multi_items()
     kind = request.headers.get("content-type", "").lower()
+    pictures: list[Picture]
     if kind.startswith("multipart/form-data"):
-        pictures, fields = await _read_form(request)
+        pictures, fields = await read_form(request)
         options = option_texts(description, [*query, *fields])
     else:
         body = await request.body()
         # `curl -d '{...}'` declares a form too.
         if "json" in kind or body[:64].lstrip().startswith(b"{"):
-            pictures, members = _read_document(parse_json(body))
+            pictures, members = read_document(parse_json(body))
             options = option_texts(description, [*query, *members.items()])
         else:
             pictures = [body] if body else []
@@ -111,9 +148,13 @@ async def read_request(
     return pictures, options
 
 
-async def _read_form(request: Request) -> tuple[list[bytes], list[tuple[str, Any]]]:
-    """Every file of a form, and its other fields."""
-    pictures: list[bytes] = []
+async def read_form(request: Request) -> tuple[list[Picture], list[tuple[str, Any]]]:
+    """The bytes of every file of a form, and the names and texts of its other fields.
+
+    Raises:
+        HTTPException: It cannot be read.
+    """
+    pictures: list[Picture] = []
     fields: list[tuple[str, Any]] = []
     async with request.form(max_fields=MAX_FIELDS) as form:
         for name, value in form.multi_items():
@@ -124,21 +165,42 @@ async def _read_form(request: Request) -> tuple[list[bytes], list[tuple[str, Any
     return pictures, fields
 
 
-def _read_document(document: dict[str, Any]) -> tuple[list[bytes], dict[str, Any]]:
-    """{"image": "<base64>"} or {"images": [...]}, with options beside it or in `options`."""
+def read_document(document: dict[str, Any]) -> tuple[list[Picture], dict[str, Any]]:
+    """The pictures and options of a document with one of the members that hold pictures.
+
+    Args:
+        document: Has options beside the pictures, or in `options`.
+
+    Raises:
+        GatewayError: It does not have that form.
+    """
     members = dict(document)
-    if ("image" in members) == ("images" in members):
+    known = [*_ONE, *_SEVERAL]
+    names = [name for name in known if name in members]
+    if len(names) != 1:
         raise GatewayError(
-            400, "no_image", f'the JSON body must have one of "image" and "images"; {HOW_TO_SEND}'
+            400, "no_image", f"the JSON body must have one of {', '.join(known)}; {HOW_TO_SEND}"
         )
     grouped = members.pop("options", None) or {}
     if not isinstance(grouped, Mapping):
         raise GatewayError(400, "bad_json", '"options" must be an object')
-    if "image" in members:
-        pictures = [decode_base64(members.pop("image"), "image")]
+    [name] = names
+    value = members.pop(name)
+    if name in _ONE:
+        pictures = [_ONE[name](value, name)]
     else:
-        images = members.pop("images")
-        if not isinstance(images, list):
-            raise GatewayError(400, "bad_json", '"images" must be a list of base64 texts')
-        pictures = [decode_base64(each, f"images[{i}]") for i, each in enumerate(images)]
+        if not isinstance(value, list):
+            raise GatewayError(400, "bad_json", f'"{name}" must be a list of texts')
+        pictures = [_SEVERAL[name](each, f"{name}[{i}]") for i, each in enumerate(value)]
     return pictures, {**members, **grouped}
+
+
+def _read_url(value: Any, where: str) -> Picture:
+    if not isinstance(value, str):
+        raise GatewayError(400, "bad_json", f"{where} must be the URL of a picture, as text")
+    return value
+
+
+#: Members of a JSON body that hold one picture, or a list of them -> how each is read.
+_ONE = {"image": read_picture, "url": _read_url}
+_SEVERAL = {"images": read_picture, "urls": _read_url}

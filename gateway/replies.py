@@ -98,21 +98,26 @@ PICTURE_ERRORS = {
     408: "the body came too slowly",
     413: "too many bytes, pixels or pictures",
     415: "an image format or encoding that is not accepted",
-    422: "an option or a field with a bad value",
+    422: "an option or a field with a bad value, or a URL that no picture was fetched from",
     429: "the client sends more pictures than it may",
     503: "overloaded, or the captioner is not ready",
     504: "no caption within the deadline",
 }
 
 
-def errors(*groups: dict[int, str], text: bool = False) -> dict[int | str, dict[str, Any]]:
+def errors(
+    *groups: dict[int, str], text: bool = False, either: bool = False
+) -> dict[int | str, dict[str, Any]]:
     """Documentation of error replies, for `responses=` of a route.
 
     Args:
         groups: Status -> when it is answered.
         text: Whether the route's clients read `error` as text.
+        either: Whether some of them do.
     """
-    model = TextErrorReply if text else ErrorReply
+    model: Any = TextErrorReply if text else ErrorReply
+    if either:
+        model = ErrorReply | TextErrorReply
     return {
         status: {"model": model, "description": meaning}
         for group in ({404: "not found"}, ANY_ERROR, *groups)

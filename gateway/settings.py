@@ -58,8 +58,7 @@ class Settings:
         open: Whether an address other than loopback is served without keys.
         cors_origins: Origins whose web pages may call the gateway, separated by commas.
         max_body_bytes: Most bytes of a request.
-        max_picture_bytes: Most bytes of one picture. TorchServe's `max_request_size` must be larger
-            by at least 10 kB, because each picture is sent on in a form.
+        max_picture_bytes: Most bytes of one picture; at most TorchServe's `max_request_size`.
         max_in_flight: Most pictures that are here and in TorchServe at a time; more are answered
             with 503. A client may have as many as places are free: one that is alone gets half.
         max_at_once: Most pictures in TorchServe at a time: twice the batch size of its workers
@@ -72,6 +71,11 @@ class Settings:
             deadline of its own, which should be shorter.
         restart_seconds: Seconds that a request waits for a TorchServe that does not listen.
         body_seconds: Seconds in which a client must have sent its request.
+        fetch_urls: Whether pictures are fetched by URL, from public addresses on ports 80 and 443.
+        fetch_seconds: Seconds in which a picture must have been fetched, redirects included.
+        fetch_redirects: Most redirects of a URL.
+        fetch_allowed_networks: Networks such as `10.1.0.0/16` whose addresses are asked too, on any
+            port; separated by commas.
     """
 
     host: str = "127.0.0.1"
@@ -92,6 +96,10 @@ class Settings:
     deadline_seconds: float = 65.0
     restart_seconds: float = 10.0
     body_seconds: float = 60.0
+    fetch_urls: bool = False
+    fetch_seconds: float = 10.0
+    fetch_redirects: int = 3
+    fetch_allowed_networks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check values and their combination.
@@ -106,7 +114,7 @@ class Settings:
         for name in ("max_body_bytes", "max_picture_bytes", "max_in_flight", "max_at_once"):
             if getattr(self, name) < 1:
                 raise _refusal(name, getattr(self, name), "a whole number above 0")
-        for name in ("deadline_seconds", "restart_seconds", "body_seconds"):
+        for name in ("deadline_seconds", "restart_seconds", "body_seconds", "fetch_seconds"):
             if not 0 < getattr(self, name) < math.inf:
                 raise _refusal(name, getattr(self, name), "a number of seconds above 0")
         if not 0 <= self.rate < math.inf:
@@ -119,6 +127,7 @@ class Settings:
             scheme, _, rest = origin.partition("://")
             if scheme not in ("http", "https") or not rest or "/" in rest:
                 raise _refusal("cors_origins", origin, "origins such as https://example.org")
+        self._check_fetching()
         if not self.is_loopback and self.keys is None and not self.open:
             raise ValueRefused(
                 "host",
@@ -126,6 +135,22 @@ class Settings:
                 f"{PREFIX}KEYS (python -m gateway.key makes one), or {PREFIX}OPEN=true to serve "
                 "everybody",
             )
+
+    def _check_fetching(self) -> None:
+        if self.fetch_redirects < 0:
+            raise _refusal("fetch_redirects", self.fetch_redirects, "a whole number, 0 or above")
+        if self.fetch_urls and self.fetch_seconds >= self.deadline_seconds:
+            raise _refusal(
+                "fetch_seconds",
+                self.fetch_seconds,
+                f"below {PREFIX}DEADLINE_SECONDS, which is {self.deadline_seconds:g}",
+            )
+        for text in self.fetch_allowed_networks:
+            try:
+                ipaddress.ip_network(text)
+            except ValueError:
+                wanted = "networks such as 10.1.0.0/16, without bits of a host"
+                raise _refusal("fetch_allowed_networks", text, wanted) from None
 
     @property
     def is_loopback(self) -> bool:

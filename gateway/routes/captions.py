@@ -19,8 +19,23 @@ from gateway.replies import (
     picture_reply,
 )
 
-_BASE64 = {"type": "string", "description": "a picture file as base64 text or a data: URL"}
+_BASE64 = {
+    "type": "string",
+    "description": "a picture file as base64 text or a data: URL; or a URL as in `url`",
+}
+_URL = {
+    "type": "string",
+    "format": "uri",
+    "description": "where the server fetches a picture, with http or https, if it is set to do so",
+}
 _OPTIONS = {"type": "object", "description": "names and limits: GET /v1/description"}
+#: Members of a JSON body, one of which holds the pictures.
+_PICTURES: dict[str, dict[str, Any]] = {
+    "image": _BASE64,
+    "images": {"type": "array", "items": _BASE64, "minItems": 1},
+    "url": _URL,
+    "urls": {"type": "array", "items": _URL, "minItems": 1},
+}
 _BODY = {
     "required": True,
     "content": {
@@ -39,17 +54,10 @@ _BODY = {
                 "anyOf": [
                     {
                         "type": "object",
-                        "required": ["image"],
-                        "properties": {"image": _BASE64, "options": _OPTIONS},
-                    },
-                    {
-                        "type": "object",
-                        "required": ["images"],
-                        "properties": {
-                            "images": {"type": "array", "items": _BASE64, "minItems": 1},
-                            "options": _OPTIONS,
-                        },
-                    },
+                        "required": [name],
+                        "properties": {name: schema, "options": _OPTIONS},
+                    }
+                    for name, schema in _PICTURES.items()
                 ]
             }
         },

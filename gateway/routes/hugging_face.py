@@ -10,7 +10,7 @@ from gateway.captioning import Captioner
 from gateway.errors import GatewayError
 from gateway.model_names import check_model
 from gateway.options import option_texts
-from gateway.pictures import decode_base64, parse_json
+from gateway.pictures import Picture, parse_json, read_picture
 from gateway.replies import PICTURE_ERRORS, errors, results_of
 
 _BODY = {
@@ -22,7 +22,10 @@ _BODY = {
                 "type": "object",
                 "required": ["inputs"],
                 "properties": {
-                    "inputs": {"type": "string", "description": "a picture file as base64 text"},
+                    "inputs": {
+                        "type": "string",
+                        "description": "a picture file as base64 text, or its URL",
+                    },
                     "parameters": {"type": "object"},
                 },
             }
@@ -56,6 +59,7 @@ def routes(captioner: Captioner, model: str) -> APIRouter:
         check_model(name, model)
         description = await captioner.description()
         body = await request.body()
+        picture: Picture = body
         options: dict[str, str] = {}
         if "json" in request.headers.get("content-type", "").lower():
             document = parse_json(body)
@@ -63,8 +67,8 @@ def routes(captioner: Captioner, model: str) -> APIRouter:
             if not isinstance(parameters, dict):
                 raise GatewayError(400, "bad_json", '"parameters" must be an object')
             options = option_texts(description, parameters.items())
-            body = decode_base64(document.get("inputs"), "inputs")
-        [result] = results_of(await captioner.caption([body], options))
+            picture = read_picture(document.get("inputs"), "inputs")
+        [result] = results_of(await captioner.caption([picture], options))
         return JSONResponse([{"generated_text": each.caption} for each in result.captions])
 
     return router

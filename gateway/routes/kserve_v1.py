@@ -5,6 +5,7 @@ The model's state, `GET /v1/models/NAME`, is served together with OpenAI's (`ope
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import APIRouter
@@ -46,17 +47,35 @@ def routes(captioner: Captioner, model: str) -> APIRouter:
     async def predict(name: str, request: PredictRequest) -> Response:
         """Caption every instance; an error of one is the reply's."""
         check_model(name, model)
-        description = await captioner.description()
-        options = option_texts(description, (request.parameters or {}).items())
-        pictures = [_picture(each, f"instances[{i}]") for i, each in enumerate(request.instances)]
-        results = results_of(await captioner.caption(pictures, options))
-        return JSONResponse({"predictions": [picture_reply(each) for each in results]})
+        options = (request.parameters or {}).items()
+        return JSONResponse(await answer_predict(captioner, request.instances, options))
 
     return router
 
 
-def _picture(instance: str | dict[str, Any], where: str) -> bytes:
-    if isinstance(instance, str):
+async def answer_predict(
+    captioner: Captioner, instances: Any, options: Iterable[tuple[str, Any]]
+) -> dict[str, Any]:
+    """Caption every instance.
+
+    Args:
+        captioner: Captions the pictures.
+        instances: The value of `instances` in the request.
+        options: Names and values, for all of them.
+
+    Raises:
+        GatewayError: The request is wrong, or an instance gets no caption.
+    """
+    if not isinstance(instances, list):
+        raise GatewayError(400, "no_image", '"instances" must be a list of pictures')
+    texts = option_texts(await captioner.description(), options)
+    pictures = [_picture(each, f"instances[{i}]") for i, each in enumerate(instances)]
+    results = results_of(await captioner.caption(pictures, texts))
+    return {"predictions": [picture_reply(each) for each in results]}
+
+
+def _picture(instance: Any, where: str) -> bytes:
+    if not isinstance(instance, dict):
         return decode_base64(instance, where)
     names = [name for name in PICTURE_NAMES if name in instance]
     if len(names) != 1 or len(instance) != 1:

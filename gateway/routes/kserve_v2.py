@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -159,15 +160,9 @@ def routes(captioner: Captioner, model: str) -> APIRouter:
         )
 
     async def infer_response(request: Request, name: str, version: str | None = None) -> Response:
-        found = await check_version(name, version)
-        read = InferRequest(await request.body(), request.headers.get(LENGTH_HEADER))
-        options = option_texts(await captioner.description(), read.options)
-        results = results_of(await captioner.caption(read.pictures, options))
-        body, length = infer_reply(read, results, found)
-        if length is None:
-            return Response(body, media_type="application/json")
-        headers = {LENGTH_HEADER: str(length)}
-        return Response(body, headers=headers, media_type="application/octet-stream")
+        await check_version(name, version)
+        json_length = request.headers.get(LENGTH_HEADER)
+        return await answer_infer(captioner, await request.body(), json_length)
 
     @router.get(MODEL, response_model=ModelReply, responses=not_ready)
     async def metadata(name: str) -> Response:
@@ -200,3 +195,31 @@ def routes(captioner: Captioner, model: str) -> APIRouter:
         return await infer_response(request, name, version)
 
     return router
+
+
+async def answer_infer(
+    captioner: Captioner,
+    body: bytes,
+    json_length: str | None,
+    options: Sequence[tuple[str, Any]] = (),
+) -> Response:
+    """Caption the pictures of the one input tensor.
+
+    Args:
+        captioner: Captions the pictures.
+        body: JSON, and perhaps the bytes of tensors behind it.
+        json_length: The value of `LENGTH_HEADER`, if the request has it.
+        options: Names and values beside those of the body.
+
+    Raises:
+        GatewayError: The request is wrong, or a picture gets no caption.
+    """
+    description = await captioner.description()
+    read = InferRequest(body, json_length)
+    texts = option_texts(description, [*options, *read.options])
+    results = results_of(await captioner.caption(read.pictures, texts))
+    content, length = infer_reply(read, results, description["model"])
+    if length is None:
+        return Response(content, media_type="application/json")
+    headers = {LENGTH_HEADER: str(length)}
+    return Response(content, headers=headers, media_type="application/octet-stream")

@@ -1,7 +1,7 @@
 """OpenAI's chat completions: a message with an image gets its caption as the answer.
 
 The images of the last message that has any are captioned, each on a line of its own. Text is not
-read: a captioner takes no instructions. Images are `data:` URLs; addresses are not fetched.
+read: a captioner takes no instructions.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from gateway.captioning import Captioner
 from gateway.errors import GatewayError
 from gateway.model_names import check_model
 from gateway.options import Description, at_most_tokens, known_options, option_texts
-from gateway.pictures import decode_base64
+from gateway.pictures import read_picture
 from gateway.replies import PICTURE_ERRORS, errors, results_of
 
 
 class ImageUrl(BaseModel):
-    """`data:image/jpeg;base64,...`."""
+    """`data:image/jpeg;base64,...`, or the address of a picture if the server fetches such."""
 
     url: str
 
@@ -135,7 +135,7 @@ def routes(captioner: Captioner, model: str) -> APIRouter:
         """Caption the images of the last message that has any."""
         check_model(chat.model, model)
         description = await captioner.description()
-        pictures = [decode_base64(url, "image_url.url") for url in _image_urls(chat.messages)]
+        pictures = [read_picture(url, "image_url.url") for url in _image_urls(chat.messages)]
         if not pictures:
             raise GatewayError(
                 400, "no_image", "no message has an image; send a part of the type image_url"

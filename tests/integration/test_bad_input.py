@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import httpx
 import pytest
 
 from client import CaptionClient, CaptionError, CaptionResult
 from deploy.torchserve import TorchServe
+from tests.integration.gateways import running, settings_for
 from tests.pictures import broken, encoded, picture, sound
 
 BROKEN = broken()
@@ -29,7 +30,8 @@ JSON: dict[str, tuple[bytes, int, str]] = {
     "base64 of no picture": (b'{"image": "aGVsbG8="}', 400, "image_undecodable"),
     "nested without end": (b"[" * 50_000, 400, "bad_json"),
     "an option of lists in lists": (
-        b'{"image": "", "num_beams": %b}' % (b"[" * 500 + b"]" * 500),
+        b'{"image": "%b", "num_beams": %b}'
+        % (base64.b64encode(SOUND["png"]), b"[" * 500 + b"]" * 500),
         422,
         "bad_option",
     ),
@@ -49,9 +51,17 @@ JSON: dict[str, tuple[bytes, int, str]] = {
 }
 
 
-@pytest.fixture(scope="module", params=["rest", "grpc"])
-def captioner(request: pytest.FixtureRequest, server: TorchServe) -> Any:
-    address = server.rest if request.param == "rest" else server.grpc
+@pytest.fixture(scope="module")
+def gateway(server: TorchServe) -> Iterator[str]:
+    with running(settings_for(server)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module", params=["rest", "grpc", "gateway"])
+def captioner(
+    request: pytest.FixtureRequest, server: TorchServe, gateway: str
+) -> Iterator[CaptionClient]:
+    address = {"rest": server.rest, "grpc": server.grpc, "gateway": gateway}[request.param]
     with CaptionClient(address, timeout=30, retries=0) as client:
         yield client
 
@@ -95,11 +105,14 @@ def test_a_wrong_document_is_refused(captioner: CaptionClient, name: str):
     assert refusal(captioner, data) == (status, code)
 
 
+@pytest.mark.parametrize("through", ["rest", "gateway"])
 @pytest.mark.parametrize("name", JSON)
-def test_a_wrong_document_posted_as_json_is_refused(server: TorchServe, name: str):
+def test_a_wrong_document_posted_as_json_is_refused(
+    server: TorchServe, gateway: str, name: str, through: str
+):
     data, status, code = JSON[name]
     reply = httpx.post(
-        f"{server.rest}/predictions/clipcap",
+        f"{gateway if through == 'gateway' else server.rest}/predictions/clipcap",
         content=data,
         headers={"Content-Type": "application/json"},
     )
@@ -118,6 +131,14 @@ def test_the_refusal_of_one_of_several_pictures_says_which(server: TorchServe):
     reply = httpx.post(f"{server.rest}/v1/models/clipcap:predict", json=document)
     assert reply.status_code == 400
     assert reply.json()["error"]["message"].startswith("picture [1]:")
+
+
+def test_the_gateway_refuses_too_large_a_picture_with_a_body(gateway: str):
+    huge = b"\xff" * 25_000_000
+    reply = httpx.post(f"{gateway}/predictions/clipcap", content=huge)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "request_too_large")
+    with CaptionClient(gateway, retries=0) as client:
+        assert refusal(client, huge) == (413, "request_too_large")
 
 
 def test_too_large_a_request_is_cut_off(server: TorchServe):

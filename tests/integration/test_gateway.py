@@ -144,6 +144,8 @@ def test_what_the_handler_refuses_has_its_status_and_code(gateway: str, name: st
         ({"content": PNG, "params": {"data": 5}}, 400, "unknown_option"),
         ({"content": PNG, "params": {"num_beams": "x"}}, 422, "bad_option"),
         ({"content": PNG, "params": {"num_beams": 1000}}, 422, "bad_option"),
+        ({"files": {"data": PNG}, "data": {"num_beams": "1" * 9000}}, 422, "bad_option"),
+        ({"content": PNG, "params": {"num_beams": "é&num_beams=1"}}, 422, "bad_option"),
         ({"json": {"image": TEXT, "num_beams": None}}, 422, "bad_option"),
         ({"json": {"image": TEXT, "num_beams": [1]}}, 422, "bad_option"),
         ({"content": PNG, "params": [("num_beams", 1), ("num_beams", 2)]}, 400, "bad_request"),

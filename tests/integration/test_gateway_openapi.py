@@ -18,6 +18,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from deploy.torchserve import TorchServe
+from gateway.openapi import OPTIONS_IN_QUERY
 from tests.integration.gateways import running, settings_for
 from tests.pictures import sound
 
@@ -60,6 +61,8 @@ def test_every_route_is_documented(document: Any):
     for path in (
         "/v1/captions",
         "/v1/description",
+        "/predictions/{name}",
+        "/predictions/{name}/{version}",
         "/v1/chat/completions",
         "/v1/models",
         "/v1/models/{name}:predict",
@@ -81,8 +84,10 @@ def test_every_route_is_documented(document: Any):
             assert operation["responses"]["200"]["content"]
 
 
-def test_the_documented_options_are_the_captioner_s(server: TorchServe, document: Any):
-    parameters = document.raw_schema["paths"]["/v1/captions"]["post"]["parameters"]
+@pytest.mark.parametrize("path", OPTIONS_IN_QUERY)
+def test_the_documented_options_are_the_captioner_s(server: TorchServe, document: Any, path: str):
+    documented = document.raw_schema["paths"][path]["post"]["parameters"]
+    parameters = [each for each in documented if each["in"] != "path"]
     own = httpx.get(f"{server.management}/models/clipcap", params={"customized": "true"}).json()
     options = own[0]["customizedMetadata"]["options"]
     assert {each["name"] for each in parameters} == set(options)
@@ -109,6 +114,13 @@ def bodies() -> list[tuple[str, Any, int]]:
         ("/v1/captions", {"images": [text]}, 200),
         ("/v1/captions", {"images": [text, bad]}, 200),
         ("/v1/captions", {"images": [bad]}, 400),
+        ("/v1/captions", {"url": "https://example.org/a.png"}, 400),
+        ("/predictions/{name}", {"image": text}, 200),
+        ("/predictions/{name}", {"image": bad}, 400),
+        ("/predictions/{name}", {"instances": [text]}, 200),
+        ("/predictions/{name}", {"inputs": [tensor]}, 200),
+        ("/predictions/{name}", {"inputs": [{**tensor, "data": [bad]}]}, 400),
+        ("/predictions/{name}/{version}", {"image": text}, 200),
         ("/v1/chat/completions", chat, 200),
         ("/v1/chat/completions", {**chat, "stream": True}, 200),
         ("/api/generate", {**drawn, "stream": False}, 200),
@@ -127,7 +139,9 @@ def bodies() -> list[tuple[str, Any, int]]:
 @pytest.mark.parametrize(("path", "body", "status"), bodies())
 def test_a_reply_has_the_documented_form(document: Any, path: str, body: Any, status: int):
     case = document[path]["POST"].Case(
-        body=body, media_type="application/json", path_parameters={"name": "clipcap"}
+        body=body,
+        media_type="application/json",
+        path_parameters={"name": "clipcap", "version": "1.0"},
     )
     response = case.call(timeout=60)
     assert response.status_code == status

@@ -18,6 +18,7 @@ from deploy.torchserve import TorchServe
 from gateway.door import OPEN_PATHS
 from gateway.settings import PREFIX, Settings
 from tests import ROOT
+from tests.file_server import file_server
 from tests.integration.gateways import running, settings_for
 
 PAGE = (ROOT / "docs" / "api.md").read_text()
@@ -25,6 +26,11 @@ PAGE = (ROOT / "docs" / "api.md").read_text()
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def lines(words: str) -> list[str]:
+    """The lines of the shell blocks that have these words."""
+    return [line for block in blocks("sh") for line in block.splitlines() if words in line]
 
 
 @pytest.fixture(scope="module")
@@ -40,27 +46,68 @@ def run(words: list[str]) -> str:
     ).stdout.decode()
 
 
-@pytest.mark.parametrize("line", [line for line in blocks("sh")[1].splitlines() if line])
+def test_every_command_is_run_here():
+    kinds = ("-m gateway\n", "curl ", "-m client ", "-m gateway.key ")
+    for block in blocks("sh"):
+        assert all(any(kind in f"{line}\n" for kind in kinds) for line in block.splitlines())
+
+
+@pytest.mark.parametrize("line", lines("curl "))
 def test_a_command_of_curl_captions(gateway: str, line: str):
     reply = json.loads(run(shlex.split(line.replace("127.0.0.1:8000", gateway))))
-    assert reply["succeeded"] == line.count("sample.jpg")
-    assert reply["failed"] == 0
-    if "num_captions=2" in line:
-        assert len(reply["results"][0]["captions"]) == 2
+    if "/v1/captions" in line:
+        assert (reply["succeeded"], reply["failed"]) == (1, 0)
+        [reply] = reply["results"]
+    assert len(reply["captions"]) == (2 if "num_captions=2" in line else 1)
+
+
+@pytest.mark.parametrize("line", lines("-m client "))
+def test_a_command_of_the_client_prints_captions(gateway: str, line: str):
+    words = shlex.split(line.replace("127.0.0.1:8000", gateway))
+    shown = run([sys.executable, *words[1:]])
+    if "--json" in words:
+        assert len(json.loads(shown)["captions"]) == 2
+    else:
+        assert ("--num-beams" if "--options" in words else "docs/sample.jpg: ") in shown
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_an_example_in_python_prints_a_caption(gateway: str, code: str):
-    assert "127.0.0.1:8000" in code
-    assert run([sys.executable, "-c", code.replace("127.0.0.1:8000", gateway)]).strip()
+def test_an_example_in_python_prints_captions(server: TorchServe, gateway: str, code: str):
+    ports = {"127.0.0.1:8000": gateway, "127.0.0.1:7070": server.grpc.removeprefix("grpc://")}
+    [asked] = [address for address in ports if address in code]
+    shown = run([sys.executable, "-c", code.replace(asked, ports[asked])])
+    two = "num_captions" in code or "n=2" in code or "[picture, picture]" in code
+    all_shown = "for " in code
+    assert len(shown.strip().splitlines()) >= (2 if two and all_shown else 1)
+    assert "error" not in shown
+
+
+def test_the_table_leads_to_sections_of_the_page():
+    titles = re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
+    named = re.findall(r"\]\(#([^)]+)\)", PAGE)
+    assert len(named) > 5
+    assert set(named) <= anchors
 
 
 def test_the_command_for_a_key_makes_one(tmp_path: Path):
-    [line] = blocks("sh")[2].splitlines()
+    [line] = lines("-m gateway.key ")
     words = shlex.split(line)
     words[0], words[-1] = sys.executable, str(tmp_path / words[-1])
     assert len(run(words).strip()) == 43
     assert Path(words[-1]).is_file()
+
+
+def test_the_command_of_curl_for_a_url_captions_where_urls_are_fetched(server: TorchServe):
+    start, curl = (line for block in blocks("sh")[3:] for line in block.splitlines())
+    assert start == "GATEWAY_FETCH_URLS=true .venv/bin/python -m gateway"
+    settings = settings_for(server, fetch_urls=True, fetch_allowed_networks=("127.0.0.1/32",))
+    with running(settings) as address, file_server() as files:
+        files.files["/photo.jpg"] = (ROOT / "docs" / "sample.jpg").read_bytes()
+        line = curl.replace("http://127.0.0.1:8000", address)
+        reply = json.loads(run(shlex.split(line.replace("https://example.org", files.address))))
+    assert reply["succeeded"] == 1, reply
+    assert files.asked == [("GET", "/photo.jpg", None)]
 
 
 def test_every_setting_stands_there_with_its_default():

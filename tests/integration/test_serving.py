@@ -1,4 +1,7 @@
-"""The request forms, batching, metrics and commands against a real TorchServe."""
+"""The request forms, batching, metrics and commands against a real TorchServe.
+
+What programs send to `/predictions` is sent to the gateway in front of it too.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,11 +21,14 @@ import psutil
 import pytest
 from PIL import Image
 
-from client import CaptionClient, stubs
+from client import CaptionClient, CaptionError, stubs
+from client.__main__ import main
 from deploy.errors import ServeError
 from deploy.ports import on_free_ports
 from deploy.properties import ROOT, derived_config
 from deploy.torchserve import TorchServe
+from gateway.keys import add_key
+from tests.integration.gateways import running, settings_for
 from tests.integration.scrape import metrics_of, value_of
 from tests.pictures import encoded, sound
 
@@ -41,6 +48,18 @@ def expected(server: TorchServe) -> dict[str, Any]:
     """The reply to the picture with default options."""
     with CaptionClient(server.rest) as client:
         return client.caption(PNG).to_dict()
+
+
+@pytest.fixture(scope="module")
+def gateway(server: TorchServe) -> Iterator[str]:
+    with running(settings_for(server)) as address:
+        yield address
+
+
+@pytest.fixture(params=["TorchServe", "gateway"])
+def address(request: pytest.FixtureRequest, server: TorchServe, gateway: str) -> str:
+    """The address of each server that takes TorchServe's requests."""
+    return gateway if request.param == "gateway" else server.rest
 
 
 def curl(*arguments: str | Path) -> tuple[int, dict[str, Any]]:
@@ -68,11 +87,10 @@ def curl(*arguments: str | Path) -> tuple[int, dict[str, Any]]:
         ["-X", "PUT", "-F", "file=@{}"],
     ],
 )
-def test_however_curl_sends_it(
-    server: TorchServe, photo: Path, expected: dict[str, Any], how: list[str]
-):
+def test_however_curl_sends_it(address: str, photo: Path, expected: dict[str, Any], how: list[str]):
     words = [word.replace("{}", str(photo)) for word in how]
-    assert curl(*words, f"{server.rest}/predictions/clipcap") == (200, expected)
+    for path in ("clipcap", "clipcap/1.0"):
+        assert curl(*words, f"{address}/predictions/{path}") == (200, expected)
 
 
 def test_what_curl_calls_a_form_by_itself_is_explained(server: TorchServe, photo: Path):
@@ -83,9 +101,16 @@ def test_what_curl_calls_a_form_by_itself_is_explained(server: TorchServe, photo
         assert "-T photo.jpg" in body["error"]["message"]
 
 
-def test_options_in_a_form(server: TorchServe, photo: Path):
+def test_the_gateway_takes_what_curl_calls_a_form_for_the_picture_that_it_is(
+    gateway: str, photo: Path, expected: dict[str, Any]
+):
+    sent = ["--data-binary", f"@{photo}"]
+    assert curl(*sent, f"{gateway}/predictions/clipcap") == (200, expected)
+
+
+def test_options_in_a_form(address: str, photo: Path):
     fields = ["-F", f"data=@{photo}", "-F", "num_beams=4", "-F", "num_captions=3"]
-    status, body = curl(*fields, f"{server.rest}/predictions/clipcap")
+    status, body = curl(*fields, f"{address}/predictions/clipcap")
     assert (status, len(body["captions"])) == (200, 3)
 
 
@@ -109,12 +134,78 @@ def test_torchserve_drops_the_query_of_predictions(
     assert curl("-T", photo, query) == (200, expected)
 
 
-def test_options_in_json(server: TorchServe, expected: dict[str, Any]):
-    address = f"{server.rest}/predictions/clipcap"
-    assert httpx.post(address, json={"image": TEXT}).json() == expected
+def test_the_gateway_passes_the_query_of_predictions_on(gateway: str, photo: Path):
+    predictions = f"{gateway}/predictions/clipcap"
+    for how in (["-T", photo], ["-F", f"data=@{photo}"], ["-d", json.dumps({"image": TEXT})]):
+        status, body = curl(*how, f"{predictions}?num_beams=4&num_captions=3")
+        assert (status, len(body["captions"])) == (200, 3)
+    status, body = curl("-T", photo, f"{predictions}?num_beams=99")
+    assert (status, body["error"]["code"]) == (422, "bad_option")
+    status, body = curl("-T", photo, f"{predictions}?beams=1")
+    assert (status, body["error"]["code"]) == (400, "unknown_option")
+
+
+def test_options_in_json(address: str, expected: dict[str, Any]):
+    predictions = f"{address}/predictions/clipcap"
+    assert httpx.post(predictions, json={"image": TEXT}).json() == expected
     options = {"num_beams": 4, "num_captions": 3}
-    reply = httpx.post(address, json={"image": TEXT, "options": options})
+    reply = httpx.post(predictions, json={"image": TEXT, "options": options})
     assert len(reply.json()["captions"]) == 3
+
+
+def test_a_document_in_a_form(address: str, expected: dict[str, Any]):
+    document = json.dumps({"image": TEXT}).encode()
+    reply = httpx.post(f"{address}/predictions/clipcap", files={"data": document})
+    assert reply.json() == expected
+
+
+def test_kserve_s_documents_on_the_route_of_predictions(address: str, server: TorchServe):
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [2], "data": [TEXT, TEXT]}
+    options = {"num_captions": 2}
+    for path, document in (
+        ("v1/models/clipcap:predict", {"instances": [{"data": TEXT}, TEXT], "parameters": options}),
+        ("v2/models/clipcap/infer", {"id": "7", "inputs": [tensor], "parameters": options}),
+    ):
+        own = httpx.post(f"{server.rest}/{path}", json=document)
+        reply = httpx.post(f"{address}/predictions/clipcap", json=document)
+        assert (reply.status_code, list(reply.json())) == (200, list(own.json()))
+        if "predictions" in own.json():
+            assert reply.json() == own.json()
+            continue
+        assert reply.json()["id"] == "7"
+        pairs = zip(reply.json()["outputs"], own.json()["outputs"], strict=True)
+        for found, wanted in pairs:  # the gateway's numbers have six decimals
+            assert (found["name"], found["shape"]) == (wanted["name"], wanted["shape"])
+            exact = found["datatype"] != "FP32"
+            data = wanted["data"] if exact else pytest.approx(wanted["data"], abs=1e-6)
+            assert found["data"] == data
+
+
+def test_kserve_s_binary_tensors_on_the_route_of_predictions(
+    address: str, expected: dict[str, Any]
+):
+    binary = len(PNG).to_bytes(4, "little") + PNG
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1]}
+    tensor["parameters"] = {"binary_data_size": len(binary)}
+    text = json.dumps({"inputs": [tensor]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(text))}
+    reply = httpx.post(f"{address}/predictions/clipcap", content=text + binary, headers=headers)
+    assert reply.json()["outputs"][0]["data"] == [expected["caption"]]
+    headers["Inference-Header-Content-Length"] = "x"
+    reply = httpx.post(f"{address}/predictions/clipcap", content=text + binary, headers=headers)
+    assert reply.status_code == 400
+    assert isinstance(reply.json()["error"], str)
+    assert reply.json()["detail"]["code"] == "bad_request"
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [("nothing", "model_not_found"), ("clipcap/9.0", "version_not_found")],
+)
+def test_a_model_that_is_not_served_is_404(address: str, path: str, code: str):
+    with CaptionClient(address, model=path) as client, pytest.raises(CaptionError) as caught:
+        client.caption(PNG)
+    assert (caught.value.status, caught.value.code) == (404, code)
 
 
 def test_kserve_v1(server: TorchServe, expected: dict[str, Any]):
@@ -174,12 +265,15 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_form_of_two_pictures_is_refused_and_none_is_lost(
-    server: TorchServe, noise: Path, how: list[str]
+    address: str, server: TorchServe, noise: Path, how: list[str]
 ):
     words = [word.replace("{}", str(noise)) for word in how]
-    status, body = curl(*words, f"{server.rest}/predictions/clipcap")
-    assert (status, body["error"]["code"]) == (400, "bad_request")
-    assert "only the last arrives" in body["error"]["message"]
+    status, body = curl(*words, f"{address}/predictions/clipcap")
+    nested = "data=@{},{}" in how  # to the gateway, a form within a form is a file
+    code = "image_undecodable" if nested and address != server.rest else "bad_request"
+    assert (status, body["error"]["code"]) == (400, code)
+    reason = "only the last arrives" if address == server.rest else "holds 2 pictures"
+    assert nested or reason in body["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -191,15 +285,31 @@ def test_a_form_of_two_pictures_is_refused_and_none_is_lost(
         ["-F", "data=@{};type=image/jpeg;filename=" + 250 * "x"],
     ],
 )
-def test_a_form_of_one_picture_is_captioned(server: TorchServe, noise: Path, how: list[str]):
+def test_a_form_of_one_picture_is_captioned(address: str, noise: Path, how: list[str]):
     words = [word.replace("{}", str(noise)) for word in how]
-    status, body = curl(*words, f"{server.rest}/predictions/clipcap")
+    status, body = curl(*words, f"{address}/predictions/clipcap")
     assert (status, "caption" in body) == (200, True)
 
 
 def test_a_get_without_a_picture_is_refused(server: TorchServe):
     reply = httpx.get(f"{server.rest}/predictions/clipcap")
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "empty")
+
+
+def test_no_picture_is_refused(address: str):
+    predictions = f"{address}/predictions/clipcap"
+    reply = httpx.post(predictions)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "empty")
+    reply = httpx.post(predictions, files={"num_beams": (None, "2")})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "no_image")
+
+
+def test_the_gateway_refuses_a_form_that_cannot_be_read(gateway: str):
+    for kind in ("multipart/form-data", "multipart/form-data; boundary=x"):
+        reply = httpx.post(
+            f"{gateway}/predictions/clipcap", content=b"x", headers={"Content-Type": kind}
+        )
+        assert (reply.status_code, reply.json()["error"]["code"]) == (400, "bad_request")
 
 
 def test_explanations_are_refused(server: TorchServe):
@@ -336,8 +446,10 @@ def test_an_archive_that_cannot_be_served_says_why(server: TorchServe, tmp_path:
         torchserve.stop()
 
 
-def test_the_command_line_client(server: TorchServe, photo: Path, expected: dict[str, Any]):
-    for address in (server.rest, server.grpc):
+def test_the_command_line_client(
+    server: TorchServe, gateway: str, photo: Path, expected: dict[str, Any]
+):
+    for address in (server.rest, server.grpc, gateway):
         done = subprocess.run(
             [sys.executable, "-m", "client", "--address", address, "--json", photo, photo],
             cwd=ROOT,
@@ -352,9 +464,26 @@ def test_the_command_line_client(server: TorchServe, photo: Path, expected: dict
         assert lines[0].keys() == {"file", *expected}
 
 
-def test_the_command_line_client_prints_the_options(server: TorchServe):
+def test_the_command_line_client_shows_a_gateway_its_token(
+    server: TorchServe, photo: Path, tmp_path: Path
+):
+    keys, token = tmp_path / "keys", tmp_path / "token"
+    token.write_text(add_key(keys, "client"))
+    with running(settings_for(server, keys=keys)) as gateway:
+        for words in ([photo], ["--options"]):
+            command = [sys.executable, "-m", "client", "--address", gateway, *words]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert done.returncode == 1
+            assert "this server needs a key" in done.stderr
+            command += ["--token-file", token]
+            subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("asked", ["management", "gateway"])
+def test_the_command_line_client_prints_the_options(server: TorchServe, gateway: str, asked: str):
+    where = ["--address", gateway] if asked == "gateway" else ["--management", server.management]
     done = subprocess.run(
-        [sys.executable, "-m", "client", "--options", "--management", server.management],
+        [sys.executable, "-m", "client", "--options", *where],
         cwd=ROOT,
         env={**os.environ, "COLUMNS": "140"},
         capture_output=True,
@@ -366,3 +495,19 @@ def test_the_command_line_client_prints_the_options(server: TorchServe):
     ]
     described = server.describe(customized=True)["customizedMetadata"]["options"]
     assert printed == [f"--{name.replace('_', '-')}" for name in described]
+
+
+def test_the_command_line_client_says_that_torchserve_is_no_gateway(
+    server: TorchServe, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["--options", "--address", server.rest]) == 1
+    shown = capsys.readouterr().err
+    assert f"{server.rest} is no gateway" in shown
+    assert "--management http://" in shown
+
+
+def test_a_gateway_has_no_options_of_another_model(
+    gateway: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["--options", "--address", gateway, "--model", "other"]) == 1
+    assert "model 'other' is not served; ask for 'clipcap'" in capsys.readouterr().err

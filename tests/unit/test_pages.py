@@ -119,7 +119,7 @@ def test_files_it_names_exist(page: Path):
     text = page.read_text()
     for name in re.findall(r"`((?:training|tests|benchmarks)/[\w./-]+)`|\b(tests/\S+\.py)", text):
         assert (ROOT / "".join(name)).exists(), name
-    for name in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+    for name in re.findall(r"\]\((?!https?:|#)([^)]+)\)", text):
         assert (page.parent / name).exists(), name
 
 

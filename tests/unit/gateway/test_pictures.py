@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
 from gateway.options import option_texts
-from gateway.pictures import decode_base64, parse_json
+from gateway.pictures import decode_base64, parse_json, read_picture
 
 DESCRIPTION = {"options": {"num_beams": {}, "num_captions": {}}}
 
@@ -46,6 +46,21 @@ def test_what_is_not_base64_is_refused_with_its_place(value: object, code: str):
     with pytest.raises(GatewayError, match=r"images\[3\]") as raised:
         decode_base64(value, "images[3]")
     assert (raised.value.status_code, raised.value.code) == (400, code)
+
+
+@pytest.mark.parametrize("url", ["http://example.org/a.png", "HTTPS://example.org/?a=data:"])
+def test_a_url_is_kept_where_one_may_stand(url: str):
+    assert read_picture(url, "image") == url
+    with pytest.raises(GatewayError, match="image is a URL; on this route"):
+        decode_base64(url, "image")
+
+
+@pytest.mark.parametrize("text", ["ftp://example.org/a.png", " http://example.org/a.png", "http:/"])
+def test_text_of_another_kind_must_be_base64(text: str):
+    with pytest.raises(GatewayError) as raised:
+        read_picture(text, "image")
+    assert raised.value.code == "bad_base64"
+    assert read_picture("QUJD", "image") == b"ABC"
 
 
 @given(st.binary(max_size=50) | st.text(max_size=50).map(str.encode))

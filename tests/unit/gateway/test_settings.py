@@ -54,6 +54,13 @@ def test_each_kind_of_value_is_read():
         ("DEADLINE_SECONDS", "nan"),
         ("RESTART_SECONDS", "inf"),
         ("BODY_SECONDS", "0"),
+        ("FETCH_URLS", "1"),
+        ("FETCH_SECONDS", "0"),
+        ("FETCH_REDIRECTS", "-1"),
+        ("FETCH_REDIRECTS", "2.5"),
+        ("FETCH_ALLOWED_NETWORKS", "10.1.0.0/33"),
+        ("FETCH_ALLOWED_NETWORKS", "10.1.0.5/16"),
+        ("FETCH_ALLOWED_NETWORKS", "10.1.0.0/16, example.org"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_variable(name: str, value: str):
@@ -75,6 +82,14 @@ def test_a_wrong_value_is_refused_with_its_variable(name: str, value: str):
 )
 def test_the_address_is_one_that_this_machine_reaches(host: str, address: str):
     assert Settings(host=host, port=9000, open=True).address == address
+
+
+def test_a_fetch_takes_less_than_the_deadline_where_pictures_are_fetched():
+    slow = {"GATEWAY_FETCH_SECONDS": "5", "GATEWAY_DEADLINE_SECONDS": "5"}
+    assert Settings.from_environment(slow).fetch_seconds == 5
+    wanted = "^GATEWAY_FETCH_SECONDS is '5.0'; it must be below GATEWAY_DEADLINE_SECONDS"
+    with pytest.raises(SettingsError, match=wanted):
+        Settings.from_environment({**slow, "GATEWAY_FETCH_URLS": "true"})
 
 
 @pytest.mark.parametrize("name", ["GATEWAY_", "GATEWAY_PROT", "GATEWAY_port"])

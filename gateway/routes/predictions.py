@@ -1,0 +1,188 @@
+"""TorchServe's own interface, `/predictions/NAME`: programs written for TorchServe ask the gateway.
+
+A picture comes as bytes, in a form, or in JSON of our own or of KServe. The reply is the one that
+TorchServe gives with our handler. Unlike there, options may stand in the query too, a form that
+cannot be read is answered 400, and every error has a body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, RootModel
+
+from gateway.captioning import Captioner
+from gateway.errors import GatewayError, error_response
+from gateway.kserve_tensors import LENGTH_HEADER
+from gateway.model_names import check_model, check_version
+from gateway.options import option_texts
+from gateway.pictures import parse_json, read_document, read_form
+from gateway.replies import PICTURE_ERRORS, Model, OneCaption, errors, results_of
+from gateway.routes.kserve_v1 import PredictReply, answer_predict
+from gateway.routes.kserve_v2 import MODEL as KSERVE_V2
+from gateway.routes.kserve_v2 import InferReply, answer_infer
+
+#: Fields of a form that may hold the picture; the others are options.
+PICTURE_FIELDS = ("data", "image", "file", "body")
+_FILE = {"type": "string", "format": "binary"}
+_BODY = {
+    "required": True,
+    "content": {
+        "application/octet-stream": {"schema": _FILE},
+        "multipart/form-data": {
+            "schema": {"type": "object", "required": ["data"], "properties": {"data": _FILE}}
+        },
+        "application/json": {
+            "schema": {
+                "anyOf": [
+                    {
+                        "type": "object",
+                        "required": ["image"],
+                        "properties": {
+                            "image": {"type": "string", "description": "a picture file as base64"},
+                            "options": {"type": "object"},
+                        },
+                    },
+                    {
+                        "type": "object",
+                        "required": ["instances"],
+                        "description": "as for /v1/models/{name}:predict",
+                    },
+                    {
+                        "type": "object",
+                        "required": ["inputs"],
+                        "description": "as for /v2/models/{name}/infer",
+                    },
+                ]
+            }
+        },
+    },
+}
+
+
+class PlainReply(BaseModel):
+    """The captions of one picture, best first; the best one stands at the top too."""
+
+    caption: str
+    confidence: float
+    captions: list[OneCaption]
+    model: Model
+    warnings: list[str] | None = None
+
+
+class PredictionReply(RootModel[PlainReply | PredictReply | InferReply]):
+    """Captions in the form of the request: plain, or KServe's v1 or v2."""
+
+
+def routes(captioner: Captioner, model: str) -> APIRouter:
+    """`POST` and `PUT` of `/predictions/NAME` and `/predictions/NAME/VERSION`."""
+    router = APIRouter(tags=["TorchServe"])
+    documented: dict[str, Any] = {
+        "response_model": PredictionReply,
+        "responses": {
+            **errors(PICTURE_ERRORS, either=True),
+            200: {"content": {"application/octet-stream": {}}, "description": "captions"},
+        },
+        "openapi_extra": {"requestBody": _BODY},
+    }
+
+    # `curl -T` sends PUT.
+    @router.put("/predictions/{name}", **documented)
+    @router.post("/predictions/{name}", **documented)
+    async def predict(name: str, request: Request) -> Response:
+        """Caption a picture, as TorchServe does; options also as parameters of the query."""
+        check_model(name, model)
+        return await _reply(captioner, request)
+
+    @router.put("/predictions/{name}/{version}", **documented)
+    @router.post("/predictions/{name}/{version}", **documented)
+    async def predict_version(name: str, version: str, request: Request) -> Response:
+        """Caption a picture with a version of the model."""
+        check_model(name, model)
+        check_version(version, (await captioner.description())["model"]["version"])
+        return await _reply(captioner, request)
+
+    return router
+
+
+async def _reply(captioner: Captioner, request: Request) -> Response:
+    """The captions in the form that the request came in."""
+    description = await captioner.description()
+    content, options = await _content(request)
+    json_length = request.headers.get(LENGTH_HEADER)
+    kind = request.headers.get("content-type", "").lower()
+    if json_length is None and not _is_document(content, "json" in kind):
+        texts = option_texts(description, options)
+        [result] = results_of(await captioner.caption([content], texts))
+        return JSONResponse(result.to_dict())
+    document = {} if json_length is not None else parse_json(content)
+    if "instances" in document:
+        instances = document.pop("instances")
+        document.pop("signature_name", None)  # of TensorFlow Serving's clients
+        options += _options(document)
+        return JSONResponse(await answer_predict(captioner, instances, options))
+    if json_length is not None or "inputs" in document:
+        try:
+            return await answer_infer(captioner, content, json_length, options)
+        except GatewayError as error:
+            return error_response(KSERVE_V2, error)  # its clients read `error` as text
+    pictures, members = read_document(document)
+    _check_one(pictures)
+    texts = option_texts(description, [*options, *members.items()])
+    [result] = results_of(await captioner.caption(pictures, texts))
+    return JSONResponse(result.to_dict())
+
+
+async def _content(request: Request) -> tuple[bytes, list[tuple[str, Any]]]:
+    """The bytes of a picture or of JSON, and the options of the query and of the form.
+
+    Raises:
+        GatewayError: The form cannot be read, or does not hold one picture.
+    """
+    options: list[tuple[str, Any]] = [*request.query_params.multi_items()]
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        return await request.body(), options
+    held, fields = await read_form(request)
+    held += [str(value).encode() for name, value in fields if name in PICTURE_FIELDS]
+    _check_one(held)
+    return held[0], [*options, *(each for each in fields if each[0] not in PICTURE_FIELDS)]
+
+
+def _check_one(pictures: list[bytes]) -> None:
+    """Refuse none and several: a plain reply has the captions of one picture."""
+    if not pictures:
+        raise GatewayError(
+            400, "no_image", "the form holds no picture; send it as -F data=@photo.jpg"
+        )
+    if len(pictures) > 1:
+        raise GatewayError(
+            400,
+            "bad_request",
+            f"the request holds {len(pictures)} pictures; send one, or several to /v1/captions",
+        )
+
+
+def _is_document(content: bytes, declared: bool) -> bool:
+    """Whether a body is JSON: programs declare pictures as JSON too, and JSON as anything."""
+    if content[:64].lstrip().startswith((b"{", b"[")):
+        return True
+    try:
+        return declared and bool(content.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _options(members: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Options beside KServe's `instances`, and those in `options` or `parameters`."""
+    found: dict[str, Any] = {}
+    for name, value in members.items():
+        if name not in ("options", "parameters"):
+            found[name] = value
+        elif isinstance(value, dict):
+            found.update(value)
+        elif value is not None:
+            raise GatewayError(400, "bad_json", f'"{name}" must be an object')
+    return [*found.items()]
