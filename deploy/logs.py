@@ -36,7 +36,15 @@ def worker_failure(folder: Path) -> str | None:
         folder: The folder of logs.
     """
     log = folder / "model_log.log"
-    text = log.read_text(errors="replace") if log.is_file() else ""
+    return find_failure(log.read_text(errors="replace") if log.is_file() else "")
+
+
+def find_failure(text: str) -> str | None:
+    """Why the handler cannot run, as it stands in what a worker logged, or None.
+
+    Args:
+        text: Lines of `model_log`.
+    """
     found = re.search(r"RuntimeError: (this archive cannot be served: .*)", text)
     return found.group(1) if found else None
 

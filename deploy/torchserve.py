@@ -206,14 +206,9 @@ class TorchServe:
         """Run the `torchserve` command and return the process id of the server it leaves."""
         with (self.logs / "console.log").open("w") as console:
             done = subprocess.run(
-                [
-                    *(sys.executable, "-m", "ts.model_server", "--start", "--ncs"),
-                    *("--model-store", self.archive.parent),
-                    *("--models", f"{self.model}={self.archive.name}"),
-                    *("--ts-config", self.config),
-                ],
+                self.command(),
                 cwd=ROOT,  # config.properties names files from here
-                env=self._environment(temporary),
+                env=self.environment(temporary),
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
@@ -221,13 +216,27 @@ class TorchServe:
                 check=False,
             )
         try:
-            return int((temporary / _PID_FILE).read_text())
+            return read_pid(temporary)
         except (FileNotFoundError, ValueError):
             raise ServeError(
                 f"TorchServe did not start (status {done.returncode}): {logs.last_lines(self.logs)}"
             ) from None
 
-    def _environment(self, temporary: Path) -> dict[str, str]:
+    def command(self) -> list[str | Path]:
+        """The command that starts the server in the background and ends; to be run in `ROOT`."""
+        return [
+            *(sys.executable, "-m", "ts.model_server", "--start", "--ncs"),
+            *("--model-store", self.archive.parent),
+            *("--models", f"{self.model}={self.archive.name}"),
+            *("--ts-config", self.config),
+        ]
+
+    def environment(self, temporary: Path) -> dict[str, str]:
+        """The environment of that command.
+
+        Args:
+            temporary: Where the server writes its process id and unpacks the archive.
+        """
         environment = dict(os.environ)
         for name in ("PYTHONPATH", "TS_CONFIG_FILE"):  # they would replace what is given here
             environment.pop(name, None)
@@ -270,6 +279,19 @@ class TorchServe:
                     f"{logs.last_lines(self.logs)}"
                 )
             time.sleep(0.1)
+
+
+def read_pid(temporary: Path) -> int:
+    """The process id of the server that was launched into a temporary folder.
+
+    Args:
+        temporary: See `TorchServe.environment`.
+
+    Raises:
+        FileNotFoundError: None was launched.
+        ValueError: Its file is damaged.
+    """
+    return int((temporary / _PID_FILE).read_text())
 
 
 def _descendants(process: psutil.Process) -> set[int]:

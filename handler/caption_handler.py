@@ -67,6 +67,9 @@ class CaptionHandler:
         folder = Path(context.system_properties["model_dir"])
         try:
             self.settings = caption_settings.read(context.model_yaml_config or {})
+            # Before loading, which packs as many layers at a time. torch's own number is that of
+            # the machine's cores, whatever a container may use of them.
+            torch.set_num_threads(self.settings.threads)
             self.passes = ParallelPasses(self.settings.threads)
             self.decoding_memory = DecodingMemory(self.settings.max_pixels)
             self.admission = Admission(self.settings.images_per_pass)

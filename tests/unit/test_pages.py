@@ -103,8 +103,11 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
     names = [page.name for page in PAGES]
     assert names == [
         "api.md",
+        "cloud.md",
         "coco.md",
         "fine-tune-clip.md",
+        "kubernetes.md",
+        "operations.md",
         "published-weights.md",
         "serving-speed.md",
         "speed.md",

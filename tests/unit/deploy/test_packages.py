@@ -22,6 +22,10 @@ GROUPS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 SERVING = ("client", "deploy.serve", "gateway.__main__", "model.pretrained.published",
            "model.pretrained.completion", "model.pretrained.hub", "training.archive",
            "training.export", "training.exporting.export")  # fmt: skip
+#: Modules that run in the image: both servers, and what a worker runs.
+RUNNING = ("deploy.container.start", "deploy.container.health", "gateway.__main__", "ts.context",
+           "ts.model_service_worker", "handler.caption_handler")  # fmt: skip
+ROOMS = ("client", "deploy", "gateway", "handler", "model", "training")
 INSTALL = re.compile(r"^\t.*pip install.*$", re.MULTILINE)
 
 
@@ -72,6 +76,26 @@ def test_serving_imports_only_what_its_group_installs():
     groups = ("train", "dev")
     others = {Requirement(each).name for group in groups for each in GROUPS[group]}
     assert not {canonicalize_name(name) for name in others} & loaded - installed
+
+
+def test_the_image_has_what_runs_in_it():
+    installed = closure([*PROJECT["dependencies"], *GROUPS["runtime"]])
+    absent = [
+        module
+        for module, packages in importlib.metadata.packages_distributions().items()
+        if module not in ROOMS and not {canonicalize_name(each) for each in packages} & installed
+    ]
+    assert {"transformers", "numpy", "hydra"} <= set(absent)
+    code = (
+        f"import importlib, sys\nsys.modules.update(dict.fromkeys({absent!r}))\n"
+        f"for name in {RUNNING!r}: importlib.import_module(name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert set(GROUPS["runtime"]) <= set(GROUPS["serve"])  # with the same bounds
 
 
 def test_every_package_of_every_group_is_pinned():

@@ -452,6 +452,22 @@ def test_the_first_estimate_comes_from_the_warm_up(
     assert [status for status, _, _ in replies] == [200, 503, 503]
 
 
+def test_the_captioner_is_loaded_with_the_worker_s_threads(
+    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(caption_handler, "_check_origin", lambda _: None)
+    threads, load, found = torch.get_num_threads(), Artifact.load, []
+
+    def observed(folder: Path) -> Artifact:
+        found.append(torch.get_num_threads())
+        return load(folder)
+
+    monkeypatch.setattr(Artifact, "load", observed)
+    CaptionHandler().initialize(context_of(tiny_artifact, config_with(threads=threads + 1)))
+    torch.set_num_threads(threads)
+    assert found == [threads + 1]
+
+
 def test_a_warm_up_that_fails_says_so(tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(caption_handler, "_check_origin", lambda _: None)
     search = Artifact.caption
