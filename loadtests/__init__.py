@@ -12,5 +12,6 @@ records.py       those records, and the file of them
 samples.py       memory and processor time of every process during the run
 figures.py       what is measured, from records and samples
 report.py        the table and the plot
+page.py          puts the figures of all profiles into docs/operations.md
 __main__.py      the command: one profile, its figures, its limits, the exit status
 """

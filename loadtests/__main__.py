@@ -11,6 +11,7 @@ exit status is 1 if a figure is beyond its limit.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import subprocess
@@ -23,8 +24,10 @@ from typing import Any
 import psutil
 import yaml
 
+from benchmarks.machine import processor
 from deploy.errors import ServeError
 from deploy.properties import ROOT
+from handler.caption_settings import cores
 from loadtests.figures import measure
 from loadtests.profiles import THRESHOLDS, LoadTestError, Profile, read_profiles
 from loadtests.records import Span, read_records
@@ -37,7 +40,9 @@ HERE = Path(__file__).parent
 DEFAULT = "torchserve"
 
 
-def run(profile: Profile, archive: Path, pictures: Path, out: Path) -> dict[str, Any]:
+def run(
+    profile: Profile, archive: Path, pictures: Path, out: Path, part: float = 1.0
+) -> dict[str, Any]:
     """Start servers, send them the load of a profile, and stop them.
 
     Args:
@@ -45,6 +50,7 @@ def run(profile: Profile, archive: Path, pictures: Path, out: Path) -> dict[str,
         archive: The `.mar` file to serve.
         pictures: Folder of pictures to send.
         out: Folder for all that is written.
+        part: Of the length of each stage.
 
     Returns:
         The content of `summary.json`.
@@ -58,7 +64,7 @@ def run(profile: Profile, archive: Path, pictures: Path, out: Path) -> dict[str,
     with running(server_folder, archive, profile.clients, gateway=profile.gateway) as servers:
         with Sampler(servers.processes) as sampler, tempfile.TemporaryDirectory() as private:
             given = Run(
-                profile=profile,
+                profile=profile.shortened(part),
                 torchserve=servers.torchserve.rest,
                 keys=dict(servers.keys),
                 pictures=pictures.resolve(),
@@ -81,6 +87,10 @@ def run(profile: Profile, archive: Path, pictures: Path, out: Path) -> dict[str,
         "about": profile.about,
         "passed": not problems,
         "problems": problems,
+        "part": part,
+        "cores": cores(),
+        "processor": processor(),
+        "date": datetime.date.today().isoformat(),
         "users": max(stage.users for stage in profile.stages),
         "limits": dict(profile.limits),
         "figures": figures,
@@ -153,9 +163,9 @@ def main() -> int:
         profiles = read_profiles()
         if given.profile not in profiles:
             parser.error(f"there is no profile {given.profile!r}; known: {', '.join(profiles)}")
-        profile = profiles[given.profile].shortened(given.part)
-        out = given.out / profile.name
-        result = run(profile, given.archive, given.pictures, out)
+        out = given.out / given.profile
+        chosen = profiles[given.profile]
+        result = run(chosen, given.archive, given.pictures, out, given.part)
     except (ServeError, LoadTestError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
