@@ -49,9 +49,13 @@ def page_table(results: Mapping[str, Mapping[str, Any]]) -> str:
             for figure in limited
             if figure in figures and figure not in (*COLUMNS.values(), "unanswered", "ties_percent")
         ]
-        cells = {head: figures.get(figure, "") for head, figure in COLUMNS.items()}
+        cells = {figure: figures.get(figure, "") for figure in COLUMNS.values()}
         rows.append({"profile": name, **cells, "more": ", ".join(more)})
-    heads = {"profile": "{profile}", **{head: f"{{{head}}}" for head in COLUMNS}, "": "{more}"}
+    heads = {
+        "profile": "{profile}",
+        **{head: f"{{{figure}}}" for head, figure in COLUMNS.items()},
+        "": "{more}",
+    }
     where = {f"{each['cores']} cores, {each['processor']}, {each['date']}" for each in
              results.values()}  # fmt: skip
     return f"{table(heads, rows, '---')}\n\nMeasured on {'; '.join(sorted(where))}."

@@ -107,9 +107,10 @@ def plot(
         place = int((each.end - begin) / width)
         if 0 <= place < len(windows):
             windows[place].append(each.ms)
+    full = [place for place, found in enumerate(windows) if found]
     for percent in (50, 95, 99):
-        values = [np.percentile(found, percent) if found else np.nan for found in windows]
-        axes[1].plot(starts - begin, values, label=f"p{percent}")
+        values = [np.percentile(windows[place], percent) for place in full]
+        axes[1].plot(starts[full] - begin, values, label=f"p{percent}")
     axes[1].set_ylabel("ms until a caption")
     for index, (unit, label) in enumerate(
         (("mb", "resident memory, MB"), ("cpu", "% of one core")), 2

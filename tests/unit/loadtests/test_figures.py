@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
-from loadtests.__main__ import judge
+from loadtests.__main__ import judge, main
 from loadtests.figures import captions_per_second, measure
+from loadtests.page import BEGIN, END, PAGE, write_page
+from loadtests.profiles import LoadTestError
 from loadtests.records import Outcome, Record, Span, read_records, write_records
 from loadtests.report import plot, tables
 from loadtests.samples import Sample, write_samples
+from loadtests.servers import Servers
 
 STATUS: dict[Outcome, int] = {"answered": 200, "refused": 503, "wrong": 200, "unanswered": 0}
 
@@ -146,7 +154,7 @@ def test_records_come_back_from_their_file(tmp_path: Path):
 def test_the_table_names_every_figure_and_limit_and_the_plot_is_drawn(tmp_path: Path):
     spans = [Span("peak", 0, 0, 10), Span("overload", 10, 10, 20, wanted_per_second=30)]
     records = [*sent(0, 20, 10, 80), *sent(10, 20, 20, 4, "refused")]
-    memory = samples([100] * 19)
+    memory = [{**each, "worker_cpu": 90.0} for each in samples([100] * 19)]
     figures = measure(records, spans, memory)
     limits = {"max_refusal_p99_ms": 100, "min_captions_percent_of_peak": 90, "max_x": 1}
     result = {"profile": "stress", "about": "too much", "limits": limits, "figures": figures}
@@ -160,4 +168,75 @@ def test_the_table_names_every_figure_and_limit_and_the_plot_is_drawn(tmp_path: 
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     write_samples(tmp_path / "samples.csv", [*memory, {"seconds": 20.0, "locust_mb": 1.0}])
     lines = (tmp_path / "samples.csv").read_text().splitlines()
-    assert (lines[0], lines[-1]) == ("seconds,worker_mb,locust_mb", "20.0,,1.0")
+    assert (lines[0], lines[-1]) == ("seconds,worker_mb,worker_cpu,locust_mb", "20.0,,,1.0")
+
+
+def summary(**more: Any) -> dict[str, Any]:
+    figures = {"requests": 1200, "requests_per_second": 40.2, "median_ms": 150, "refused": 3}
+    return {
+        "part": 1,
+        "cores": 2,
+        "processor": "A chip",
+        "date": "2026-11-29",
+        "limits": {"max_refused": 0, "max_java_growth_mb": 50, "max_unanswered": 0},
+        "figures": {**figures, "java_growth_mb": 1.5, "unanswered": 0},
+        **more,
+    }
+
+
+def test_the_page_gets_a_row_for_each_profile_that_was_run(tmp_path: Path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    with pytest.raises(LoadTestError, match="has no PROFILE/summary"):
+        write_page(page, tmp_path)
+    for name in ("soak", "load"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "summary.json").write_text(json.dumps(summary()))
+    write_page(page, tmp_path)
+    text = page.read_text()
+    assert text.startswith(f"before\n{BEGIN}\n| profile | requests | answered/s |")
+    row = "1200 | 40.2 | 150 |  |  | 3 |  | java growth mb 1.5 |"
+    assert text.index(f"| load | {row}") < text.index(f"| soak | {row}")
+    assert "old" not in text
+    assert text.endswith(f"Measured on 2 cores, A chip, 2026-11-29.\n{END}\nafter\n")
+    (tmp_path / "soak" / "summary.json").write_text(json.dumps(summary(part=0.1)))
+    with pytest.raises(LoadTestError, match="soak was run in part"):
+        write_page(page, tmp_path)
+
+
+def test_the_page_of_operations_has_the_marks():
+    text = PAGE.read_text()
+    assert 0 < text.index(BEGIN) < text.index(END)
+
+
+def test_a_worker_that_ended_or_is_another_one_is_noticed():
+    with subprocess.Popen(["sleep", "60"]) as worker:
+        process = psutil.Process(worker.pid)
+        workers = [worker.pid]
+        torchserve: Any = SimpleNamespace(workers=lambda: workers)
+        servers = Servers("", torchserve, {}, {"worker": [process], "java": [psutil.Process()]})
+        assert servers.survived()
+        workers = [worker.pid + 1]
+        assert not servers.survived()
+        workers = [worker.pid]
+        worker.kill()
+    assert not servers.survived()
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["flood"], "there is no profile 'flood'; known: torchserve, smoke, "),
+        (["smoke", "--part", "0"], "--part is 0; it must be above 0 and at most 1"),
+    ],
+)
+def test_a_wrong_word_of_the_command_is_refused(
+    words: list[str],
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(sys, "argv", ["loadtests", *words])
+    with pytest.raises(SystemExit):
+        main()
+    assert problem in capsys.readouterr().err
