@@ -1,4 +1,4 @@
-"""Sends a picture to TorchServe over HTTP."""
+"""Sends a picture to TorchServe, or to the gateway in front of it, over HTTP."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ because it can be moved to another TorchServe while it runs; see `gateway/reload
 from __future__ import annotations
 
 import dataclasses
-import http.client
 import json
 import os
 import subprocess
@@ -16,13 +15,12 @@ import sys
 import time
 import tomllib
 import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from deploy import gateway_backend, logs, processes
+from deploy import gateway_backend, health, logs, processes
 from deploy.errors import ServeError
 from deploy.ports import check_address
 from deploy.processes import read_state
@@ -33,8 +31,23 @@ from deploy.torchserve import TorchServe
 _MODULE = "gateway"
 _PORT_SETTING = "GATEWAY_PORT"
 _FILE_SETTING = "GATEWAY_SETTINGS"
-#: Opens addresses of this machine without the proxy that the environment may name.
-_NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+#: Seconds to end beside those for answers.
+_LAST_SECONDS = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What the gateway says of its settings.
+
+    Attributes:
+        address: Where it would listen, such as `http://127.0.0.1:8000`.
+        stop_seconds: How long it may take to answer what it has accepted when it is stopped.
+        needs_key: Whether requests must carry a key.
+    """
+
+    address: str
+    stop_seconds: float
+    needs_key: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,17 +83,14 @@ class Gateway:
         """
         return bool(self._recorded().get("settings") == _settings(self._environment()))
 
-    def check(self) -> str:
+    def check(self) -> Check:
         """Check the settings of the gateway and that its port is free.
-
-        Returns:
-            The address that it would listen on.
 
         Raises:
             ServeError: A setting cannot be used, or its port is in use.
         """
         done = subprocess.run(
-            [sys.executable, "-m", _MODULE, "--address"],
+            [sys.executable, "-m", _MODULE, "--check"],
             cwd=ROOT,
             env=self._environment(),
             stdin=subprocess.DEVNULL,
@@ -91,7 +101,8 @@ class Gateway:
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
             raise ServeError(f"the gateway cannot start: {reason.removeprefix('error: ')}")
-        address = done.stdout.strip()
+        check = Check(**json.loads(done.stdout))
+        address = check.address
         port = urllib.parse.urlsplit(address).port
         for name, taken in ports(self.server.config).items():
             if port == taken:
@@ -100,13 +111,13 @@ class Gateway:
                     "port"
                 )
         check_address(address, _PORT_SETTING)
-        return address
+        return check
 
-    def start(self, address: str, timeout: float = 30.0) -> psutil.Process:
+    def start(self, check: Check, timeout: float = 30.0) -> psutil.Process:
         """Start the gateway and wait until it answers.
 
         Args:
-            address: As `check` returned it.
+            check: What `check` returned.
             timeout: Seconds to wait.
 
         Returns:
@@ -132,11 +143,11 @@ class Gateway:
             state = {
                 "pid": process.pid,
                 "created": process.create_time(),
-                "address": address,
+                **dataclasses.asdict(check),
                 "settings": _settings(environment),
             }
             self._state.write_text(json.dumps(state))
-            self._wait(process, address, time.monotonic() + timeout)
+            self._wait(process, check.address, time.monotonic() + timeout)
         except BaseException:  # Ctrl-C too: no process is left running
             processes.end(process, "gateway")
             self._state.unlink(missing_ok=True)
@@ -173,7 +184,10 @@ class Gateway:
         gateway_backend.wait_left(self._log, address, timeout)
 
     def stop(self) -> bool:
-        """End the gateway: it answers what it has accepted, for 15 s at most.
+        """End the gateway, once it has answered what it has accepted.
+
+        It has as long for that as it says, which depends on its deadline. A line is printed if it
+        takes more than a moment.
 
         Returns:
             Whether it was running.
@@ -183,13 +197,15 @@ class Gateway:
         """
         process = self.process()
         if process is not None:
-            processes.end(process, "gateway")
+            seconds = float(self._recorded().get("stop_seconds", 15.0))
+            waits = f"the gateway answers what it has accepted, for {seconds:g} s at most ..."
+            processes.end(process, "gateway", seconds + _LAST_SECONDS, waits)
         self._state.unlink(missing_ok=True)
         return process is not None
 
     def answers(self) -> bool:
         """Whether `/healthz` of the gateway that was started is answered."""
-        return _answers(self.address)
+        return health.answers(self.address)
 
     @property
     def _state(self) -> Path:
@@ -239,7 +255,7 @@ class Gateway:
         there. So the process itself must listen.
         """
         log = (logs.GATEWAY,)
-        while not (_answers(address) and _listens(process, address)):
+        while not (health.answers(address) and health.listens(process, address)):
             if process.poll() is not None:
                 raise ServeError(
                     f"the gateway ended by itself: {logs.last_lines(self.server.logs, log)}"
@@ -265,22 +281,3 @@ def _settings(environment: dict[str, str]) -> dict[str, Any]:
     """The user's settings of the gateway, to be compared; all of it can be written as JSON."""
     given = {name: text for name, text in environment.items() if name.startswith("GATEWAY_")}
     return {**given, "file": {name: str(value) for name, value in _read_settings_file().items()}}
-
-
-def _answers(address: str) -> bool:
-    try:
-        with _NO_PROXY.open(f"{address}/healthz", timeout=5) as reply:
-            return bool(reply.status == 200)
-    except (OSError, ValueError, http.client.HTTPException):
-        return False
-
-
-def _listens(process: psutil.Process, address: str) -> bool:
-    port = urllib.parse.urlsplit(address).port
-    try:
-        return any(
-            each.status == psutil.CONN_LISTEN and each.laddr.port == port
-            for each in process.net_connections("tcp")
-        )
-    except psutil.Error:
-        return False

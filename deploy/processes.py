@@ -11,6 +11,9 @@ import psutil
 
 from deploy.errors import ServeError
 
+#: Seconds after which it is said that something waits.
+MOMENT_SECONDS = 5.0
+
 
 def read_state(file: Path) -> dict[str, Any]:
     """What a state file holds; empty if there is none or it is damaged.
@@ -54,13 +57,16 @@ def runs(process: psutil.Process) -> bool:
         return False
 
 
-def end(process: psutil.Process, name: str, patience: float = 15.0) -> None:
+def end(
+    process: psutil.Process, name: str, patience: float = 15.0, waits: str | None = None
+) -> None:
     """End a process and those that it started: by SIGTERM, or else by SIGKILL.
 
     Args:
         process: The process.
         name: What it is, for the message.
         patience: Seconds from SIGTERM to SIGKILL.
+        waits: A line to print if it takes more than a moment.
 
     Raises:
         ServeError: The process belongs to another user.
@@ -75,7 +81,11 @@ def end(process: psutil.Process, name: str, patience: float = 15.0) -> None:
             f"the {name} (process {process.pid}) belongs to the user {process.username()}; only "
             "that user can end it"
         ) from None
-    _, alive = psutil.wait_procs(family, timeout=patience)
+    moment = min(MOMENT_SECONDS, patience)
+    _, alive = psutil.wait_procs(family, timeout=moment)
+    if alive and waits:
+        print(waits, flush=True)
+    _, alive = psutil.wait_procs(alive, timeout=patience - moment)
     for each in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             each.kill()

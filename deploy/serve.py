@@ -30,7 +30,7 @@ from client import CaptionClient, CaptionError
 from deploy import logs
 from deploy.captioner import ARCHIVE, Captioner, build_archive
 from deploy.errors import ServeError
-from deploy.gateway import Gateway
+from deploy.gateway import Check, Gateway
 from deploy.ports import check_ports
 from deploy.properties import CONFIG, ROOT, read_properties
 from deploy.torchserve import THREAD_ENVIRONMENT, TorchServe
@@ -74,14 +74,14 @@ def start(
         raise ServeError(f"give MODEL={model} or CHECKPOINT={checkpoint}, not both")
     server = TorchServe(STATE, ARCHIVE, config)
     gateway = Gateway(server)
-    address = ""
+    check = None
     with _alone():
         running = server.process()
         if running is None:
             gateway.stop()  # what is left of one whose TorchServe has ended holds its port
             check_ports(config)  # before the export, which takes longer
             if with_gateway:
-                address = gateway.check()
+                check = gateway.check()
         if model is not None:
             checkpoint = _fetched(model)
         captioner = Captioner.choose(checkpoint, precision)
@@ -95,14 +95,14 @@ def start(
         print("starting TorchServe and waiting for its workers ...", flush=True)
         server.start(served=served)
         print(f"they are ready after {time.monotonic() - begin:.1f} s (logs: {server.logs})")
-        if with_gateway:
+        if check:
             try:
-                _start_gateway(gateway, address)
+                _start_gateway(gateway, check)
             except BaseException:  # Ctrl-C too: half of what was asked for is not left running
                 server.stop()
                 raise
     print()
-    _caption_sample(server, sample or SAMPLE, address)
+    _caption_sample(server, sample or SAMPLE, check)
 
 
 def idle() -> None:
@@ -189,10 +189,10 @@ def _keep_gateway(gateway: Gateway, *, wanted: bool) -> None:
     print(where)
 
 
-def _start_gateway(gateway: Gateway, address: str) -> None:
+def _start_gateway(gateway: Gateway, check: Check) -> None:
     print("starting the gateway ...", flush=True)
-    process = gateway.start(address)
-    print(f"it answers at {address} (process {process.pid}, log: {_log(gateway)})")
+    process = gateway.start(check)
+    print(f"it answers at {check.address} (process {process.pid}, log: {_log(gateway)})")
 
 
 def _log(gateway: Gateway) -> Path:
@@ -214,8 +214,8 @@ def _fetched(model: str) -> Path:
     return out
 
 
-def _caption_sample(server: TorchServe, picture: Path, gateway: str) -> None:
-    """Print captions of a picture, and how to get more, at the gateway if it has an address."""
+def _caption_sample(server: TorchServe, picture: Path, gateway: Check | None) -> None:
+    """Print captions of a picture, and how to get more, at the gateway if there is one."""
     shown = os.path.relpath(picture)
     for protocol, address in (("REST", server.rest), ("gRPC", server.grpc)):
         begin = time.monotonic()
@@ -226,9 +226,11 @@ def _caption_sample(server: TorchServe, picture: Path, gateway: str) -> None:
     file = shlex.quote(shown)
     print(f"\nTry:   curl -T {file} {server.rest}/predictions/{server.model}")
     if gateway:
-        key = "-H 'Authorization: Bearer KEY' " if os.environ.get("GATEWAY_KEYS") else ""
-        print(f"       curl -X POST {key}-T {file} {gateway}/v1/captions")
-        print(f"Page:  {gateway}")
+        more = "-H 'Authorization: Bearer KEY' " if gateway.needs_key else ""
+        if gateway.address.startswith("https:"):  # the certificate is for the name that others use
+            more += "--insecure "
+        print(f"       curl -X POST {more}-T {file} {gateway.address}/v1/captions")
+        print(f"Page:  {gateway.address}")
     print("Stop:  make stop")
 
 

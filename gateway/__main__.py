@@ -1,22 +1,27 @@
 """Starts the gateway: `python -m gateway`, with settings from `GATEWAY_*` variables and TOML files.
 
 SIGTERM and Ctrl-C end it: it accepts no more connections, answers what it has accepted, and stops.
-SIGHUP makes it read its files again and go on with the TorchServe that they name.
-`python -m gateway --address` checks the settings, prints where it would be reached, and ends.
+SIGHUP makes it read its files again and go on with the TorchServe and the certificate that they
+name.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
 from pathlib import Path
 
 from gateway.app import create_app
+from gateway.keys import read_keys
+from gateway.listener import bind
+from gateway.measures import Measures
 from gateway.reload import Reload
 from gateway.server import Server
 from gateway.settings import Settings, SettingsError, settings_files
+from gateway.tls import read_certificate
 from gateway.torchserve import TorchServeClient
 
 
@@ -29,31 +34,43 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
-        "--address", action="store_true", help="check the settings, print the address, and end"
-    )
-    parser.add_argument(
         "--settings", type=Path, metavar="FILE", help="TOML file; variables win over it"
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check the settings, print what make serve needs to know, and end",
+    )
     given = parser.parse_args()
-    if not given.address:
+    try:
+        settings = Settings.from_environment(os.environ, given.settings)
+        tls = read_certificate(settings)
+        if given.check:
+            if settings.keys:
+                read_keys(settings.keys)
+            check = {
+                "address": settings.address,
+                "stop_seconds": settings.drain_seconds,
+                "needs_key": settings.keys is not None,
+            }
+            print(json.dumps(check))
+            return 0
         logging.basicConfig(
             level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s"
         )
         logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each picture otherwise
-    try:
-        settings = Settings.from_environment(os.environ, given.settings)
+        measures = Measures()
         torchserve = TorchServeClient(settings)
-        app = create_app(settings, torchserve)
+        app = create_app(settings, torchserve, measures)
+        server = Server(app, settings, measures, bind(settings), tls)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if given.address:
-        print(settings.address)
-        return 0
-    reload = None
-    if settings_files(os.environ, given.settings):
-        reload = Reload(os.environ, given.settings, settings, torchserve.backends)
-    server = Server(app, settings, reload)
+    if tls or settings_files(os.environ, given.settings):
+        reload = Reload(
+            os.environ, given.settings, settings, torchserve.backends, server.renew_certificate
+        )
+        server.on_hangup(reload)
     server.run()
     return 0
 

@@ -30,20 +30,19 @@ from gateway.settings import Settings
 from gateway.torchserve import TorchServeClient
 
 
-def create_app(settings: Settings, torchserve: TorchServeClient | None = None) -> ASGIApp:
-    """The application that a server such as uvicorn runs.
+def create_app(settings: Settings, torchserve: TorchServeClient, measures: Measures) -> ASGIApp:
+    """The application that `gateway/server.py` runs.
 
     Args:
         settings: Checked already.
-        torchserve: The client, by default one of these settings. Its `backends` may be moved while
-            the application runs. It is closed with the application.
+        torchserve: Its `backends` may be moved while the application runs. It is closed with the
+            application.
+        measures: What `/metrics` shows.
 
     Raises:
         SettingsError: The file of keys cannot be used.
     """
     keys = read_keys(settings.keys) if settings.keys else {}
-    measures = Measures()
-    torchserve = torchserve or TorchServeClient(settings)
     fetcher = Fetcher(settings) if settings.fetch_urls else None
     captioner = Captioner(torchserve, settings, measures, fetcher)
 

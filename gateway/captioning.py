@@ -179,7 +179,7 @@ class Captioner:
                 if isinstance(picture, str):
                     assert self._fetcher is not None  # `caption` refused it otherwise
                     picture = await self._fetcher.fetch(picture)
-                _check_size(picture, self._settings.max_picture_bytes)
+                _check_picture(picture, self._settings.max_picture_bytes)
                 outcome = await self._send_twice(caller, picture, options)
             self._average += NEWEST * (time.monotonic() - begin - self._average)
         except TimeoutError:
@@ -305,7 +305,7 @@ def _fingerprint(picture: bytes, options: Mapping[str, str]) -> bytes:
     return whole.digest()
 
 
-def _check_size(picture: bytes, limit: int) -> None:
+def _check_picture(picture: bytes, limit: int) -> None:
     if not picture:
         raise GatewayError(400, "empty", "the picture is empty: it has 0 bytes")
     if len(picture) > limit:
@@ -313,4 +313,9 @@ def _check_size(picture: bytes, limit: int) -> None:
             413,
             "request_too_large",
             f"the picture has {len(picture)} bytes; the limit is {limit}; send a smaller version",
+        )
+    # TorchServe's handler would take it for a request in JSON, and answer in another form.
+    if picture[:64].lstrip().startswith((b"{", b"[")):
+        raise GatewayError(
+            400, "image_undecodable", "the picture is JSON text; send the bytes of an image file"
         )

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.bodies import Bodies
 from gateway.callers import CALLER, Caller
 from gateway.errors import GatewayError, error_response
 from gateway.keys import Key, find_key
@@ -66,6 +67,7 @@ class Door:
     ) -> None:
         self._app = app
         self._settings = settings
+        self._bodies = Bodies(settings, measures)
         self._measures = measures
         self._keys = keys
         self._open_paths = open_paths.union(OPEN_PATHS)
@@ -98,10 +100,10 @@ class Door:
             if error := self._refusal(scope, headers, key):
                 await error_response(scope["path"], error)(scope, receive, send_with_headers)
             else:
-                body = self._limited(receive)
-                if not await serve_unless_left(self._app, scope, body, send_with_headers):
-                    status = ABANDONED
-                    self._measures.abandoned.inc()
+                with self._bodies.limited(receive) as limited:
+                    if not await serve_unless_left(self._app, scope, limited, send_with_headers):
+                        status = ABANDONED
+                        self._measures.abandoned.inc()
         finally:
             seconds = time.monotonic() - begin
             # The path as the application declares it: one that a client made up would make the
@@ -137,44 +139,8 @@ class Door:
             )
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._settings.max_body_bytes:
-            return self._too_large(f"{length[:30]} bytes")
-        if scope["method"] == "POST":  # with pictures
+            return self._bodies.too_large(f"{length[:30]} bytes")
+        if scope["method"] in ("POST", "PUT"):  # with pictures
             # To read a request costs more than to refuse it, when there is no time for either.
             return self._overload(CALLER.get().name)
         return None
-
-    def _limited(self, receive: Receive) -> Receive:
-        """A `receive` that refuses a body which is too large or comes too slowly."""
-        end = asyncio.get_running_loop().time() + self._settings.body_seconds
-        size, whole = 0, False
-
-        async def limited() -> Message:
-            nonlocal size, whole
-            if whole:  # what comes now is only the end of the connection
-                return await receive()
-            try:
-                async with asyncio.timeout_at(end):
-                    message = await receive()
-            except TimeoutError:
-                raise GatewayError(
-                    408,
-                    "too_slow",
-                    f"the request was not sent within {self._settings.body_seconds:g} s",
-                    headers={"Connection": "close"},
-                ) from None
-            size += len(message.get("body", b""))
-            whole = not message.get("more_body", False)
-            if size > self._settings.max_body_bytes:
-                raise self._too_large(f"more than {self._settings.max_body_bytes} bytes")
-            return message
-
-        return limited
-
-    def _too_large(self, found: str) -> GatewayError:
-        return GatewayError(
-            413,
-            "request_too_large",
-            f"the request has {found}; the limit is {self._settings.max_body_bytes}; send fewer or "
-            "smaller pictures",
-            headers={"Connection": "close"},
-        )

@@ -56,6 +56,22 @@ class Measures:
             "Requests whose client left before its answer",
             registry=self._registry,
         )
+        self.body_bytes = Gauge(
+            "gateway_body_bytes",
+            "Bytes of the requests that are in memory now",
+            registry=self._registry,
+        )
+        self.connections = Gauge(
+            "gateway_connections",
+            "Connections that are open now",
+            registry=self._registry,
+        )
+        self.connections_refused = Counter(
+            "gateway_connections_refused",
+            "Connections that the gateway ended: too many, or no proper head of a request in time",
+            ["reason"],
+            registry=self._registry,
+        )
         self.torchserve_up = Gauge(
             "gateway_torchserve_up",
             "1 if TorchServe gave its metrics for this scrape, else 0",

@@ -132,7 +132,8 @@ async def read_request(
     kind = request.headers.get("content-type", "").lower()
     pictures: list[Picture]
     if kind.startswith("multipart/form-data"):
-        pictures, fields = await read_form(request)
+        files, fields = await read_form(request)
+        pictures = [*files]
         options = option_texts(description, [*query, *fields])
     else:
         body = await request.body()
@@ -148,13 +149,13 @@ async def read_request(
     return pictures, options
 
 
-async def read_form(request: Request) -> tuple[list[Picture], list[tuple[str, Any]]]:
+async def read_form(request: Request) -> tuple[list[bytes], list[tuple[str, Any]]]:
     """The bytes of every file of a form, and the names and texts of its other fields.
 
     Raises:
         HTTPException: It cannot be read.
     """
-    pictures: list[Picture] = []
+    pictures: list[bytes] = []
     fields: list[tuple[str, Any]] = []
     async with request.form(max_fields=MAX_FIELDS) as form:
         for name, value in form.multi_items():

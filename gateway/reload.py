@@ -1,6 +1,9 @@
-"""SIGHUP: the gateway goes on with another TorchServe, without losing a request.
+"""SIGHUP: the gateway goes on with another TorchServe or certificate, without losing a request.
 
-The contract, for programs that replace the TorchServe behind a running gateway:
+The files of the certificate are read again, under the names that the gateway was started with. New
+connections get the new one. Files that cannot be used leave the old one, with a line in the log.
+
+The contract for TorchServe, for programs that replace the TorchServe behind a running gateway:
 
 1. The addresses stand in a file: that of `--settings`, or that of `GATEWAY_SETTINGS`. A variable
    wins over the file, so `GATEWAY_INFERENCE`, `GATEWAY_MANAGEMENT` and `GATEWAY_METRICS` must not
@@ -27,18 +30,20 @@ The contract, for programs that replace the TorchServe behind a running gateway:
    `gateway_backend_in_flight{inference="..."}`: for the present TorchServe, and for each that was
    left and still has any. `/healthz` shows no address, because everybody may ask it.
 
-Without a file SIGHUP ends the process, as it ends any other.
+Without a file of settings or of a certificate SIGHUP ends the process, as it ends any other.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+import ssl
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gateway.backends import Backends
 from gateway.settings import Settings, SettingsError
+from gateway.tls import read_certificate
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +59,7 @@ class Reload:
         file: The file of `--settings`, or None.
         settings: What the gateway was started with.
         backends: What is moved.
+        renew: Takes the certificate when it was read again; not called if there is none.
     """
 
     def __init__(
@@ -62,14 +68,22 @@ class Reload:
         file: Path | None,
         settings: Settings,
         backends: Backends,
+        renew: Callable[[ssl.SSLContext], None],
     ) -> None:
         self._environment = environment
         self._file = file
         self._settings = settings
         self._backends = backends
+        self._renew = renew
 
     def __call__(self) -> None:
-        """Take over the addresses, or leave everything as it is and say why in the log."""
+        """Take over what may change, or leave it as it is and say why in the log."""
+        try:
+            if tls := read_certificate(self._settings):
+                self._renew(tls)
+                logger.info("reload: new connections get the certificate as it is now")
+        except SettingsError as error:
+            logger.error("certificate refused, the one before stays: %s", error)
         try:
             found = Settings.from_environment(self._environment, self._file)
         except SettingsError as error:

@@ -76,6 +76,14 @@ class Settings:
         fetch_redirects: Most redirects of a URL.
         fetch_allowed_networks: Networks such as `10.1.0.0/16` whose addresses are asked too, on any
             port; separated by commas.
+        max_bodies_bytes: Most bytes of all requests that are in memory together; more are answered
+            with 503. See `gateway/bodies.py` for what a byte costs.
+        max_connections: Most connections at a time; more are answered with 503, or closed if TLS is
+            spoken.
+        head_seconds: Seconds in which a connection must send the head of a request, from its
+            beginning or its last answer. The handshake of TLS may take as long before that.
+        tls_certificate: PEM file of the certificate and its chain; TLS is spoken with it.
+        tls_key: PEM file of its key, without a passphrase.
     """
 
     host: str = "127.0.0.1"
@@ -100,6 +108,11 @@ class Settings:
     fetch_seconds: float = 10.0
     fetch_redirects: int = 3
     fetch_allowed_networks: tuple[str, ...] = ()
+    max_bodies_bytes: int = 256 << 20
+    max_connections: int = 1500
+    head_seconds: float = 10.0
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
 
     def __post_init__(self) -> None:
         """Check values and their combination.
@@ -111,16 +124,28 @@ class Settings:
             raise _refusal("port", self.port, "a whole number from 1 to 65535")
         for name in ("inference", "management", "metrics"):
             _check_url(name, getattr(self, name))
-        for name in ("max_body_bytes", "max_picture_bytes", "max_in_flight", "max_at_once"):
+        for name in (
+            *("max_body_bytes", "max_picture_bytes", "max_in_flight", "max_at_once"),
+            "max_connections",
+        ):
             if getattr(self, name) < 1:
                 raise _refusal(name, getattr(self, name), "a whole number above 0")
-        for name in ("deadline_seconds", "restart_seconds", "body_seconds", "fetch_seconds"):
+        for name in (
+            *("deadline_seconds", "restart_seconds", "body_seconds", "head_seconds"),
+            "fetch_seconds",
+        ):
             if not 0 < getattr(self, name) < math.inf:
                 raise _refusal(name, getattr(self, name), "a number of seconds above 0")
         if not 0 <= self.rate < math.inf:
             raise _refusal("rate", self.rate, "a number of pictures a second, or 0 for no limit")
         if not 1 <= self.burst < math.inf:
             raise _refusal("burst", self.burst, "a number of pictures from 1")
+        if self.max_bodies_bytes < self.max_body_bytes:
+            least = f"at least {PREFIX}MAX_BODY_BYTES, which is {self.max_body_bytes}"
+            raise _refusal("max_bodies_bytes", self.max_bodies_bytes, least)
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            missing = "tls_key" if self.tls_key is None else "tls_certificate"
+            raise ValueRefused(missing, "is not given; a certificate and its key go together")
         if not self.model or "/" in self.model:
             raise _refusal("model", self.model, "the name of a model, without /")
         for origin in self.cors_origins:
@@ -164,7 +189,15 @@ class Settings:
     def address(self) -> str:
         """Where programs of this machine reach the gateway, such as `http://127.0.0.1:8000`."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        scheme = "https" if self.tls_certificate else "http"
+        return (
+            f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
+        )
+
+    @property
+    def drain_seconds(self) -> float:
+        """Seconds that the gateway may take to answer what it has accepted when it is stopped."""
+        return self.deadline_seconds + 5
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], file: Path | None = None) -> Settings:

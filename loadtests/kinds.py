@@ -44,7 +44,7 @@ class Kind:
             form.
         options: One of these is chosen for each request.
         pictures: How many pictures a request holds.
-        to_gateway: Whether it is sent to the gateway; else to TorchServe.
+        of_torchserve: Whether TorchServe alone answers it too.
     """
 
     path: str
@@ -52,7 +52,7 @@ class Kind:
     read: Callable[[bytes], Captions]
     options: tuple[Options, ...] = VARIED
     pictures: int = 1
-    to_gateway: bool = True
+    of_torchserve: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,16 +70,16 @@ class Bad:
     code: str
 
 
-def bad_requests(picture: bytes, to_gateway: bool) -> dict[str, Bad]:
+def bad_requests(kind: str, picture: bytes) -> dict[str, Bad]:
     """Bad requests by name.
 
     Args:
+        kind: `bad` or `predictions_bad`.
         picture: The bytes of one that is sound.
-        to_gateway: Whether the gateway answers them, which has another code for one of them.
     """
     text = _text(picture)
     return {
-        "empty": Bad(b"", 400, "no_image" if to_gateway else "empty"),
+        "empty": Bad(b"", 400, "no_image" if kind == "bad" else "empty"),
         "text": Bad(b"no picture at all", 400, "image_undecodable"),
         "cut short": Bad(picture[: len(picture) // 2], 400, "image_undecodable"),
         "video": Bad(b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", 415, "image_format"),
@@ -167,7 +167,7 @@ def _kserve_v2_binary(pictures: Sequence[bytes], options: Options) -> dict[str, 
     return {"content": head + data, "headers": headers}
 
 
-def _of_torchserve(body: bytes) -> Captions:
+def _of_predictions(body: bytes) -> Captions:
     return [_scored(json.loads(body)["captions"])]
 
 
@@ -199,19 +199,19 @@ def _of_kserve_v2(body: bytes) -> Captions:
     return [found[row * columns : (row + 1) * columns] for row in range(rows)]
 
 
-_TORCHSERVE = "/predictions/clipcap"
+_PREDICTIONS = "/predictions/clipcap"
 _CAPTIONS = "/v1/captions"
 _INFER = "/v2/models/clipcap/infer"
 #: Ollama's reply holds one caption, so no more are asked for.
 _ONE_CAPTION: tuple[Options, ...] = ({}, {"num_beams": 1})
 
-#: Every kind that a profile may name, but `bad` and `torchserve_bad`: see `bad_requests`.
+#: Every kind that a profile may name. For `bad` and `predictions_bad` see `bad_requests`.
 KINDS: dict[str, Kind] = {
     # A query never reaches TorchServe's handler, so there are no options.
-    "torchserve_bytes": Kind(_TORCHSERVE, _bytes, _of_torchserve, PLAIN, to_gateway=False),
-    "torchserve_form": Kind(_TORCHSERVE, _form, _of_torchserve, to_gateway=False),
-    "torchserve_json": Kind(_TORCHSERVE, _document, _of_torchserve, to_gateway=False),
-    "torchserve_bad": Kind(_TORCHSERVE, _bytes, _of_torchserve, to_gateway=False),
+    "predictions_bytes": Kind(_PREDICTIONS, _bytes, _of_predictions, PLAIN, of_torchserve=True),
+    "predictions_form": Kind(_PREDICTIONS, _form, _of_predictions, of_torchserve=True),
+    "predictions_json": Kind(_PREDICTIONS, _document, _of_predictions, of_torchserve=True),
+    "predictions_bad": Kind(_PREDICTIONS, _bytes, _of_predictions, of_torchserve=True),
     "bytes": Kind(_CAPTIONS, _bytes, _of_results),
     "form": Kind(_CAPTIONS, _form, _of_results),
     "json": Kind(_CAPTIONS, _document, _of_results),

@@ -63,8 +63,7 @@ class Bench:
         self.expected = Expected(run.pictures, run.torchserve, self.choice)
         first = next(iter(self.expected.pictures.values()))
         self.bad = {
-            name: list(bad_requests(first, KINDS[name].to_gateway).items())
-            for name in ("bad", "torchserve_bad")
+            name: list(bad_requests(name, first).items()) for name in ("bad", "predictions_bad")
         }
 
     def built(self, kind: str, names: tuple[str, ...], options: Options) -> Built:
@@ -160,13 +159,11 @@ class Client(FastHttpUser):
 
     def _send(self, kind: str, request: Built, check: Callable[[int, bytes], int]) -> None:
         """Send a request, and record what became of it."""
-        url, headers = request.path, dict(request.headers)
-        if not KINDS[kind].to_gateway:
-            url = bench().run.torchserve + url
-        elif key := bench().run.keys.get(self.name):
+        headers = dict(request.headers)
+        if key := bench().run.keys.get(self.name):
             headers["X-API-Key"] = key
         with self.client.post(
-            url, data=request.body, headers=headers, name=kind, catch_response=True
+            request.path, data=request.body, headers=headers, name=kind, catch_response=True
         ) as reply:
             outcome, ties, problem = self._outcome(reply, check)
             if outcome == "answered":

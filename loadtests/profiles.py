@@ -74,8 +74,8 @@ class Profile:
         """
         if unknown := [kind for kind in self.kinds if kind not in KINDS]:
             raise self._error(f"unknown kind {unknown[0]!r}; known: {', '.join(KINDS)}")
-        if not self.gateway and any(KINDS[kind].to_gateway for kind in self.kinds):
-            raise self._error("without the gateway only kinds torchserve_... can be sent")
+        if not self.gateway and not all(KINDS[kind].of_torchserve for kind in self.kinds):
+            raise self._error("without the gateway only kinds predictions_... can be sent")
         if not (self.kinds and self.stages and self.clients):
             raise self._error("kinds, stages and clients must not be empty")
         for number, stage in enumerate(self.stages):

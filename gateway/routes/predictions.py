@@ -7,7 +7,7 @@ cannot be read is answered 400, and every error has a body.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -19,7 +19,7 @@ from gateway.errors import GatewayError, error_response
 from gateway.kserve_tensors import LENGTH_HEADER
 from gateway.model_names import check_model, check_version
 from gateway.options import option_texts
-from gateway.pictures import parse_json, read_document, read_form
+from gateway.pictures import Picture, parse_json, read_document, read_form
 from gateway.replies import PICTURE_ERRORS, Model, OneCaption, errors, results_of
 from gateway.routes.kserve_v1 import PredictReply, answer_predict
 from gateway.routes.kserve_v2 import MODEL as KSERVE_V2
@@ -151,7 +151,7 @@ async def _content(request: Request) -> tuple[bytes, list[tuple[str, Any]]]:
     return held[0], [*options, *(each for each in fields if each[0] not in PICTURE_FIELDS)]
 
 
-def _check_one(pictures: list[bytes]) -> None:
+def _check_one(pictures: Sequence[Picture]) -> None:
     """Refuse none and several: a plain reply has the captions of one picture."""
     if not pictures:
         raise GatewayError(

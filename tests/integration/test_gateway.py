@@ -248,6 +248,21 @@ def test_a_request_id_goes_in_and_out(gateway: str):
     assert "X-Request-Id" in httpx.get(f"{gateway}/nothing").headers
 
 
+def test_a_file_that_is_a_request_in_json_is_no_picture(gateway: str):
+    """TorchServe's handler would read it as one, and answer in another form."""
+    text = base64.b64encode(PNG).decode()
+    for document in ({"instances": [text]}, {"image": text}, [1]):
+        file = b"  " + json.dumps(document).encode()
+        replies = [
+            httpx.post(f"{gateway}/v1/captions", files={"data": file}),
+            httpx.post(
+                f"{gateway}/v1/models/clipcap:predict",
+                json={"instances": [{"data": base64.b64encode(file).decode()}]},
+            ),
+        ]
+        assert [error_of(each) for each in replies] == [(400, "image_undecodable")] * 2
+
+
 def test_beyond_the_limit_requests_are_refused_at_once(server: TorchServe):
     slow = {"num_beams": 8, "num_captions": 8}
     with running(settings_for(server, max_in_flight=2)) as gateway, ThreadPoolExecutor(12) as pool:

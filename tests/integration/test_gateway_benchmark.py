@@ -48,22 +48,28 @@ def test_the_first_and_the_last_bursts_are_not_counted():
 
 
 def test_a_crowd_is_there_while_others_are_answered(server: TorchServe):
-    settings = settings_for(server, body_seconds=0.5)
+    settings = settings_for(server)
 
-    async def beside(address: str) -> list[int]:
+    async def beside(address: str) -> int:
         async with crowd(address, idle=5, slow=3) as others:
-            assert not any(each.done() for each in others)
             await in_turn({"gateway": address}, [REQUEST], 3)
+            assert not any(each.done() for each in others)
             connections = psutil.Process(os.getpid()).net_connections("tcp")
-            port = settings.port
-            there = [c for c in connections if c.raddr and c.raddr.port == port]
-            await asyncio.sleep(1.5)
-            return [len(there), sum(each.done() for each in others)]
+            ports = [each.raddr.port for each in connections if each.raddr]
+            return ports.count(settings.port)
 
     with running(settings) as address:
-        there, closed = asyncio.run(beside(address))
-    assert there >= 8
-    assert closed == 3  # the slow ones, after `body_seconds`
+        assert asyncio.run(beside(address)) >= 8
+
+
+def test_connections_of_a_crowd_that_the_gateway_closes_are_noticed(server: TorchServe):
+    async def closed(address: str) -> list[bool]:
+        async with crowd(address, idle=2, slow=3) as others:
+            await asyncio.wait(others[2:], timeout=30)
+            return [each.done() for each in others]
+
+    with running(settings_for(server, body_seconds=0.2)) as address:
+        assert asyncio.run(closed(address)) == [False, False, True, True, True]
 
 
 def test_a_quick_run_measures_and_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ import pytest
 from deploy import captioner, processes, serve
 from deploy.captioner import Captioner
 from deploy.errors import ServeError
-from deploy.gateway import Gateway
+from deploy.gateway import Check, Gateway
 from deploy.ports import on_free_ports
 from deploy.properties import derived_config
 from deploy.torchserve import TorchServe
@@ -56,9 +57,10 @@ def gateway(port: int, tmp_path: Path) -> Iterator[Gateway]:
 
 def test_it_is_started_found_and_ended(gateway: Gateway, port: int):
     assert not gateway.was_started()
-    address = gateway.check()
-    assert address == f"http://{LOOPBACK}:{port}"
-    process = gateway.start(address)
+    check = gateway.check()
+    address = f"http://{LOOPBACK}:{port}"
+    assert check == Check(address, stop_seconds=70.0, needs_key=False)
+    process = gateway.start(check)
     found = Gateway(gateway.server)
     assert found.process() == process
     assert found.answers()
@@ -112,6 +114,42 @@ def test_it_is_moved_to_another_torchserve(
     gateway.stop()
     with pytest.raises(ServeError, match="^the gateway does not run"):
         gateway.move_to(before)
+
+
+def test_one_with_tls_is_found_to_answer(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int
+):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    words = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1")
+    files = ("-keyout", key, "-out", certificate)
+    subprocess.run([*words, *files, "-subj", "/CN=a.example"], check=True, capture_output=True)
+    monkeypatch.setenv("GATEWAY_TLS_CERTIFICATE", str(certificate))
+    monkeypatch.setenv("GATEWAY_TLS_KEY", str(key))
+    gateway.start(gateway.check())
+    assert gateway.address == f"https://{LOOPBACK}:{port}"
+    assert gateway.answers()
+
+
+def test_a_stop_waits_for_a_request_and_says_so(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, port: int
+):
+    monkeypatch.setattr(processes, "MOMENT_SECONDS", 0.5)
+    process = gateway.start(gateway.check())
+    with socket.create_connection((LOOPBACK, port)) as connection:
+        # Its body is not whole, so the request is in flight.
+        connection.sendall(b"POST /api/generate HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{")
+        time.sleep(1)
+        stop = Thread(target=gateway.stop)
+        stop.start()
+        time.sleep(2)
+        assert process.is_running()
+        connection.sendall(b"}")
+        connection.settimeout(30)
+        assert connection.recv(100).startswith(b"HTTP/1.1 422 ")
+        stop.join(60)
+    assert not process.is_running()
+    said = "the gateway answers what it has accepted, for 70 s at most ...\n"
+    assert capsys.readouterr().out == said
 
 
 def test_another_file_of_settings_is_seen(
@@ -200,12 +238,12 @@ class Impostor(http.server.BaseHTTPRequestHandler):
 
 
 def test_a_port_that_was_taken_after_the_check_ends_the_start(gateway: Gateway, port: int):
-    address = gateway.check()
+    check = gateway.check()
     with http.server.ThreadingHTTPServer((LOOPBACK, port), Impostor) as other:
         Thread(target=other.serve_forever, daemon=True).start()
         before = psutil.Process().children()
         with pytest.raises(ServeError, match="gateway ended by itself: .*in use") as raised:
-            gateway.start(address)
+            gateway.start(check)
         other.shutdown()
     assert "\n" not in str(raised.value)
     assert psutil.Process().children() == before

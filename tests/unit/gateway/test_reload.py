@@ -74,7 +74,7 @@ def test_one_that_is_taken_again_keeps_its_requests(said: pytest.LogCaptureFixtu
 
 def reload_of(file: Path, backends: Backends, **environment: str) -> Reload:
     settings = Settings.from_environment(environment, file)
-    return Reload(environment, file, settings, backends)
+    return Reload(environment, file, settings, backends, renew=pytest.fail)
 
 
 def test_it_takes_over_the_addresses_only(tmp_path: Path, said: pytest.LogCaptureFixture):

@@ -61,6 +61,9 @@ def test_each_kind_of_value_is_read():
         ("FETCH_ALLOWED_NETWORKS", "10.1.0.0/33"),
         ("FETCH_ALLOWED_NETWORKS", "10.1.0.5/16"),
         ("FETCH_ALLOWED_NETWORKS", "10.1.0.0/16, example.org"),
+        ("HEAD_SECONDS", "-1"),
+        ("MAX_CONNECTIONS", "0"),
+        ("MAX_BODIES_BYTES", "67108863"),  # one body less a byte
     ],
 )
 def test_a_wrong_value_is_refused_with_its_variable(name: str, value: str):
@@ -90,6 +93,15 @@ def test_a_fetch_takes_less_than_the_deadline_where_pictures_are_fetched():
     wanted = "^GATEWAY_FETCH_SECONDS is '5.0'; it must be below GATEWAY_DEADLINE_SECONDS"
     with pytest.raises(SettingsError, match=wanted):
         Settings.from_environment({**slow, "GATEWAY_FETCH_URLS": "true"})
+
+
+def test_a_certificate_and_its_key_go_together():
+    pair = {"GATEWAY_TLS_CERTIFICATE": "certificate.pem", "GATEWAY_TLS_KEY": "key.pem"}
+    assert Settings.from_environment(pair).address == "https://127.0.0.1:8000"
+    for given in pair:
+        [missing] = set(pair) - {given}
+        with pytest.raises(SettingsError, match=f"^{missing} is not given; a certificate and its"):
+            Settings.from_environment({given: pair[given]})
 
 
 @pytest.mark.parametrize("name", ["GATEWAY_", "GATEWAY_PROT", "GATEWAY_port"])

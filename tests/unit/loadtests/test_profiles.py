@@ -65,7 +65,7 @@ def test_a_part_of_a_profile_has_shorter_stages_and_the_same_limits():
     [
         ({"kinds": {"fax": 1}}, "unknown kind 'fax'; known: "),
         ({"kinds": {}}, "must not be empty"),
-        ({"gateway": False}, "only kinds torchserve_... can be sent"),
+        ({"gateway": False}, "only kinds predictions_... can be sent"),
         ({"stages": [{"name": "x", "seconds": 1}]}, "x needs either users or times_peak"),
         ({"stages": [{"name": "x", "users": 1}]}, "x needs either seconds or requests"),
         (
