@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .DEFAULT_GOAL := help
 # Targets share .venv and build/, so one runs at a time, even with -j.
 .NOTPARALLEL:
-.PHONY: help install serve stop status caption train archive test check format loadtest upgrade clean
+.PHONY: help install serve swap stop status caption train archive test check format loadtest upgrade clean
 
 # The values that a user gives (CHECKPOINT=, FILE=, ...) reach the shell as environment variables,
 # where make puts them; written "$$NAME", they may hold blanks and quotes.
@@ -34,6 +34,11 @@ serve: $(SERVE) $(STUBS) ## Serve the captioner trained here, or the shipped one
 		$${MODEL:+--model "$$MODEL"} $${PRECISION:+--precision "$$PRECISION"} \
 		$${SAMPLE:+--sample "$$SAMPLE"} $${CONFIG:+--config "$$CONFIG"} \
 		$${NO_GATEWAY:+--no-gateway}
+
+swap: $(SERVE) $(STUBS) ## Serve another captioner without a lost request (CHECKPOINT=DIR MODEL=NAME PRECISION=P CONFIG=FILE)
+	@$(RUN) -m deploy.swap $${CHECKPOINT:+--checkpoint "$$CHECKPOINT"} \
+		$${MODEL:+--model "$$MODEL"} $${PRECISION:+--precision "$$PRECISION"} \
+		$${CONFIG:+--config "$$CONFIG"}
 
 stop: $(SERVE) ## Stop TorchServe and the gateway
 	@$(RUN) -m deploy.serve stop

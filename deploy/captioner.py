@@ -12,21 +12,16 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from deploy.errors import ServeError
+from deploy.modules import run_module
 from deploy.properties import ROOT
 
 #: The captioner that `make train` writes.
 TRAINED = ROOT / "models" / "clipcap"
 #: The captioner that comes with the repository.
 SHIPPED = ROOT / "training" / "pretrained" / "scenes-captioner"
-#: The archive that is served, and the record of what it was made from.
-ARCHIVE = ROOT / "model_store" / "served" / "clipcap.mar"
-#: The artifact on the way to it.
-ARTIFACT = ROOT / "build" / "served"
-
 #: Files of a checkpoint folder that every captioner has.
 _REQUIRED = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json")
 #: Files that change what is exported or archived, if a checkpoint has them.
@@ -35,9 +30,6 @@ _OPTIONAL = ("evaluation.json", "training.json", "training_features.json")
 _CODE = ("handler", "model", "training")
 _CODE_SUFFIXES = (".py", ".yaml", ".xml")
 _CAN_TRAIN = "make train trains one in its place"
-
-#: Runs a module of the project: what is shown to the user, then the arguments of Python.
-Run = Callable[..., None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +73,28 @@ class Captioner:
             )
         return cls(SHIPPED, precision, f"comes with the repository; {_CAN_TRAIN}")
 
+    @classmethod
+    def asked_for(
+        cls, checkpoint: Path | None, model: str | None, precision: str | None
+    ) -> Captioner:
+        """The captioner that the words of a command name; a published one is fetched.
+
+        Args:
+            checkpoint: A checkpoint folder, or None.
+            model: The name of a published captioner, such as `coco`, or None.
+            precision: See the attribute.
+
+        Raises:
+            ServeError: Both are given, the model cannot be fetched, or see `choose`.
+        """
+        if model is not None:
+            if checkpoint is not None:
+                raise ServeError(f"give MODEL={model} or CHECKPOINT={checkpoint}, not both")
+            checkpoint = ROOT / "models" / model
+            words = (model, "--out", checkpoint)
+            run_module(f"fetching {model}", "model.pretrained.published", *words)
+        return cls.choose(checkpoint, precision)
+
     @property
     def name(self) -> str:
         """The checkpoint folder as the user writes it, with the precision if one was given."""
@@ -106,31 +120,31 @@ class Captioner:
         }
 
 
-def build_archive(captioner: Captioner, run: Run) -> dict[str, str]:
-    """Export and pack a captioner into `ARCHIVE`, unless that holds it already.
+def build_archive(captioner: Captioner, artifact: Path, archive: Path) -> dict[str, str]:
+    """Export and pack a captioner, unless that was done already.
 
     Args:
         captioner: The captioner.
-        run: Runs a module; it raises where the module fails.
+        artifact: Folder of the export.
+        archive: The `.mar` file. The record of what it was made from is put beside it.
 
     Returns:
-        The identity of what `ARCHIVE` holds now.
+        The identity of what the archive holds now.
 
     Raises:
-        ServeError: As `run` raises it.
+        ServeError: The export or the archiving failed.
         OSError: A file cannot be read or written.
     """
     identity = captioner.identity()
-    record = ARCHIVE.with_suffix(".json")
-    if ARCHIVE.is_file() and _recorded(record) == identity:
+    record = archive.with_suffix(".json")
+    if archive.is_file() and artifact.is_dir() and _recorded(record) == identity:
         return identity
     record.unlink(missing_ok=True)  # a run that is killed on the way leaves no record
-    export = ["-m", "training.export", "--checkpoint", captioner.checkpoint, "--out", ARTIFACT]
-    if captioner.precision:
-        export.append(f"export.precision={captioner.precision}")
-    run("exporting", *export)
-    ARCHIVE.parent.mkdir(parents=True, exist_ok=True)
-    run("archiving", "-m", "training.archive", "--artifact", ARTIFACT, "--out", ARCHIVE)
+    words = [f"export.precision={captioner.precision}"] if captioner.precision else []
+    source = ("--checkpoint", captioner.checkpoint)
+    run_module("exporting", "training.export", *source, "--out", artifact, *words)
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    run_module("archiving", "training.archive", "--artifact", artifact, "--out", archive)
     record.write_text(json.dumps(identity, indent=2) + "\n")
     return identity
 

@@ -23,7 +23,7 @@ import psutil
 from deploy import gateway_backend, health, logs, processes
 from deploy.errors import ServeError
 from deploy.ports import check_address
-from deploy.processes import read_state
+from deploy.processes import read_state, write_state
 from deploy.properties import ROOT, ports
 from deploy.torchserve import TorchServe
 
@@ -55,10 +55,13 @@ class Gateway:
     """A gateway in front of a TorchServe of this machine.
 
     Attributes:
-        server: The TorchServe. State and log of the gateway are kept in its folders.
+        server: The TorchServe.
+        folder: Where state, addresses and logs of the gateway are kept. It stays when the gateway
+            is moved to another TorchServe.
     """
 
     server: TorchServe
+    folder: Path
 
     def process(self) -> psutil.Process | None:
         """The running gateway that the state names, if it is still the same process."""
@@ -72,6 +75,15 @@ class Gateway:
     def address(self) -> str:
         """Where the gateway that was started listens, such as `http://127.0.0.1:8000`."""
         return str(self._recorded().get("address", "an unknown address"))
+
+    @property
+    def log(self) -> Path:
+        """The file that it writes its log to."""
+        return self.folder / "logs" / logs.GATEWAY
+
+    def asks(self) -> str:
+        """The address of the TorchServe that it was told to ask; empty if it was not started."""
+        return gateway_backend.read(self._backend)
 
     def has_settings(self) -> bool:
         """Whether the gateway was started with the settings of this process.
@@ -127,9 +139,10 @@ class Gateway:
             ServeError: It did not answer in time, or ended by itself. It runs no more then.
         """
         environment = self._environment()
+        if not self.was_started():  # else the log of one that ended by itself goes on
+            logs.rotate(self.log.parent)
         gateway_backend.write(self._backend, self.server)
-        # Appended: after a gateway that ended by itself, its log is in here.
-        with self._log.open("a") as log:
+        with self.log.open("a") as log:
             process = psutil.Popen(
                 [sys.executable, "-m", _MODULE, "--settings", self._backend],
                 cwd=ROOT,
@@ -146,7 +159,7 @@ class Gateway:
                 **dataclasses.asdict(check),
                 "settings": _settings(environment),
             }
-            self._state.write_text(json.dumps(state))
+            write_state(self._state, state)
             self._wait(process, check.address, time.monotonic() + timeout)
         except BaseException:  # Ctrl-C too: no process is left running
             processes.end(process, "gateway")
@@ -160,7 +173,7 @@ class Gateway:
         Those in flight end where they began; see `wait_left`.
 
         Args:
-            server: The other one, which is ready. State and log of the gateway stay where they are.
+            server: The other one, which is ready.
             timeout: Seconds to wait until the gateway has moved.
 
         Raises:
@@ -169,7 +182,7 @@ class Gateway:
         process = self.process()
         if process is None:
             raise ServeError("the gateway does not run; start it: make serve")
-        gateway_backend.move(process, self._backend, self._log, server, timeout)
+        gateway_backend.move(process, self._backend, self.log, server, timeout)
 
     def wait_left(self, address: str, timeout: float) -> None:
         """Wait until no request of the gateway is at a TorchServe that it was moved away from.
@@ -181,7 +194,7 @@ class Gateway:
         Raises:
             ServeError: Requests are still there.
         """
-        gateway_backend.wait_left(self._log, address, timeout)
+        gateway_backend.wait_left(self.log, address, timeout)
 
     def stop(self) -> bool:
         """End the gateway, once it has answered what it has accepted.
@@ -209,16 +222,12 @@ class Gateway:
 
     @property
     def _state(self) -> Path:
-        return self.server.folder / "gateway.json"
+        return self.folder / "state.json"
 
     @property
     def _backend(self) -> Path:
         """The addresses of TorchServe, which the gateway reads at its start and at SIGHUP."""
-        return self.server.folder / "backend.toml"
-
-    @property
-    def _log(self) -> Path:
-        return self.server.logs / logs.GATEWAY
+        return self.folder / "backend.toml"
 
     def _recorded(self) -> dict[str, Any]:
         return read_state(self._state)
@@ -254,18 +263,17 @@ class Gateway:
         Another program may have taken the port between its check and the start, and may answer
         there. So the process itself must listen.
         """
-        log = (logs.GATEWAY,)
         while not (health.answers(address) and health.listens(process, address)):
             if process.poll() is not None:
-                raise ServeError(
-                    f"the gateway ended by itself: {logs.last_lines(self.server.logs, log)}"
-                )
+                raise ServeError(f"the gateway ended by itself: {self._last_lines()}")
             if time.monotonic() > deadline:
                 raise ServeError(
-                    f"the gateway did not answer at {address}/healthz in time: "
-                    f"{logs.last_lines(self.server.logs, log)}"
+                    f"the gateway did not answer at {address}/healthz in time: {self._last_lines()}"
                 )
             time.sleep(0.1)
+
+    def _last_lines(self) -> str:
+        return logs.last_lines(self.log.parent, (logs.GATEWAY,))
 
 
 def _read_settings_file() -> dict[str, Any]:

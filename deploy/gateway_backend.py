@@ -10,6 +10,7 @@ import json
 import re
 import signal
 import time
+import tomllib
 from pathlib import Path
 
 import psutil
@@ -33,7 +34,19 @@ def write(file: Path, server: TorchServe) -> None:
     """
     # A text of JSON is one of TOML too.
     lines = [f"{name} = {json.dumps(value)}\n" for name, value in addresses(server).items()]
-    _replace(file, "".join(lines))
+    processes.replace_text(file, "".join(lines))
+
+
+def read(file: Path) -> str:
+    """The address for captions in a file that `write` wrote; empty if there is none.
+
+    Args:
+        file: The file.
+    """
+    try:
+        return str(tomllib.loads(file.read_text())["inference"])
+    except FileNotFoundError:
+        return ""
 
 
 def move(
@@ -58,7 +71,7 @@ def move(
         process.send_signal(signal.SIGHUP)
         _wait_moved(process, log, begin, server.rest, time.monotonic() + timeout)
     except BaseException:  # Ctrl-C too: the file says where the gateway is
-        _replace(file, before)
+        processes.replace_text(file, before)
         if processes.runs(process):
             process.send_signal(signal.SIGHUP)
         raise
@@ -66,6 +79,8 @@ def move(
 
 def wait_left(log: Path, address: str, timeout: float) -> None:
     """Wait until no request of the gateway is at a TorchServe that it was moved away from.
+
+    Nothing is waited for if it never was there.
 
     Args:
         log: What the gateway writes.
@@ -78,8 +93,8 @@ def wait_left(log: Path, address: str, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while True:
         # What comes after the last time that the gateway was moved to it, or started with it.
-        _, _, since = log.read_text(errors="replace").rpartition(_moved_to(address))
-        if f" backend {address}: its last request has ended\n" in since:
+        _, moved, since = log.read_text(errors="replace").rpartition(_moved_to(address))
+        if not moved or f" backend {address}: its last request has ended\n" in since:
             return
         if time.monotonic() > deadline:
             raise ServeError(f"requests of the gateway are still at {address} after {timeout:g} s")
@@ -108,9 +123,3 @@ def _wait_moved(
 def _moved_to(address: str) -> str:
     """The end of the line that the gateway writes when its captions come from an address."""
     return f" captions come from {address}\n"
-
-
-def _replace(file: Path, text: str) -> None:
-    new = file.with_suffix(".new")
-    new.write_text(text)
-    new.replace(file)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from deploy.errors import ServeError
-from deploy.properties import ENDPOINTS, REST_ENDPOINTS, ports
+from deploy.properties import ENDPOINTS, REST_ENDPOINTS, ports, read_properties
 
 
 def check_ports(config: Path) -> None:
@@ -71,6 +71,30 @@ def on_free_ports() -> dict[str, str]:
         name: f"http://127.0.0.1:{port}" if name in REST_ENDPOINTS else str(port)
         for name, port in zip(ENDPOINTS, free, strict=True)
     }
+
+
+def beside(config: Path) -> dict[str, str]:
+    """Changes for `derived_config` with which a second server runs beside other programs.
+
+    Every endpoint keeps its port if that is free. Otherwise it gets the next higher one that is.
+
+    Args:
+        config: A `config.properties`.
+
+    Raises:
+        ServeError: There is no free port above one of those of the configuration.
+        OSError: The file cannot be read.
+    """
+    properties = read_properties(config)
+    changes: dict[str, str] = {}
+    given: set[int] = set()
+    for name, port in ports(config).items():
+        free = next((n for n in range(port, 1 << 16) if n not in given and _is_free(n)), None)
+        if free is None:
+            raise ServeError(f"{config.name}: no port from {name}={port} on is free; give another")
+        given.add(free)
+        changes[name] = f"{properties[name].removesuffix(str(port))}{free}"
+    return changes
 
 
 def _is_free(port: int) -> bool:

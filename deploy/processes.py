@@ -28,6 +28,28 @@ def read_state(file: Path) -> dict[str, Any]:
     return state if isinstance(state, dict) else {}
 
 
+def write_state(file: Path, state: dict[str, Any]) -> None:
+    """Write a state file.
+
+    Args:
+        file: See `replace_text`.
+        state: See `read_state`.
+    """
+    replace_text(file, json.dumps(state))
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a file as a whole: nobody reads half of it, also if this command is killed on the way.
+
+    Args:
+        file: The file; it may be there.
+        text: Its new content.
+    """
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(text)
+    new.replace(file)
+
+
 def find(state: dict[str, Any], word: str) -> psutil.Process | None:
     """The running process that a state names, if it is still the same process.
 

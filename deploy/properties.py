@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,18 @@ def read_properties(file: Path) -> dict[str, str]:
     lines = (line.strip() for line in file.read_text().splitlines())
     pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of the keys and values of a configuration; comments and order do not count.
+
+    Args:
+        file: A `config.properties`.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    return hashlib.sha256(repr(sorted(read_properties(file).items())).encode()).hexdigest()
 
 
 def read_endpoints(file: Path) -> dict[str, str]:

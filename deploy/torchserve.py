@@ -6,7 +6,6 @@ the integration tests and the load test each start theirs through this file.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import http.client
 import json
@@ -26,7 +25,7 @@ import psutil
 from deploy import logs, processes
 from deploy.errors import ServeError
 from deploy.ports import check_ports
-from deploy.processes import read_state
+from deploy.processes import read_state, write_state
 from deploy.properties import CONFIG, ROOT, read_endpoints
 
 #: How many times a thread of torch polls for the other threads, after every operator, before it
@@ -88,7 +87,10 @@ class TorchServe:
 
     def process(self) -> psutil.Process | None:
         """The running server that this folder's state names, if it is still the same process."""
-        return processes.find(read_state(self._state), _MAIN_CLASS)
+        state = read_state(self._state)
+        if "pid" not in state and "temporary" in state:
+            return _launched(Path(state["temporary"]))
+        return processes.find(state, _MAIN_CLASS)
 
     def served(self) -> dict[str, str]:
         """What the running server was started with, as `start` was told; empty if nothing was."""
@@ -119,26 +121,23 @@ class TorchServe:
         logs.rotate(self.logs)
         # Workers talk through sockets in here, whose paths may not be long.
         temporary = Path(tempfile.mkdtemp(prefix="clipcap-"))
+        state: dict[str, Any] = {"temporary": str(temporary), "served": dict(served or {})}
         try:
+            # Before the launch: if this command is killed, the next one finds the server by these.
+            write_state(self._state, state)
+            shutil.copyfile(self.config, self._started)
             pid = self._launch(temporary)
             try:
                 process = psutil.Process(pid)
+                state |= {"pid": pid, "created": process.create_time()}
             except psutil.NoSuchProcess:
                 raise ServeError(
                     f"TorchServe ended by itself: {logs.last_lines(self.logs)}"
                 ) from None
-            state = {
-                "pid": pid,
-                "created": process.create_time(),
-                "temporary": str(temporary),
-                "served": dict(served or {}),
-            }
-            self._state.write_text(json.dumps(state))
-            shutil.copyfile(self.config, self._started)
+            write_state(self._state, state)
             self._wait(process, time.monotonic() + timeout)
         except BaseException:  # Ctrl-C too: no process is left running
-            if not self.stop():
-                self._end_launched(temporary)
+            self.stop()
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
@@ -253,11 +252,6 @@ class TorchServe:
             "METRICS_LOCATION": str(self.logs),
         }
 
-    def _end_launched(self, temporary: Path) -> None:
-        """End a server that was launched into a folder, but is in no state yet."""
-        with contextlib.suppress(OSError, ValueError, psutil.Error):
-            psutil.Process(int((temporary / _PID_FILE).read_text())).kill()
-
     def _wait(self, process: psutil.Process, deadline: float) -> None:
         """Return once all workers are ready: `/ping` succeeds long before.
 
@@ -292,6 +286,16 @@ def read_pid(temporary: Path) -> int:
         ValueError: Its file is damaged.
     """
     return int((temporary / _PID_FILE).read_text())
+
+
+def _launched(temporary: Path) -> psutil.Process | None:
+    """The server whose temporary folder this is, if it was launched and runs."""
+    try:
+        process = psutil.Process(read_pid(temporary))
+        # As the `torchserve` command passes the folder on to Java.
+        return process if f"-Djava.io.tmpdir={temporary}" in process.cmdline() else None
+    except (OSError, ValueError, psutil.Error):
+        return None
 
 
 def _descendants(process: psutil.Process) -> set[int]:

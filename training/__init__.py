@@ -6,7 +6,8 @@ The commands, in the order of the pipeline:
     features     encode every image once with CLIP
     train        train the captioner
     evaluate     score captions on the test splits; report, model card, gates of the precisions
-    export       one TorchScript file, checked against the checkpoint
+    export       one TorchScript file, checked against the checkpoint; `try_artifact` captions
+                 pictures with it
     archive      the archive that TorchServe serves; `try_archive` captions a picture with it
     clip         contrastive training of CLIP, beside the pipeline
 

@@ -97,8 +97,8 @@ def _check_contents() -> None:
         "found += [n for n in ('/root/.cache', '/tmp/pip', '/.cache') if os.path.exists(n)]\n"
         "print(*found)"
     )
-    found = _read("podman", "run", "--rm", "--network=none", "--user=0", "--entrypoint=python",
-                  IMAGE, "-c", code)  # fmt: skip
+    found = _read("podman", "run", "--rm", "--network=none", "--user=0", "--no-healthcheck",
+                  "--entrypoint=python", IMAGE, "-c", code)  # fmt: skip
     if found:
         raise ServeError(f"the image must not have {found}")
 
@@ -207,9 +207,13 @@ def _step(name: str) -> Iterator[None]:
 
 
 def _run(*words: str | Path, quiet: bool = False) -> None:
-    done = subprocess.run(words, check=False, stdout=subprocess.DEVNULL if quiet else None)
+    """Run a program; quietly: without its output unless it fails."""
+    done = subprocess.run(words, check=False, capture_output=quiet, text=True)
     if done.returncode:
-        raise ServeError(f"{words[0]} {words[1]} failed with status {done.returncode}")
+        raise ServeError(
+            f"{words[0]} {words[1]} failed with status {done.returncode}: "
+            f"{(done.stderr or 'see the lines above').strip()[-500:]}"
+        )
 
 
 def _read(*words: str) -> str:

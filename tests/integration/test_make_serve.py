@@ -11,11 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy import captioner, serve
-from deploy.gateway import Gateway
+from deploy import captioner, serve, slots
 from deploy.ports import on_free_ports
 from deploy.properties import derived_config
-from deploy.torchserve import TorchServe
 from tests.integration.gateways import free_port
 
 
@@ -25,15 +23,11 @@ def test_a_checkpoint_is_served_and_stopped(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ):
-    monkeypatch.setattr(serve, "STATE", tmp_path / "server")
-    for name, value in {
-        "TRAINED": tmp_path / "trained",
-        "SHIPPED": tmp_path / "shipped",
-        "ARCHIVE": tmp_path / "served" / "clipcap.mar",
-        "ARTIFACT": tmp_path / "artifact",
-    }.items():
-        monkeypatch.setattr(captioner, name, value)
-    monkeypatch.setattr(serve, "ARCHIVE", captioner.ARCHIVE)
+    monkeypatch.setattr(captioner, "TRAINED", tmp_path / "trained")
+    monkeypatch.setattr(captioner, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(slots, "STATE", tmp_path / "server")
+    monkeypatch.setattr(slots, "ARCHIVE", tmp_path / "served" / "clipcap.mar")
+    monkeypatch.setattr(slots, "ARTIFACT", tmp_path / "artifact")
     sample = shutil.copyfile(serve.SAMPLE, tmp_path / "my photo.jpg")
     shutil.copytree(tiny_checkpoint, captioner.SHIPPED)
     config = derived_config(tmp_path / "config.properties", on_free_ports())
@@ -52,7 +46,8 @@ def test_a_checkpoint_is_served_and_stopped(
         assert out.count('"caption"') == 2 * 2  # REST and gRPC; the reply, and its list
         line = next(line for line in out.splitlines() if line.startswith("Try:"))
         assert "my photo.jpg' http://127.0.0.1:" in line
-        pid = TorchServe(serve.STATE, captioner.ARCHIVE).process().pid
+        slot, _ = slots.serving()
+        pid = slot.server.process().pid
 
         # The gateway: the page, and the command that was shown.
         assert f"\nPage:  {address}\n" in out
@@ -61,7 +56,7 @@ def test_a_checkpoint_is_served_and_stopped(
         done = subprocess.run(shlex.split(line), capture_output=True, text=True, check=True)
         assert json.loads(done.stdout)["succeeded"] == 1, done.stdout
         assert httpx.get(f"{address}/readyz", trust_env=False).json() == {"status": "ready"}
-        gateway = Gateway(TorchServe(serve.STATE, captioner.ARCHIVE)).process()
+        gateway = slots.gateway_of(slot).process()
 
         status, out, err = run("start")
         assert (status, err) == (0, "")
@@ -90,9 +85,9 @@ def test_a_checkpoint_is_served_and_stopped(
         status, out, err = run("status")
         assert (status, err) == (0, "")
         assert out.endswith("\ngateway: not started\n")
-        record = json.loads(captioner.ARCHIVE.with_suffix(".json").read_text())
-        assert TorchServe(serve.STATE, captioner.ARCHIVE).served() == record
-        assert (serve.STATE / "logs.1" / "ts_log.log").is_file()
+        record = json.loads(slots.ARCHIVE.with_suffix(".json").read_text())
+        assert slot.server.served().items() >= record.items()
+        assert (slots.STATE / "logs.1" / "ts_log.log").is_file()
     finally:
         assert run("stop") == (0, "stopped\n", "")
     assert run("idle")[0] == 0

@@ -22,12 +22,12 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from deploy import captioner, serve
+from deploy import captioner, serve, slots
 from deploy.captioner import Captioner, build_archive
 from deploy.errors import ServeError
 from deploy.logs import KEPT, rotate
 from deploy.ports import check_ports, on_free_ports
-from deploy.properties import CONFIG, derived_config, read_properties
+from deploy.properties import CONFIG, derived_config, read_properties, sha256_of
 from deploy.torchserve import TorchServe
 from tests.integration.gateways import free_port
 
@@ -126,11 +126,11 @@ def test_no_workers_while_nobody_answers(tmp_path: Path):
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The commands use this folder, and captioners and archives of a folder of their own."""
-    monkeypatch.setattr(serve, "STATE", tmp_path / "server")
+    monkeypatch.setattr(slots, "STATE", tmp_path / "server")
     monkeypatch.setattr(captioner, "TRAINED", tmp_path / "models" / "clipcap")
     monkeypatch.setattr(captioner, "SHIPPED", tmp_path / "shipped")
-    monkeypatch.setattr(captioner, "ARCHIVE", tmp_path / "served" / "clipcap.mar")
-    monkeypatch.setattr(captioner, "ARTIFACT", tmp_path / "artifact")
+    monkeypatch.setattr(slots, "ARCHIVE", tmp_path / "served" / "clipcap.mar")
+    monkeypatch.setattr(slots, "ARTIFACT", tmp_path / "artifact")
     monkeypatch.setenv("GATEWAY_PORT", str(free_port()))
     return tmp_path / "server"
 
@@ -187,16 +187,20 @@ def test_an_archive_is_made_again_when_what_it_is_made_from_changes(
     (code / "model").mkdir(parents=True)
     (code / "model" / "search.py").write_text("1")
     monkeypatch.setattr(captioner, "ROOT", code)
+    artifact, archive = tmp_path / "artifact", tmp_path / "served" / "clipcap.mar"
     ran: list[str] = []
 
-    def module(what: str, *arguments: str | Path) -> None:
+    def module(what: str, *_: str | Path) -> None:
         ran.append(what)
         if what == "archiving":
-            captioner.ARCHIVE.write_bytes(b"")
+            archive.write_bytes(b"")
+        else:
+            artifact.mkdir(exist_ok=True)
 
     def built(precision: str | None = None) -> list[str]:
         ran.clear()
-        build_archive(Captioner(checkpoint, precision), module)
+        monkeypatch.setattr(captioner, "run_module", module)
+        build_archive(Captioner(checkpoint, precision), artifact, archive)
         return list(ran)
 
     both = ["exporting", "archiving"]
@@ -210,15 +214,18 @@ def test_an_archive_is_made_again_when_what_it_is_made_from_changes(
     assert built() == both
     assert built("fp16") == both
     assert built("fp16") == []
-    captioner.ARCHIVE.unlink()
+    archive.unlink()
+    assert built("fp16") == both
+    artifact.rmdir()
     assert built("fp16") == both
 
-    def fails(what: str, *arguments: str | Path) -> None:
+    def fails(what: str, *_: str | Path) -> None:
         raise ServeError(what)
 
+    monkeypatch.setattr(captioner, "run_module", fails)
     (checkpoint / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(ServeError, match="exporting"):
-        build_archive(Captioner(checkpoint), fails)
+        build_archive(Captioner(checkpoint), artifact, archive)
     assert built("fp16") == both  # the record of the older archive is gone
 
 
@@ -232,12 +239,14 @@ def test_only_one_captioner_is_served(
     trained = checkpoint_in(captioner.TRAINED)
     checkpoint_in(tmp_path / "mine")
     running = psutil.Process()
-    monkeypatch.setattr(TorchServe, "process", lambda _: running)
+    monkeypatch.setattr(
+        TorchServe, "process", lambda each: running if each.folder == state else None
+    )
     config = derived_config(tmp_path / "mine.properties", on_free_ports())
     address = read_properties(config)["inference_address"]
     state.mkdir()
     shutil.copyfile(config, state / "started.properties")
-    served = Captioner.choose().identity()
+    served = Captioner.choose().identity() | {"config": sha256_of(config)}
     (state / "state.json").write_text(json.dumps({"served": served}))
     up = rf"is served at {address} \(process {running.pid}\)"
 
@@ -275,7 +284,7 @@ def test_two_commands_at_once_are_one_too_many(
             assert run(monkeypatch, command) == 1
             out, err = capsys.readouterr()
             assert out == ""
-            assert err.startswith("error: another make serve or make stop is at work")
+            assert err.startswith("error: another make serve, make swap or make stop is at work")
             assert err.count("\n") == 1
     assert run(monkeypatch, "stop") == 0
 

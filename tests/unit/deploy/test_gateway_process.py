@@ -20,12 +20,12 @@ from typing import Any
 import psutil
 import pytest
 
-from deploy import captioner, processes, serve
+from deploy import captioner, processes, serve, slots
 from deploy.captioner import Captioner
 from deploy.errors import ServeError
 from deploy.gateway import Check, Gateway
 from deploy.ports import on_free_ports
-from deploy.properties import derived_config
+from deploy.properties import derived_config, sha256_of
 from deploy.torchserve import TorchServe
 from tests.integration.gateways import free_port
 
@@ -50,7 +50,7 @@ def gateway(port: int, tmp_path: Path) -> Iterator[Gateway]:
     server = TorchServe(tmp_path / "server", tmp_path / "clipcap.mar", config)
     server.logs.mkdir(parents=True)
     shutil.copyfile(config, server.folder / "started.properties")
-    gateway = Gateway(server)
+    gateway = Gateway(server, server.folder / "gateway")
     yield gateway
     gateway.stop()
 
@@ -61,12 +61,12 @@ def test_it_is_started_found_and_ended(gateway: Gateway, port: int):
     address = f"http://{LOOPBACK}:{port}"
     assert check == Check(address, stop_seconds=70.0, needs_key=False)
     process = gateway.start(check)
-    found = Gateway(gateway.server)
+    found = Gateway(gateway.server, gateway.folder)
     assert found.process() == process
     assert found.answers()
     assert (found.address, found.has_settings()) == (address, True)
-    log = (gateway.server.logs / "gateway.log").read_text()
-    assert f" captions come from {gateway.server.rest}\n" in log
+    assert f" captions come from {gateway.server.rest}\n" in found.log.read_text()
+    assert found.asks() == gateway.server.rest
     assert found.stop()
     assert not process.is_running()
     assert (found.process(), found.answers(), found.was_started()) == (None, False, False)
@@ -102,7 +102,7 @@ def test_it_is_moved_to_another_torchserve(
     assert gateway.process() == process
     assert gateway.has_settings()
 
-    file = gateway.server.folder / "backend.toml"
+    file = gateway.folder / "backend.toml"
     moved = file.read_text()
     mine.write_text("max_in_flight = 0\n")
     said = f"^the gateway did not move: {mine}: max_in_flight is '0'; it must be a whole number"
@@ -178,7 +178,8 @@ def test_another_file_of_settings_is_seen(
     ],
 )
 def test_another_process_is_never_taken_for_the_gateway(gateway: Gateway, state: str):
-    file = gateway.server.folder / "gateway.json"
+    file = gateway.folder / "state.json"
+    file.parent.mkdir()
     file.write_text(state)
     assert gateway.process() is None
     assert gateway.stop() is False
@@ -268,9 +269,14 @@ def commands(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Gateway:
     """The commands use the folder of this gateway, and captioners of folders of their own."""
-    monkeypatch.setattr(serve, "STATE", gateway.server.folder)
-    for name in ("TRAINED", "SHIPPED", "ARCHIVE", "ARTIFACT"):
-        monkeypatch.setattr(captioner, name, tmp_path / name.lower() / "clipcap")
+    monkeypatch.setattr(slots, "STATE", gateway.server.folder)
+    for module, name in (
+        (captioner, "TRAINED"),
+        (captioner, "SHIPPED"),
+        (slots, "ARCHIVE"),
+        (slots, "ARTIFACT"),
+    ):
+        monkeypatch.setattr(module, name, tmp_path / name.lower() / "clipcap")
     captioner.TRAINED.mkdir(parents=True)
     for name in ("config.json", "generation_config.json", "tokenizer.json", "model.safetensors"):
         (captioner.TRAINED / name).write_text("{}")
@@ -286,8 +292,10 @@ def test_one_that_ended_by_itself_is_started_again(
     commands: Gateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     # In place of a TorchServe that serves this captioner, the process of this test.
-    monkeypatch.setattr(TorchServe, "process", lambda _: psutil.Process())
-    state = {"served": Captioner.choose().identity()}
+    own, folder = psutil.Process(), commands.server.folder
+    monkeypatch.setattr(TorchServe, "process", lambda each: own if each.folder == folder else None)
+    asked = {"config": sha256_of(commands.server.config)}
+    state = {"served": Captioner.choose().identity() | asked}
     (commands.server.folder / "state.json").write_text(json.dumps(state))
     config = ("--config", commands.server.config)
 
@@ -369,8 +377,9 @@ def test_torchserve_is_ended_after_the_gateway_and_with_one_that_cannot_start(
 ):
     seen: list[bool] = []
 
-    def stop(_: TorchServe) -> bool:
-        seen.append(commands.process() is not None)
+    def stop(server: TorchServe) -> bool:
+        if server.folder == commands.server.folder:
+            seen.append(commands.process() is not None)
         return False
 
     monkeypatch.setattr(TorchServe, "stop", stop)

@@ -122,6 +122,9 @@ def test_values_with_blanks_and_quotes_arrive_whole(project: Path, value: str):
     assert words("serve", f"CHECKPOINT={value}", f"SAMPLE={value}", "MODEL=coco") == [
         *start, "<--checkpoint>", f"<{value}>", "<--model>", "<coco>", "<--sample>", f"<{value}>",
     ]  # fmt: skip
+    assert words("swap", f"CHECKPOINT={value}", "PRECISION=fp16") == [
+        "<-m>", "<deploy.swap>", "<--checkpoint>", f"<{value}>", "<--precision>", "<fp16>",
+    ]  # fmt: skip
     assert words("serve", "NO_GATEWAY=1") == [*start, "<--no-gateway>"]
     assert "no picture given" in make(project, "caption").stderr
 

@@ -17,11 +17,12 @@ from tests import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 GROUPS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-#: Modules that `make serve` runs, in its own process or in others; commands import some of them
-#: only after their settings are read.
-SERVING = ("client", "deploy.serve", "gateway.__main__", "model.pretrained.published",
-           "model.pretrained.completion", "model.pretrained.hub", "training.archive",
-           "training.export", "training.exporting.export")  # fmt: skip
+#: Modules that `make serve` and `make swap` run, in their own processes or in others; commands
+#: import some of them only after their settings are read.
+SERVING = ("client", "deploy.serve", "deploy.swap", "gateway.__main__",
+           "model.pretrained.published", "model.pretrained.completion", "model.pretrained.hub",
+           "training.archive", "training.export", "training.exporting.export",
+           "training.try_artifact")  # fmt: skip
 #: Modules that run in the image: both servers, and what a worker runs.
 RUNNING = ("deploy.container.start", "deploy.container.health", "gateway.__main__", "ts.context",
            "ts.model_service_worker", "handler.caption_handler")  # fmt: skip
