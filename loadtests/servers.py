@@ -61,7 +61,7 @@ def running(
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = derived_config(folder / "config.properties", on_free_ports())
-    server = TorchServe(folder, archive.resolve(), config)
+    server = TorchServe(folder / "torchserve", archive.resolve(), config)
     with contextlib.ExitStack() as stack:
         server.start()
         stack.callback(server.stop)
@@ -75,9 +75,10 @@ def running(
             keys = {name: add_key(private / "keys", name) for name in clients}
             settings = {"PORT": str(_free_port()), "KEYS": str(private / "keys")}
             with _settings(settings):
-                front = Gateway(server)
-                address = front.check()
-                processes["gateway"] = [front.start(address)]
+                front = Gateway(server, folder / "gateway")
+                check = front.check()
+                processes["gateway"] = [front.start(check)]
+                address = check.address
             stack.callback(front.stop)
         yield Servers(address, server, keys, processes)
 
