@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from locust import FastHttpUser, LoadTestShape, constant_throughput, events, task
+from locust import FastHttpUser, LoadTestShape, events, task
 
 from loadtests.expected import Expected, WrongReply
 from loadtests.figures import captions_per_second
@@ -46,9 +46,8 @@ class Bench:
     Attributes:
         records: Of the requests that have their reply.
         spans: The stages that have begun.
-        paced: The wait between two requests of a user while requests arrive at a rate; None while
+        every: Seconds between two requests of a user while requests arrive at a rate; 0 while
             users wait for replies.
-        every: The seconds of that wait.
     """
 
     def __init__(self, run: Run) -> None:
@@ -56,7 +55,6 @@ class Bench:
         self.choice = random.Random(run.seed)
         self.records: list[Record] = []
         self.spans: list[Span] = []
-        self.paced: Callable[[Any], float] | None = None
         self.every = 0.0
         self.clients = itertools.cycle(_spread(run.profile.clients))
         self._built: dict[tuple[str, tuple[str, ...], str], Built] = {}
@@ -112,16 +110,22 @@ class Client(FastHttpUser):
     """
 
     def on_start(self) -> None:
-        """Take a key, and begin at a time of its own if requests arrive at a rate."""
+        """Take a key."""
         self.name = next(bench().clients)
         self.pause = 0.0
-        if bench().paced:
-            time.sleep(bench().every * random.random())
+        self.due: float | None = None  # when the next request is sent, if they arrive at a rate
+        if bench().every:
+            time.sleep(self.wait_time())
 
     def wait_time(self) -> float:
         """Seconds until the next request."""
-        if paced := bench().paced:
-            return paced(self)
+        if every := bench().every:
+            # Not Locust's `constant_throughput`: it counts from the start of a user, so that users
+            # who start together would send together for ever.
+            now = time.perf_counter()
+            begin = now + every * (random.random() - 1)
+            self.due = max(now, (begin if self.due is None else self.due) + every)
+            return self.due - now
         pause, self.pause = self.pause, 0.0
         return pause
 
@@ -209,10 +213,10 @@ class Stages(LoadTestShape):
             return None
         stage = stages[self._next]
         self._next += 1
-        self._users, bench().paced = stage.users, None
+        self._users, bench().every = stage.users, 0.0
         if stage.times_peak:
             self._arrive(stage.times_peak, stages[0].users)
-        wanted = self._users / bench().every if bench().paced else 0.0
+        wanted = self._users / bench().every if bench().every else 0.0
         bench().spans.append(Span(stage.name, now, now + stage.settle_seconds, 0.0, wanted))
         return self._users, SPAWN_RATE
 
@@ -228,7 +232,6 @@ class Stages(LoadTestShape):
         # By Little's law a caption took users / peak seconds in the first stage.
         bench().every = max(LEAST_SECONDS, PATIENCE * users / peak)
         self._users = math.ceil(times_peak * peak * bench().every)
-        bench().paced = constant_throughput(1 / bench().every)
 
     def _is_over(self, stage: Stage, now: float) -> bool:
         begin = bench().spans[-1].begin
