@@ -67,11 +67,11 @@ def fronted(server: TorchServe) -> Iterator[tuple[str, psutil.Process]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         os.environ["GATEWAY_PORT"] = str(probe.getsockname()[1])
-    gateway = Gateway(server)
-    address = gateway.check()
-    process = gateway.start(address)
+    gateway = Gateway(server, server.folder / "gateway")
+    check = gateway.check()
+    process = gateway.start(check)
     try:
-        yield address, process
+        yield check.address, process
     finally:
         gateway.stop()
 

@@ -40,7 +40,7 @@ def bind(settings: Settings) -> list[socket.socket]:
         SettingsError: Nothing can listen there, or the process may not open as many files as
             connections are allowed.
     """
-    _allow_files(settings.max_connections + settings.max_in_flight + OTHER_FILES)
+    _allow_files(settings.max_connections + settings.max_at_once + OTHER_FILES)
     sockets: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(

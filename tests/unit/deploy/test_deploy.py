@@ -101,6 +101,7 @@ def test_a_port_in_use_is_named_with_its_owner(tmp_path: Path):
         json.dumps({"pid": 2**22 + 1, "created": 0}),
         json.dumps({"pid": os.getpid(), "created": 0}),
     ],
+    ids=["no JSON", "empty", "a list", "no such process", "created later"],
 )
 def test_another_process_is_never_taken_for_the_server(tmp_path: Path, state: str):
     server = server_in(tmp_path)

@@ -176,6 +176,7 @@ def test_another_file_of_settings_is_seen(
         json.dumps({"pid": os.getpid(), "created": 0}),
         json.dumps({"pid": os.getpid(), "created": psutil.Process().create_time()}),
     ],
+    ids=["no JSON", "a list", "no such process", "created later", "another program"],
 )
 def test_another_process_is_never_taken_for_the_gateway(gateway: Gateway, state: str):
     file = gateway.folder / "state.json"

@@ -76,7 +76,7 @@ def test_a_port_in_use():
 def test_more_connections_than_the_process_may_have_files():
     line = refusal("sh", "-c", 'ulimit -n 1000 && exec "$0" -m gateway', sys.executable)
     assert line == (
-        "error: GATEWAY_MAX_CONNECTIONS needs 1664 open files, but this process may have 1000; "
+        "error: GATEWAY_MAX_CONNECTIONS needs 1632 open files, but this process may have 1000; "
         "lower it, or raise the limit (ulimit -Hn)"
     )
 
