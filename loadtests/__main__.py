@@ -14,6 +14,7 @@ import argparse
 import datetime
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -159,6 +160,8 @@ def main() -> int:
     given = parser.parse_args()
     if not 0 < given.part <= 1:
         parser.error(f"--part is {given.part:g}; it must be above 0 and at most 1")
+    # As Ctrl-C does: the servers are stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         profiles = read_profiles()
         if given.profile not in profiles:
