@@ -69,8 +69,8 @@ format: $(DEV) ## Format the code
 	$(RUN) -m ruff check --fix
 	$(RUN) -m ruff format
 
-loadtest: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Load a server of its own for a minute; report in reports/loadtest/
-	$(RUN) -m loadtests
+loadtest: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Load servers of its own, TorchServe for a minute or PROFILE=NAME; report in reports/loadtest/
+	$(RUN) -m loadtests $${PROFILE:+"$$PROFILE"}
 
 upgrade: $(RUN) ## Write constraints.txt anew: the newest packages that pyproject.toml allows
 	$(RUN) .ci/upgrade.py $(PIP_FLAGS)

@@ -78,7 +78,7 @@ def create_app(settings: Settings, torchserve: TorchServeClient, measures: Measu
         page_files.routes(page),
     ):
         app.include_router(router)
-    door = Door(app, settings, measures, keys, frozenset({"/", *page}))
+    door = Door(app, settings, measures, keys, frozenset({"/", *page}), captioner.overload)
     if not settings.cors_origins:
         return door
     # Around the door, so that a page can read the refusal of a request without a key.

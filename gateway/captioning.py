@@ -67,6 +67,14 @@ class Captioner:
         measures.in_flight.set_function(lambda: self._queue.held)
         measures.waiting.set_function(lambda: self._queue.waiting)
 
+    def overload(self, client: str) -> GatewayError | None:
+        """Why a client cannot send even one picture now; None if it can.
+
+        Args:
+            client: The name of its key, or its address.
+        """
+        return self._queue.refusal(client, 1, self._average)
+
     async def description(self) -> dict[str, Any]:
         """The description of the captioner: options and limits.
 
