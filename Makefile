@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .DEFAULT_GOAL := help
 # Targets share .venv and build/, so one runs at a time, even with -j.
 .NOTPARALLEL:
-.PHONY: help install serve swap stop status caption train archive test check format loadtest upgrade clean
+.PHONY: help install serve swap stop status caption train archive test check format loadtest chaos upgrade clean
 
 # The values that a user gives (CHECKPOINT=, FILE=, ...) reach the shell as environment variables,
 # where make puts them; written "$$NAME", they may hold blanks and quotes.
@@ -72,12 +72,15 @@ format: $(DEV) ## Format the code
 loadtest: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Load servers of its own, TorchServe for a minute or PROFILE=NAME; report in reports/loadtest/
 	$(RUN) -m loadtests $${PROFILE:+"$$PROFILE"}
 
+chaos: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Break a server of its own in every way and check what becomes of requests (ONLY=NAME); report in reports/chaos/
+	@$(RUN) -m loadtests.chaos $${ONLY:+--only "$$ONLY"}
+
 upgrade: $(RUN) ## Write constraints.txt anew: the newest packages that pyproject.toml allows
 	$(RUN) .ci/upgrade.py $(PIP_FLAGS)
 
 clean: ## Remove caches and what was built for serving; data and models stay
 	@if [ -e $(SERVE) ]; then $(RUN) -m deploy.serve idle; fi
-	rm -rf build reports/loadtest model_store/served .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf build reports/loadtest reports/chaos model_store/served .pytest_cache .mypy_cache .ruff_cache .coverage
 	rm -rf client/generated
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 

@@ -155,7 +155,7 @@ class Gateway:
         try:
             state = {
                 "pid": process.pid,
-                "created": process.create_time(),
+                "created": processes.created(process),
                 **dataclasses.asdict(check),
                 "settings": _settings(environment),
             }

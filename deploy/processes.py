@@ -19,13 +19,28 @@ def read_state(file: Path) -> dict[str, Any]:
     """What a state file holds; empty if there is none or it is damaged.
 
     Args:
-        file: A JSON file with the `pid` and the `created` time of a process, and more.
+        file: A JSON file with the `pid` of a process and when it was `created` (see `created`),
+            and more.
     """
     try:
         state = json.loads(file.read_text())
     except (FileNotFoundError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}
+
+
+def created(process: psutil.Process) -> float:
+    """When a process began, in seconds since the machine started.
+
+    The time of the clock would be another one whenever the clock is set.
+
+    Args:
+        process: The process.
+
+    Raises:
+        psutil.Error: It has ended.
+    """
+    return float(process.create_time() - psutil.boot_time())
 
 
 def write_state(file: Path, state: dict[str, Any]) -> None:
@@ -59,7 +74,7 @@ def find(state: dict[str, Any], word: str) -> psutil.Process | None:
     """
     try:
         process = psutil.Process(state["pid"])
-        if abs(process.create_time() - state["created"]) >= 1:
+        if abs(created(process) - state["created"]) >= 1:
             return None  # the system gave the number to another process
     except (KeyError, TypeError, ValueError, psutil.Error):
         return None

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,8 @@ class TorchServe:
             served: What is served, kept for `served` while the server runs.
 
         Raises:
-            ServeError: A port is taken, Java or the archive is missing, or no worker came up.
+            ServeError: A port is taken, Java or the archive is missing, the archive is not whole,
+                or no worker came up.
             OSError: The configuration cannot be read, or the folder not written.
         """
         if not self.archive.is_file():
@@ -118,6 +120,11 @@ class TorchServe:
             raise ServeError(f"a server of {self.folder} runs already; to end it: make stop")
         self.stop()  # removes what a killed server left
         check_ports(self.config)
+        if not zipfile.is_zipfile(self.archive):
+            # TorchServe would run without a model, and be waited for in vain.
+            raise ServeError(
+                f"{self.archive} is no archive: not a whole zip file; make it again: make archive"
+            )
         logs.rotate(self.logs)
         # Workers talk through sockets in here, whose paths may not be long.
         temporary = Path(tempfile.mkdtemp(prefix="clipcap-"))
@@ -129,7 +136,7 @@ class TorchServe:
             pid = self._launch(temporary)
             try:
                 process = psutil.Process(pid)
-                state |= {"pid": pid, "created": process.create_time()}
+                state |= {"pid": pid, "created": processes.created(process)}
             except psutil.NoSuchProcess:
                 raise ServeError(
                     f"TorchServe ended by itself: {logs.last_lines(self.logs)}"

@@ -19,7 +19,7 @@ from gateway.pictures import Picture
 from gateway.settings import PREFIX, Settings
 from gateway.torchserve import TorchServeClient
 
-#: Seconds between two tries to reach a TorchServe that does not listen.
+#: Seconds between two tries to reach a TorchServe that does not listen, or lost the connection.
 RECONNECT_SECONDS = 0.25
 #: Seconds for which a caption shows that the captioner works.
 FRESH_SECONDS = 60.0
@@ -210,8 +210,11 @@ class Captioner:
             return await self._send_in_place(picture, options, caller.deadline)
         except CaptionError as error:
             self._measures.resent.inc()
-            connection_lost = error.status == 0  # TorchServe itself ended, or closed a connection
+            connection_lost = error.status == 0  # TorchServe ended, closed it, or the clock was set
         if connection_lost:
+            # A TorchServe that ends closes its connections one after the other: a second try at
+            # once would take another one that is just ending.
+            await asyncio.sleep(RECONNECT_SECONDS)
             await self._queue.enter(caller.name)
         else:
             await self._queue.enter_alone()

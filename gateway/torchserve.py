@@ -30,6 +30,8 @@ STATE = aiohttp.ClientTimeout(total=10.0)
 KEEP_ALIVE_SECONDS = 5.0
 #: Header that tells the handler when an answer is of no use any more, in seconds since 1970.
 DEADLINE_HEADER = "X-Request-Deadline"
+#: Seconds by which the clock may differ between two looks, for less than a step: it is slewed.
+CLOCK_SECONDS = 1.0
 
 
 class TorchServeClient:
@@ -61,7 +63,8 @@ class TorchServeClient:
 
         Raises:
             ServerUnreachable: Nothing listens.
-            CaptionError: TorchServe failed or the connection broke; the picture may be sent again.
+            CaptionError: TorchServe failed, the connection broke, or the clock was set so that the
+                deadline was wrong; the picture may be sent again.
             GatewayError: The handler refused the picture or an option, or the server is overloaded.
         """
         # aiohttp writes a file in parts, and warns of more than 1 MB of bytes at once.
@@ -70,6 +73,7 @@ class TorchServeClient:
         with self.backends.using() as backend:
             # This route passes a query on; TorchServe drops that of /predictions.
             url = f"{backend.inference}/models/{self._settings.model}/invoke"
+            ahead = _clock_ahead()
             try:
                 async with self._http.post(
                     url, data=data, params=dict(options), headers=headers
@@ -84,6 +88,10 @@ class TorchServeClient:
         except CaptionError as error:
             if error.code == "server_error" and error.status >= 500:
                 raise
+            # The deadline is a time of the clock, because that is all that the handler shares with
+            # us. A clock that was set forward meanwhile has made it pass too early.
+            if error.code == "deadline" and abs(_clock_ahead() - ahead) > CLOCK_SECONDS:
+                raise CaptionError(0, "clock_set", "the clock was set meanwhile") from None
             pause = reply.headers.get("Retry-After", "")
             raise GatewayError.of(error, int(pause) if pause.isdecimal() else None) from None
         backend.captioned = time.monotonic()
@@ -147,3 +155,8 @@ class TorchServeClient:
                 trust_env=False,  # no proxy of the environment: the addresses are the server's own
             )
         return self._session
+
+
+def _clock_ahead() -> float:
+    """Seconds that the clock is ahead of the monotonic one; it changes when the clock is set."""
+    return time.time() - time.monotonic()

@@ -14,4 +14,5 @@ figures.py       what is measured, from records and samples
 report.py        the table and the plot
 page.py          puts the figures of all profiles into docs/operations.md
 __main__.py      the command: one profile, its figures, its limits, the exit status
+chaos/           faults on purpose, behind and in front of the gateway (`make chaos`)
 """

@@ -11,7 +11,7 @@ import pytest
 from deploy.ports import on_free_ports
 from deploy.properties import derived_config
 from deploy.torchserve import TorchServe
-from tests.integration.faulty import make_faulty
+from loadtests.chaos.faulty_archive import make_faulty
 
 
 @pytest.fixture(scope="session")

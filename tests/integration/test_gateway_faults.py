@@ -16,7 +16,7 @@ import pytest
 
 from deploy.properties import ROOT
 from deploy.torchserve import TorchServe
-from tests.integration.faulty import ended_once
+from loadtests.chaos.faulty_archive import ended_once
 from tests.integration.gateways import free_port, running, settings_for
 from tests.pictures import sound
 

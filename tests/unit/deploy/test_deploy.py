@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Thread
@@ -22,7 +23,7 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from deploy import captioner, serve, slots
+from deploy import captioner, processes, serve, slots
 from deploy.captioner import Captioner, build_archive
 from deploy.errors import ServeError
 from deploy.logs import KEPT, rotate
@@ -81,6 +82,18 @@ def test_a_missing_archive_says_how_to_make_one(tmp_path: Path):
         server.start()
 
 
+def test_an_archive_of_which_the_end_is_missing_is_refused(tmp_path: Path):
+    """TorchServe would run without a model, and be waited for in vain."""
+    server = server_in(tmp_path)
+    with zipfile.ZipFile(server.archive, "w") as archive:
+        archive.writestr("captioner.pt", bytes(1000))
+    whole = server.archive.read_bytes()
+    server.archive.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ServeError, match="is no archive: not a whole zip file; .*make archive"):
+        server.start()
+    assert not server.logs.exists()
+
+
 def test_a_port_in_use_is_named_with_its_owner(tmp_path: Path):
     server = server_in(tmp_path)
     port = int(server.management.rpartition(":")[2])
@@ -109,6 +122,20 @@ def test_another_process_is_never_taken_for_the_server(tmp_path: Path, state: st
     assert server.process() is None
     assert server.stop() is False
     assert not (tmp_path / "state.json").exists()
+
+
+def test_a_process_is_found_after_the_clock_was_set(monkeypatch: pytest.MonkeyPatch):
+    process = psutil.Process()
+    state = {"pid": process.pid, "created": processes.created(process)}
+    word = process.cmdline()[0]
+    found = processes.find(state, word)
+    assert found is not None
+    # What Linux says of the start of the machine moves with the clock, and psutil adds it.
+    system = psutil._psplatform
+    booted = system.boot_time()
+    monkeypatch.setattr(system, "boot_time", lambda: booted + 3600)
+    assert psutil.Process().create_time() > found.create_time() + 3000
+    assert processes.find(state, word) is not None
 
 
 def test_what_a_killed_server_unpacked_is_removed(tmp_path: Path):
@@ -329,7 +356,7 @@ def test_the_server_of_another_user_is_named_in_one_line():
     with tempfile.TemporaryDirectory() as folder:
         try:
             Path(folder).chmod(0o755)
-            created = psutil.Process(other.pid).create_time()
+            created = processes.created(psutil.Process(other.pid))
             state = Path(folder, "state.json")
             state.write_text(json.dumps({"pid": other.pid, "created": created}))
             said = said_by_stop(Path(folder), user=65534)

@@ -174,7 +174,7 @@ def test_another_file_of_settings_is_seen(
         "[]",
         json.dumps({"pid": 2**22 + 1, "created": 0}),
         json.dumps({"pid": os.getpid(), "created": 0}),
-        json.dumps({"pid": os.getpid(), "created": psutil.Process().create_time()}),
+        json.dumps({"pid": os.getpid(), "created": processes.created(psutil.Process())}),
     ],
     ids=["no JSON", "a list", "no such process", "created later", "another program"],
 )
