@@ -16,7 +16,7 @@ from deploy.gateway import Gateway
 from deploy.ports import on_free_ports
 from deploy.properties import derived_config
 from deploy.torchserve import TorchServe
-from gateway.keys import add_key
+from gateway.access.keys import add_key
 
 
 @dataclasses.dataclass(frozen=True)

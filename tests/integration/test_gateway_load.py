@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from deploy.torchserve import TorchServe
-from gateway.keys import add_key
+from gateway.access.keys import add_key
 from tests.integration.gateways import running, settings_for
 from tests.integration.scrape import value_of
 from tests.pictures import sound

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from deploy.torchserve import TorchServe
-from gateway.keys import add_key
+from gateway.access.keys import add_key
 from loadtests.__main__ import run
 from loadtests.expected import Expected, WrongReply
 from loadtests.kinds import KINDS, Seen, bad_requests, built, error_of

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from gateway import deadly
-from gateway.deadly import DeadlyPictures
+from gateway.captioning import deadly
+from gateway.captioning.deadly import DeadlyPictures
 from gateway.errors import GatewayError
 
 

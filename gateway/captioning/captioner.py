@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from client import CaptionError, CaptionResult, ServerUnreachable
-from gateway.callers import CALLER, Caller, Rates
-from gateway.deadly import DeadlyPictures, worker_failed
+from gateway.access.callers import CALLER, Caller, Rates
+from gateway.captioning.deadly import DeadlyPictures, worker_failed
+from gateway.captioning.fair_queue import FairQueue
+from gateway.captioning.torchserve import TorchServeClient
 from gateway.errors import GatewayError, NotReady
-from gateway.fair_queue import FairQueue
-from gateway.fetching import Fetcher
 from gateway.measures import Measures
-from gateway.pictures import Picture
+from gateway.pictures.fetching import Fetcher
+from gateway.pictures.reading import Picture
 from gateway.settings import PREFIX, Settings
-from gateway.torchserve import TorchServeClient
 
 #: Seconds between two tries to reach a TorchServe that does not listen, or lost the connection.
 RECONNECT_SECONDS = 0.25

@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.bodies import Bodies
-from gateway.callers import CALLER, Caller
+from gateway.access.bodies import Bodies
+from gateway.access.callers import CALLER, Caller
+from gateway.access.keys import Key, find_key
+from gateway.access.leaving import serve_unless_left
 from gateway.errors import GatewayError, error_response
-from gateway.keys import Key, find_key
-from gateway.leaving import serve_unless_left
 from gateway.measures import Measures
 from gateway.settings import Settings
 
