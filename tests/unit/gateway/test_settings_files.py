@@ -76,7 +76,9 @@ def test_a_value_that_a_variable_replaces_is_not_what_is_refused(file: Path):
 @pytest.mark.parametrize("content", [b"port = ", b"port = 1\nport = 2", b"port 1"])
 def test_a_file_that_is_not_toml_is_refused_in_one_line(file: Path, content: bytes):
     file.write_bytes(content)
-    with pytest.raises(SettingsError, match=f"^{file} is not TOML: .*(line|end of document)") as raised:
+    with pytest.raises(
+        SettingsError, match=f"^{file} is not TOML: .*(line|end of document)"
+    ) as raised:
         Settings.from_environment({}, file)
     assert "\n" not in str(raised.value)
 
