@@ -1,4 +1,4 @@
-"""What this processor computes in: whether it multiplies bfloat16, and the precision of training."""
+"""What this processor computes in: does it multiply bfloat16, and the precision of training."""
 
 from __future__ import annotations
 
