@@ -69,8 +69,8 @@ format: $(DEV) ## Format the code
 	$(RUN) -m ruff check --fix
 	$(RUN) -m ruff format
 
-loadtest: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Load a server of its own for a minute; report in reports/loadtest/
-	$(RUN) -m loadtests
+loadtest: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Load servers of its own, TorchServe for a minute or PROFILE=NAME; report in reports/loadtest/
+	$(RUN) -m loadtests $${PROFILE:+"$$PROFILE"}
 
 chaos: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Break a server of its own in every way and check what becomes of requests (ONLY=NAME); report in reports/chaos/
 	@$(RUN) -m loadtests.chaos $${ONLY:+--only "$$ONLY"}

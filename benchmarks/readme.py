@@ -11,7 +11,7 @@ writes the figures between the marks of
 
 Before, it takes over what was made on this machine by `make train` (the gates of the precisions in
 `reports/metrics.json`, sample captions for `docs/scenes.png`) and by `make loadtest`
-(`reports/loadtest/summary.json`); what was not made here stays as it is kept.
+(`reports/loadtest/torchserve/summary.json`); what was not made here stays as it is kept.
 """
 
 from __future__ import annotations
@@ -45,10 +45,12 @@ def take_over() -> None:
     if metrics.is_file() and (gates := json.loads(metrics.read_text()).get("precisions")):
         kept = {"precisions": gates}
         write_results(results_folder() / "gate.json", "python -m training.evaluate", kept)
-    summary = ROOT / "reports" / "loadtest" / "summary.json"
+    summary = ROOT / "reports" / "loadtest" / "torchserve" / "summary.json"
     if summary.is_file():
         load = json.loads(summary.read_text())
-        kept = {**load["figures"], "users": load["limits"]["users"]}
+        parts = (dict, list)  # figures of stages, kinds and clients are not shown
+        kept = {n: value for n, value in load["figures"].items() if not isinstance(value, parts)}
+        kept["users"] = load["users"]
         size = (ROOT / "model_store" / "clipcap.mar").stat().st_size
         kept["archive_mb"] = round(size / 1e6, 1)
         write_results(RESULTS / "load.json", "make loadtest", kept)

@@ -14,15 +14,15 @@ import os
 import sys
 from pathlib import Path
 
+from gateway.access.keys import read_keys
 from gateway.app import create_app
-from gateway.keys import read_keys
-from gateway.listener import bind
+from gateway.captioning.torchserve import TorchServeClient
+from gateway.listening.listener import bind
+from gateway.listening.server import Server
+from gateway.listening.tls import read_certificate
 from gateway.measures import Measures
 from gateway.reload import Reload
-from gateway.server import Server
 from gateway.settings import Settings, SettingsError, settings_files
-from gateway.tls import read_certificate
-from gateway.torchserve import TorchServeClient
 
 
 def main() -> int:

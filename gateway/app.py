@@ -9,13 +9,14 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from gateway import __version__, openapi, page_files
-from gateway.captioning import Captioner
-from gateway.door import Door
+from gateway import __version__
+from gateway.access.door import Door
+from gateway.access.keys import read_keys
+from gateway.captioning.captioner import Captioner
+from gateway.captioning.torchserve import TorchServeClient
 from gateway.errors import add_handlers
-from gateway.fetching import Fetcher
-from gateway.keys import read_keys
 from gateway.measures import Measures
+from gateway.pictures.fetching import Fetcher
 from gateway.routes import (
     captions,
     hugging_face,
@@ -23,15 +24,16 @@ from gateway.routes import (
     kserve_v2,
     ollama,
     openai_chat,
+    openapi,
+    page_files,
     predictions,
     state,
 )
 from gateway.settings import Settings
-from gateway.torchserve import TorchServeClient
 
 
 def create_app(settings: Settings, torchserve: TorchServeClient, measures: Measures) -> ASGIApp:
-    """The application that `gateway/server.py` runs.
+    """The application that `gateway/listening/server.py` runs.
 
     Args:
         settings: Checked already.
@@ -78,7 +80,7 @@ def create_app(settings: Settings, torchserve: TorchServeClient, measures: Measu
         page_files.routes(page),
     ):
         app.include_router(router)
-    door = Door(app, settings, measures, keys, frozenset({"/", *page}))
+    door = Door(app, settings, measures, keys, frozenset({"/", *page}), captioner.overload)
     if not settings.cors_origins:
         return door
     # Around the door, so that a page can read the refusal of a request without a key.

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.keys import add_key
+from gateway.access.keys import add_key
 from gateway.settings import SettingsError
 
 

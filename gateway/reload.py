@@ -41,9 +41,9 @@ import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from gateway.backends import Backends
+from gateway.captioning.backends import Backends
+from gateway.listening.tls import read_certificate
 from gateway.settings import Settings, SettingsError
-from gateway.tls import read_certificate
 
 logger = logging.getLogger(__name__)
 

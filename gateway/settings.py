@@ -77,7 +77,7 @@ class Settings:
         fetch_allowed_networks: Networks such as `10.1.0.0/16` whose addresses are asked too, on any
             port; separated by commas.
         max_bodies_bytes: Most bytes of all requests that are in memory together; more are answered
-            with 503. See `gateway/bodies.py` for what a byte costs.
+            with 503. See `gateway/access/bodies.py` for what a byte costs.
         max_connections: Most connections at a time; more are answered with 503, or closed if TLS is
             spoken.
         head_seconds: Seconds in which a connection must send the head of a request, from its

@@ -1,146 +1,246 @@
-"""Locust users that send pictures, and sometimes bad requests, and check every reply.
+"""What Locust runs: the users of a profile, its stages, and a record of every request.
 
-    python -m locust -f loadtests/locustfile.py --host http://127.0.0.1:8080
-
-Every picture is first captioned alone. Under load its reply must be the same. That finds replies
-that were given to the wrong request of a batch, which a status of 200 does not show.
+`loadtests/__main__.py` starts Locust with this file. The variable LOADTEST_RUN names a JSON file
+with all that it needs; see `run.py`. Records and stages are written when Locust ends.
 """
 
 from __future__ import annotations
 
-import base64
+import dataclasses
+import functools
+import itertools
 import json
 import logging
+import math
 import os
 import random
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
-from locust import HttpUser, constant, events, task
+from locust import FastHttpUser, LoadTestShape, events, task
 
-from loadtests.comparison import difference, ties
+from loadtests.expected import Expected, WrongReply
+from loadtests.figures import captions_per_second
+from loadtests.kinds import KINDS, Built, Options, bad_requests, built, error_of
+from loadtests.profiles import Stage
+from loadtests.records import Outcome, Record, Span, write_records
+from loadtests.run import Run
 
-PATH = "/predictions/clipcap"
-PICTURES = Path(os.environ.get("LOADTEST_PICTURES", "data/scenes/images"))
-CHOICE = random.Random(int(os.environ.get("LOADTEST_SEED", "7")))
+#: Where requests arrive at a rate, a user sends one in this many times the time that a caption took
+#: in the first stage, and in this many seconds at least. Its reply must be there by then, or the
+#: rate is missed.
+PATIENCE, LEAST_SECONDS = 3.0, 2.0
+#: Most users that begin in a second.
+SPAWN_RATE = 100.0
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
-#: Bad requests: name -> body, and status and code of the expected refusal.
-BAD: dict[str, tuple[bytes, int, str]] = {
-    "empty": (b"", 400, "empty"),
-    "text": (b"no picture at all", 400, "image_undecodable"),
-    "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", 415, "image_format"),
-    "broken json": (b'{"image": ', 400, "bad_json"),
-    "unknown option": (b'{"image": "", "beams": 3}', 400, "unknown_option"),
-    "option out of range": (b'{"image": "", "num_beams": 99}', 422, "bad_option"),
-}
-OPTIONS: tuple[dict[str, int], ...] = ({}, {}, {}, {"num_beams": 1}, {"num_captions": 3})
 
-pictures: dict[str, bytes] = {}
-alone: dict[tuple[str, str], dict[str, Any]] = {}
-tied: list[str] = []
+class Bench:
+    """The state that all users share.
+
+    Args:
+        run: What to do.
+
+    Attributes:
+        records: Of the requests that have their reply.
+        spans: The stages that have begun.
+        every: Seconds between two requests of a user while requests arrive at a rate; 0 while
+            users wait for replies.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.choice = random.Random(run.seed)
+        self.records: list[Record] = []
+        self.spans: list[Span] = []
+        self.every = 0.0
+        self.clients = itertools.cycle(_spread(run.profile.clients))
+        self._built: dict[tuple[str, tuple[str, ...], str], Built] = {}
+        self.expected = Expected(run.pictures, run.torchserve, self.choice)
+        first = next(iter(self.expected.pictures.values()))
+        self.bad = {
+            name: list(bad_requests(name, first).items()) for name in ("bad", "predictions_bad")
+        }
+
+    def built(self, kind: str, names: tuple[str, ...], options: Options) -> Built:
+        """A request; the same one is written once, so that sending costs little."""
+        key = (kind, names, json.dumps(options))
+        if key not in self._built:
+            pictures = [self.expected.pictures[name] for name in names]
+            self._built[key] = built(KINDS[kind], pictures, options)
+        return self._built[key]
+
+    def names(self, count: int) -> tuple[str, ...]:
+        """Pictures for a request: one by chance, and those that follow it."""
+        known = list(self.expected.pictures)
+        begin = self.choice.randrange(len(known))
+        return tuple(known[(begin + n) % len(known)] for n in range(count))
 
 
-@events.init.add_listener  # before the measured run starts
-def caption_each_alone(environment: Any, **_: Any) -> None:
-    """Read some pictures, and record the reply to each when it is the only request."""
-    found = sorted(file for file in PICTURES.glob("*") if file.suffix in (".jpg", ".png"))
-    if not found:
-        raise SystemExit(f"error: {PICTURES} holds no .jpg and no .png; make them: make train")
-    for file in CHOICE.sample(found, min(16, len(found))):
-        pictures[file.name] = file.read_bytes()
-    with httpx.Client(base_url=environment.host, timeout=60, trust_env=False) as http:
-        for name, data in pictures.items():
-            for options in {json.dumps(each): each for each in OPTIONS}.values():
-                reply = http.post(PATH, files={"data": data}, data=options)
-                alone[name, json.dumps(options)] = reply.raise_for_status().json()
-    first = next(iter(pictures))
-    cut = pictures[first][: len(pictures[first]) // 2]
-    BAD["cut short"] = (cut, 400, "image_undecodable")
+@functools.cache
+def bench() -> Bench:
+    """The state of this process."""
+    return Bench(Run.read(Path(os.environ["LOADTEST_RUN"])))
 
 
-@events.test_start.add_listener
-def create_begun_file(**_: Any) -> None:
-    """Tell `loadtests.__main__` that the run starts: it measures the server's memory meanwhile."""
-    if file := os.environ.get("LOADTEST_BEGUN"):
-        Path(file).touch()
+@events.init.add_listener
+def prepare(**_: Any) -> None:
+    """Caption the pictures alone, before the load begins."""
+    try:
+        bench()
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 @events.quitting.add_listener
-def write_figures(environment: Any, **_: Any) -> None:
-    """Write the figures of the run to the file that `loadtests.__main__` reads."""
-    total, errors = environment.stats.total, environment.stats.errors.values()
-    figures = {
-        "requests": total.num_requests,
-        "requests_per_second": round(total.total_rps, 2),
-        "median_ms": total.median_response_time,
-        "p95_ms": total.get_response_time_percentile(0.95),
-        "p99_ms": total.get_response_time_percentile(0.99),
-        "wrong_replies": sum(e.occurrences for e in errors if "wrong reply" in str(e.error)),
-        "unanswered": sum(e.occurrences for e in errors if "wrong reply" not in str(e.error)),
-        "ties_percent": round(100 * len(tied) / max(1, total.num_requests), 2),
-        "errors": [f"{e.occurrences} x {e.name}: {e.error}" for e in errors][:20],
-        "kinds": {entry.name: entry.num_requests for entry in environment.stats.entries.values()},
-    }
-    if "LOADTEST_FIGURES" in os.environ:
-        Path(os.environ["LOADTEST_FIGURES"]).write_text(json.dumps(figures))
+def write(**_: Any) -> None:
+    """Write the records and the stages."""
+    run = bench().run
+    write_records(run.records, bench().records)
+    run.spans.write_text(json.dumps([dataclasses.asdict(each) for each in bench().spans]))
 
 
-class Visitor(HttpUser):
-    """Sends a request, checks the reply, and sends the next one."""
+class Client(FastHttpUser):
+    """Sends requests of the profile's kinds and checks every reply.
 
-    wait_time = constant(0)
+    It waits for a reply before it sends the next request. If it is refused, it comes again when it
+    was told to. In a stage with a rate it sends at its time, whatever became of the last request.
+    """
 
-    @task(6)
-    def bytes_of_a_picture(self) -> None:
-        """The bytes of a picture as the body, as `curl -T` sends them."""
-        name = CHOICE.choice(list(pictures))
-        self._caption("bytes", name, {}, data=pictures[name])
+    def on_start(self) -> None:
+        """Take a key."""
+        self.name = next(bench().clients)
+        self.pause = 0.0
+        self.due: float | None = None  # when the next request is sent, if they arrive at a rate
+        if bench().every:
+            time.sleep(self.wait_time())
 
-    @task(4)
-    def form(self) -> None:
-        """A form with options."""
-        name, options = CHOICE.choice(list(pictures)), CHOICE.choice(OPTIONS)
-        self._caption("form", name, options, files={"data": pictures[name]}, data=options)
+    def wait_time(self) -> float:
+        """Seconds until the next request."""
+        if every := bench().every:
+            # Not Locust's `constant_throughput`: it counts from the start of a user, so that users
+            # who start together would send together for ever.
+            now = time.perf_counter()
+            begin = now + every * (random.random() - 1)
+            self.due = max(now, (begin if self.due is None else self.due) + every)
+            return self.due - now
+        pause, self.pause = self.pause, 0.0
+        return pause
 
-    @task(3)
-    def document(self) -> None:
-        """JSON with the picture as base64."""
-        name, options = CHOICE.choice(list(pictures)), CHOICE.choice(OPTIONS)
-        text = base64.b64encode(pictures[name]).decode()
-        self._caption("json", name, options, json={"image": text, "options": options})
+    @task
+    def ask(self) -> None:
+        """Send a request of a kind chosen by chance."""
+        kinds, choice = bench().run.profile.kinds, bench().choice
+        [name] = choice.choices(list(kinds), list(kinds.values()))
+        kind = KINDS[name]
+        if name in bench().bad:
+            which, bad = choice.choice(bench().bad[name])
+            request = Built(kind.path, bad.body, {"content-type": "application/octet-stream"})
 
-    @task(2)
-    def bad_request(self) -> None:
-        """A request that must be refused, with the right code."""
-        name = CHOICE.choice(list(BAD))
-        body, status, code = BAD[name]
-        with self.client.post(PATH, data=body, name="bad request", catch_response=True) as reply:
-            error = self._json(reply).get("error", {})
-            seen = (reply.status_code, error.get("status"), error.get("code"))
-            if seen == (status, status, code):
+            def check(status: int, body: bytes) -> int:
+                error = error_of(body)
+                seen = (status, error.get("status"), error.get("code"))
+                if seen != (bad.status, bad.status, bad.code):
+                    raise WrongReply(f"{which} gave {seen}, not {(bad.status, bad.code)}")
+                return 0
+
+        else:
+            names, options = bench().names(kind.pictures), choice.choice(kind.options)
+            request = bench().built(name, names, options)
+
+            def check(status: int, body: bytes) -> int:
+                if status != 200:
+                    raise WrongReply(f"{status} {body!r:.100}")
+                try:
+                    seen = kind.read(body)
+                except (ValueError, LookupError, TypeError) as error:
+                    raise WrongReply(f"not a reply of {name}: {error!r:.100}") from None
+                return bench().expected.check(list(names), options, seen)
+
+        self._send(name, request, check)
+
+    def _send(self, kind: str, request: Built, check: Callable[[int, bytes], int]) -> None:
+        """Send a request, and record what became of it."""
+        headers = dict(request.headers)
+        if key := bench().run.keys.get(self.name):
+            headers["X-API-Key"] = key
+        with self.client.post(
+            request.path, data=request.body, headers=headers, name=kind, catch_response=True
+        ) as reply:
+            outcome, ties, problem = self._outcome(reply, check)
+            if outcome == "answered":
                 reply.success()
             else:
-                reply.failure(f"wrong reply: {name} gave {seen}, not {(status, code)}")
+                reply.failure(f"{outcome}: {problem or 'overloaded'}"[:200])
+            sent, ms = reply.request_meta["start_time"], reply.request_meta["response_time"]
+            status = reply.status_code
+        bench().records.append(Record(sent, ms, kind, self.name, status, outcome, ties, problem))
 
-    def _caption(self, kind: str, name: str, options: dict[str, int], **body: Any) -> None:
-        expected = alone[name, json.dumps(options)]
-        with self.client.post(PATH, name=kind, catch_response=True, **body) as reply:
-            if reply.status_code == 0 or reply.status_code >= 500:
-                reply.failure(f"unanswered: {reply.status_code} {reply.text!r:.80}")
-                return
-            seen = self._json(reply)
-            if problem := difference(seen, expected):
-                reply.failure(f"wrong reply: {name}: {problem}")
-            else:
-                tied.extend(ties(seen, expected))
-                reply.success()
-
-    @staticmethod
-    def _json(reply: Any) -> dict[str, Any]:
+    def _outcome(self, reply: Any, check: Callable[[int, bytes], int]) -> tuple[Outcome, int, str]:
+        """What became of a request, how many captions stand for others, and what is wrong."""
+        content = reply.content or b""
+        if reply.status_code == 503 and error_of(content).get("code") == "overloaded":
+            # Not all that were refused together come again together.
+            self.pause = float(reply.headers["Retry-After"]) * (1 + random.random())
+            return "refused", 0, ""
+        if reply.status_code == 0 or reply.status_code >= 500:
+            return "unanswered", 0, f"{reply.status_code} {content!r:.100} {reply.error or ''}"
         try:
-            body = json.loads(reply.text or "{}")
-        except ValueError:
-            return {}
-        return body if isinstance(body, dict) else {}
+            return "answered", check(reply.status_code, content), ""
+        except WrongReply as error:
+            return "wrong", 0, str(error)
+
+
+class Stages(LoadTestShape):
+    """The stages of the profile, one after the other; Locust asks every second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0
+        self._users = 0
+
+    def tick(self) -> tuple[int, float] | None:
+        """How many users there shall be, and how many of them begin in a second at most."""
+        now = time.time()
+        stages = bench().run.profile.stages
+        if self._next and not self._is_over(stages[self._next - 1], now):
+            return self._users, SPAWN_RATE
+        if self._next:
+            bench().spans[-1].end = now
+        if self._next == len(stages):
+            return None
+        stage = stages[self._next]
+        self._next += 1
+        self._users, bench().every = stage.users, 0.0
+        if stage.times_peak:
+            self._arrive(stage.times_peak, stages[0].users)
+        wanted = self._users / bench().every if bench().every else 0.0
+        bench().spans.append(Span(stage.name, now, now + stage.settle_seconds, 0.0, wanted))
+        return self._users, SPAWN_RATE
+
+    def _arrive(self, times_peak: float, users: int) -> None:
+        """Let requests arrive at a multiple of the rate of captions in the first stage.
+
+        Args:
+            times_peak: The multiple.
+            users: Of the first stage.
+        """
+        peak = captions_per_second(bench().records, bench().spans[0])
+        peak = max(peak, 0.1)  # without a caption the run fails by its figures
+        # By Little's law a caption took users / peak seconds in the first stage.
+        bench().every = max(LEAST_SECONDS, PATIENCE * users / peak)
+        self._users = math.ceil(times_peak * peak * bench().every)
+
+    def _is_over(self, stage: Stage, now: float) -> bool:
+        begin = bench().spans[-1].begin
+        if stage.seconds:
+            return now - begin >= stage.seconds
+        return sum(each.begin >= begin for each in bench().records) >= stage.requests
+
+
+def _spread(parts: Mapping[str, int]) -> list[str]:
+    """Each name as often as its part says, mixed evenly."""
+    places = [((n + 0.5) / part, name) for name, part in parts.items() for n in range(part)]
+    return [name for _, name in sorted(places)]

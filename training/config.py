@@ -87,7 +87,8 @@ class Clip:
     leaves a loss out. The region loss needs boxes in the data set. `shift` is the largest random
     shift of a batch, in pixels. `recolour` is the share of a batch whose things get other colours
     (see `training.contrastive.repainting`). `resume` continues an interrupted run, with the
-    settings that it was started with.
+    settings that it was started with. `precision` is one of Lightning's, or `auto`, which is
+    `bf16-mixed` where the processor multiplies bfloat16 itself, else `32-true`.
     """
 
     base: str | None
@@ -107,7 +108,7 @@ class Clip:
     shift: NotNegative
     recolour: Fraction
     seed: Seed
-    precision: str
+    precision: Annotated[str, Choice("auto", "32-true", "bf16-mixed")]
     compile: bool
     resume: bool
 

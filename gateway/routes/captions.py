@@ -8,10 +8,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from gateway.captioning import Captioner
+from gateway.captioning.captioner import Captioner
 from gateway.errors import GatewayError, error_response
-from gateway.pictures import read_request
-from gateway.replies import (
+from gateway.pictures.reading import read_request
+from gateway.routes.replies import (
     PICTURE_ERRORS,
     CaptionsReply,
     DescriptionReply,

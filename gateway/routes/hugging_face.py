@@ -6,12 +6,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, RootModel
 
-from gateway.captioning import Captioner
+from gateway.captioning.captioner import Captioner
 from gateway.errors import GatewayError
-from gateway.model_names import check_model
-from gateway.options import option_texts
-from gateway.pictures import Picture, parse_json, read_picture
-from gateway.replies import PICTURE_ERRORS, errors, results_of
+from gateway.pictures.options import option_texts
+from gateway.pictures.reading import Picture, parse_json, read_picture
+from gateway.routes.model_names import check_model
+from gateway.routes.replies import PICTURE_ERRORS, errors, results_of
 
 _BODY = {
     "required": True,

@@ -12,12 +12,12 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
-from gateway.captioning import Captioner
+from gateway.captioning.captioner import Captioner
 from gateway.errors import GatewayError
-from gateway.model_names import check_model
-from gateway.options import option_texts
-from gateway.pictures import decode_base64
-from gateway.replies import PICTURE_ERRORS, PictureReply, errors, picture_reply, results_of
+from gateway.pictures.options import option_texts
+from gateway.pictures.reading import decode_base64
+from gateway.routes.model_names import check_model
+from gateway.routes.replies import PICTURE_ERRORS, PictureReply, errors, picture_reply, results_of
 
 #: Names that a picture may have in an instance.
 PICTURE_NAMES = ("data", "image", "b64")

@@ -10,11 +10,11 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
 from gateway import __version__
-from gateway.captioning import Captioner
-from gateway.kserve_tensors import LENGTH_HEADER, OUTPUTS, InferRequest, infer_reply
-from gateway.model_names import check_model
-from gateway.options import option_texts
-from gateway.replies import PICTURE_ERRORS, errors, results_of
+from gateway.captioning.captioner import Captioner
+from gateway.pictures.options import option_texts
+from gateway.routes.kserve_tensors import LENGTH_HEADER, OUTPUTS, InferRequest, infer_reply
+from gateway.routes.model_names import check_model
+from gateway.routes.replies import PICTURE_ERRORS, errors, results_of
 from gateway.routes.state import NOT_READY, check_ready
 
 MODEL = "/v2/models/{name}"

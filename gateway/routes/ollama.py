@@ -18,12 +18,12 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
 from client import CaptionResult
-from gateway.captioning import Captioner
+from gateway.captioning.captioner import Captioner
 from gateway.errors import GatewayError
-from gateway.model_names import check_model
-from gateway.options import at_most_tokens, known_options, option_texts
-from gateway.pictures import decode_base64
-from gateway.replies import PICTURE_ERRORS, errors, results_of
+from gateway.pictures.options import at_most_tokens, known_options, option_texts
+from gateway.pictures.reading import decode_base64
+from gateway.routes.model_names import check_model
+from gateway.routes.replies import PICTURE_ERRORS, errors, results_of
 
 #: Of the Ollama interface that is spoken here.
 VERSION = "0.6.0"

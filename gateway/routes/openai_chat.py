@@ -16,12 +16,12 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
-from gateway.captioning import Captioner
+from gateway.captioning.captioner import Captioner
 from gateway.errors import GatewayError
-from gateway.model_names import check_model
-from gateway.options import Description, at_most_tokens, known_options, option_texts
-from gateway.pictures import read_picture
-from gateway.replies import PICTURE_ERRORS, errors, results_of
+from gateway.pictures.options import Description, at_most_tokens, known_options, option_texts
+from gateway.pictures.reading import read_picture
+from gateway.routes.model_names import check_model
+from gateway.routes.replies import PICTURE_ERRORS, errors, results_of
 
 
 class ImageUrl(BaseModel):

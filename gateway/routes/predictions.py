@@ -14,16 +14,16 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, RootModel
 
-from gateway.captioning import Captioner
+from gateway.captioning.captioner import Captioner
 from gateway.errors import GatewayError, error_response
-from gateway.kserve_tensors import LENGTH_HEADER
-from gateway.model_names import check_model, check_version
-from gateway.options import option_texts
-from gateway.pictures import Picture, parse_json, read_document, read_form
-from gateway.replies import PICTURE_ERRORS, Model, OneCaption, errors, results_of
+from gateway.pictures.options import option_texts
+from gateway.pictures.reading import Picture, parse_json, read_document, read_form
+from gateway.routes.kserve_tensors import LENGTH_HEADER
 from gateway.routes.kserve_v1 import PredictReply, answer_predict
 from gateway.routes.kserve_v2 import MODEL as KSERVE_V2
 from gateway.routes.kserve_v2 import InferReply, answer_infer
+from gateway.routes.model_names import check_model, check_version
+from gateway.routes.replies import PICTURE_ERRORS, Model, OneCaption, errors, results_of
 
 #: Fields of a form that may hold the picture; the others are options.
 PICTURE_FIELDS = ("data", "image", "file", "body")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
-from gateway.captioning import Captioner
+from gateway.captioning.captioner import Captioner
+from gateway.captioning.torchserve import TorchServeClient
 from gateway.errors import NotReady
 from gateway.measures import Measures
-from gateway.replies import StateReply, errors
-from gateway.torchserve import TorchServeClient
+from gateway.routes.replies import StateReply, errors
 
 #: Prometheus' text format.
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -17,12 +17,12 @@ from deploy.health import answers
 from deploy.properties import ROOT
 from deploy.torchserve import TorchServe
 from gateway.app import create_app
-from gateway.listener import bind
+from gateway.captioning.torchserve import TorchServeClient
+from gateway.listening.listener import bind
+from gateway.listening.server import Server
+from gateway.listening.tls import read_certificate
 from gateway.measures import Measures
-from gateway.server import Server
 from gateway.settings import Settings
-from gateway.tls import read_certificate
-from gateway.torchserve import TorchServeClient
 
 
 def free_port() -> int:

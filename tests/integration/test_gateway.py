@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from client import CaptionClient
 from deploy.torchserve import TorchServe
-from gateway.keys import add_key
+from gateway.access.keys import add_key
 from gateway.settings import Settings
 from tests.integration.gateways import free_port, running, settings_for
 from tests.integration.scrape import value_of

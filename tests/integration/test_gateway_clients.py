@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from client import CaptionClient, CaptionResult
 from deploy.torchserve import TorchServe
-from gateway.keys import add_key
+from gateway.access.keys import add_key
 from tests.integration.gateways import running, settings_for
 from tests.pictures import sound
 

@@ -23,7 +23,7 @@ import httpx
 import pytest
 
 from deploy.torchserve import TorchServe
-from gateway.keys import add_key
+from gateway.access.keys import add_key
 from tests.integration.gateways import addresses_of, process, running, settings_for
 from tests.pictures import sound
 

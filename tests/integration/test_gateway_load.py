@@ -6,6 +6,7 @@ With 5 beams the captioner behind it takes two seconds for a batch.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -14,7 +15,7 @@ import httpx
 import pytest
 
 from deploy.torchserve import TorchServe
-from gateway.keys import add_key
+from gateway.access.keys import add_key
 from tests.integration.gateways import running, settings_for
 from tests.integration.scrape import value_of
 from tests.pictures import sound
@@ -106,3 +107,27 @@ def test_torchserve_does_not_caption_for_a_request_whose_time_is_over(deadly: To
     assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline")
     early = httpx.post(url, content=PNG, headers={"X-Request-Deadline": f"{time.time() + 60}"})
     assert early.status_code == 200
+
+
+def test_a_full_gateway_refuses_a_request_before_it_reads_it(deadly: TorchServe):
+    settings = settings_for(deadly, max_in_flight=2)
+    with running(settings) as gateway, ThreadPoolExecutor(1) as pool:
+        assert ask(gateway, num_beams=1).status_code == 200
+        busy = pool.submit(ask, gateway)
+        while metric(gateway, "gateway_pictures_in_flight") < 1:
+            time.sleep(0.02)
+        connection = http.client.HTTPConnection("127.0.0.1", settings.port, timeout=10)
+        connection.putrequest("POST", "/v1/captions")
+        connection.putheader("Content-Length", str(len(PNG)))
+        connection.endheaders()  # and no body
+        refused = connection.getresponse()
+        assert refused.status == 503
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert b'"overloaded"' in refused.read()
+        # The body may come yet, and the connection is as good as before.
+        connection.sock.sendall(PNG)
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().status == 200
+        assert not busy.done()
+        assert busy.result().status_code == 200
+        assert ask(gateway, num_beams=1).status_code == 200

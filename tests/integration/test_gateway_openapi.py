@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from deploy.torchserve import TorchServe
-from gateway.openapi import OPTIONS_IN_QUERY
+from gateway.routes.openapi import OPTIONS_IN_QUERY
 from tests.integration.gateways import running, settings_for
 from tests.pictures import sound
 

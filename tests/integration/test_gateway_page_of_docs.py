@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from deploy.torchserve import TorchServe
-from gateway.door import OPEN_PATHS
+from gateway.access.door import OPEN_PATHS
 from gateway.settings import PREFIX, Settings
 from tests import ROOT
 from tests.file_server import file_server

@@ -22,7 +22,7 @@ playwright = pytest.importorskip("playwright.sync_api")
 
 from client import CaptionClient  # noqa: E402
 from deploy.torchserve import TorchServe  # noqa: E402
-from gateway.keys import add_key  # noqa: E402
+from gateway.access.keys import add_key  # noqa: E402
 from tests.integration.browser import (  # noqa: E402
     CHROMIUM,
     DESK,

@@ -27,7 +27,7 @@ from deploy.errors import ServeError
 from deploy.ports import on_free_ports
 from deploy.properties import ROOT, derived_config
 from deploy.torchserve import TorchServe
-from gateway.keys import add_key
+from gateway.access.keys import add_key
 from tests.integration.gateways import running, settings_for
 from tests.integration.scrape import metrics_of, value_of
 from tests.pictures import encoded, sound

@@ -51,6 +51,7 @@ from training.contrastive.settings import check_clip
 from training.data.dataset import CaptionDataset
 from training.encoding.pixel_cache import cached_pixels
 from training.evaluation.marked_block import replaced_block
+from training.precision import training_precision
 
 #: Optimiser steps between two checkpoints to resume from.
 CHECKPOINT_EVERY = 200
@@ -155,7 +156,12 @@ def train_clip(settings: Clip) -> None:
     module = ContrastiveModule(clip, settings, preprocessing, end, head, attributes, prior)
     if settings.compile:
         clip.vision_model.compile()
-    recorded = run_settings("clip", settings, settings.data, _FREE)
+    precision = training_precision(settings.precision)
+    # As it is on this processor: a run that goes on elsewhere with `auto` would compute otherwise.
+    recorded = {
+        **run_settings("clip", settings, settings.data, _FREE),
+        "clip.precision": precision,
+    }
     if settings.resume:
         check_resumable(last, module, recorded, "clip.resume")
     else:
@@ -163,7 +169,8 @@ def train_clip(settings: Clip) -> None:
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=settings.epochs,
-        precision=cast(Any, settings.precision),
+        precision=cast(Any, precision),
+        deterministic=True,
         gradient_clip_val=1.0,
         default_root_dir=out,
         logger=pl.loggers.CSVLogger(out, name="log"),

@@ -21,11 +21,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import torch
-
 from model.layers.precision import PRECISIONS, unsupported_reason
 from model.refusal import Refusal
 from training.evaluation.precision_gate import MAX_CIDER_CHANGE, MIN_SAME, valid_gates
+from training.precision import multiplies_bf16
 
 #: Bytes of a weights file (float32) above which fp16 is worth it: more than most processors cache.
 LARGE_WEIGHTS = 64_000_000
@@ -63,7 +62,7 @@ def choose_precision(wanted: str, figures: Mapping[str, Any] | None, weights_byt
     if wanted == "auto":
         passed = {name for name, gate in measured.items() if gate["passes"]}
         usable = {name for name in passed if not unsupported_reason(name)}
-        return preferred(usable, weights_bytes, _multiplies_bf16())
+        return preferred(usable, weights_bytes, multiplies_bf16())
     if wanted in measured and not measured[wanted]["passes"]:
         own = measured[wanted]
         raise Refusal(
@@ -74,13 +73,3 @@ def choose_precision(wanted: str, figures: Mapping[str, Any] | None, weights_byt
     if reason := unsupported_reason(wanted):
         raise Refusal(f"export.precision={wanted} cannot be used here: {reason}; use auto")
     return wanted
-
-
-def _multiplies_bf16() -> bool:
-    """Whether this processor has instructions that multiply bfloat16.
-
-    oneDNN supports bf16 on every processor with AVX-512, but converts it to float32 where these
-    instructions are missing, and is slow there.
-    """
-    features: Mapping[str, Any] = torch.cpu.get_capabilities()
-    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))

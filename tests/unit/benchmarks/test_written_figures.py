@@ -48,7 +48,10 @@ def test_readme_takes_the_gates_and_the_load_test_of_this_machine(
     results = shutil.copytree(readme.RESULTS, tmp_path / "results")
     for name, content in (
         ("reports/metrics.json", {"precisions": {"fp32": {"same": 1.0}}}),
-        ("reports/loadtest/summary.json", {"figures": {"median_ms": 7}, "limits": {"users": 3}}),
+        (
+            "reports/loadtest/torchserve/summary.json",
+            {"figures": {"median_ms": 7, "kinds": {"json": {}}}, "users": 3},
+        ),
         ("model_store/clipcap.mar", "x" * 1_500_000),
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +62,7 @@ def test_readme_takes_the_gates_and_the_load_test_of_this_machine(
     readme.take_over()
     load = json.loads((results / "load.json").read_text())
     assert (load["median_ms"], load["users"], load["archive_mb"]) == (7, 3, 1.5)
+    assert "kinds" not in load
     gate = json.loads((results / "here" / "gate.json").read_text())
     assert gate["precisions"] == {"fp32": {"same": 1.0}}
 

@@ -30,7 +30,6 @@ from deploy.logs import KEPT, rotate
 from deploy.ports import check_ports, on_free_ports
 from deploy.properties import CONFIG, derived_config, read_properties, sha256_of
 from deploy.torchserve import TorchServe
-from loadtests.__main__ import judge
 from tests.integration.gateways import free_port
 
 LOOPBACK = "127.0.0.1"
@@ -476,39 +475,3 @@ def test_a_port_in_use_stops_serving_before_anything_is_exported(
     assert out == ""
     assert err.startswith("error: port ")
     assert err.count("\n") == 1
-
-
-FIGURES = {
-    "wrong_replies": 0,
-    "ties_percent": 0.5,
-    "unanswered": 0,
-    "median_ms": 100,
-    "p95_ms": 200,
-    "worker_growth_mb": 10,
-    "requests_per_second": 9.0,
-    "worker_survived": True,
-}
-LIMITS = {
-    "max_wrong_replies": 0,
-    "max_ties_percent": 2,
-    "max_unanswered": 0,
-    "max_median_ms": 150,
-    "max_p95_ms": 300,
-    "max_worker_growth_mb": 50,
-    "min_requests_per_second": 5,
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        ({}, None),
-        ({"wrong_replies": 1}, "1 wrong replies; the limit is 0"),
-        ({"ties_percent": 2.5}, "2.5 ties percent; the limit is 2"),
-        ({"p95_ms": 301}, "301 p95 ms; the limit is 300"),
-        ({"requests_per_second": 4.5}, "4.5 requests per second; at least 5 are wanted"),
-        ({"worker_survived": False}, "a worker was restarted"),
-    ],
-)
-def test_the_load_test_is_judged_by_its_limits(change: dict[str, Any], problem: str | None):
-    assert judge({**FIGURES, **change}, LIMITS) == ([] if problem is None else [problem])

@@ -105,7 +105,8 @@ def test_values_with_blanks_and_quotes_arrive_whole(project: Path, value: str):
     (project / ".venv" / "bin").mkdir(parents=True)
     script(project / ".venv" / "bin" / "python", 'for each; do echo "<$each>"; done')
     (project / "client" / "generated").mkdir(parents=True)
-    files = ("pyproject.toml", "constraints.txt", ".venv/.installed-serve", "client/stubs.py",
+    files = ("pyproject.toml", "constraints.txt", ".venv/.installed-serve",
+             ".venv/.installed-train", ".venv/.installed-dev", "client/stubs.py",
              "client/generated/__init__.py")  # fmt: skip
     for n, name in enumerate(files):
         (project / name).touch()
@@ -126,6 +127,9 @@ def test_values_with_blanks_and_quotes_arrive_whole(project: Path, value: str):
         "<-m>", "<deploy.swap>", "<--checkpoint>", f"<{value}>", "<--precision>", "<fp16>",
     ]  # fmt: skip
     assert words("serve", "NO_GATEWAY=1") == [*start, "<--no-gateway>"]
+    _, *load = words("loadtest", f"PROFILE={value}")  # behind the line that make shows
+    assert load == ["<-m>", "<loadtests>", f"<{value}>"]
+    assert words("loadtest")[1:] == ["<-m>", "<loadtests>"]
     assert "no picture given" in make(project, "caption").stderr
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.addresses import is_in, is_public, read_address
+from gateway.pictures.addresses import is_in, is_public, read_address
 
 #: IANA's special-purpose registry of IPv4, multicast, and the hosts' services of two clouds.
 SPECIAL_IPV4 = [

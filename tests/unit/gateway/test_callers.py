@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from gateway import callers
-from gateway.callers import Caller, Rates
+from gateway.access import callers
+from gateway.access.callers import Caller, Rates
 from gateway.errors import GatewayError
 
 

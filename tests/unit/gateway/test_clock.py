@@ -11,12 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from gateway.callers import CALLER, Caller
-from gateway.captioning import Captioner
+from gateway.access.callers import CALLER, Caller
+from gateway.captioning.captioner import Captioner
+from gateway.captioning.torchserve import DEADLINE_HEADER, TorchServeClient
 from gateway.errors import GatewayError
 from gateway.measures import Measures
 from gateway.settings import Settings
-from gateway.torchserve import DEADLINE_HEADER, TorchServeClient
 
 CAPTION = {
     "caption": "a boat",

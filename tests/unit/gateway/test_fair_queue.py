@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.captioning.fair_queue import FairQueue
 from gateway.errors import GatewayError
-from gateway.fair_queue import FairQueue
 
 
 async def settle() -> None:

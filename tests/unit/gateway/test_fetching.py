@@ -22,7 +22,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
-from gateway.fetching import PARALLEL, Fetcher, system_resolve
+from gateway.pictures.fetching import PARALLEL, Fetcher, system_resolve
 from gateway.settings import Settings
 
 PICTURE = b"\x89PNG and more"

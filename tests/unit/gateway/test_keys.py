@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.access.keys import Key, add_key, find_key, read_keys
 from gateway.key import main
-from gateway.keys import Key, add_key, find_key, read_keys
 from gateway.settings import SettingsError
 
 

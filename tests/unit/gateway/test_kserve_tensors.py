@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from client import Caption, CaptionResult
 from gateway.errors import GatewayError
-from gateway.kserve_tensors import InferRequest, infer_reply
+from gateway.routes.kserve_tensors import InferRequest, infer_reply
 
 RESULT = CaptionResult((Caption("a ship", 0.5, -1.25, 3), Caption("ein Föhn", 0.25, -2, 4)), "", "")
 

@@ -7,11 +7,11 @@ import contextlib
 import json
 
 from client import CaptionResult
-from gateway.callers import CALLER, Caller
-from gateway.captioning import Captioner
+from gateway.access.callers import CALLER, Caller
+from gateway.captioning.captioner import Captioner
+from gateway.captioning.torchserve import TorchServeClient
 from gateway.measures import Measures
 from gateway.settings import Settings
-from gateway.torchserve import TorchServeClient
 
 CAPTION = {
     "caption": "a boat",

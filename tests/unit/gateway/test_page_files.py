@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.page_files import page_files
+from gateway.routes.page_files import page_files
 
 
 def test_each_file_has_its_own_path_and_the_index_is_the_root(tmp_path: Path):

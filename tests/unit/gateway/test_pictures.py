@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
-from gateway.options import option_texts
-from gateway.pictures import decode_base64, parse_json, read_picture
+from gateway.pictures.options import option_texts
+from gateway.pictures.reading import decode_base64, parse_json, read_picture
 
 DESCRIPTION = {"options": {"num_beams": {}, "num_captions": {}}}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backends import Backends
+from gateway.captioning.backends import Backends
 from gateway.measures import Measures
 from gateway.reload import Reload
 from gateway.settings import Settings

@@ -153,7 +153,7 @@ def test_auto_follows_a_fixed_order(
 def test_auto_takes_only_what_passed_and_what_is_measured_is_of_today(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    native = "training.exporting.precision_choice._multiplies_bf16"
+    native = "training.exporting.precision_choice.multiplies_bf16"
     monkeypatch.setattr(native, lambda: True)
     exact, same = Gate(1.0, 3.0, 0.0).to_dict(), Gate(0.99, 3.0, 0.0).to_dict()
     passed = {"fp32": exact, "bf16": same}

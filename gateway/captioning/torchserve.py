@@ -18,7 +18,7 @@ import aiohttp
 from client import CaptionError, CaptionResult, ServerUnreachable
 from client.description import describe
 from client.results import read_reply
-from gateway.backends import Backends
+from gateway.captioning.backends import Backends
 from gateway.errors import GatewayError, NotReady
 from gateway.settings import Settings
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from client import CaptionResult
 from gateway.errors import GatewayError
-from gateway.pictures import decode_base64, parse_json
+from gateway.pictures.reading import decode_base64, parse_json
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 #: Name of each output tensor -> its datatype.

@@ -13,7 +13,7 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 
 from gateway.errors import GatewayError
-from gateway.options import Description, option_texts
+from gateway.pictures.options import Description, option_texts
 
 #: The bytes of a picture file, or its URL.
 Picture = bytes | str

@@ -8,7 +8,7 @@ from pathlib import Path
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 
-FOLDER = Path(__file__).parent / "page"
+FOLDER = Path(__file__).parents[1] / "page"
 #: Kinds of files that a page is made of.
 KINDS = (".html", ".css", ".js", ".svg", ".png", ".ico", ".webmanifest")
 WITHOUT_PAGE = (

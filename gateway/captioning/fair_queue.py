@@ -47,6 +47,27 @@ class FairQueue:
         """How many of them are not in TorchServe."""
         return self.held - self._serving
 
+    def refusal(self, client: str, pictures: int, patience: float) -> GatewayError | None:
+        """Why there are no places for the pictures of a request; None if there are.
+
+        Args:
+            client: Whose request it is.
+            pictures: How many.
+            patience: Seconds to name in the error.
+        """
+        held = self.held
+        own, free = self._held.get(client, 0), self._limit - held
+        if not held or own + pictures <= free:
+            return None
+        share = f"; {own} of them are yours" if own else ""
+        return GatewayError(
+            503,
+            "overloaded",
+            f"{held} pictures wait already{share}; the limit is {self._limit}, and a client "
+            "may have as many as places are free; send the request again later",
+            patience,
+        )
+
     @contextlib.contextmanager
     def hold(self, client: str, pictures: int, patience: float) -> Iterator[None]:
         """Keep places for the pictures of a request while the `with` block runs.
@@ -61,18 +82,9 @@ class FairQueue:
         Raises:
             GatewayError: There are not so many places left, or the client has its share.
         """
-        held = self.held
-        own, free = self._held.get(client, 0), self._limit - held
-        if held and own + pictures > free:
-            share = f"; {own} of them are yours" if own else ""
-            raise GatewayError(
-                503,
-                "overloaded",
-                f"{held} pictures wait already{share}; the limit is {self._limit}, and a client "
-                "may have as many as places are free; send the request again later",
-                patience,
-            )
-        self._held[client] = own + pictures
+        if error := self.refusal(client, pictures, patience):
+            raise error
+        self._held[client] = self._held.get(client, 0) + pictures
         try:
             yield
         finally:

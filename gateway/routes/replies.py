@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from client import CaptionResult
-from gateway.captioning import Outcome
+from gateway.captioning.captioner import Outcome
 from gateway.errors import GatewayError
 
 

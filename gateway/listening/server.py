@@ -13,8 +13,8 @@ a request, and a caption takes tens. So other things decide:
 - hypercorn speaks HTTP/2. But it takes twice the time of h11, and its last release is a year old.
 - uvicorn speaks HTTP/2 with zttp only, which calls itself alpha.
 
-So HTTP/2 is left to a proxy, and the limits that uvicorn lacks are in `gateway/connection.py` and
-`gateway/listener.py`.
+So HTTP/2 is left to a proxy, and the limits that uvicorn lacks are in `connection.py` and
+`listener.py` beside this file.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
-from gateway.connection import MAX_HEAD_BYTES, Connection
-from gateway.listener import Listener
+from gateway.listening.connection import MAX_HEAD_BYTES, Connection
+from gateway.listening.listener import Listener
 from gateway.measures import Measures
 from gateway.settings import Settings
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from client import CaptionError, CaptionResult, ServerUnreachable
-from gateway.callers import CALLER, Caller, Rates
+from gateway.access.callers import CALLER, Caller, Rates
+from gateway.captioning.deadly import DeadlyPictures, worker_failed
+from gateway.captioning.fair_queue import FairQueue
+from gateway.captioning.torchserve import TorchServeClient
 from gateway.errors import GatewayError, NotReady
-from gateway.fair_queue import FairQueue
-from gateway.fetching import Fetcher
 from gateway.measures import Measures
-from gateway.pictures import Picture
+from gateway.pictures.fetching import Fetcher
+from gateway.pictures.reading import Picture
 from gateway.settings import PREFIX, Settings
-from gateway.torchserve import TorchServeClient
 
 #: Seconds between two tries to reach a TorchServe that does not listen, or lost the connection.
 RECONNECT_SECONDS = 0.25
@@ -28,10 +27,6 @@ FRESH_SECONDS = 60.0
 SAMPLE_SECONDS = 20.0
 #: Weight of the newest duration in the moving average.
 NEWEST = 0.1
-#: Seconds for which a picture that ended the captioner's process twice is not sent again, and how
-#: many such pictures are remembered. Many clients repeat a request that got a 500 by themselves.
-DEADLY_SECONDS = 300.0
-DEADLY = 1000
 #: A red PNG of 4x4 pixels.
 SAMPLE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAIAAAAmkwkpAAAAEElEQVR4nGP8z4AATAxEcQAz0QEHOoQ+uAAAAABJRU5E"
@@ -65,12 +60,20 @@ class Captioner:
         self._fetcher = fetcher
         self._queue = FairQueue(settings.max_in_flight, settings.max_at_once)
         self._rates = Rates(settings.burst)
-        self._deadly: OrderedDict[bytes, float] = OrderedDict()  # fingerprint -> until when
+        self._deadly = DeadlyPictures()
         self._average = 1.0  # seconds that a picture waits for its caption
         self._describing = asyncio.Lock()
         self._sampling = asyncio.Lock()
         measures.in_flight.set_function(lambda: self._queue.held)
         measures.waiting.set_function(lambda: self._queue.waiting)
+
+    def overload(self, client: str) -> GatewayError | None:
+        """Why a client cannot send even one picture now; None if it can.
+
+        Args:
+            client: The name of its key, or its address.
+        """
+        return self._queue.refusal(client, 1, self._average)
 
     async def description(self) -> dict[str, Any]:
         """The description of the captioner: options and limits.
@@ -201,8 +204,7 @@ class Captioner:
         the worker fails again, and the worker ends twice. To halve the batch until the picture is
         found would end the worker once for each halving.
         """
-        if self._deadly and self._is_deadly(picture, options):
-            raise _worker_failed()
+        self._deadly.check(picture, options)
         await self._queue.enter(caller.name)
         try:
             return await self._send_in_place(picture, options, caller.deadline)
@@ -221,8 +223,8 @@ class Captioner:
         except CaptionError as error:
             if error.status == 0:
                 raise GatewayError.of(error) from None
-            self._remember_deadly(picture, options)
-            raise _worker_failed() from None
+            self._deadly.add(picture, options)
+            raise worker_failed() from None
 
     async def _send_in_place(
         self, picture: bytes, options: Mapping[str, str], deadline: float
@@ -245,18 +247,6 @@ class Captioner:
         sending = asyncio.create_task(send())
         sending.add_done_callback(leave)
         return await asyncio.shield(sending)
-
-    def _remember_deadly(self, picture: bytes, options: Mapping[str, str]) -> None:
-        self._deadly[_fingerprint(picture, options)] = time.monotonic() + DEADLY_SECONDS
-        while len(self._deadly) > DEADLY:
-            self._deadly.popitem(last=False)
-
-    def _is_deadly(self, picture: bytes, options: Mapping[str, str]) -> bool:
-        """Whether this picture with these options ended the worker twice a short time ago."""
-        now = time.monotonic()
-        while self._deadly and next(iter(self._deadly.values())) < now:
-            self._deadly.popitem(last=False)
-        return bool(self._deadly) and _fingerprint(picture, options) in self._deadly
 
     async def _send(
         self, picture: bytes, options: Mapping[str, str], deadline: float
@@ -283,21 +273,6 @@ class Captioner:
             except CaptionError:
                 backend.description = None
                 raise
-
-
-def _worker_failed() -> GatewayError:
-    return GatewayError(
-        500,
-        "worker_failed",
-        "the captioner's process ended twice while it captioned this picture; the picture or its "
-        f"options may be the cause; it is not tried again for {DEADLY_SECONDS:g} s",
-    )
-
-
-def _fingerprint(picture: bytes, options: Mapping[str, str]) -> bytes:
-    whole = hashlib.sha256(picture)
-    whole.update(repr(sorted(options.items())).encode())
-    return whole.digest()
 
 
 def _check_picture(picture: bytes, limit: int) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 
 import httpcore
 
-from gateway.addresses import PORTS, is_in, is_public, read_address
 from gateway.errors import UrlRefused
+from gateway.pictures.addresses import PORTS, is_in, is_public, read_address
 
 #: Seconds to connect to one address of a host, before the next is tried.
 CONNECT_SECONDS = 3.0

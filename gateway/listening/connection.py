@@ -2,8 +2,8 @@
 
 Uvicorn waits without end for the head of a request, because its only timer is for connections that
 have had an answer, and every byte resets it. Here a connection that is not being answered has one
-timer, which no byte resets. While a request is answered, `gateway/bodies.py` limits how long its
-body may take, and the deadline how long its captions take.
+timer, which no byte resets. While a request is answered, `gateway/access/bodies.py` limits how long
+its body may take, and the deadline how long its captions take.
 """
 
 from __future__ import annotations

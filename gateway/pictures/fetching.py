@@ -13,8 +13,8 @@ import httpcore
 import httpx
 
 from gateway import __version__
-from gateway.checked_network import CheckedNetwork, Resolve, system_resolve
 from gateway.errors import GatewayError, UrlRefused
+from gateway.pictures.checked_network import CheckedNetwork, Resolve, system_resolve
 from gateway.settings import Settings
 
 #: Most pictures that are fetched at a time; the others wait.

@@ -13,16 +13,16 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.bodies import Bodies
-from gateway.callers import CALLER, Caller
+from gateway.access.bodies import Bodies
+from gateway.access.callers import CALLER, Caller
+from gateway.access.keys import Key, find_key
+from gateway.access.leaving import serve_unless_left
 from gateway.errors import GatewayError, error_response
-from gateway.keys import Key, find_key
-from gateway.leaving import serve_unless_left
 from gateway.measures import Measures
 from gateway.settings import Settings
 
@@ -53,6 +53,7 @@ class Door:
         keys: Hash -> whom it is for, of the keys of which a request must carry one; empty for no
             keys.
         open_paths: Paths that need no key, beside `OPEN_PATHS`.
+        overload: Name of a client -> why it cannot send a picture now, or None.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Door:
         measures: Measures,
         keys: Mapping[str, Key],
         open_paths: frozenset[str],
+        overload: Callable[[str], GatewayError | None],
     ) -> None:
         self._app = app
         self._settings = settings
@@ -69,6 +71,7 @@ class Door:
         self._measures = measures
         self._keys = keys
         self._open_paths = open_paths.union(OPEN_PATHS)
+        self._overload = overload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -137,4 +140,7 @@ class Door:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._settings.max_body_bytes:
             return self._bodies.too_large(f"{length[:30]} bytes")
+        if scope["method"] in ("POST", "PUT"):  # with pictures
+            # To read a request costs more than to refuse it, when there is no time for either.
+            return self._overload(CALLER.get().name)
         return None

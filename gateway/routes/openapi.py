@@ -9,8 +9,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
-from gateway.captioning import Captioner
-from gateway.options import Description
+from gateway.captioning.captioner import Captioner
+from gateway.pictures.options import Description
 
 #: Paths that take options as parameters of their query.
 OPTIONS_IN_QUERY = ("/v1/captions", "/predictions/{name}", "/predictions/{name}/{version}")

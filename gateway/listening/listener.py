@@ -14,8 +14,8 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from gateway.connection import raw_response
 from gateway.errors import GatewayError
+from gateway.listening.connection import raw_response
 from gateway.measures import Measures
 from gateway.settings import PREFIX, Settings, SettingsError
 
