@@ -5,8 +5,8 @@
     python -m loadtests.chaos --docs
 
 Writes `chaos.json`, `chaos.md` and `chaos.png` (latency over time) into `reports/chaos/`; the exit
-status is 1 if a case failed. All of it takes ten minutes or more. `--docs` runs nothing: it puts the
-table of the last run into `docs/operations.md`.
+status is 1 if a case failed. All of it takes ten minutes or more. `--docs` runs nothing: it puts
+the table of the last run into `docs/operations.md`.
 """
 
 from __future__ import annotations
