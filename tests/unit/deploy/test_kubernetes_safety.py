@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 from pathlib import Path
@@ -83,10 +82,6 @@ def test_fetching_opens_dns_and_public_web_servers_only(with_url_fetching: list[
     assert private <= set(web["to"][0]["ipBlock"]["except"])
 
 
-@pytest.mark.skipif(
-    "fetch_urls" not in {each.name for each in dataclasses.fields(Settings)},
-    reason="this gateway fetches nothing by URL",
-)
 def test_the_gateway_knows_the_setting_that_switches_fetching_on():
     text = (FOLDER / "components" / "url-fetching" / "kustomization.yaml").read_text()
     (name,) = re.findall(r"name: (GATEWAY_\w+)", text)
