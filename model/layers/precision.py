@@ -15,6 +15,8 @@ results then differ now and then by one rounding step.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -71,3 +73,13 @@ def suppress_quantized_tensor_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         torch._make_per_channel_quantized_tensor(weight, torch.ones([1]).double(), zeros, 0)
+
+
+def multiplies_bf16() -> bool:
+    """Whether this processor has instructions that multiply bfloat16.
+
+    oneDNN supports bf16 on every processor with AVX-512, but converts it to float32 where these
+    instructions are missing, and is slow there. Below AVX-512 it is slower still.
+    """
+    features: Mapping[str, Any] = torch.cpu.get_capabilities()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))

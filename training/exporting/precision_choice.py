@@ -21,10 +21,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from model.layers.precision import PRECISIONS, unsupported_reason
+from model.layers.precision import PRECISIONS, multiplies_bf16, unsupported_reason
 from model.refusal import Refusal
 from training.evaluation.precision_gate import MAX_CIDER_CHANGE, MIN_SAME, valid_gates
-from training.precision import multiplies_bf16
 
 #: Bytes of a weights file (float32) above which fp16 is worth it: more than most processors cache.
 LARGE_WEIGHTS = 64_000_000
