@@ -250,14 +250,8 @@ def refused(run: Run, *words: str | Path) -> str:
     return line
 
 
-def test_a_broken_checkpoint_is_refused(run: Run, other_checkpoint: Path, tmp_path: Path):
-    broken = shutil.copytree(other_checkpoint, tmp_path / "broken")
-    weights = broken / "model.safetensors"
-    os.truncate(weights, weights.stat().st_size // 2)
-    assert "exporting failed with status 1" in refused(run, "--checkpoint", broken)
-
-
 def test_another_preprocessing_in_the_archive_is_refused(root: Path, run: Run):
+    """Of the archive that was served before and is taken again, because nothing has changed."""
     sound = slots.ARCHIVE.read_bytes()
     try:
         with zipfile.ZipFile(slots.ARCHIVE) as source:
@@ -272,6 +266,13 @@ def test_another_preprocessing_in_the_archive_is_refused(root: Path, run: Run):
     finally:
         slots.ARCHIVE.write_bytes(sound)
     assert "the new TorchServe captions docs/sample.jpg otherwise than its artifact does" in said
+
+
+def test_a_broken_checkpoint_is_refused(run: Run, other_checkpoint: Path, tmp_path: Path):
+    broken = shutil.copytree(other_checkpoint, tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size // 2)
+    assert "exporting failed with status 1" in refused(run, "--checkpoint", broken)
 
 
 def test_a_swap_killed_after_the_gateway_moved_is_finished_by_the_next_command(

@@ -236,7 +236,10 @@ def test_copies(page: Any, server: TorchServe, files: list[Path]):
         (file.name, caption) for file, caption in zip(files, captions, strict=True)
     ]
     entries = json.loads(copied("JSON"))
-    assert [entry["captions"] for entry in entries] == [answer["captions"] for answer in answers]
+    for entry, answer in zip(entries, answers, strict=True):
+        # In a batch the last digits of a score are others than alone.
+        for copy, one in zip(entry["captions"], answer["captions"], strict=True):
+            assert copy == {name: pytest.approx(value, rel=1e-3) for name, value in one.items()}
     assert [entry["model"] for entry in entries] == [answer["model"] for answer in answers]
     tags = copied("Alt attributes")
     read = page.evaluate(
