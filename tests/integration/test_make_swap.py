@@ -36,6 +36,7 @@ import sys, time
 from pathlib import Path
 from deploy import captioner, golden, slots, swap
 root = Path(sys.argv.pop(1))
+captioner.TRAINED = Path(sys.argv.pop(1))
 module, name = sys.argv.pop(1).split(".")
 slots.STATE, slots.ARCHIVE = root / "server", root / "clipcap.mar"
 slots.ARTIFACT = root / "artifact"
@@ -138,7 +139,7 @@ def kill_swap_at(root: Path, function: str, *words: str | Path) -> None:
     """Run `make swap` in a process of its own, and kill that when it calls a function."""
     given = ["--config", root / "config.properties", *words]
     process = subprocess.Popen(
-        [sys.executable, "-c", UP_TO, root, function, *map(str, given)],
+        [sys.executable, "-c", UP_TO, root, captioner.TRAINED, function, *map(str, given)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
