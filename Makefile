@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .DEFAULT_GOAL := help
 # Targets share .venv and build/, so one runs at a time, even with -j.
 .NOTPARALLEL:
-.PHONY: help install serve swap stop status caption train archive test check format loadtest chaos upgrade clean
+.PHONY: help install serve swap stop status key caption train archive test check format loadtest chaos upgrade clean
 
 # The values that a user gives (CHECKPOINT=, FILE=, ...) reach the shell as environment variables,
 # where make puts them; written "$$NAME", they may hold blanks and quotes.
@@ -45,6 +45,10 @@ stop: $(SERVE) ## Stop TorchServe and the gateway
 
 status: $(SERVE) ## Show what is served, the ready workers and the gateway (CONFIG=FILE)
 	@$(RUN) -m deploy.serve status $${CONFIG:+--config "$$CONFIG"}
+
+key: $(SERVE) ## Make an API key for the gateway; its hash goes into gateway-keys (NAME=laptop RATE=PICTURES_A_SECOND FILE=FILE)
+	@test -n "$$NAME" || { echo 'error: a key is for a person or program; write make key NAME=laptop' >&2; exit 1; }
+	@$(RUN) -m gateway.key $${FILE:+--file "$$FILE"} $${RATE:+--rate "$$RATE"} -- "$$NAME"
 
 caption: $(SERVE) $(STUBS) ## Caption FILE with the running server (ADDRESS=http://HOST:PORT)
 	@test -n "$$FILE" || { echo 'error: no picture given; write make caption FILE=photo.jpg' >&2; exit 1; }

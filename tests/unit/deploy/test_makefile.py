@@ -130,7 +130,13 @@ def test_values_with_blanks_and_quotes_arrive_whole(project: Path, value: str):
     _, *load = words("loadtest", f"PROFILE={value}")  # behind the line that make shows
     assert load == ["<-m>", "<loadtests>", f"<{value}>"]
     assert words("loadtest")[1:] == ["<-m>", "<loadtests>"]
+    key = ["<-m>", "<gateway.key>"]
+    assert words("key", f"NAME={value}") == [*key, "<-->", f"<{value}>"]
+    assert words("key", "NAME=a", f"FILE={value}", "RATE=0.5") == [
+        *key, "<--file>", f"<{value}>", "<--rate>", "<0.5>", "<-->", "<a>",
+    ]  # fmt: skip
     assert "no picture given" in make(project, "caption").stderr
+    assert "a key is for a person or program" in make(project, "key", "NAME=").stderr
 
 
 def test_nothing_is_cleaned_away_under_a_server(project: Path):
