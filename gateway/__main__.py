@@ -58,7 +58,7 @@ def main() -> int:
         logging.basicConfig(
             level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s"
         )
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each picture otherwise
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # the description is asked for with it
         measures = Measures()
         torchserve = TorchServeClient(settings)
         app = create_app(settings, torchserve, measures)

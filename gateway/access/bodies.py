@@ -7,7 +7,8 @@ on its form (measured 2026-11-29 with a picture of 20 MB):
 - JSON: 4.8 times and 2.8 times, because the text, its value and the picture exist side by side.
 
 One body is decoded at a time. So with the settings by default all bodies take at most
-2.8 * 256 MiB + 4.8 * 64 MiB, which is about 1 GiB.
+2.8 * 256 MiB + 4.8 * 64 MiB, which is about 1 GiB. Beside them there may be pictures whose client
+has left while TorchServe had them, `max_at_once` at most, and 16 that were fetched by URL.
 """
 
 from __future__ import annotations

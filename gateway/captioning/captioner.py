@@ -173,9 +173,10 @@ class Captioner:
             async with asyncio.timeout_at(caller.deadline):
                 if isinstance(picture, str):
                     assert self._fetcher is not None  # `caption` refused it otherwise
-                    picture = await self._fetcher.fetch(picture)
-                _check_picture(picture, self._settings.max_picture_bytes)
-                outcome = await self._send_twice(caller, picture, options)
+                    async with self._fetcher.fetched(picture) as fetched:
+                        outcome = await self._send_twice(caller, fetched, options)
+                else:
+                    outcome = await self._send_twice(caller, picture, options)
             self._average += NEWEST * (time.monotonic() - begin - self._average)
         except TimeoutError:
             outcome = GatewayError(
@@ -204,6 +205,7 @@ class Captioner:
         the worker fails again, and the worker ends twice. To halve the batch until the picture is
         found would end the worker once for each halving.
         """
+        _check_picture(picture, self._settings.max_picture_bytes)
         self._deadly.check(picture, options)
         await self._queue.enter(caller.name)
         try:

@@ -7,6 +7,8 @@ of the client's request is passed on: no proxy, no cookie, no key.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpcore
@@ -17,7 +19,8 @@ from gateway.errors import GatewayError, UrlRefused
 from gateway.pictures.checked_network import CheckedNetwork, Resolve, system_resolve
 from gateway.settings import Settings
 
-#: Most pictures that are fetched at a time; the others wait.
+#: Most pictures that are fetched and then in memory at a time; the others wait. A request by URL is
+#: small, so `gateway/access/bodies.py` does not count what it brings into memory.
 PARALLEL = 16
 REDIRECTS = (301, 302, 303, 307, 308)
 HEADERS: dict[bytes | str, bytes | str] = {
@@ -43,8 +46,9 @@ class Fetcher:
         self._network = CheckedNetwork(settings.fetch_allowed_networks, resolve, self._threads)
         self._tls = httpx.create_ssl_context()
 
-    async def fetch(self, url: str) -> bytes:
-        """Fetch one picture.
+    @contextlib.asynccontextmanager
+    async def fetched(self, url: str) -> AsyncIterator[bytes]:
+        """Fetch one picture; it counts as one in memory until the `with` ends.
 
         Args:
             url: With http or https.
@@ -59,11 +63,12 @@ class Fetcher:
         async with self._slots:
             try:
                 async with asyncio.timeout(seconds):
-                    return await self._follow(_checked_url(url))
+                    picture = await self._follow(_checked_url(url))
             except TimeoutError:
                 raise _failed(f"its server did not send it within {seconds:g} s") from None
             except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError):
                 raise _failed("its server cannot be reached or broke off") from None
+            yield picture
 
     def close(self) -> None:
         """End the threads."""

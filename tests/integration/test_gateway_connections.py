@@ -1,4 +1,7 @@
-"""Connections of the gateway: many idle and slow ones, TLS, another TorchServe, and the end."""
+"""Connections of the gateway: many idle and slow ones, TLS, another TorchServe, and the end.
+
+With 5 beams the TorchServe called `deadly` takes two seconds for a batch.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ import statistics
 import subprocess
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,38 +30,8 @@ from tests.integration.gateways import addresses_of, process, running, settings_
 from tests.pictures import sound
 
 PNG = sound()["png"]
-#: Put at the end of the archive's `model/artifact.py`: the search takes 2 s with 5 beams, and 5 s
-#: with 6.
-SLOW = """
-import time
-
-_quick_search = Artifact.caption
-
-
-def _slow_search(self, features, options):
-    time.sleep({5: 2, 6: 5}.get(options.num_beams, 0))
-    return _quick_search(self, features, options)
-
-
-Artifact.caption = _slow_search
-"""
 IDLE, SLOW_ONES = 1000, 200
 BODY_HEAD = b"POST /v1/captions HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
-
-
-@pytest.fixture(scope="module")
-def slow(
-    server: TorchServe,
-    serve: Callable[[Path], TorchServe],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> TorchServe:
-    """A server that takes 2 s for 5 beams."""
-    archive = tmp_path_factory.mktemp("slow") / "clipcap.mar"
-    with zipfile.ZipFile(server.archive) as source, zipfile.ZipFile(archive, "w") as target:
-        for name in source.namelist():
-            more = SLOW if name == "model/artifact.py" else ""
-            target.writestr(name, source.read(name) + more.encode())
-    return serve(archive)
 
 
 def ask(address: str, num_beams: int = 1) -> httpx.Response:
@@ -300,19 +272,19 @@ def test_tls_is_spoken_and_its_certificate_renewed(server: TorchServe, tmp_path:
         assert gateway.wait(30) == 0
 
 
-def test_it_goes_on_with_another_torchserve(server: TorchServe, slow: TorchServe, tmp_path: Path):
+def test_it_goes_on_with_another_torchserve(server: TorchServe, deadly: TorchServe, tmp_path: Path):
     file, log = tmp_path / "gateway.toml", tmp_path / "log"
 
     def write(found: TorchServe) -> None:
         lines = [f'{name} = "{address}"\n' for name, address in addresses_of(found).items()]
         file.write_text("".join(lines))
 
-    write(slow)
-    left = f" backend {slow.rest}: its last request has ended\n"
+    write(deadly)
+    left = f" backend {deadly.rest}: its last request has ended\n"
     with process(log, ["--settings", file]) as (gateway, address), ThreadPoolExecutor(4) as pool:
         assert ask(address).status_code == 200
         waiting = pool.submit(ask, address, 5)
-        in_flight = f'gateway_backend_in_flight{{inference="{slow.rest}"}}'
+        in_flight = f'gateway_backend_in_flight{{inference="{deadly.rest}"}}'
         until(lambda: value(address, in_flight) == 1)
         write(server)
         gateway.send_signal(signal.SIGHUP)
@@ -330,13 +302,13 @@ def test_it_goes_on_with_another_torchserve(server: TorchServe, slow: TorchServe
         assert ask(address).status_code == 200
 
 
-def test_sigterm_answers_every_request_and_ends_with_status_0(slow: TorchServe, tmp_path: Path):
+def test_sigterm_answers_every_request_and_ends_with_status_0(deadly: TorchServe, tmp_path: Path):
     head = (
-        f"POST /v1/captions?num_beams=6 HTTP/1.1\r\nHost: a\r\nContent-Length: {len(PNG)}\r\n\r\n"
+        f"POST /v1/captions?num_beams=5 HTTP/1.1\r\nHost: a\r\nContent-Length: {len(PNG)}\r\n\r\n"
     )
     with (
         contextlib.ExitStack() as stack,
-        process(tmp_path / "log", **addresses_of(slow)) as (gateway, address),
+        process(tmp_path / "log", **addresses_of(deadly)) as (gateway, address),
         connect(address),  # without a request
     ):
         assert ask(address).status_code == 200

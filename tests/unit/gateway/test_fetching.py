@@ -119,7 +119,8 @@ async def fetch(
     limits = {"fetch_seconds": 20.0, "max_picture_bytes": 1000, **settings}
     fetcher = Fetcher(Settings(fetch_urls=True, fetch_allowed_networks=networks, **limits), resolve)
     try:
-        return await fetcher.fetch(url)
+        async with fetcher.fetched(url) as picture:
+            return picture
     finally:
         fetcher.close()
 
@@ -237,7 +238,7 @@ def test_an_address_of_ipv6_stands_in_brackets_in_the_header():
     assert "Host: [::1]:PORT\r\n" in asyncio.run(go())
 
 
-def test_only_so_many_pictures_are_fetched_at_a_time():
+def test_only_so_many_pictures_are_fetched_and_in_memory_at_a_time():
     async def together(_: str, writer: asyncio.StreamWriter) -> None:
         if server.most == PARALLEL:
             await asyncio.sleep(0.3)  # for one more, if it were to come
@@ -250,9 +251,21 @@ def test_only_so_many_pictures_are_fetched_at_a_time():
         async with serving(together) as server:
             fetcher = Fetcher(Settings(fetch_urls=True, fetch_allowed_networks=LOOPBACK))
             url = f"http://127.0.0.1:{server.port}/"
-            found = await asyncio.gather(*(fetcher.fetch(url) for _ in range(2 * PARALLEL)))
+
+            async def keep() -> bytes:
+                async with fetcher.fetched(url) as picture:
+                    nonlocal kept, most_kept
+                    kept += 1
+                    most_kept = max(kept, most_kept)
+                    await asyncio.sleep(0.1)  # as for its caption
+                    kept -= 1
+                    return picture
+
+            kept = most_kept = 0
+            found = await asyncio.gather(*(keep() for _ in range(3 * PARALLEL)))
             fetcher.close()
-            assert found == [PICTURE] * (2 * PARALLEL)
+            assert found == [PICTURE] * (3 * PARALLEL)
+            assert most_kept <= PARALLEL
             return server.most
 
     full = asyncio.Event()
