@@ -85,6 +85,23 @@ class ClipCap(nn.Module):
         Returns:
             The loss, float32 [].
         """
+        logits = self.token_logits(features, labels, word_dropout, owners)
+        if prior is not None:
+            logits = prior(logits, labels)
+        return F.cross_entropy(logits, labels[labels != IGNORED])
+
+    def token_logits(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        word_dropout: float = 0.0,
+        owners: Tensor | None = None,
+    ) -> Tensor:
+        """Logits of every given token that is not `IGNORED`, row by row, float32 [n, V].
+
+        The log-probability of a given caption is the sum of their log-softmax at its labels. The
+        arguments are those of `forward`.
+        """
         prefix = self.prefix(features)  # [U, K, E]
         tokens = labels.clamp(min=0)
         visible = labels[:, :-1] != IGNORED
@@ -97,11 +114,7 @@ class ClipCap(nn.Module):
             hidden = hidden[:, prefix.shape[1] - 1 :]  # [B, T, E]
         else:
             hidden = self._hidden_after_prefix(prefix, owners, words)
-        learned = labels != IGNORED
-        logits = self.gpt2.lm_head(hidden[learned]).float()  # [n, V]
-        if prior is not None:
-            logits = prior(logits, labels)
-        return F.cross_entropy(logits, labels[learned])
+        return self.gpt2.lm_head(hidden[labels != IGNORED]).float()
 
     def _hidden_after_prefix(self, prefix: Tensor, owners: Tensor, words: Tensor) -> Tensor:
         """Hidden states [B, T, E] at the end of each prefix [U, K, E] and its words [B, T-1, E]."""

@@ -3,10 +3,12 @@
 train           from settings to checkpoint folder
 settings        checks of the settings against each other and against the encoder
 tokenizer       a BPE tokenizer learned from the captions
+start           a checkpoint folder that training goes on from
 language_model  GPT-2: a trained one, or one from scratch
 images          cached features of the images, or their pixels
 data            captions and images in batches
 module          the LightningModule: loss, validation CIDEr
+self_critical   training by the score of captions that the captioner writes
 tuning          which weights are trained: full, frozen, LoRA
 pair_prior      prior on pairs of words, for the loss
 optimization    AdamW and its schedule

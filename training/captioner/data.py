@@ -82,10 +82,13 @@ class TokenizedCaptions(Dataset[CaptionBatch]):
                 texts = list(itertools.chain.from_iterable(own))
                 tokens, before = array("H" if small else "i"), starts[-1]
                 for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
-                    length = len(encoding.ids) + 1
+                    own_ids: list[int] = encoding.ids
+                    if own_ids[-1:] == [end_token_id]:  # a full stop, where that is the end token
+                        own_ids = own_ids[:-1]
+                    length = len(own_ids) + 1
                     cut += length > max_tokens
                     longest = max(longest, length)
-                    tokens.extend(encoding.ids[: max_tokens - 1])
+                    tokens.extend(own_ids[: max_tokens - 1])
                     tokens.append(end_token_id)
                     starts.append(before + len(tokens))
                 tokens.tofile(file)

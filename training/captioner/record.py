@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from model.checkpoint import weights_sha256
 from training.captioner.data import CaptionDataModule
 from training.captioner.resuming import run_settings
 from training.config import Config, Train
@@ -16,7 +17,7 @@ from training.encoding.feature_file import EncoderIdentity
 _FREE = frozenset(
     {
         *("data", "features", "out", "work", "curves", "resume"),
-        *("clip.pixels", "clip.workers", "clip.max_pixels"),
+        *("init", "clip.pixels", "clip.workers", "clip.max_pixels"),
         *("trainer.accelerator", "trainer.enable_progress_bar", "trainer.enable_model_summary"),
         *("trainer.log_every_n_steps", "trainer.profiler"),
     }
@@ -26,6 +27,8 @@ _FREE = frozenset(
 def resumable_settings(settings: Train, encoder: EncoderIdentity) -> dict[str, Any]:
     """The settings that an interrupted run must be resumed with, by key."""
     own = run_settings("train", settings, settings.data, _FREE)
+    if settings.init is not None:
+        own["SHA-256 of train.init"] = weights_sha256(settings.init)
     return {**own, "SHA-256 of the encoder": encoder.sha256}
 
 
@@ -44,12 +47,17 @@ def training_record(
         Values by name; what the training did, where it can differ from the settings.
     """
     settings = config.train
+    language_model = settings.gpt2.base or "GPT-2 from scratch"
+    if settings.init is not None:
+        language_model = "that of the captioner it started from"
     return {
         "data": dataset.description or dataset.root.name,
         "training_pictures": len(set(data.train.image_ids)),
         "training_captions": len(data.train),
         "encoder": config.features.clip,
-        "language_model": settings.gpt2.base or "GPT-2 from scratch",
+        "language_model": language_model,
+        "started_from": settings.init or "nothing",
+        "objective": settings.objective,
         "tuning": settings.tuning,
         "clip_tuning": settings.clip.tuning,
         "epochs": trainer.current_epoch,

@@ -26,7 +26,12 @@ def check_train(settings: Train) -> None:
         Refusal: In one line, with the key, the value and what to do.
     """
     check_limits(settings, "train")
-    if settings.tuning != "full" and settings.gpt2.base is None:
+    if settings.objective == "self_critical" and settings.init is None:
+        raise Refusal(
+            "train.objective is self_critical but train.init is null: captions written by chance "
+            "teach nothing before a captioner was trained with cross_entropy; name its folder"
+        )
+    if settings.tuning != "full" and settings.gpt2.base is None and settings.init is None:
         raise Refusal(
             f"train.tuning is {settings.tuning} but train.gpt2.base is null: a GPT-2 from scratch "
             "must learn; name a trained one or set train.tuning=full"

@@ -38,12 +38,14 @@ from training.captioner.resuming import (
     clear_for_new_run,
     mark_finished,
 )
+from training.captioner.self_critical import ImageDataModule, SelfCriticalModule
 from training.captioner.settings import (
     check_kinds,
     check_positions,
     check_prefix,
     check_train,
 )
+from training.captioner.start import check_start, note_other_encoder, started_from
 from training.captioner.tokenizer import end_token
 from training.captioner.tuning import merged
 from training.config import Config, Generation, Train
@@ -73,11 +75,15 @@ def train(config: Config) -> None:
     Raises:
         Refusal: Settings, data and features do not fit each other.
     """
+    check_train(config.train)
+    config, start = started_from(config)
     settings = config.train
-    check_train(settings)
     check_kinds(config)
     dataset = CaptionDataset.load(settings.data)
     encoder = Encoder(config.features.clip, config.features.kind)
+    if start is not None and settings.init is not None:
+        check_start(settings.init, start.captioner.config, encoder)
+        note_other_encoder(start, settings.init, encoder)
     check_prefix(settings, encoder.identity)
     work = Path(settings.work)
     resume = work / LAST
@@ -87,26 +93,37 @@ def train(config: Config) -> None:
         check_replaceable(work, LAST, "best.ckpt", "log")
     read_card(Path(settings.out) / CARD)  # a damaged one is refused before hours of training
 
-    tokenizer, gpt2 = language_model(settings, dataset)
-    end_token_id = end_token(tokenizer)
+    gpt2: GPT2LMHeadModel | dict[str, Any]
+    if start is None:
+        tokenizer, gpt2 = language_model(settings, dataset)
+        end_token_id = end_token(tokenizer)
+    else:
+        tokenizer, gpt2 = start.tokenizer, start.captioner.gpt2
+        end_token_id = start.captioner.config.end_token_id
     positions = gpt2["n_positions"] if isinstance(gpt2, dict) else gpt2.config.n_positions
     check_positions(config, positions)
     images = {split: split_images(config, dataset, encoder, split) for split in ("train", "val")}
     # After the pictures are decoded, because only the first run does that, and it draws a random
     # number.
     pl.seed_everything(settings.seed, workers=True, verbose=False)
-    captioner = ClipCap(_captioner_config(settings, encoder, gpt2, end_token_id))
+    sizes = gpt2 if isinstance(gpt2, dict) else gpt2.config.to_dict()
+    if start is not None:
+        sizes = start.captioner.config.gpt2
+    captioner = ClipCap(_captioner_config(settings, encoder, sizes, end_token_id))
     frozen = settings.clip.tuning == "frozen"
     # Features of a frozen encoder are cached; it is added again for the checkpoint folder.
     captioner.clip = None if frozen else encoder.model
     if isinstance(gpt2, GPT2LMHeadModel):
         captioner.gpt2.load_state_dict(gpt2.state_dict())
+    if start is not None:
+        captioner.mapper.load_state_dict(start.captioner.mapper.state_dict())
 
     captions = {
         split: TokenizedCaptions(dataset, split, *own, tokenizer, end_token_id, settings.max_tokens)
         for split, own in images.items()
     }
-    data = CaptionDataModule(
+    self_critical = settings.objective == "self_critical"
+    data = (ImageDataModule if self_critical else CaptionDataModule)(
         captions["train"],
         captions["val"],
         settings.batch_size,
@@ -116,19 +133,32 @@ def train(config: Config) -> None:
     seen = find_seen(dataset, {"train": data.train.image_ids, "val": data.val.image_ids})
     references = {image_id: dataset.captions[image_id] for image_id in data.val.image_ids}
 
+    def decode(captions: Sequence[Sequence[int]]) -> list[str]:
+        return tokenizer.decode_batch([list(ids) for ids in captions])
+
     def val_cider(captions: Sequence[Sequence[int]]) -> float:
-        texts = tokenizer.decode_batch([list(ids) for ids in captions])
-        return cider(dict(zip(data.val.image_ids, texts, strict=True)), references)
+        return cider(dict(zip(data.val.image_ids, decode(captions), strict=True)), references)
 
     recorded = resumable_settings(settings, encoder.identity)
     trainer, best = _trainer(settings, _monitor(len(data.val.image_ids)), recorded)
-    module = CaptionerModule(
-        captioner,
-        settings,
-        val_images=data.val.image_parts,
-        val_cider=val_cider,
-        prior=_prior(settings, data.train, tokenizer),
-    )
+    module: CaptionerModule
+    if self_critical:
+        module = SelfCriticalModule(
+            captioner,
+            settings,
+            val_images=data.val.image_parts,
+            val_cider=val_cider,
+            references=[dataset.captions[image_id] for image_id in data.train.image_ids],
+            decode=decode,
+        )
+    else:
+        module = CaptionerModule(
+            captioner,
+            settings,
+            val_images=data.val.image_parts,
+            val_cider=val_cider,
+            prior=_prior(settings, data.train, tokenizer),
+        )
     if settings.resume:
         check_resumable(resume, module, recorded, "train.resume")
     trainer.fit(module, data, ckpt_path=resume if settings.resume else None)
@@ -178,12 +208,12 @@ def _prior(settings: Train, captions: TokenizedCaptions, tokenizer: Tokenizer) -
 
 
 def _captioner_config(
-    settings: Train, encoder: Encoder, gpt2: GPT2LMHeadModel | dict[str, Any], end_token_id: int
+    settings: Train, encoder: Encoder, gpt2: dict[str, Any], end_token_id: int
 ) -> CaptionerConfig:
     """The config that is saved with the weights."""
     return CaptionerConfig(
         clip=encoder.model.config,
-        gpt2=gpt2 if isinstance(gpt2, dict) else gpt2.config.to_dict(),
+        gpt2=gpt2,
         mapper=MapperConfig(**vars(settings.mapper)),
         preprocessing=encoder.preprocessing,
         feature_width=encoder.identity.shape[-1],

@@ -3,6 +3,7 @@
 evaluate        from settings to reports
 captioning      captions of a split, as a server would write them
 scoring         BLEU, METEOR, ROUGE-L, CIDEr, SPICE
+cider_reward    CIDEr-D of single captions, as a reward of training
 words           captions of any language into words
 checks          checks of statements that a data set brings with it
 precision_gate  how much narrower weights may change the captions

@@ -203,3 +203,18 @@ def test_captions_of_an_image_stand_side_by_side_in_small_groups():
     assert [owner for owner, _ in runs] != sorted(of)
     alone = [owner for owner, count in runs if count == 1]
     assert sorted(alone) == [3, 5]  # the odd one of five, and the only one
+
+
+def test_a_caption_that_has_the_end_token_gets_no_second_one(
+    dataset: CaptionDataset, tokenizer: Tokenizer
+):
+    """The published captioners end at a full stop, which most captions have already."""
+    file = features_of(dataset.root / "features", [4, 6, 9])
+    rows = file.rows(dataset.ids("train"))
+    house = tokenizer.encode("a house").ids[-1]  # the last token of two of the captions
+    captions = TokenizedCaptions(dataset, "train", file.features, rows, tokenizer, house, 40)
+    _, _, labels = captions[list(range(len(captions)))]
+    for line in labels:
+        own = line[line != IGNORED]
+        assert own[-1] == house
+        assert len(own) == 1 or own[-2] != house
