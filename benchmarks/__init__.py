@@ -5,6 +5,9 @@ The commands:
     decode        captions a second: ours, the original, Hugging Face, BLIP, the machine's limit
     serve         what TorchServe costs beside the captioner, and latency under load
     gateway       what the gateway costs beside TorchServe alone
+    features      encoding a data set beside the original's loop
+    train         a training step beside one of the original's loop
+    quality       scores of captioners: the original's recipe and ours, a switch at a time
     memory        memory of training, as the captions become more
     heldout       scores of the default captioner on scenes drawn with a seed of their own
     golden        published weights: our captions beside those of the original code
@@ -16,10 +19,12 @@ What they use:
     machine       this machine, its folder of results, processes of their own
     captioners    the systems that `decode` compares
     original      the inference of the original code, written out plainly
+    original_training   its training, written out plainly
     clients       requests to a server: always busy, alone, or at random moments
     connections   requests of little work, and connections that are idle or slow
     pages         figures in Markdown
     gateway_figures   tables and plot of `gateway`
+    training_figures  tables of `train`, `features` and `quality`
 """
 
 import model.pretrained  # noqa: F401 - prepares the import of transformers

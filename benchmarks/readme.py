@@ -8,6 +8,8 @@ writes the figures between the marks of
     docs/speed.md          ours beside other systems (`benchmarks.decode`)
     docs/serving-speed.md  what TorchServe costs (`benchmarks.serve`), and what the gateway in front
                            of it does (`benchmarks.gateway`)
+    docs/training-cost.md  training beside the original's (`benchmarks.train`,
+                           `benchmarks.features`, `benchmarks.quality`)
 
 Before, it takes over what was made on this machine by `make train` (the gates of the precisions in
 `reports/metrics.json`, sample captions for `docs/scenes.png`) and by `make loadtest`
@@ -28,12 +30,13 @@ from PIL import Image
 from benchmarks.gateway_figures import gateway_section
 from benchmarks.machine import KINDS, RESULTS, ROOT, options_parser, results_folder, write_results
 from benchmarks.pages import Results, serving_figures, speed_figures, table
+from benchmarks.training_figures import training_section
 from model.refusal import Refusal
 from training.command import command
 from training.evaluation.marked_block import replaced_block
 
 README, SPEED = ROOT / "README.md", ROOT / "docs" / "speed.md"
-SERVING = ROOT / "docs" / "serving-speed.md"
+SERVING, TRAINING = ROOT / "docs" / "serving-speed.md", ROOT / "docs" / "training-cost.md"
 BEGIN, END = "<!-- figures: python -m benchmarks.readme -->", "<!-- /figures -->"
 #: Images shown, and how many of the test split are passed over between two.
 SHOWN, STRIDE = 4, 37
@@ -175,10 +178,13 @@ def pages() -> dict[Path, str]:
     scenes, load, memory = (
         json.loads((RESULTS / f"{name}.json").read_text()) for name in ("scenes", "load", "memory")
     )
+    quality = RESULTS / "quality.json"
+    kept = json.loads(quality.read_text()) if quality.is_file() else None
     return {
         README: readme_figures(scenes, load, memory, served),
         SPEED: speed_figures(decoded),
         SERVING: "\n\n".join(serving),
+        TRAINING: training_section(measured, kept),
     }
 
 
