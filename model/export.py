@@ -41,7 +41,8 @@ class ServedCaptioner(nn.Module):
     """The module in `captioner.pt`: encoder, mapper and search.
 
     Its methods take the generation options as plain scalars, in the order of
-    `model.options.OPTIONS`: TorchScript cannot take a dataclass from Python.
+    `model.options.OPTIONS`: TorchScript cannot take a dataclass from Python. In place of the seed
+    they take the random numbers that it stands for.
 
     Args:
         encoder: Maps pixels to features.
@@ -80,6 +81,12 @@ class ServedCaptioner(nn.Module):
         max_tokens: int,
         min_tokens: int,
         length_penalty: float,
+        repetition_penalty: float,
+        no_repeat_ngram_size: int,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        chances: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Features to token ids, lengths and log-probabilities; see `Search.forward`."""
         return self.search(
@@ -89,6 +96,12 @@ class ServedCaptioner(nn.Module):
             max_tokens,
             min_tokens,
             length_penalty,
+            repetition_penalty,
+            no_repeat_ngram_size,
+            temperature,
+            top_k,
+            top_p,
+            chances,
         )
 
     @torch.jit.export
@@ -107,7 +120,18 @@ class ServedCaptioner(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels [B, 3, S, S] to token ids, lengths and log-probabilities."""
         return self.caption(
-            self.encode(pixels), num_beams, num_captions, max_tokens, min_tokens, length_penalty
+            self.encode(pixels),
+            num_beams,
+            num_captions,
+            max_tokens,
+            min_tokens,
+            length_penalty,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
+            temperature=0.0,
+            top_k=0,
+            top_p=1.0,
+            chances=None,
         )
 
 
