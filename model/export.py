@@ -117,6 +117,12 @@ class ServedCaptioner(nn.Module):
         max_tokens: int = _DEFAULTS.max_tokens,
         min_tokens: int = _DEFAULTS.min_tokens,
         length_penalty: float = _DEFAULTS.length_penalty,
+        repetition_penalty: float = _DEFAULTS.repetition_penalty,
+        no_repeat_ngram_size: int = _DEFAULTS.no_repeat_ngram_size,
+        temperature: float = _DEFAULTS.temperature,
+        top_k: int = _DEFAULTS.top_k,
+        top_p: float = _DEFAULTS.top_p,
+        chances: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels [B, 3, S, S] to token ids, lengths and log-probabilities."""
         return self.caption(
@@ -126,12 +132,12 @@ class ServedCaptioner(nn.Module):
             max_tokens,
             min_tokens,
             length_penalty,
-            repetition_penalty=1.0,
-            no_repeat_ngram_size=0,
-            temperature=0.0,
-            top_k=0,
-            top_p=1.0,
-            chances=None,
+            repetition_penalty,
+            no_repeat_ngram_size,
+            temperature,
+            top_k,
+            top_p,
+            chances,
         )
 
 

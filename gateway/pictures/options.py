@@ -9,6 +9,8 @@ from typing import Any
 from gateway.errors import GatewayError
 
 Description = Mapping[str, Any]
+#: Options that the captioner refuses where `temperature` is 0.
+DRAW = frozenset({"top_k", "top_p", "seed"})
 #: Most characters of an option's value.
 MAX_CHARACTERS = 100
 
@@ -24,11 +26,12 @@ def option_texts(description: Description, given: Iterable[tuple[str, Any]]) -> 
         GatewayError: A name is unknown, or given twice, or a value is too long for a number.
     """
     texts: dict[str, str] = {}
-    for name, value in given:
+    for called, value in given:
+        name = description.get("synonyms", {}).get(called, called)
         if name not in description["options"]:
             known = ", ".join(description["options"])
             raise GatewayError(
-                400, "unknown_option", f"unknown option {name[:40]!r}; known options: {known}"
+                400, "unknown_option", f"unknown option {called[:40]!r}; known options: {known}"
             )
         if name in texts:
             raise GatewayError(
@@ -50,13 +53,15 @@ def option_texts(description: Description, given: Iterable[tuple[str, Any]]) -> 
 def known_options(description: Description, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the captioner among the fields of another program's request.
 
-    Such programs send fields that mean nothing to a captioner, such as `temperature`, without
-    being asked. They are left out, and so are those that are null.
+    Such programs send fields that mean nothing to a captioner without being asked. They are left
+    out, and so are those that are null, and those of a draw where `temperature` asks for none.
     """
+    temperature = given.get("temperature")
+    draws = isinstance(temperature, int | float) and temperature > 0
     return {
         name: value
         for name, value in given.items()
-        if name in description["options"] and value is not None
+        if name in description["options"] and value is not None and (draws or name not in DRAW)
     }
 
 
