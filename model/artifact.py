@@ -40,6 +40,8 @@ _REQUIRED = {
     "preprocessing",
     "generation",
     "max_tokens",
+    "positions",
+    "prefix_length",
     "end_token_id",
     "end_token_is_text",
 }
@@ -141,11 +143,12 @@ class Artifact:
             `model.network.search.Search.forward` gives them.
         """
         values = options.to_dict()
-        seed = values.pop("seed")
+        seed, prompt = values.pop("seed"), self.prompt_tokens(values.pop("prompt"))
         chances = None
         if options.temperature > 0:
             chances = random_numbers(seed, draw, options.num_captions, options.max_tokens)
-        return self.module.caption(features, *values.values(), chances)
+        head = torch.tensor(prompt) if prompt else None
+        return self.module.caption(features, *values.values(), chances, head)
 
     @torch.inference_mode()
     @unoptimised
@@ -230,11 +233,28 @@ class Artifact:
         """Refuse options that this captioner cannot take, although others could.
 
         Raises:
-            BadOption: More tokens than the language model has positions for.
+            BadOption: More tokens than the language model has positions for, or a prompt that
+                holds the end of a caption.
         """
         limit = self.upper_limit("max_tokens")
         if options.max_tokens > limit:
             raise BadOption("max_tokens", options.max_tokens, f"at most {limit:g} here")
+        prompt = self.prompt_tokens(options.prompt)
+        if self.info["end_token_id"] in prompt:
+            raise BadOption("prompt", options.prompt, "text without the end of a caption")
+        room = self.info["positions"] - self.info["prefix_length"] - options.max_tokens
+        if len(prompt) > room:
+            raise BadOption(
+                "prompt",
+                options.prompt,
+                f"at most {room} tokens where max_tokens is {options.max_tokens}; it has "
+                f"{len(prompt)}",
+            )
+
+    def prompt_tokens(self, prompt: str) -> list[int]:
+        """Token ids of the beginning of a caption, as training cuts it; none of blanks."""
+        text = prompt.strip()
+        return self.tokenizer.encode(text, add_special_tokens=False).ids if text else []
 
     def upper_limit(self, name: str) -> float:
         """The largest value of an option here: a language model may have too few positions."""

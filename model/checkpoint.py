@@ -76,6 +76,8 @@ class Checkpoint:
             self.tokenizer.save(str(partial / "tokenizer.json"))
             options = self.generation.to_dict()
             generation = {OPTIONS[name].hugging_face: value for name, value in options.items()}
+            if not self.generation.prompt:
+                del generation["prompt"]
             generation["do_sample"] = self.generation.temperature > 0
             if not generation["do_sample"]:
                 for name in ("temperature", *DRAW):  # Hugging Face warns of them

@@ -42,7 +42,7 @@ class ServedCaptioner(nn.Module):
 
     Its methods take the generation options as plain scalars, in the order of
     `model.options.OPTIONS`: TorchScript cannot take a dataclass from Python. In place of the seed
-    they take the random numbers that it stands for.
+    they take the random numbers that it stands for, and in place of the prompt its tokens.
 
     Args:
         encoder: Maps pixels to features.
@@ -87,6 +87,7 @@ class ServedCaptioner(nn.Module):
         top_k: int,
         top_p: float,
         chances: Tensor | None,
+        prompt: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Features to token ids, lengths and log-probabilities; see `Search.forward`."""
         return self.search(
@@ -102,6 +103,7 @@ class ServedCaptioner(nn.Module):
             top_k,
             top_p,
             chances,
+            prompt,
         )
 
     @torch.jit.export
@@ -123,6 +125,7 @@ class ServedCaptioner(nn.Module):
         top_k: int = _DEFAULTS.top_k,
         top_p: float = _DEFAULTS.top_p,
         chances: Tensor | None = None,
+        prompt: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels [B, 3, S, S] to token ids, lengths and log-probabilities."""
         return self.caption(
@@ -138,6 +141,7 @@ class ServedCaptioner(nn.Module):
             top_k,
             top_p,
             chances,
+            prompt,
         )
 
 
@@ -231,6 +235,7 @@ def _describe(checkpoint: Checkpoint, precision: str) -> dict[str, Any]:
         "preprocessing": config.preprocessing.to_dict(),
         "feature_width": config.feature_width,
         "prefix_length": config.mapper.prefix_length,
+        "positions": captioner.gpt2.config.n_positions,
         "vocabulary": captioner.gpt2.config.vocab_size,
         "end_token_id": config.end_token_id,
         "end_token_is_text": config.end_token_is_text,

@@ -45,28 +45,33 @@ class Option:
 
     Attributes:
         name: Its name here and in requests.
-        kind: `int` or `float`.
-        low: Smallest value accepted.
-        high: Largest value accepted.
+        kind: `int`, `float`, or `str` for text.
+        low: Smallest value accepted; of text the fewest characters.
+        high: Largest value accepted; of text the most characters.
         default: Value where neither the captioner nor the request gives one.
         hugging_face: Its name in Hugging Face's `generation_config.json`.
         help: One line for users.
     """
 
     name: str
-    kind: type[int] | type[float]
+    kind: type[int] | type[float] | type[str]
     low: float
     high: float
-    default: float
+    default: float | str
     hugging_face: str
     help: str
 
-    def check(self, value: object) -> float:
-        """The value as a number of this option's type.
+    def check(self, value: object) -> float | str:
+        """The value as one of this option's type.
 
         Raises:
-            BadOption: It is not a number of this type, or outside the limits.
+            BadOption: It is not of this type, or outside the limits.
         """
+        if self.kind is str:
+            if not isinstance(value, str) or not self.low <= len(value) <= self.high:
+                limit = f"text of at most {self.high:g} characters"
+                raise BadOption(self.name, value, limit)
+            return value
         numbers = int if self.kind is int else (int, float)
         if (
             isinstance(value, bool)
@@ -146,6 +151,9 @@ class GenerationOptions:
     seed: int = _option(
         0, 0, 2**31 - 1, "seed", "the same seed draws the same caption; another one draws another"
     )
+    prompt: str = _option(
+        "", 0, 200, "prompt", "the beginning of the caption, which is written on from there"
+    )
 
     def __post_init__(self) -> None:
         """Refuse values outside their limits, alone and against each other."""
@@ -155,7 +163,7 @@ class GenerationOptions:
             raise BadOption("num_beams", self.num_beams, "1 where temperature is above 0")
         for name in DRAW if self.temperature == 0 else ():
             if getattr(self, name) != OPTIONS[name].default:
-                usual = f"{OPTIONS[name].default:g} where temperature is 0: nothing is drawn"
+                usual = f"{OPTIONS[name].default} where temperature is 0: nothing is drawn"
                 raise BadOption(name, getattr(self, name), usual)
         if self.temperature == 0 and self.num_captions > self.num_beams:
             raise BadOption(
@@ -176,7 +184,7 @@ class GenerationOptions:
         draw to `num_beams`. `max_new_tokens` is another name of `max_tokens`.
 
         Args:
-            given: Names to numbers, or to text that spells one (as in a form).
+            given: Names to values; a number may be text that spells it (as in a form).
 
         Raises:
             UnknownOption: A name that is not an option.
@@ -189,7 +197,10 @@ class GenerationOptions:
                 raise UnknownOption(called)
             if name in values:
                 raise BadOption(called, value, f"left out where {name} is given")
-            values[name] = OPTIONS[name].check(_number(value, OPTIONS[name].kind))
+            kind = OPTIONS[name].kind
+            values[name] = OPTIONS[name].check(value if kind is str else _number(value, kind))
+            if kind is str and not str(value).strip():
+                raise BadOption(name, value, "left out, or text that is not blank")
         if "num_beams" in values and values["num_beams"] > 1 and "temperature" not in values:
             values["temperature"] = 0.0
         temperature = values.get("temperature", self.temperature)
@@ -206,11 +217,11 @@ class GenerationOptions:
         return dataclasses.replace(self, **values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain names and numbers in the order of `OPTIONS`, as written to JSON."""
+        """Plain names and values in the order of `OPTIONS`, as written to JSON."""
         return dataclasses.asdict(self)
 
 
-def _number(value: object, kind: type[int] | type[float]) -> object:
+def _number(value: object, kind: type[int] | type[float] | type[str]) -> object:
     """The number that text spells in JSON, as an int where `kind` is int and the value is whole.
 
     Anything else is returned as it is; `Option.check` refuses it.

@@ -232,6 +232,7 @@ class Generation:
     top_k: int
     top_p: float
     seed: int
+    prompt: str
 
 
 @dataclasses.dataclass

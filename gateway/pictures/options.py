@@ -12,7 +12,7 @@ Description = Mapping[str, Any]
 #: Options that the captioner refuses where `temperature` is 0.
 DRAW = frozenset({"top_k", "top_p", "seed"})
 #: Most characters of an option's value.
-MAX_CHARACTERS = 100
+MAX_CHARACTERS = 200
 
 
 def option_texts(description: Description, given: Iterable[tuple[str, Any]]) -> dict[str, str]:
@@ -23,7 +23,7 @@ def option_texts(description: Description, given: Iterable[tuple[str, Any]]) -> 
         given: Names and values, from a query, a form or JSON.
 
     Raises:
-        GatewayError: A name is unknown, or given twice, or a value is too long for a number.
+        GatewayError: A name is unknown, or given twice, or a value is too long.
     """
     texts: dict[str, str] = {}
     for called, value in given:
@@ -42,8 +42,7 @@ def option_texts(description: Description, given: Iterable[tuple[str, Any]]) -> 
             raise GatewayError(
                 422,
                 "bad_option",
-                f"the value of {name} has {len(text)} characters; it must be a number of at most "
-                f"{MAX_CHARACTERS}",
+                f"the value of {name} has {len(text)} characters; the limit is {MAX_CHARACTERS}",
             )
         # A lone surrogate, which JSON may hold, cannot be sent as UTF-8.
         texts[name] = text.encode(errors="backslashreplace").decode()

@@ -51,6 +51,7 @@ class Search(nn.Module):
         top_k: int = 0,
         top_p: float = 1.0,
         chances: Tensor | None = None,
+        prompt: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Captions for a batch of prefixes.
 
@@ -68,6 +69,9 @@ class Search(nn.Module):
             top_p: The same; 1 is no limit.
             chances: Random numbers of a draw, float32 [M, T'] with T' at least `max_tokens`; every
                 image is drawn with the same ones. None without a draw.
+            prompt: Tokens that every caption begins with, int64 [P]. The limits of tokens and the
+                rules on repetition are for those behind it; they, their number and their
+                log-probabilities are part of the result. None for captions without.
 
         Returns:
             Token ids int64 [B, M, T], where T is the length of the longest caption and shorter ones
@@ -76,6 +80,48 @@ class Search(nn.Module):
             own, without penalty and temperature. The best caption of an image comes first; of a
             draw they come in the order of `chances`.
         """
+        start = prefix
+        if prompt is not None:
+            words = self.decoder.wte(prompt).expand(prefix.shape[0], -1, -1)  # [B, P, E]
+            prefix = torch.cat([prefix, words], 1)
+        tokens, lengths, log_probs = self._write(
+            prefix,
+            num_beams,
+            num_captions,
+            max_tokens,
+            min_tokens,
+            length_penalty,
+            repetition_penalty,
+            no_repeat_ngram_size,
+            temperature,
+            top_k,
+            top_p,
+            chances,
+        )
+        if prompt is not None:
+            batch, count, _ = tokens.shape
+            tokens = torch.cat([prompt.expand(batch, count, -1), tokens], 2)
+            lengths = lengths + prompt.shape[0]
+            own = self.score(start, prompt.expand(batch, -1)).sum(1, keepdim=True)  # [B, 1]
+            log_probs = log_probs + own
+        return tokens, lengths, log_probs
+
+    def _write(
+        self,
+        prefix: Tensor,
+        num_beams: int,
+        num_captions: int,
+        max_tokens: int,
+        min_tokens: int,
+        length_penalty: float,
+        repetition_penalty: float,
+        no_repeat_ngram_size: int,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        chances: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What `forward` returns, behind a prefix that has the prompt already."""
         if num_beams > 1:
             tokens, lengths, log_probs = self.beam(
                 prefix,

@@ -56,7 +56,8 @@ def test_anything_gives_sound_options_or_a_short_refusal(wild: dict[str, Any]):
     for name, option in OPTIONS.items():
         value = getattr(options, name)
         assert type(value) is option.kind
-        assert option.low <= value <= option.high
+        size = len(value) if option.kind is str else value
+        assert option.low <= size <= option.high
     assert options.num_captions <= options.num_beams or options.temperature > 0
     assert options.num_beams == 1 or options.temperature == 0
     assert options.min_tokens <= options.max_tokens
@@ -83,7 +84,7 @@ def test_numbers_and_the_text_that_spells_them_mean_the_same(values: dict[str, A
     assert {name: options.to_dict()[name] for name in values} == values
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "prompt"])
 @pytest.mark.parametrize("past", [-1, 1])
 def test_each_limit_is_the_last_value_accepted(name: str, past: int):
     kind, low, high = OPTIONS[name].kind, OPTIONS[name].low, OPTIONS[name].high
@@ -110,6 +111,16 @@ def test_a_draw_needs_no_beams_and_beams_end_a_draw():
 def test_an_option_of_a_draw_is_refused_where_nothing_is_drawn(name: str, value: float):
     with pytest.raises(BadOption, match=f"{name} is .*where temperature is 0: nothing is drawn"):
         GenerationOptions().updated({name: value})
+
+
+def test_a_prompt_is_text_as_it_stands():
+    assert GenerationOptions().updated({"prompt": "5"}).prompt == "5"
+    assert len(GenerationOptions().updated({"prompt": "a" * 200}).prompt) == 200
+    for value, limit in (("", "not blank"), (" ", "not blank"), ("a" * 201, "at most 200 char")):
+        with pytest.raises(BadOption, match=f"prompt is .* {limit}"):
+            GenerationOptions().updated({"prompt": value})
+    with pytest.raises(BadOption, match="prompt is '5'; it must be text"):
+        GenerationOptions().updated({"prompt": 5})
 
 
 def test_max_tokens_has_the_name_that_hugging_face_gives_it_too():
@@ -163,6 +174,7 @@ def test_the_table_of_options_is_complete():
         "top_k": (int, 0, 1000, 0, "top_k"),
         "top_p": (float, 0.01, 1.0, 1.0, "top_p"),
         "seed": (int, 0, 2**31 - 1, 0, "seed"),
+        "prompt": (str, 0, 200, "", "prompt"),
     }
     assert all(option.help and "\n" not in option.help for option in OPTIONS.values())
     assert GenerationOptions().to_dict() == {name: row[3] for name, row in table.items()}
@@ -175,14 +187,15 @@ def test_options_are_passed_in_the_order_of_the_table(method: Callable[..., Any]
     """TorchScript takes plain scalars, so `Artifact.search` passes the options by position."""
     _, _, *parameters = inspect.signature(method).parameters.values()  # self and the tensor
     annotations = [(each.name, each.annotation) for each in parameters]
-    options = {name: option for name, option in OPTIONS.items() if name != "seed"}
+    options = {n: option for n, option in OPTIONS.items() if n not in ("seed", "prompt")}
     assert annotations == [
         *((name, option.kind.__name__) for name, option in options.items()),
         ("chances", "Tensor | None"),  # what the seed stands for
+        ("prompt", "Tensor | None"),  # its tokens
     ]
     if method is ServedCaptioner.forward:
         defaults = [each.default for each in parameters]
-        assert defaults == [*(each.default for each in options.values()), None]
+        assert defaults == [*(each.default for each in options.values()), None, None]
 
 
 def test_the_settings_of_the_pipeline_are_these_options():
