@@ -117,7 +117,7 @@ def _print_options(given: argparse.Namespace, access: Access) -> int:
 
 
 def _cell(value: Any) -> str:
-    words = {"int": "whole number", "float": "number", None: ""}
+    words = {"int": "whole number", "float": "number", "str": "text", None: ""}
     return f"{value:g}" if isinstance(value, float) else words.get(value, str(value))
 
 

@@ -20,12 +20,21 @@ class Caption:
         confidence: exp of the mean log-probability of its tokens, 0..1.
         log_prob: Sum of the log-probabilities of its tokens.
         tokens: Number of its tokens, the end token included.
+        finish_reason: `end`, or `length` where it was cut; None from an older server.
     """
 
     caption: str
     confidence: float
     log_prob: float
     tokens: int
+    finish_reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The caption in the form of the server's JSON."""
+        fields = dataclasses.asdict(self)
+        if self.finish_reason is None:
+            del fields["finish_reason"]
+        return fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +68,7 @@ class CaptionResult:
         return {
             "caption": self.caption,
             "confidence": self.confidence,
-            "captions": [dataclasses.asdict(caption) for caption in self.captions],
+            "captions": [caption.to_dict() for caption in self.captions],
             **({"warnings": list(self.warnings)} if self.warnings else {}),
             "model": {"name": self.model, "version": self.version},
         }
@@ -147,6 +156,7 @@ def _caption(fields: dict[str, Any]) -> Caption:
         float(fields["confidence"]),
         float(fields["log_prob"]),
         int(fields["tokens"]),
+        str(fields["finish_reason"]) if fields.get("finish_reason") is not None else None,
     )
 
 

@@ -41,7 +41,7 @@ from handler.request_images import decode_images
 from handler.request_result import ImageResult, RequestResult, record_failure
 from model.artifact import Artifact
 from model.image.refusals import FORMATS
-from model.options import OPTIONS
+from model.options import OPTIONS, SYNONYMS
 from model.refusal import Refusal
 
 logger = logging.getLogger(__name__)
@@ -239,6 +239,7 @@ class CaptionHandler:
                 }
                 for name, default in self.artifact.defaults.to_dict().items()
             },
+            "synonyms": SYNONYMS,
             "captioner": self.artifact.info,
         }
 

@@ -50,6 +50,7 @@ def reply_body(
         "confidence": ("FP32", [caption.confidence for caption in flat]),
         "log_prob": ("FP32", [caption.log_prob for caption in flat]),
         "tokens": ("INT64", [caption.tokens for caption in flat]),
+        "finish_reason": ("BYTES", [caption.finish_reason for caption in flat]),
     }
     reply: dict[str, Any] = {"model_name": name, "model_version": version}
     if request.id is not None:
@@ -87,6 +88,7 @@ def _picture(captions: PictureCaptions, warnings: Sequence[str]) -> dict[str, An
                 "confidence": round(caption.confidence, 6),
                 "log_prob": round(caption.log_prob, 6),
                 "tokens": caption.tokens,
+                "finish_reason": caption.finish_reason,
             }
             for caption in captions
         ],

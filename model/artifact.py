@@ -29,7 +29,9 @@ from model.refusal import Refusal
 from model.tokenizer import load_tokenizer
 
 #: Version of the layout of `captioner.json`; a file of another version is refused.
-FORMAT = 1
+FORMAT = 2
+#: How often each caption of a draw is drawn again while it equals another one of its image.
+DRAWS = 4
 #: The fields of `captioner.json` that are read here.
 _REQUIRED = {
     "sha256",
@@ -38,6 +40,8 @@ _REQUIRED = {
     "preprocessing",
     "generation",
     "max_tokens",
+    "positions",
+    "prefix_length",
     "end_token_id",
     "end_token_is_text",
 }
@@ -55,11 +59,13 @@ class GeneratedCaption:
         text: The caption.
         log_prob: Log-probability of its tokens, summed, in nats.
         tokens: Number of tokens, the end token included.
+        finish_reason: `end`, or `length` where it was cut at `max_tokens`.
     """
 
     text: str
     log_prob: float
     tokens: int
+    finish_reason: str = "end"
 
     @property
     def confidence(self) -> float:
@@ -122,18 +128,27 @@ class Artifact:
 
     @torch.inference_mode()
     @unoptimised
-    def search(self, features: Tensor, options: GenerationOptions) -> tuple[Tensor, Tensor, Tensor]:
-        """Search captions; as token ids.
+    def search(
+        self, features: Tensor, options: GenerationOptions, draw: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Search or draw captions; as token ids.
 
         Args:
             features: float32 [B, D] or [B, P, D], as `encode` gives them.
             options: How to search; M is `num_captions`.
+            draw: Another number gives other captions of the same seed.
 
         Returns:
             Token ids int64 [B, M, T], lengths int64 [B, M] and log-probabilities float32 [B, M], as
             `model.network.search.Search.forward` gives them.
         """
-        return self.module.caption(features, *options.to_dict().values())
+        values = options.to_dict()
+        seed, prompt = values.pop("seed"), self.prompt_tokens(values.pop("prompt"))
+        chances = None
+        if options.temperature > 0:
+            chances = random_numbers(seed, draw, options.num_captions, options.max_tokens)
+        head = torch.tensor(prompt) if prompt else None
+        return self.module.caption(features, *values.values(), chances, head)
 
     @torch.inference_mode()
     @unoptimised
@@ -173,24 +188,73 @@ class Artifact:
             BadOption: More tokens than the language model has positions for.
         """
         self.check(options)
-        tokens, lengths, log_probs = self.search(features, options)
+        found = self._captions(features, options, 0)
+        if options.temperature > 0 and options.num_captions > 1:
+            self._draw_again(features, options, found)
+        return found
+
+    def _captions(
+        self, features: Tensor, options: GenerationOptions, draw: int
+    ) -> list[list[GeneratedCaption]]:
+        tokens, lengths, log_probs = self.search(features, options, draw)
+        end = self.info["end_token_id"]
         return [
             [
-                GeneratedCaption(self.text(ids[:length]), log_prob, length)
+                GeneratedCaption(
+                    self.text(ids[:length]),
+                    log_prob,
+                    length,
+                    "end" if ids[length - 1] == end else "length",
+                )
                 for ids, length, log_prob in zip(*image, strict=True)
             ]
             for image in zip(tokens.tolist(), lengths.tolist(), log_probs.tolist(), strict=True)
         ]
 
+    def _draw_again(
+        self, features: Tensor, options: GenerationOptions, found: list[list[GeneratedCaption]]
+    ) -> None:
+        """Replace captions that equal another one of their image; put the most likely first.
+
+        After `DRAWS` draws the equal ones stay: there may be no others.
+        """
+        for draw in range(1, DRAWS):
+            rows = [n for n, own in enumerate(found) if len({each.text for each in own}) < len(own)]
+            if not rows:
+                break
+            for row, new in zip(rows, self._captions(features[rows], options, draw), strict=True):
+                different = {caption.text: caption for caption in [*found[row], *new]}
+                fill = [*different.values(), *found[row]]
+                found[row] = fill[: options.num_captions]
+        for own in found:
+            own.sort(key=lambda caption: -caption.log_prob)
+
     def check(self, options: GenerationOptions) -> None:
         """Refuse options that this captioner cannot take, although others could.
 
         Raises:
-            BadOption: More tokens than the language model has positions for.
+            BadOption: More tokens than the language model has positions for, or a prompt that
+                holds the end of a caption.
         """
         limit = self.upper_limit("max_tokens")
         if options.max_tokens > limit:
             raise BadOption("max_tokens", options.max_tokens, f"at most {limit:g} here")
+        prompt = self.prompt_tokens(options.prompt)
+        if self.info["end_token_id"] in prompt:
+            raise BadOption("prompt", options.prompt, "text without the end of a caption")
+        room = self.info["positions"] - self.info["prefix_length"] - options.max_tokens
+        if len(prompt) > room:
+            raise BadOption(
+                "prompt",
+                options.prompt,
+                f"at most {room} tokens where max_tokens is {options.max_tokens}; it has "
+                f"{len(prompt)}",
+            )
+
+    def prompt_tokens(self, prompt: str) -> list[int]:
+        """Token ids of the beginning of a caption, as training cuts it; none of blanks."""
+        text = prompt.strip()
+        return self.tokenizer.encode(text, add_special_tokens=False).ids if text else []
 
     def upper_limit(self, name: str) -> float:
         """The largest value of an option here: a language model may have too few positions."""
@@ -204,6 +268,19 @@ class Artifact:
         if ids and ids[-1] == end and not self.info["end_token_is_text"]:
             ids = ids[:-1]
         return " ".join(self.tokenizer.decode(list(ids)).split())
+
+
+def random_numbers(seed: int, draw: int, captions: int, tokens: int) -> Tensor:
+    """Uniform random numbers in [0, 1) for a draw, float32 [captions, tokens].
+
+    A row depends on seed, draw and its number alone. So a caption does not depend on how many
+    others are drawn with it.
+    """
+    rows = []
+    for number in range(captions):
+        generator = torch.Generator().manual_seed((seed << 16) + (draw << 8) + number)
+        rows.append(torch.rand(tokens, generator=generator))
+    return torch.stack(rows)
 
 
 def _read_info(file: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from tokenizers import Tokenizer
 
 from model.config import CaptionerConfig
 from model.network.captioner import ClipCap
-from model.options import OPTIONS, GenerationOptions
+from model.options import DRAW, OPTIONS, GenerationOptions
 from model.refusal import Refusal
 from model.tokenizer import load_tokenizer
 from model.whole_folder import whole_folder
@@ -76,6 +76,12 @@ class Checkpoint:
             self.tokenizer.save(str(partial / "tokenizer.json"))
             options = self.generation.to_dict()
             generation = {OPTIONS[name].hugging_face: value for name, value in options.items()}
+            if not self.generation.prompt:
+                del generation["prompt"]
+            generation["do_sample"] = self.generation.temperature > 0
+            if not generation["do_sample"]:
+                for name in ("temperature", *DRAW):  # Hugging Face warns of them
+                    del generation[OPTIONS[name].hugging_face]
             generation["eos_token_id"] = self.captioner.config.end_token_id
             _write_json(generation, partial / "generation_config.json")
             if self.training_features is not None:
@@ -106,6 +112,9 @@ class Checkpoint:
         generation = GenerationOptions()
         if (file := folder / "generation_config.json").exists():
             given = _read_json(file)
+            if not given.get("do_sample"):  # Hugging Face then does not read these either
+                unread = {OPTIONS[name].hugging_face for name in ("temperature", *DRAW)}
+                given = {name: value for name, value in given.items() if name not in unread}
             values = {name: given.get(option.hugging_face) for name, option in OPTIONS.items()}
             present = {name: value for name, value in values.items() if value is not None}
             try:

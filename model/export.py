@@ -41,7 +41,8 @@ class ServedCaptioner(nn.Module):
     """The module in `captioner.pt`: encoder, mapper and search.
 
     Its methods take the generation options as plain scalars, in the order of
-    `model.options.OPTIONS`: TorchScript cannot take a dataclass from Python.
+    `model.options.OPTIONS`: TorchScript cannot take a dataclass from Python. In place of the seed
+    they take the random numbers that it stands for, and in place of the prompt its tokens.
 
     Args:
         encoder: Maps pixels to features.
@@ -80,6 +81,13 @@ class ServedCaptioner(nn.Module):
         max_tokens: int,
         min_tokens: int,
         length_penalty: float,
+        repetition_penalty: float,
+        no_repeat_ngram_size: int,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        chances: Tensor | None,
+        prompt: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Features to token ids, lengths and log-probabilities; see `Search.forward`."""
         return self.search(
@@ -89,6 +97,13 @@ class ServedCaptioner(nn.Module):
             max_tokens,
             min_tokens,
             length_penalty,
+            repetition_penalty,
+            no_repeat_ngram_size,
+            temperature,
+            top_k,
+            top_p,
+            chances,
+            prompt,
         )
 
     @torch.jit.export
@@ -104,10 +119,29 @@ class ServedCaptioner(nn.Module):
         max_tokens: int = _DEFAULTS.max_tokens,
         min_tokens: int = _DEFAULTS.min_tokens,
         length_penalty: float = _DEFAULTS.length_penalty,
+        repetition_penalty: float = _DEFAULTS.repetition_penalty,
+        no_repeat_ngram_size: int = _DEFAULTS.no_repeat_ngram_size,
+        temperature: float = _DEFAULTS.temperature,
+        top_k: int = _DEFAULTS.top_k,
+        top_p: float = _DEFAULTS.top_p,
+        chances: Tensor | None = None,
+        prompt: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels [B, 3, S, S] to token ids, lengths and log-probabilities."""
         return self.caption(
-            self.encode(pixels), num_beams, num_captions, max_tokens, min_tokens, length_penalty
+            self.encode(pixels),
+            num_beams,
+            num_captions,
+            max_tokens,
+            min_tokens,
+            length_penalty,
+            repetition_penalty,
+            no_repeat_ngram_size,
+            temperature,
+            top_k,
+            top_p,
+            chances,
+            prompt,
         )
 
 
@@ -201,6 +235,7 @@ def _describe(checkpoint: Checkpoint, precision: str) -> dict[str, Any]:
         "preprocessing": config.preprocessing.to_dict(),
         "feature_width": config.feature_width,
         "prefix_length": config.mapper.prefix_length,
+        "positions": captioner.gpt2.config.n_positions,
         "vocabulary": captioner.gpt2.config.vocab_size,
         "end_token_id": config.end_token_id,
         "end_token_is_text": config.end_token_is_text,

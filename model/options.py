@@ -45,28 +45,33 @@ class Option:
 
     Attributes:
         name: Its name here and in requests.
-        kind: `int` or `float`.
-        low: Smallest value accepted.
-        high: Largest value accepted.
+        kind: `int`, `float`, or `str` for text.
+        low: Smallest value accepted; of text the fewest characters.
+        high: Largest value accepted; of text the most characters.
         default: Value where neither the captioner nor the request gives one.
         hugging_face: Its name in Hugging Face's `generation_config.json`.
         help: One line for users.
     """
 
     name: str
-    kind: type[int] | type[float]
+    kind: type[int] | type[float] | type[str]
     low: float
     high: float
-    default: float
+    default: float | str
     hugging_face: str
     help: str
 
-    def check(self, value: object) -> float:
-        """The value as a number of this option's type.
+    def check(self, value: object) -> float | str:
+        """The value as one of this option's type.
 
         Raises:
-            BadOption: It is not a number of this type, or outside the limits.
+            BadOption: It is not of this type, or outside the limits.
         """
+        if self.kind is str:
+            if not isinstance(value, str) or not self.low <= len(value) <= self.high:
+                limit = f"text of at most {self.high:g} characters"
+                raise BadOption(self.name, value, limit)
+            return value
         numbers = int if self.kind is int else (int, float)
         if (
             isinstance(value, bool)
@@ -116,12 +121,51 @@ class GenerationOptions:
         "length_penalty",
         "beams are ranked by log-probability / tokens ** length_penalty; larger favours long ones",
     )
+    repetition_penalty: float = _option(
+        1.0,
+        0.1,
+        10.0,
+        "repetition_penalty",
+        "above 1 makes words that the caption has already less likely; 1 is none",
+    )
+    no_repeat_ngram_size: int = _option(
+        0, 0, 10, "no_repeat_ngram_size", "no run of this many tokens comes twice; 0 allows all"
+    )
+    temperature: float = _option(
+        0.0,
+        0.0,
+        5.0,
+        "temperature",
+        "above 0 the words are drawn by chance, the more evenly the larger; 0 searches",
+    )
+    top_k: int = _option(
+        0, 0, 1000, "top_k", "draw from the top_k most likely tokens only; 0 for all"
+    )
+    top_p: float = _option(
+        1.0,
+        0.01,
+        1.0,
+        "top_p",
+        "draw from the fewest most likely tokens with this much probability; 1 for all",
+    )
+    seed: int = _option(
+        0, 0, 2**31 - 1, "seed", "the same seed draws the same caption; another one draws another"
+    )
+    prompt: str = _option(
+        "", 0, 200, "prompt", "the beginning of the caption, which is written on from there"
+    )
 
     def __post_init__(self) -> None:
         """Refuse values outside their limits, alone and against each other."""
         for name, option in OPTIONS.items():
             object.__setattr__(self, name, option.check(getattr(self, name)))
-        if self.num_captions > self.num_beams:
+        if self.temperature > 0 and self.num_beams > 1:
+            raise BadOption("num_beams", self.num_beams, "1 where temperature is above 0")
+        for name in DRAW if self.temperature == 0 else ():
+            if getattr(self, name) != OPTIONS[name].default:
+                usual = f"{OPTIONS[name].default} where temperature is 0: nothing is drawn"
+                raise BadOption(name, getattr(self, name), usual)
+        if self.temperature == 0 and self.num_captions > self.num_beams:
             raise BadOption(
                 "num_captions",
                 self.num_captions,
@@ -136,34 +180,48 @@ class GenerationOptions:
         """These options with the values of a request.
 
         Options that the request leaves out are adapted to those that it gives: `num_beams` and
-        `num_captions` to each other, `min_tokens` to `max_tokens`.
+        `num_captions` to each other, `min_tokens` to `max_tokens`, `num_beams` to a draw, and a
+        draw to `num_beams`. `max_new_tokens` is another name of `max_tokens`.
 
         Args:
-            given: Names to numbers, or to text that spells one (as in a form).
+            given: Names to values; a number may be text that spells it (as in a form).
 
         Raises:
             UnknownOption: A name that is not an option.
             BadOption: A value of the wrong type or outside its limits.
         """
         values: dict[str, Any] = {}
-        for name, value in given.items():
+        for called, value in given.items():
+            name = SYNONYMS.get(called, called)
             if name not in OPTIONS:
-                raise UnknownOption(name)
-            values[name] = OPTIONS[name].check(_number(value, OPTIONS[name].kind))
-        if "num_captions" in values and "num_beams" not in values:
-            values["num_beams"] = max(self.num_beams, values["num_captions"])
-        elif "num_beams" in values and "num_captions" not in values:
-            values["num_captions"] = min(self.num_captions, values["num_beams"])
+                raise UnknownOption(called)
+            if name in values:
+                raise BadOption(called, value, f"left out where {name} is given")
+            kind = OPTIONS[name].kind
+            values[name] = OPTIONS[name].check(value if kind is str else _number(value, kind))
+            if kind is str and not str(value).strip():
+                raise BadOption(name, value, "left out, or text that is not blank")
+        if "num_beams" in values and values["num_beams"] > 1 and "temperature" not in values:
+            values["temperature"] = 0.0
+        temperature = values.get("temperature", self.temperature)
+        if temperature > 0:
+            values.setdefault("num_beams", 1)
+        else:
+            values = {**{name: OPTIONS[name].default for name in DRAW}, **values}
+            if "num_captions" in values and "num_beams" not in values:
+                values["num_beams"] = max(self.num_beams, values["num_captions"])
+            elif "num_beams" in values and "num_captions" not in values:
+                values["num_captions"] = min(self.num_captions, values["num_beams"])
         if "max_tokens" in values and "min_tokens" not in values:
             values["min_tokens"] = min(self.min_tokens, values["max_tokens"])
         return dataclasses.replace(self, **values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain names and numbers in the order of `OPTIONS`, as written to JSON."""
+        """Plain names and values in the order of `OPTIONS`, as written to JSON."""
         return dataclasses.asdict(self)
 
 
-def _number(value: object, kind: type[int] | type[float]) -> object:
+def _number(value: object, kind: type[int] | type[float] | type[str]) -> object:
     """The number that text spells in JSON, as an int where `kind` is int and the value is whole.
 
     Anything else is returned as it is; `Option.check` refuses it.
@@ -178,6 +236,10 @@ def _number(value: object, kind: type[int] | type[float]) -> object:
     return value
 
 
+#: Options of a draw; without one they have their defaults.
+DRAW = ("top_k", "top_p", "seed")
+#: Other names of options in requests.
+SYNONYMS = {"max_new_tokens": "max_tokens"}
 #: Every option by name, in the order of the arguments of `Search.forward`.
 OPTIONS: dict[str, Option] = {
     field.name: Option(field.name, **field.metadata)

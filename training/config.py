@@ -235,6 +235,13 @@ class Generation:
     max_tokens: int
     min_tokens: int
     length_penalty: float
+    repetition_penalty: float
+    no_repeat_ngram_size: int
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    prompt: str
 
 
 @dataclasses.dataclass

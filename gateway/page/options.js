@@ -31,13 +31,20 @@ export function clearOptions(list) {
 
 function field(name, option) {
   const whole = option.type === "int";
+  const text = option.type === "str";
   const input = document.createElement("input");
-  Object.assign(input, { id: `option-${name}`, name, type: "number", autocomplete: "off" });
+  Object.assign(input, {
+    id: `option-${name}`, name, type: text ? "text" : "number", autocomplete: "off",
+  });
   input.placeholder = String(option.default);
-  input.min = option.from;
-  input.max = option.to;
-  input.step = whole ? 1 : "any";
-  input.inputMode = whole && option.from >= 0 ? "numeric" : "text";
+  if (text) {
+    input.maxLength = option.to;
+  } else {
+    input.min = option.from;
+    input.max = option.to;
+    input.step = whole ? 1 : "any";
+    input.inputMode = whole && option.from >= 0 ? "numeric" : "text";
+  }
 
   const label = document.createElement("label");
   label.htmlFor = input.id;
@@ -48,7 +55,9 @@ function field(name, option) {
   help.className = "help";
   const limit = document.createElement("span");
   limit.className = "limit";
-  limit.textContent = `(${option.from} to ${option.to}, default ${option.default})`;
+  limit.textContent = text
+    ? `(at most ${option.to} characters)`
+    : `(${option.from} to ${option.to}, default ${option.default})`;
   help.append(option.help, " ", limit);
   input.setAttribute("aria-describedby", help.id);
 

@@ -9,8 +9,10 @@ from typing import Any
 from gateway.errors import GatewayError
 
 Description = Mapping[str, Any]
+#: Options that the captioner refuses where `temperature` is 0.
+DRAW = frozenset({"top_k", "top_p", "seed"})
 #: Most characters of an option's value.
-MAX_CHARACTERS = 100
+MAX_CHARACTERS = 200
 
 
 def option_texts(description: Description, given: Iterable[tuple[str, Any]]) -> dict[str, str]:
@@ -21,14 +23,15 @@ def option_texts(description: Description, given: Iterable[tuple[str, Any]]) -> 
         given: Names and values, from a query, a form or JSON.
 
     Raises:
-        GatewayError: A name is unknown, or given twice, or a value is too long for a number.
+        GatewayError: A name is unknown, or given twice, or a value is too long.
     """
     texts: dict[str, str] = {}
-    for name, value in given:
+    for called, value in given:
+        name = description.get("synonyms", {}).get(called, called)
         if name not in description["options"]:
             known = ", ".join(description["options"])
             raise GatewayError(
-                400, "unknown_option", f"unknown option {name[:40]!r}; known options: {known}"
+                400, "unknown_option", f"unknown option {called[:40]!r}; known options: {known}"
             )
         if name in texts:
             raise GatewayError(
@@ -39,8 +42,7 @@ def option_texts(description: Description, given: Iterable[tuple[str, Any]]) -> 
             raise GatewayError(
                 422,
                 "bad_option",
-                f"the value of {name} has {len(text)} characters; it must be a number of at most "
-                f"{MAX_CHARACTERS}",
+                f"the value of {name} has {len(text)} characters; the limit is {MAX_CHARACTERS}",
             )
         # A lone surrogate, which JSON may hold, cannot be sent as UTF-8.
         texts[name] = text.encode(errors="backslashreplace").decode()
@@ -50,13 +52,15 @@ def option_texts(description: Description, given: Iterable[tuple[str, Any]]) -> 
 def known_options(description: Description, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the captioner among the fields of another program's request.
 
-    Such programs send fields that mean nothing to a captioner, such as `temperature`, without
-    being asked. They are left out, and so are those that are null.
+    Such programs send fields that mean nothing to a captioner without being asked. They are left
+    out, and so are those that are null, and those of a draw where `temperature` asks for none.
     """
+    temperature = given.get("temperature")
+    draws = isinstance(temperature, int | float) and temperature > 0
     return {
         name: value
         for name, value in given.items()
-        if name in description["options"] and value is not None
+        if name in description["options"] and value is not None and (draws or name not in DRAW)
     }
 
 

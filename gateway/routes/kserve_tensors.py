@@ -20,7 +20,13 @@ from gateway.pictures.reading import decode_base64, parse_json
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 #: Name of each output tensor -> its datatype.
-OUTPUTS = {"caption": "BYTES", "confidence": "FP32", "log_prob": "FP32", "tokens": "INT64"}
+OUTPUTS = {
+    "caption": "BYTES",
+    "confidence": "FP32",
+    "log_prob": "FP32",
+    "tokens": "INT64",
+    "finish_reason": "BYTES",
+}
 #: Datatype -> format of one number, little-endian.
 _FORMATS = {"FP32": "<f", "INT64": "<q"}
 #: Parameters of a request that say how to reply; the others are options.
@@ -95,7 +101,8 @@ def infer_reply(
     outputs, blobs = [], []
     for name, in_binary in request.outputs.items():
         datatype = OUTPUTS[name]
-        data = [getattr(caption, name) for caption in captions]
+        # An older captioner gives no reason.
+        data = [value if (value := getattr(each, name)) is not None else "" for each in captions]
         output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
         if in_binary:
             blob = b"".join(_packed(each, datatype) for each in data)

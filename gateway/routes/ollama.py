@@ -99,6 +99,13 @@ class VersionReply(BaseModel):
     version: str
 
 
+def _reason(results: Sequence[CaptionResult]) -> str:
+    """Why an answer ended: at its end, at the limit of tokens, or as nothing was to be done."""
+    if not results:
+        return "load"
+    return "length" if any(r.captions[0].finish_reason == "length" for r in results) else "stop"
+
+
 def routes(captioner: Captioner, model: str) -> APIRouter:
     """The four routes."""
     router = APIRouter(tags=["Ollama"])
@@ -122,7 +129,7 @@ def routes(captioner: Captioner, model: str) -> APIRouter:
         head = {"model": request.model, "created_at": datetime.now(UTC).isoformat()}
         end = {
             "done": True,
-            "done_reason": "stop" if results else "load",
+            "done_reason": _reason(results),
             "total_duration": time.monotonic_ns() - begin,
             "eval_count": sum(result.captions[0].tokens for result in results),
         }

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
+from client import Caption
 from gateway.captioning.captioner import Captioner
 from gateway.errors import GatewayError
 from gateway.pictures.options import Description, at_most_tokens, known_options, option_texts
@@ -74,7 +75,7 @@ class Choice(BaseModel):
 
     index: int
     message: Answer
-    finish_reason: Literal["stop"]
+    finish_reason: Literal["stop", "length"]
 
 
 class ChatReply(BaseModel):
@@ -144,18 +145,18 @@ def routes(captioner: Captioner, model: str) -> APIRouter:
         results = results_of(await captioner.caption(pictures, options))
         # With n, answer i holds the i-th caption of each picture.
         lines = zip(*(each.captions for each in results), strict=True)
-        texts = ["\n".join(caption.caption for caption in captions) for captions in lines]
+        answers = [_answer(captions) for captions in lines]
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
         if chat.stream:
-            return StreamingResponse(_events(head, texts), media_type="text/event-stream")
+            return StreamingResponse(_events(head, answers), media_type="text/event-stream")
         choices = [
             {
                 "index": index,
                 "message": {"role": "assistant", "content": text, "refusal": None},
                 "logprobs": None,
-                "finish_reason": "stop",
+                "finish_reason": reason,
             }
-            for index, text in enumerate(texts)
+            for index, (text, reason) in enumerate(answers)
         ]
         tokens = sum(caption.tokens for each in results for caption in each.captions)
         usage = {"prompt_tokens": 0, "completion_tokens": tokens, "total_tokens": tokens}
@@ -197,10 +198,16 @@ def _options(chat: ChatRequest, description: Description) -> dict[str, Any]:
     return found
 
 
-def _events(head: dict[str, Any], texts: list[str]) -> Iterator[str]:
+def _answer(captions: Sequence[Caption]) -> tuple[str, str]:
+    """The text of an answer, a line for each picture, and why it ended."""
+    cut = any(caption.finish_reason == "length" for caption in captions)
+    return "\n".join(caption.caption for caption in captions), "length" if cut else "stop"
+
+
+def _events(head: dict[str, Any], answers: Sequence[tuple[str, str]]) -> Iterator[str]:
     """The parts of a streamed completion: a caption comes whole, so each answer is one part."""
-    for index, text in enumerate(texts):
-        for delta, reason in (({"role": "assistant", "content": text}, None), ({}, "stop")):
+    for index, (text, end) in enumerate(answers):
+        for delta, reason in (({"role": "assistant", "content": text}, None), ({}, end)):
             choice = {"index": index, "delta": delta, "finish_reason": reason}
             part = {**head, "object": "chat.completion.chunk", "choices": [choice]}
             yield f"data: {json.dumps(part)}\n\n"

@@ -15,7 +15,7 @@ from gateway.pictures.options import Description
 #: Paths that take options as parameters of their query.
 OPTIONS_IN_QUERY = ("/v1/captions", "/predictions/{name}", "/predictions/{name}/{version}")
 #: Name of an option's type in the description -> in OpenAPI.
-TYPES = {"int": "integer", "float": "number"}
+TYPES = {"int": "integer", "float": "number", "str": "string"}
 
 
 def add_route(app: FastAPI, captioner: Captioner) -> None:
@@ -59,10 +59,15 @@ def _parameters(description: Description) -> list[dict[str, Any]]:
             "description": option["help"],
             "schema": {
                 "type": TYPES[option["type"]],
-                "minimum": option["from"],
-                "maximum": option["to"],
+                _limit("min", option): option["from"],
+                _limit("max", option): option["to"],
                 "default": option["default"],
             },
         }
         for name, option in description["options"].items()
     ]
+
+
+def _limit(end: str, option: Mapping[str, Any]) -> str:
+    """OpenAPI's name of a limit: of text it is one of its length."""
+    return f"{end}Length" if option["type"] == "str" else f"{end}imum"

@@ -41,6 +41,10 @@ class OutputLayer(nn.Module):
             scores.select(-1, forbidden).fill_(float("-inf"))
         return largest(scores, count)
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V] of every token after hidden states [..., E]."""
+        return self.head(hidden)
+
     def score(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """Log-probabilities [..., n], in nats, of tokens [..., n] after hidden states [..., E]."""
         return self.head(hidden).log_softmax(-1).gather(-1, ids)
@@ -71,6 +75,10 @@ class NarrowOutputLayer(nn.Module):
             scores = scores.masked_fill(ids == forbidden, float("-inf"))
         best, index = scores.topk(count, dim=-1)
         return best, ids.gather(-1, index)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Exact logits [..., V] of every token, which cost four times the approximate ones."""
+        return torch.matmul(hidden, self.embedding.weight.t())
 
     def score(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """Log-probabilities [..., n], in nats, of tokens [..., n] after hidden states [..., E]."""

@@ -1,4 +1,4 @@
-"""Caption search over the decoder: greedy and beam.
+"""Caption search over the decoder: greedy, beam, and drawing by chance.
 
 The captions are, token for token, those of Hugging Face's `generate(inputs_embeds=prefix, ...)`
 with the same settings (`early_stopping=False`), and do not depend on the other rows of the batch.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from model.network.choice import drawn, penalised
 from model.network.decoder import Decoder
 
 
@@ -44,61 +45,172 @@ class Search(nn.Module):
         max_tokens: int,
         min_tokens: int,
         length_penalty: float,
+        repetition_penalty: float = 1.0,
+        no_repeat_ngram_size: int = 0,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        chances: Tensor | None = None,
+        prompt: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Captions for a batch of prefixes.
 
         Args:
             prefix: [B, K, E].
-            num_beams: N; 1 is greedy.
-            num_captions: M, at most N.
+            num_beams: N; 1 is greedy, or a draw if `temperature` is above 0.
+            num_captions: M, at most N but for a draw.
             max_tokens: Tokens at most, the end token included.
             min_tokens: Tokens before the end token is allowed.
             length_penalty: Beams are ranked by log-probability / tokens ** length_penalty.
+            repetition_penalty: See `model.network.choice.penalised`; 1 is none.
+            no_repeat_ngram_size: The same; 0 allows all.
+            temperature: See `model.network.choice.drawn`; 0 is no draw.
+            top_k: The same; 0 is no limit.
+            top_p: The same; 1 is no limit.
+            chances: Random numbers of a draw, float32 [M, T'] with T' at least `max_tokens`; every
+                image is drawn with the same ones. None without a draw.
+            prompt: Tokens that every caption begins with, int64 [P]. The limits of tokens and the
+                rules on repetition are for those behind it; they, their number and their
+                log-probabilities are part of the result. None for captions without.
 
         Returns:
             Token ids int64 [B, M, T], where T is the length of the longest caption and shorter ones
             are filled with end tokens; lengths int64 [B, M], the end token included; and
-            log-probabilities float32 [B, M], summed over those tokens, in nats. The best caption of
-            an image comes first.
+            log-probabilities float32 [B, M], summed over those tokens, in nats: the captioner's
+            own, without penalty and temperature. The best caption of an image comes first; of a
+            draw they come in the order of `chances`.
         """
-        if num_beams == 1:
-            return self.greedy(prefix, max_tokens, min_tokens)
-        tokens, lengths, log_probs = self.beam(
-            prefix, num_beams, max_tokens, min_tokens, length_penalty
+        start = prefix
+        if prompt is not None:
+            words = self.decoder.wte(prompt).expand(prefix.shape[0], -1, -1)  # [B, P, E]
+            prefix = torch.cat([prefix, words], 1)
+        tokens, lengths, log_probs = self._write(
+            prefix,
+            num_beams,
+            num_captions,
+            max_tokens,
+            min_tokens,
+            length_penalty,
+            repetition_penalty,
+            no_repeat_ngram_size,
+            temperature,
+            top_k,
+            top_p,
+            chances,
         )
-        tokens = tokens[:, :num_captions, : int(lengths[:, :num_captions].max())]
-        return tokens, lengths[:, :num_captions], log_probs[:, :num_captions]
+        if prompt is not None:
+            batch, count, _ = tokens.shape
+            tokens = torch.cat([prompt.expand(batch, count, -1), tokens], 2)
+            lengths = lengths + prompt.shape[0]
+            own = self.score(start, prompt.expand(batch, -1)).sum(1, keepdim=True)  # [B, 1]
+            log_probs = log_probs + own
+        return tokens, lengths, log_probs
 
-    def greedy(
-        self, prefix: Tensor, max_tokens: int, min_tokens: int
+    def _write(
+        self,
+        prefix: Tensor,
+        num_beams: int,
+        num_captions: int,
+        max_tokens: int,
+        min_tokens: int,
+        length_penalty: float,
+        repetition_penalty: float,
+        no_repeat_ngram_size: int,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        chances: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Choose the most likely token at every step; see `forward`."""
+        """What `forward` returns, behind a prefix that has the prompt already."""
+        if num_beams > 1:
+            tokens, lengths, log_probs = self.beam(
+                prefix,
+                num_beams,
+                max_tokens,
+                min_tokens,
+                length_penalty,
+                repetition_penalty,
+                no_repeat_ngram_size,
+            )
+            tokens = tokens[:, :num_captions, : int(lengths[:, :num_captions].max())]
+            lengths, log_probs = lengths[:, :num_captions], log_probs[:, :num_captions]
+            if repetition_penalty != 1.0:
+                log_probs = self._sums(prefix, tokens, lengths)
+            return tokens, lengths, log_probs
+        count = 1
+        if chances is not None:
+            count = num_captions
+            chances = chances[:count].repeat(prefix.shape[0], 1)
+        tokens, lengths, log_probs = self.single(
+            prefix.repeat_interleave(count, 0) if count > 1 else prefix,
+            max_tokens,
+            min_tokens,
+            repetition_penalty,
+            no_repeat_ngram_size,
+            temperature,
+            top_k,
+            top_p,
+            chances,
+        )
+        shape = [prefix.shape[0], count]
+        return tokens.view(shape + [-1]), lengths.view(shape), log_probs.view(shape)
+
+    def single(
+        self,
+        prefix: Tensor,
+        max_tokens: int,
+        min_tokens: int,
+        repetition_penalty: float,
+        no_repeat_ngram_size: int,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        chances: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A caption for each prefix: the most likely token at every step, or one that is drawn.
+
+        The arguments are those of `forward`; `chances` is [B, T'] here.
+
+        Returns:
+            Token ids [B, T], lengths [B] and log-probabilities [B], as from `forward`.
+        """
         batch, start, _ = prefix.shape
         device = prefix.device
+        # All scores are needed by a rule that changes some of them; else the best one is.
+        by_rule = repetition_penalty != 1.0 or no_repeat_ngram_size > 0 or chances is not None
         tokens = torch.full(
             [batch, max_tokens], self.end_token_id, dtype=torch.int64, device=device
         )
         lengths = torch.zeros([batch], dtype=torch.int64, device=device)
         log_probs = torch.zeros([batch], dtype=torch.float32, device=device)
-        image = torch.arange(batch, device=device)  # [b], the rows whose search still runs
+        row = torch.arange(batch, device=device)  # [b], the rows whose search still runs
         hidden, cache = self.decoder.prefill(prefix, start + max_tokens)
         for count in range(max_tokens):
-            best, token = self.decoder.output(
-                hidden[:, 0], 1, self._forbidden_token(count, min_tokens)
-            )  # [b, 1]
-            tokens[image, count] = token[:, 0]
-            lengths[image] = count + 1
-            log_probs[image] += best[:, 0]
+            forbidden = self._forbidden_token(count, min_tokens)
+            if by_rule:
+                logits = self.decoder.output.logits(hidden[:, 0])  # [b, V]
+                allowed = penalised(
+                    logits, tokens[row, :count], repetition_penalty, no_repeat_ngram_size, forbidden
+                )
+                if chances is not None:
+                    token = drawn(allowed, chances[row, count], temperature, top_k, top_p)
+                else:
+                    token = allowed.argmax(1, keepdim=True)
+                best = logits.log_softmax(1).gather(1, token)
+            else:
+                best, token = self.decoder.output(hidden[:, 0], 1, forbidden)  # [b, 1]
+            tokens[row, count] = token[:, 0]
+            lengths[row] = count + 1
+            log_probs[row] += best[:, 0]
             running = token[:, 0] != self.end_token_id
             if count + 1 == max_tokens or not bool(running.any()):
                 break
             if not bool(running.all()):
                 order = compacted_order(running)
-                image, token = image[order], token[order]
+                row, token = row[order], token[order]
                 cache.select(order)
             hidden = self.decoder.step(token, start + count, cache, None)
-        tokens = tokens[:, : int(lengths.max())]
-        return tokens.unsqueeze(1), lengths.unsqueeze(1), log_probs.unsqueeze(1)
+        return tokens[:, : int(lengths.max())], lengths, log_probs
 
     def beam(
         self,
@@ -107,11 +219,17 @@ class Search(nn.Module):
         max_tokens: int,
         min_tokens: int,
         length_penalty: float,
+        repetition_penalty: float,
+        no_repeat_ngram_size: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The N best finished beams of each image, best first; see `forward`."""
+        """The N best finished beams of each image, best first; see `forward`.
+
+        The sums of log-probabilities are those that the beams were ranked by: with the penalty.
+        """
         batch, start, _ = prefix.shape
         device = prefix.device
         candidate_count = 2 * num_beams  # at most N of them end, so at least N can continue
+        by_rule = repetition_penalty != 1.0 or no_repeat_ngram_size > 0
         # The result, filled in when the search of an image is finished.
         all_tokens = torch.full(
             [batch, num_beams, max_tokens], self.end_token_id, dtype=torch.int64, device=device
@@ -138,10 +256,21 @@ class Search(nn.Module):
         new_entries = new_entries.fill_diagonal_(0.0)
         for count in range(max_tokens):
             # Candidates: the best tokens after each beam, and the best of those over all beams.
-            # n is the number of beams: 1 for the first token, then N.
-            best, token = self.decoder.output(
-                hidden, candidate_count, self._forbidden_token(count, min_tokens)
-            )  # [b, n, 2N]
+            # n is the number of beams: 1 for the first token, then N. They are [b, n, 2N].
+            forbidden = self._forbidden_token(count, min_tokens)
+            if by_rule:
+                log_probs = self.decoder.output.logits(hidden).log_softmax(-1)  # [b, n, V]
+                so_far = running_tokens[:, : hidden.shape[1], :count].flatten(0, 1)
+                allowed = penalised(
+                    log_probs.flatten(0, 1),
+                    so_far,
+                    repetition_penalty,
+                    no_repeat_ngram_size,
+                    forbidden,
+                )
+                best, token = allowed.view(log_probs.shape).topk(candidate_count, dim=-1)
+            else:
+                best, token = self.decoder.output(hidden, candidate_count, forbidden)
             candidates = (best + running_sums.unsqueeze(-1)).flatten(1)  # [b, n * 2N]
             candidates, index = candidates.topk(candidate_count, dim=1)  # [b, 2N]
             parent = index.div(candidate_count, rounding_mode="floor")
@@ -220,6 +349,14 @@ class Search(nn.Module):
             if step + 1 < count:
                 hidden = self.decoder.step(token, start + step, cache, None)
         return torch.cat(log_probs, dim=1)
+
+    def _sums(self, prefix: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Log-probabilities [B, M] of captions, summed over their tokens [B, M, T]."""
+        batch, count, longest = tokens.shape
+        each = self.score(prefix.repeat_interleave(count, 0), tokens.flatten(0, 1))
+        place = torch.arange(longest, device=tokens.device)
+        counted = place < lengths.unsqueeze(-1)  # [B, M, T]
+        return each.view(batch, count, longest).masked_fill(~counted, 0.0).sum(-1)
 
     def _forbidden_token(self, count: int, min_tokens: int) -> int:
         """The end token while the caption is shorter than `min_tokens`, or else -1."""

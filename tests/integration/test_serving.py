@@ -224,7 +224,7 @@ def test_kserve_v2(server: TorchServe, expected: dict[str, Any]):
     outputs = {output["name"]: output for output in reply["outputs"]}
     assert outputs["caption"]["shape"] == [2, 2]
     assert outputs["caption"]["data"][0] == expected["caption"]
-    assert set(outputs) == {"caption", "confidence", "log_prob", "tokens"}
+    assert set(outputs) == {"caption", "confidence", "log_prob", "tokens", "finish_reason"}
 
 
 def test_kserve_v2_with_binary_tensors_as_its_clients_send_them(

@@ -59,7 +59,9 @@ def test_options_named_are_the_options_there_are():
 def test_the_json_shown_has_the_fields_of_a_reply():
     shown = json.loads(re.findall(r"```json\n(.*?)```", README, re.DOTALL)[0])
     assert shown.keys() == {"caption", "confidence", "captions", "model"}
-    assert shown["captions"][0].keys() == {"caption", "confidence", "log_prob", "tokens"}
+    assert shown["captions"][0].keys() == {
+        *("caption", "confidence", "log_prob", "tokens", "finish_reason")
+    }
 
 
 def test_every_file_named_exists():

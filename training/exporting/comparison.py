@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor
 
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint
 from model.export import eager_artifact
-from model.options import GenerationOptions
+from model.options import DRAW, OPTIONS, GenerationOptions
 from model.refusal import Refusal
 
 #: Largest difference of a feature's elements, relative to the largest element above 1.
@@ -47,7 +45,7 @@ def compare(checkpoint: Checkpoint, artifact: Artifact, pixels: Tensor) -> None:
     if not exact:
         _compare_likelihood(checkpoint, artifact, expected, features)
     for num_beams in (1, checkpoint.generation.num_beams):
-        options = dataclasses.replace(checkpoint.generation, num_beams=num_beams, num_captions=1)
+        options = _search_options(checkpoint, num_beams)
         together = artifact.tokens(features, options)
         reference = hugging_face_tokens(checkpoint, expected, options) if exact else together
         source = "Hugging Face's generate" if exact else "those in a batch"
@@ -66,7 +64,7 @@ def _compare_likelihood(
     checkpoint: Checkpoint, artifact: Artifact, expected: Tensor, features: Tensor
 ) -> None:
     """Refuse an artifact in which the checkpoint's greedy captions are less or more likely."""
-    options = dataclasses.replace(checkpoint.generation, num_beams=1, num_captions=1)
+    options = _search_options(checkpoint, 1)
     exact = eager_artifact(checkpoint)
     worst = 0.0
     for ids, feature, other in zip(
@@ -81,6 +79,13 @@ def _compare_likelihood(
             f"{worst:.3f} nats a token; the limit is {LIKELIHOOD_TOLERANCE}; export with "
             "export.precision=fp32"
         )
+
+
+def _search_options(checkpoint: Checkpoint, num_beams: int) -> GenerationOptions:
+    """The captioner's own options with this width of the search, and without a draw."""
+    draw = {name: OPTIONS[name].default for name in ("temperature", *DRAW)}
+    values = {**checkpoint.generation.to_dict(), **draw, "num_beams": num_beams, "num_captions": 1}
+    return GenerationOptions(**values)
 
 
 def hugging_face_tokens(
@@ -109,6 +114,8 @@ def hugging_face_tokens(
             max_new_tokens=options.max_tokens,
             min_new_tokens=options.min_tokens or None,
             length_penalty=options.length_penalty if options.num_beams > 1 else None,
+            repetition_penalty=options.repetition_penalty,
+            no_repeat_ngram_size=options.no_repeat_ngram_size,
             eos_token_id=end,
             pad_token_id=end,
         )[0].tolist()

@@ -75,6 +75,7 @@ def test_without_binary_outputs_there_is_no_length():
         "confidence",
         "log_prob",
         "tokens",
+        "finish_reason",
     ]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from model.export import ServedCaptioner
 from model.network.search import Search
-from model.options import OPTIONS, BadOption, GenerationOptions, UnknownOption
+from model.options import DRAW, OPTIONS, SYNONYMS, BadOption, GenerationOptions, UnknownOption
 from training.config import Generation
 
 NAMES = list(OPTIONS)
@@ -52,12 +52,14 @@ def test_anything_gives_sound_options_or_a_short_refusal(wild: dict[str, Any]):
         assert given_up.name[:40] in str(given_up) or repr(given_up.name[:40]) in str(given_up)
         assert len(str(given_up)) < 400
         return
-    assert set(wild) <= set(OPTIONS)
+    assert set(wild) <= {*OPTIONS, *SYNONYMS}
     for name, option in OPTIONS.items():
         value = getattr(options, name)
         assert type(value) is option.kind
-        assert option.low <= value <= option.high
-    assert options.num_captions <= options.num_beams
+        size = len(value) if option.kind is str else value
+        assert option.low <= size <= option.high
+    assert options.num_captions <= options.num_beams or options.temperature > 0
+    assert options.num_beams == 1 or options.temperature == 0
     assert options.min_tokens <= options.max_tokens
 
 
@@ -70,6 +72,8 @@ def test_anything_gives_sound_options_or_a_short_refusal(wild: dict[str, Any]):
             "max_tokens": st.integers(10, 64),
             "min_tokens": st.integers(0, 10),
             "length_penalty": st.floats(-5, 5),
+            "repetition_penalty": st.floats(0.1, 10),
+            "no_repeat_ngram_size": st.integers(0, 10),
         }
     )
 )
@@ -77,19 +81,52 @@ def test_numbers_and_the_text_that_spells_them_mean_the_same(values: dict[str, A
     spelled = {name: json.dumps(value) for name, value in values.items()}
     options = GenerationOptions().updated(values)
     assert options == GenerationOptions().updated(spelled)
-    assert options.to_dict() == values
+    assert {name: options.to_dict()[name] for name in values} == values
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "prompt"])
 @pytest.mark.parametrize("past", [-1, 1])
 def test_each_limit_is_the_last_value_accepted(name: str, past: int):
     kind, low, high = OPTIONS[name].kind, OPTIONS[name].low, OPTIONS[name].high
     edge = kind(low if past < 0 else high)
     others = {"num_beams": 8} if name == "num_captions" else {}
     others = {"max_tokens": 64} if name == "min_tokens" else others
+    others = {"temperature": 1.0} if name in DRAW else others
     assert getattr(GenerationOptions().updated({**others, name: edge}), name) == edge
     with pytest.raises(BadOption, match=f"option {name} is '.*'; it must be a .*from {low:g} to"):
         GenerationOptions().updated({**others, name: edge + past})
+
+
+def test_a_draw_needs_no_beams_and_beams_end_a_draw():
+    assert GenerationOptions().updated({"temperature": 0.7}).num_beams == 1
+    drawing = GenerationOptions(num_beams=1, temperature=1.0, top_k=5, seed=3)
+    assert drawing.updated({"num_captions": 4}).num_beams == 1
+    searching = drawing.updated({"num_beams": 3})
+    assert (searching.temperature, searching.top_k, searching.seed) == (0.0, 0, 0)
+    with pytest.raises(BadOption, match="num_beams is '5'; it must be 1 where temperature is abov"):
+        GenerationOptions().updated({"temperature": 0.7, "num_beams": 5})
+
+
+@pytest.mark.parametrize(("name", "value"), [("top_k", 5), ("top_p", 0.5), ("seed", 7)])
+def test_an_option_of_a_draw_is_refused_where_nothing_is_drawn(name: str, value: float):
+    with pytest.raises(BadOption, match=f"{name} is .*where temperature is 0: nothing is drawn"):
+        GenerationOptions().updated({name: value})
+
+
+def test_a_prompt_is_text_as_it_stands():
+    assert GenerationOptions().updated({"prompt": "5"}).prompt == "5"
+    assert len(GenerationOptions().updated({"prompt": "a" * 200}).prompt) == 200
+    for value, limit in (("", "not blank"), (" ", "not blank"), ("a" * 201, "at most 200 char")):
+        with pytest.raises(BadOption, match=f"prompt is .* {limit}"):
+            GenerationOptions().updated({"prompt": value})
+    with pytest.raises(BadOption, match="prompt is '5'; it must be text"):
+        GenerationOptions().updated({"prompt": 5})
+
+
+def test_max_tokens_has_the_name_that_hugging_face_gives_it_too():
+    assert GenerationOptions().updated({"max_new_tokens": 7}).max_tokens == 7
+    with pytest.raises(BadOption, match="max_tokens is '5'; it must be left out where max_tokens"):
+        GenerationOptions().updated({"max_new_tokens": 7, "max_tokens": 5})
 
 
 def test_more_captions_bring_as_many_beams_unless_said_otherwise():
@@ -131,6 +168,13 @@ def test_the_table_of_options_is_complete():
         "max_tokens": (int, 1, 64, 32, "max_new_tokens"),
         "min_tokens": (int, 0, 64, 0, "min_new_tokens"),
         "length_penalty": (float, -5.0, 5.0, 1.0, "length_penalty"),
+        "repetition_penalty": (float, 0.1, 10.0, 1.0, "repetition_penalty"),
+        "no_repeat_ngram_size": (int, 0, 10, 0, "no_repeat_ngram_size"),
+        "temperature": (float, 0.0, 5.0, 0.0, "temperature"),
+        "top_k": (int, 0, 1000, 0, "top_k"),
+        "top_p": (float, 0.01, 1.0, 1.0, "top_p"),
+        "seed": (int, 0, 2**31 - 1, 0, "seed"),
+        "prompt": (str, 0, 200, "", "prompt"),
     }
     assert all(option.help and "\n" not in option.help for option in OPTIONS.values())
     assert GenerationOptions().to_dict() == {name: row[3] for name, row in table.items()}
@@ -143,9 +187,15 @@ def test_options_are_passed_in_the_order_of_the_table(method: Callable[..., Any]
     """TorchScript takes plain scalars, so `Artifact.search` passes the options by position."""
     _, _, *parameters = inspect.signature(method).parameters.values()  # self and the tensor
     annotations = [(each.name, each.annotation) for each in parameters]
-    assert annotations == [(name, option.kind.__name__) for name, option in OPTIONS.items()]
+    options = {n: option for n, option in OPTIONS.items() if n not in ("seed", "prompt")}
+    assert annotations == [
+        *((name, option.kind.__name__) for name, option in options.items()),
+        ("chances", "Tensor | None"),  # what the seed stands for
+        ("prompt", "Tensor | None"),  # its tokens
+    ]
     if method is ServedCaptioner.forward:
-        assert [each.default for each in parameters] == [each.default for each in OPTIONS.values()]
+        defaults = [each.default for each in parameters]
+        assert defaults == [*(each.default for each in options.values()), None, None]
 
 
 def test_the_settings_of_the_pipeline_are_these_options():
