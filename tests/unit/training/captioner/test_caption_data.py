@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -14,8 +15,10 @@ from tokenizers import Tokenizer
 from model.network.captioner import IGNORED
 from model.refusal import Refusal
 from tests.models import PREPROCESSING
-from training.captioner.data import CaptionDataModule, ShuffledBatches, TokenizedCaptions
+from training.captioner.batches import ShuffledBatches
+from training.captioner.data import CaptionDataModule, TokenizedCaptions
 from training.captioner.tokenizer import END, train_tokenizer
+from training.config import load_config
 from training.data.dataset import CaptionDataset
 from training.encoding.feature_file import EncoderIdentity, FeatureFile
 from training.encoding.feature_shards import writing_features
@@ -171,7 +174,8 @@ def test_training_visits_every_caption_once_and_validation_in_order(
     dataset: CaptionDataset, tokenizer: Tokenizer
 ):
     captions = tokenized(dataset, tokenizer, [4, 6, 9])
-    module = CaptionDataModule(captions, captions, batch_size=4, seed=1)
+    settings = dataclasses.replace(load_config().train, batch_size=4)
+    module = CaptionDataModule(captions, captions, settings)
     trained, watched = list(module.train_dataloader()), list(module.val_dataloader())
     assert [len(labels) for _, _, labels in trained] == [4, 2]
     owners = [int(i) for features, owners, _ in watched for i in features[owners, 0]]
