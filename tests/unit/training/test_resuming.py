@@ -13,7 +13,7 @@ import torch
 
 from tests import ROOT
 from tests.interruption import power_cut
-from tests.training_runs import Variant, rows, weights
+from tests.training_runs import Variant, rows, settings_as_words, weights
 from training.captioner.train import train
 from training.config import Config
 
@@ -36,22 +36,6 @@ main()
 """
 
 
-def words(config: Config) -> list[str]:
-    """The settings of a small run as the command line takes them."""
-    train, gpt2 = config.train, config.train.gpt2
-    return [
-        *(f"features.clip={config.features.clip}", "features.kind=pooled"),
-        *(f"train.{name}={getattr(train, name)}" for name in ("data", "features", "out", "work")),
-        *(f"train.curves={train.curves}", "train.captions_together=1", "train.pair_prior=[]"),
-        *("train.mapper.kind=linear", "train.mapper.prefix_length=4", "generation.max_tokens=10"),
-        f"train.gpt2={{base: null, layers: {gpt2.layers}, width: {gpt2.width}, "
-        f"heads: {gpt2.heads}, vocabulary: {gpt2.vocabulary}, dropout: {gpt2.dropout}}}",
-        *(f"train.epochs={train.epochs}", f"train.batch_size={train.batch_size}"),
-        *(f"train.{name}={getattr(train, name)}" for name in ("ema", "checkpoint_every")),
-        *("generation.num_beams=2", "+train.trainer.log_every_n_steps=1"),
-    ]
-
-
 @pytest.mark.usefixtures("no_score")
 @pytest.mark.parametrize(
     ("after", "changes"),
@@ -60,16 +44,15 @@ def words(config: Config) -> list[str]:
         (7, {}),  # back to step 5
         (8, {"checkpoint_every": 2, "schedule": "cosine"}),  # back to step 7
         (4, {"checkpoint_every": 3, "ema": 0.9, "workers": 1, "bucket_batches": 2}),  # to step 3
-        (3, {"checkpoint_every": 1, "accumulate_grad_batches": 2}),
+        (3, {"checkpoint_every": 1, "trainer": {"accumulate_grad_batches": 2}}),
     ],
 )
 def test_an_interrupted_run_resumed_ends_where_an_uninterrupted_one_does(
     variant: Variant, tiny_run: Config, after: int, changes: dict, monkeypatch: pytest.MonkeyPatch
 ):
     gpt2 = dataclasses.replace(tiny_run.train.gpt2, dropout=0.1)
-    trainer = {**tiny_run.train.trainer, "log_every_n_steps": 1}
-    trainer |= {name: changes.pop(name) for name in [*changes] if name.startswith("accumulate")}
-    own = {"gpt2": gpt2, "word_dropout": 0.1, "trainer": trainer, **changes}
+    trainer = {**tiny_run.train.trainer, "log_every_n_steps": 1, **changes.get("trainer", {})}
+    own = {"gpt2": gpt2, "word_dropout": 0.1, **changes, "trainer": trainer}
     whole = variant("whole", **own)
     train(whole)
     cut = variant("cut", **own)
@@ -92,7 +75,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not_been(
     whole = variant("whole", **own)
     train(whole)
     cut = variant("cut", **own)
-    command = [sys.executable, "-c", KILLED, "8", *words(cut)]
+    command = [sys.executable, "-c", KILLED, "8", *settings_as_words(cut)]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from tokenizers import Tokenizer
 from model.network.captioner import IGNORED
 from model.refusal import Refusal
 from tests.models import PREPROCESSING
-from training.captioner.batches import ShuffledBatches
 from training.captioner.data import CaptionDataModule, TokenizedCaptions
 from training.captioner.tokenizer import END, train_tokenizer
 from training.config import load_config
@@ -182,28 +180,3 @@ def test_training_visits_every_caption_once_and_validation_in_order(
     assert owners == [9, 9, 9, 4, 4, 6]
     seen = [int(i) for features, owners, _ in trained for i in features[owners, 0]]
     assert sorted(seen) == sorted(owners)
-
-
-def test_the_order_follows_from_seed_and_epoch_alone():
-    def order(seed: int, epoch: int) -> list[int]:
-        batches = ShuffledBatches(np.arange(50), 8, seed)
-        batches.set_epoch(epoch)
-        torch.rand(3)  # the global generator has no say
-        found = list(batches)
-        assert len(found) == len(batches) == 7
-        return [number for batch in found for number in batch]
-
-    assert order(1, 0) == order(1, 0)
-    assert sorted(order(1, 0)) == list(range(50))
-    assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}) == 4
-
-
-def test_captions_of_an_image_stand_side_by_side_in_small_groups():
-    owners = np.repeat([3, 5, 8, 9], [5, 1, 4, 2])
-    numbers = [n for batch in ShuffledBatches(owners, 4, seed=1, together=2) for n in batch]
-    assert sorted(numbers) == list(range(12))
-    of = owners[numbers].tolist()
-    runs = [(owner, len(list(own))) for owner, own in itertools.groupby(of)]
-    assert [owner for owner, _ in runs] != sorted(of)
-    alone = [owner for owner, count in runs if count == 1]
-    assert sorted(alone) == [3, 5]  # the odd one of five, and the only one
