@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities import rank_zero_only
 from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
 
@@ -86,7 +87,7 @@ def train(config: Config) -> None:
     resume = work / LAST
     if settings.resume and not resume.exists():
         raise Refusal(f"train.resume is true but {resume} does not exist; start without it")
-    if not settings.resume:
+    if not settings.resume and rank_zero_only.rank == 0:  # it clears the folder for all
         check_replaceable(work, LAST, "best.ckpt", "log")
     read_card(Path(settings.out) / CARD)  # a damaged one is refused before hours of training
 
