@@ -30,7 +30,7 @@ def rows(file: Path) -> list[dict[str, str]]:
 def settings_as_words(config: Config) -> list[str]:
     """The settings of a small run as the command line takes them."""
     train, gpt2 = config.train, config.train.gpt2
-    same = ("data", "features", "out", "work", "curves", "epochs", "batch_size", "ema")
+    same = ("data", "features", "out", "work", "curves", "epochs", "batch_size", "ema", "precision")
     return [
         *(f"features.clip={config.features.clip}", "features.kind=pooled"),
         *(f"train.{name}={getattr(train, name)}" for name in (*same, "checkpoint_every")),

@@ -241,9 +241,13 @@ def _trainer(
     # It is resumable in the middle of an epoch: see `CaptionDataModule`.
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    defaults = {"log_every_n_steps": 10, "num_sanity_val_steps": 0, "enable_model_summary": False}
+    options: dict[str, Any] = {"log_every_n_steps": 10, "num_sanity_val_steps": 0}
+    options |= {"enable_model_summary": False, **settings.trainer}
+    if settings.clip.tuning != "frozen" and options.get("strategy") == "ddp":
+        # Not all of CLIP is part of the loss: patches are read before its last layers.
+        options["strategy"] = "ddp_find_unused_parameters_true"
     trainer = pl.Trainer(
-        **{**defaults, **settings.trainer},
+        **options,
         precision=cast(Any, recorded["train.precision"]),
         max_epochs=settings.epochs,
         use_distributed_sampler=False,  # `training.captioner.batches` splits the batches

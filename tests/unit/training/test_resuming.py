@@ -45,6 +45,7 @@ main()
         (8, {"checkpoint_every": 2, "schedule": "cosine"}),  # back to step 7
         (4, {"checkpoint_every": 3, "ema": 0.9, "workers": 1, "bucket_batches": 2}),  # to step 3
         (3, {"checkpoint_every": 1, "trainer": {"accumulate_grad_batches": 2}}),
+        (4, {"checkpoint_every": 1, "trainer": {"val_check_interval": 2}}),  # back to step 3
     ],
 )
 def test_an_interrupted_run_resumed_ends_where_an_uninterrupted_one_does(

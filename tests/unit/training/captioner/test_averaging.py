@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -11,16 +12,12 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Checkpoint
-from model.export import eager_artifact
-from model.options import GenerationOptions
 from tests.models import save_gpt2
 from tests.training_runs import Variant, weights
 from training.captioner.averaging import WeightAverage
 from training.captioner.module import CaptionerModule
 from training.captioner.train import train
 from training.config import Config
-from training.data.dataset import CaptionDataset
-from training.encoding.feature_file import FeatureFile
 
 NAME = "captioner.mapper.linear.weight"
 Steps = list[tuple[int, Tensor]]
@@ -79,25 +76,29 @@ def test_what_is_saved_is_the_average_of_all_steps(
     assert torch.equal(last["trained_weights"][NAME], steps[-1][1])
 
 
-def test_captions_that_are_scored_are_those_of_the_average(
+@pytest.mark.usefixtures("no_score")
+def test_the_average_is_what_is_validated_and_captions(
     variant: Variant, monkeypatch: pytest.MonkeyPatch
 ):
-    seen: list[list[str]] = []
+    seen: dict[str, list[Tensor]] = {"validation_step": [], "_captions": []}
+    for name, weights_then in seen.items():
+        own = getattr(CaptionerModule, name)
 
-    def score(generated: dict[int, str], references: dict[int, list[str]]) -> float:
-        seen.append(list(generated.values()))
-        return 0.5
+        def watched(
+            module: CaptionerModule, *given: Any, own: Any = own, then: Any = weights_then
+        ) -> Any:
+            then.append(module.get_parameter(NAME).detach().clone())
+            return own(module, *given)
 
-    monkeypatch.setattr("training.captioner.train.cider", score)
+        monkeypatch.setattr(CaptionerModule, name, watched)
     config = variant(ema=0.9, epochs=1)
     train(config)
-    artifact = eager_artifact(Checkpoint.load(config.train.out))
-    file = FeatureFile(config.train.features)
-    data = CaptionDataset.load(config.train.data)
-    features = torch.from_numpy(file.features[file.rows(data.ids("val"))])
-    greedy = GenerationOptions(num_beams=1, max_tokens=40)
-    expected = [captions[0].text for captions in artifact.caption(features, greedy)]
-    assert [" ".join(text.split()) for text in seen[-1]] == expected
+    average = weights(config.train.out)["mapper.linear.weight"]
+    last = torch.load(Path(config.train.work) / "last.ckpt", weights_only=True)
+    assert not torch.equal(last["trained_weights"][NAME], average)
+    for weights_then in seen.values():
+        assert weights_then
+        assert all(torch.equal(each, average) for each in weights_then)
 
 
 @pytest.mark.usefixtures("no_score")
