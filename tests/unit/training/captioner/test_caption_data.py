@@ -180,3 +180,36 @@ def test_training_visits_every_caption_once_and_validation_in_order(
     assert owners == [9, 9, 9, 4, 4, 6]
     seen = [int(i) for features, owners, _ in trained for i in features[owners, 0]]
     assert sorted(seen) == sorted(owners)
+
+
+def test_the_settings_of_batches_reach_them(dataset: CaptionDataset, tokenizer: Tokenizer):
+    captions = tokenized(dataset, tokenizer, [4, 6, 9])
+    settings = dataclasses.replace(load_config().train, bucket_batches=2, batch_size=3, workers=1)
+    batches = CaptionDataModule(captions, captions, settings).train_dataloader()
+    sampler = batches.sampler
+    assert (sampler.window, sampler.together, batches.workers) == (2, 5, 1)
+    texts = [text for i in (9, 4, 6) for text in CAPTIONS[i]]
+    assert sampler.lengths is not None
+    assert sampler.lengths.tolist() == [len(tokenizer.encode(text).ids) + 1 for text in texts]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_epoch_goes_on_where_it_was_left_and_the_next_one_is_whole(
+    dataset: CaptionDataset, tokenizer: Tokenizer, workers: int
+):
+    captions = tokenized(dataset, tokenizer, [4, 6, 9])
+    settings = dataclasses.replace(load_config().train, batch_size=2, workers=workers)
+
+    def epochs(module: CaptionDataModule, numbers: list[int]) -> list[list[list[int]]]:
+        batches, found = module.train_dataloader(), []
+        for number in numbers:
+            reading = iter(batches)  # Lightning asks for it before it sets the epoch
+            batches.sampler.set_epoch(number)
+            found.append([labels.tolist() for _, _, labels in reading])
+        return found
+
+    whole = epochs(CaptionDataModule(captions, captions, settings), [3, 4])
+    module = CaptionDataModule(captions, captions, settings)
+    module.load_state_dict({"batches": 2})
+    assert epochs(module, [3, 4]) == [whole[0][2:], whole[1]]
+    assert whole[0] != whole[1]
