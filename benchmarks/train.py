@@ -15,7 +15,6 @@ Axes: B captions of a batch, U images, K prefix length, T tokens, E width, V voc
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import resource
@@ -44,7 +43,7 @@ from training.captioner.data import CaptionBatch
 from training.captioner.module import CaptionerModule
 from training.command import command
 from training.config import Train, load_config
-from training.contrastive.precision import training_precision
+from training.precision import training_precision
 
 #: Tokens of COCO's captions in GPT-2's vocabulary: their mean, their standard deviation and the
 #: most. The original pads to the mean and ten standard deviations, at most to the longest.
@@ -58,9 +57,8 @@ def settings(tuning: str, precision: str, batch: int, together: int) -> Train:
     """The settings of COCO's experiment, but for those that are measured."""
     given = [f"train.tuning={tuning}", f"train.batch_size={batch}"]
     given += [f"train.captions_together={together}", "train.trainer.accelerator=cpu"]
-    own = load_config(["experiment=coco-mlp", *given]).train
-    trainer = {**own.trainer, "precision": training_precision(precision)}
-    return dataclasses.replace(own, trainer=trainer)
+    given.append(f"train.precision={training_precision(precision)}")
+    return load_config(["experiment=coco-mlp", *given]).train
 
 
 @functools.cache
@@ -106,10 +104,11 @@ def ours(
 ) -> list[float]:
     """Seconds of `steps` optimiser steps of Lightning's loop, after one that is not counted."""
     own = settings(tuning, precision, batch, together)
-    module = CaptionerModule(captioner(tiny), own, val_images=list, val_cider=lambda _: 0.0)
+    module = CaptionerModule(captioner(tiny), own, val_images=lambda _: [], val_cider=lambda _: 0.0)
     clock = Clock()
     trainer = pl.Trainer(
-        **{**own.trainer, "deterministic": False},
+        **own.trainer,
+        precision=cast(Any, own.precision),
         max_steps=steps + 1,
         callbacks=[clock],
         logger=False,

@@ -148,6 +148,7 @@ def tiny_run(
             "train.gpt2.vocabulary=400",
             "train.epochs=2",
             "train.batch_size=32",
+            "train.precision=32-true",
             f"evaluate.data={tiny_scenes}",
             f"evaluate.checkpoint={folder / 'checkpoint'}",
             f"evaluate.out={folder / 'reports'}",

@@ -87,8 +87,7 @@ class Clip:
     leaves a loss out. The region loss needs boxes in the data set. `shift` is the largest random
     shift of a batch, in pixels. `recolour` is the share of a batch whose things get other colours
     (see `training.contrastive.repainting`). `resume` continues an interrupted run, with the
-    settings that it was started with. `precision` is one of Lightning's, or `auto`, which is
-    `bf16-mixed` where the processor multiplies bfloat16 itself, else `32-true`.
+    settings that it was started with. `schedule` and `precision` as for `Train`.
     """
 
     base: str | None
@@ -104,6 +103,7 @@ class Clip:
     batch_size: Positive
     learning_rate: Rate
     weight_decay: Weight
+    schedule: Annotated[str, Choice("linear", "cosine", "constant")]
     warmup_ratio: Annotated[float, Range(0, 1)]
     shift: NotNegative
     recolour: Fraction
@@ -181,15 +181,28 @@ class Train:
 
     `features` is the feature file that is read if CLIP is frozen (see `TrainClip`).
     `tuning` of GPT-2 is `full`, `frozen`, or `lora` with the settings of that name.
+    `batch_size` captions make a batch; several devices share them.
     `captions_together` captions of an image are put into the same batch, and GPT-2 reads their
     prefix once: faster with a long prefix, but a batch has fewer images.
+    `bucket_batches`: in every window of so many batches, captions of like length are put into the
+    same batch, so that there is less padding (see `training.captioner.batches`); 0 leaves it out.
+    `schedule` is what the learning rate does after its warm-up, which is the share `warmup_ratio`
+    of the steps: it falls to zero (`linear`, `cosine`) or stays (`constant`).
+    `label_smoothing` is the share of the loss that wants all words to be equally likely.
     `word_dropout` is the share of the input words that are blanked (see `ClipCap.forward`).
     `pair_prior` lists words, such as colours. The captioner does not learn how often they occur
     together with the word after them (see `training.captioner.pair_prior`).
-    `work` is the folder of the checkpoints to resume from. `curves` is the folder of the CSV tables
-    of losses and validation scores. `resume` continues an interrupted run, with the settings that
-    it was started with; `epochs` too, because the learning rate falls to zero over all epochs.
-    Without it a new run moves the checkpoints of an interrupted one aside.
+    `ema` is the decay of the moving average of the weights, such as 0.999; the average is what is
+    validated and saved (see `training.captioner.averaging`). 0 leaves it out.
+    `patience`: training ends when so many validations in a row were not better than the best one; 0
+    trains all epochs.
+    `precision` is one of Lightning's, or `auto` (see `training.precision`). `workers` processes
+    read the batches ahead; 0 reads them in the training process.
+    `work` is the folder of the checkpoints to resume from: one at the end of every epoch, and one
+    after every `checkpoint_every` optimiser steps (0: at the end of an epoch only). `curves` is the
+    folder of the CSV tables of losses and validation scores. `resume` continues an interrupted run,
+    with the settings that it was started with; `epochs` too, because the learning rate falls over
+    all epochs. Without it a new run moves the checkpoints of an interrupted one aside.
     `init` is a checkpoint folder to go on from: its mapper, GPT-2, tokenizer and end token are
     taken, and `mapper`, `gpt2` and `normalize_feature` are not read. Null starts with a new mapper.
     `objective` is `cross_entropy`, or `self_critical` for training by the score of `samples`
@@ -215,13 +228,21 @@ class Train:
     epochs: Positive
     batch_size: Positive
     captions_together: Positive
+    bucket_batches: NotNegative
     learning_rate: Rate
     weight_decay: Weight
+    schedule: Annotated[str, Choice("linear", "cosine", "constant")]
     warmup_ratio: Annotated[float, Range(0, 1)]
     max_tokens: Annotated[int, Range(2, usual="a word and the end token")]
     word_dropout: Fraction
+    label_smoothing: Fraction
     pair_prior: list[str]
+    ema: Annotated[float, Range(0, below=1, usual="usually 0.99 to 0.9999")]
+    patience: NotNegative
     seed: Seed
+    precision: Annotated[str, Choice("auto", "32-true", "bf16-mixed")]
+    workers: NotNegative
+    checkpoint_every: NotNegative
     resume: bool
     trainer: dict[str, Any]
 

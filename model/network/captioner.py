@@ -63,6 +63,7 @@ class ClipCap(nn.Module):
         word_dropout: float = 0.0,
         prior: Callable[[Tensor, Tensor], Tensor] | None = None,
         owners: Tensor | None = None,
+        label_smoothing: float = 0.0,
     ) -> Tensor:
         """The caption loss: mean cross-entropy of a caption token, in nats.
 
@@ -81,14 +82,20 @@ class ClipCap(nn.Module):
             prior: Maps the logits [n, V] of the n labels that are not ignored, and all labels
                 [B, T], to the logits that the loss takes; see `training.captioner.pair_prior`.
             owners: int64 [B], the image of each caption, from 0 to U - 1; None where U is B.
+            label_smoothing: Share, from 0 to 1, of the loss that is the mean cross-entropy of all
+                words of the vocabulary (arXiv 1512.00567, section 7). It reads the logits without
+                the prior: else it would undo the prior, by which some words hardly ever follow.
 
         Returns:
             The loss, float32 [].
         """
         logits = self.token_logits(features, labels, word_dropout, owners)
-        if prior is not None:
-            logits = prior(logits, labels)
-        return F.cross_entropy(logits, labels[labels != IGNORED])
+        adjusted = logits if prior is None else prior(logits, labels)
+        loss = F.cross_entropy(adjusted, labels[labels != IGNORED])
+        if label_smoothing > 0:
+            uniform = -logits.log_softmax(-1).mean()
+            loss = (1 - label_smoothing) * loss + label_smoothing * uniform
+        return loss
 
     def token_logits(
         self,

@@ -111,6 +111,7 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
         "published-weights.md",
         "serving-speed.md",
         "speed.md",
+        "training.md",
         "your-pictures.md",
     ]
     readme = (ROOT / "README.md").read_text()
@@ -136,6 +137,15 @@ def test_your_pictures(run: Run, holiday: CaptionDataset):
     card = ModelCard.load("models/mine/README.md")
     assert card.data.eval_results[0].dataset_name == "pictures of holiday"
     assert "were not counted" in card.text
+
+
+@pytest.mark.usefixtures("holiday")
+def test_training(run: Run, capsys: pytest.CaptureFixture[str]):
+    run("training.md")
+    record = Checkpoint.load("models/mine").training
+    assert record is not None
+    assert (record["schedule"], record["ema"], record["epochs"]) == ("cosine", 0.999, 1)
+    assert capsys.readouterr().err.count("note: epoch 1 of 1 is kept") == 2
 
 
 @pytest.mark.usefixtures("holiday")

@@ -3,9 +3,9 @@
 All captions are tokenised once into one flat array in a memory-mapped temporary file, with 2 bytes
 a token for a vocabulary below 65,536. In memory a caption takes 12 bytes: its start in the array,
 the row of its image, and its position in the order of the epoch. A batch is padded to its own
-longest caption and holds each of its images once. Captions of all images are mixed. Batches of few
-images with all their captions would need less work of a CLIP that is trained too, but training on
-them converges more slowly.
+longest caption and holds each of its images once. Captions of all images are mixed (see
+`training.captioner.batches`). Batches of few images with all their captions would need less work of
+a CLIP that is trained too, but training on them converges more slowly.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ import sys
 import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset
 
 from model.network.captioner import IGNORED
 from model.refusal import Refusal
+from training.captioner.batches import ALONE, OrderedBatches, Share, ShuffledBatches
+from training.config import Train
 from training.data.dataset import CaptionDataset
 from training.encoding.feature_file import FeatureRows
 
@@ -121,94 +124,116 @@ class TokenizedCaptions(Dataset[CaptionBatch]):
         images = torch.from_numpy(self.images[rows])
         return images, torch.from_numpy(owners), torch.from_numpy(labels)
 
-    def image_parts(self) -> Iterator[Tensor]:
-        """The images in the order of `image_ids`, at most `IMAGES_PER_PART` at a time."""
-        for start in range(0, len(self.image_rows), IMAGES_PER_PART):
-            rows = self.image_rows[start : start + IMAGES_PER_PART]
-            yield torch.from_numpy(self.images[rows])
+    def lengths(self) -> np.ndarray:
+        """Tokens of each caption, the end token included, integers [N]."""
+        return np.diff(self.starts)
+
+    def image_parts(self, share: Share = ALONE) -> Iterator[Tensor]:
+        """The images in the order of `image_ids`, at most `IMAGES_PER_PART` at a time.
+
+        Args:
+            share: A device's part of the images.
+        """
+        own = share.of(self.image_rows)
+        for start in range(0, len(own), IMAGES_PER_PART):
+            yield torch.from_numpy(self.images[own[start : start + IMAGES_PER_PART]])
 
 
-class ShuffledBatches(Sampler[list[int]]):
-    """Batches of caption numbers: each caption once an epoch, in random order.
+class TrainingBatches:
+    """The training batches of an epoch; the first one may begin in the middle of it.
 
-    The order depends on seed and epoch only, so a resumed run sees the batches that it would have
-    seen without the interruption.
+    Lightning asks for the iterator before it sets the epoch, and workers would read ahead in the
+    order of another epoch. Here the reading begins with the first batch that is taken.
 
     Args:
-        owners: Row of each caption's image, integers [N], ascending.
-        batch_size: Captions a batch.
-        seed: Seed of the order.
-        together: Captions of an image that follow one another, at most.
+        source: Gives a batch for a list of numbers.
+        sampler: The lists. Lightning sets the epoch of what has this name.
+        first: Batches of the first epoch that are left out, because they were trained on before.
+        workers: Processes that read ahead.
     """
 
-    def __init__(self, owners: np.ndarray, batch_size: int, seed: int, together: int = 1) -> None:
-        self.owners = owners
-        self.batch_size = batch_size
-        self.seed = seed
-        self.together = together
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch; Lightning calls this before each."""
-        self.epoch = epoch
+    def __init__(
+        self, source: Dataset[Any], sampler: ShuffledBatches, first: int, workers: int
+    ) -> None:
+        self.source = source
+        self.sampler = sampler
+        self.first = first
+        self.workers = workers
+        #: Batches of this epoch that were taken, those left out included.
+        self.taken = first
 
     def __len__(self) -> int:
-        """Number of batches."""
-        return -(-len(self.owners) // self.batch_size)
+        """Batches of a whole epoch."""
+        return len(self.sampler)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        """The batches of this epoch."""
-        order = self._order()
-        for start in range(0, len(order), self.batch_size):
-            yield order[start : start + self.batch_size].tolist()
-
-    def _order(self) -> np.ndarray:
-        """Caption numbers in the order of this epoch.
-
-        A method of its own, so that its large temporary arrays are freed before the first batch.
-        """
-        random = np.random.default_rng((self.seed, self.epoch))
-        order = random.permutation(len(self.owners))
-        order = order[np.argsort(self.owners[order], kind="stable")]  # those of an image are random
-        _, first, counts = np.unique(self.owners, return_index=True, return_counts=True)
-        turn = np.arange(len(order)) - np.repeat(first, counts)  # 0, 1, … in each image
-        group = np.cumsum(turn % self.together == 0) - 1
-        order = order[np.argsort(random.permutation(group[-1] + 1)[group], kind="stable")]
-        return order.astype(np.min_scalar_type(len(order)))
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of this epoch that are left."""
+        self.taken, self.first = self.first, 0
+        left = itertools.islice(self.sampler, self.taken, None)
+        pinned = torch.cuda.is_available()  # copied to a GPU while it computes
+        batches: DataLoader[Any] = DataLoader(
+            self.source, None, sampler=left, num_workers=self.workers, pin_memory=pinned
+        )
+        for batch in batches:
+            self.taken += 1
+            yield batch
 
 
 class CaptionDataModule(pl.LightningDataModule):
     """Shuffled training batches and ordered validation batches.
 
+    Its state, of which Lightning puts a copy into every checkpoint, is how many batches of the
+    epoch were trained on. So a run that was killed in the middle of an epoch goes on there.
+
     Args:
         train: Training captions.
         val: Validation captions.
-        batch_size: Captions a batch.
-        seed: Seed of the order of the training captions.
-        together: Training captions of an image that follow one another, at most.
+        settings: See `training.config.Train`.
     """
 
-    def __init__(
-        self,
-        train: TokenizedCaptions,
-        val: TokenizedCaptions,
-        batch_size: int,
-        seed: int,
-        together: int = 1,
-    ) -> None:
+    def __init__(self, train: TokenizedCaptions, val: TokenizedCaptions, settings: Train) -> None:
         super().__init__()
         self.train = train
         self.val = val
-        self.batch_size = batch_size
-        self.seed = seed
-        self.together = together
+        self.settings = settings
+        self._first = 0
+        self._batches: TrainingBatches | None = None
 
-    def train_dataloader(self) -> DataLoader[CaptionBatch]:
+    def train_dataloader(self) -> TrainingBatches:
         """Every caption once an epoch, in random order."""
-        batches = ShuffledBatches(self.train.owners, self.batch_size, self.seed, self.together)
-        return DataLoader(self.train, sampler=batches, batch_size=None)
+        source, sampler = self.training_source()
+        self._batches = TrainingBatches(source, sampler, self._first, self.settings.workers)
+        return self._batches
+
+    def training_source(self) -> tuple[Dataset[Any], ShuffledBatches]:
+        """What the training batches are read from by lists of numbers, and the lists."""
+        settings = self.settings
+        return self.train, ShuffledBatches(
+            self.train.owners,
+            settings.batch_size,
+            settings.seed,
+            settings.captions_together,
+            self.train.lengths() if settings.bucket_batches else None,
+            settings.bucket_batches,
+            self.share(),
+        )
 
     def val_dataloader(self) -> DataLoader[CaptionBatch]:
         """Every validation caption, in file order."""
-        batches = BatchSampler(SequentialSampler(self.val), self.batch_size, drop_last=False)
-        return DataLoader(self.val, sampler=batches, batch_size=None)
+        batches = OrderedBatches(len(self.val), self.settings.batch_size, self.share())
+        return DataLoader(self.val, None, sampler=batches, num_workers=self.settings.workers)
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches of the present epoch that were trained on; 0 at its end."""
+        if self._batches is None or self.trainer is None or self.trainer.is_last_batch:
+            return {"batches": 0}
+        return {"batches": self._batches.taken}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Begin where the run of this checkpoint was; Lightning asks for the batches after that."""
+        self._first = state_dict["batches"]
+
+    def share(self) -> Share:
+        """This device's part of every batch."""
+        trainer = self.trainer
+        return Share(trainer.global_rank, trainer.world_size) if trainer is not None else ALONE

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from model.network.captioner import IGNORED, ClipCap
 from model.network.conversion import build_decoder
 from model.network.search import Search
+from training.captioner.batches import Share
 from training.captioner.data import CaptionBatch
 from training.captioner.optimization import adamw
 from training.captioner.pair_prior import PairPrior
@@ -28,7 +30,7 @@ class CaptionerModule(pl.LightningModule):
         captioner: Mapper and GPT-2; with an encoder, the images of batches are uint8 pixels
             [U, 3, S, S], without one they are features [U, D] or [U, P, D].
         settings: See `training.config.Train`.
-        val_images: Yields the N validation images, a part at a time.
+        val_images: Yields a device's share of the N validation images, a part at a time.
         val_cider: Scores N generated captions, given as token ids without the end token.
         prior: Prior on pairs of words, added to the logits of the training loss only.
     """
@@ -37,7 +39,7 @@ class CaptionerModule(pl.LightningModule):
         self,
         captioner: ClipCap,
         settings: Train,
-        val_images: Callable[[], Iterable[Tensor]],
+        val_images: Callable[[Share], Iterable[Tensor]],
         val_cider: Callable[[Sequence[Sequence[int]]], float],
         prior: PairPrior | None = None,
     ) -> None:
@@ -47,6 +49,8 @@ class CaptionerModule(pl.LightningModule):
         self.val_images = val_images
         self.val_cider = val_cider
         self.prior = prior
+        #: Of the validation batches so far: sum of the loss over the tokens, and their number.
+        self.validated: list[Tensor] = []
         captioner.train()  # a loaded encoder is in evaluation mode
         captioner.gpt2 = tunable(captioner.gpt2, settings.tuning, settings.lora, GPT2)
         if captioner.clip is not None:
@@ -92,40 +96,78 @@ class CaptionerModule(pl.LightningModule):
         comparable with `val_loss`.
         """
         images, owners, labels = batch
-        features, dropout = self.features(images), self.settings.word_dropout
-        loss = self.captioner(features, labels, dropout, self.prior, owners)
-        self.log("train_loss", loss, prog_bar=True)
+        loss = self.captioner(
+            self.features(images),
+            labels,
+            self.settings.word_dropout,
+            self.prior,
+            owners,
+            self.settings.label_smoothing,
+        )
+        loss, logged = self._over_devices(loss, labels)
+        self.log("train_loss", logged, prog_bar=True)
         return loss
 
+    def _over_devices(self, loss: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss to differentiate, and the mean loss of a token on all devices, to log.
+
+        The devices' gradients are averaged. Their captions have different numbers of tokens, so
+        each one's loss is weighted by its share of the tokens: the average is then the gradient of
+        the whole batch, as one device would compute it.
+        """
+        devices = self.trainer.world_size
+        if devices == 1:
+            return loss, loss
+        tokens = (labels != IGNORED).sum()
+        sums = torch.stack([loss.detach() * tokens, tokens.to(loss.dtype)])
+        total, count = self.trainer.strategy.reduce(sums, reduce_op="sum").unbind()
+        return loss * (tokens * devices / count), total / count
+
     def validation_step(self, batch: CaptionBatch, index: int) -> None:
-        """Mean cross-entropy per token of the validation captions, without the prior."""
+        """Collect the cross-entropy of the validation captions, without prior and smoothing."""
         images, owners, labels = batch
-        tokens = int((labels != IGNORED).sum())
         loss = self.captioner(self.features(images), labels, owners=owners)
-        # Several devices have a part of the captions each, so the loss is their mean.
-        self.log("val_loss", loss, prog_bar=True, batch_size=tokens, sync_dist=True)
+        tokens = (labels != IGNORED).sum()
+        self.validated.append(torch.stack([loss * tokens, tokens.to(loss.dtype)]))
 
     def on_validation_epoch_end(self) -> None:
-        """Log CIDEr of greedy captions of the validation images; it selects the best epoch."""
+        """Log the mean loss of a token, and CIDEr of greedy captions, which selects the best epoch.
+
+        Every device has validated its share of the captions, and captions its share of the images.
+        """
+        share = Share(self.trainer.global_rank, self.trainer.world_size)
+        total, count = self.trainer.strategy.reduce(
+            torch.stack(self.validated).sum(0), reduce_op="sum"
+        ).unbind()
+        self.validated.clear()
+        self.log("val_loss", total / count, prog_bar=True, sync_dist=True)
+        captions = self._captions(share)
+        if share.devices > 1:
+            parts: list[list[list[int]]] = [[] for _ in range(share.devices)]
+            dist.all_gather_object(parts, captions)
+            captions = [ids for part in parts for ids in part]
+        self.log("val_CIDEr", self.val_cider(captions), prog_bar=True, sync_dist=True)
+
+    def _captions(self, share: Share) -> list[list[int]]:
+        """Greedy captions of a share of the validation images, without the end token."""
         decoder = build_decoder(merged(self.captioner.gpt2))
         search = Search(decoder, self.captioner.config.end_token_id).eval().to(self.device)
         captions: list[list[int]] = []
         room = self.captioner.gpt2.config.n_positions - self.captioner.config.mapper.prefix_length
-        for images in self.val_images():
+        for images in self.val_images(share):
             prefix = self.captioner.prefix(self.features(images.to(self.device)))
             tokens, lengths, _ = search(prefix, 1, 1, min(self.settings.max_tokens, room), 0, 1.0)
             for ids, length in zip(tokens[:, 0].tolist(), lengths[:, 0].tolist(), strict=True):
                 ended = ids[length - 1] == self.captioner.config.end_token_id
                 captions.append(ids[: length - 1] if ended else ids[:length])
-        # Every device captions all of the images, so the mean over the devices is the same value.
-        self.log("val_CIDEr", self.val_cider(captions), prog_bar=True, sync_dist=True)
+        return captions
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with a linear warm-up over a share of the steps, then linear to zero."""
+        """AdamW with a linear warm-up over a share of the steps, then the schedule."""
         clip = self.captioner.clip
         parts = [] if clip is None else [(clip, self.settings.clip.learning_rate)]
         steps = int(self.trainer.estimated_stepping_batches)
-        return adamw(self, self.settings, steps, "linear", parts)
+        return adamw(self, self.settings, steps, parts)
 
 
 def batch_seed(seed: int, step: int, rank: int, part: int) -> int:

@@ -16,23 +16,27 @@ class Rates(Protocol):
 
     learning_rate: float
     weight_decay: float
+    schedule: str
     warmup_ratio: float
+
+
+#: Names of the schedules in the settings, and Hugging Face's for them.
+_SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
 def adamw(
     module: nn.Module,
     rates: Rates,
     steps: int,
-    schedule: str,
     parts: Sequence[tuple[nn.Module, float]] = (),
 ) -> OptimizerLRScheduler:
     """Optimiser and schedule as Lightning's `configure_optimizers` returns them.
 
     Args:
         module: Its parameters that require gradients are trained; vectors without weight decay.
-        rates: Peak learning rate, weight decay, and the share of the steps that are warm-up.
+        rates: Peak learning rate, weight decay, the schedule after the warm-up, and the share of
+            the steps that are warm-up.
         steps: Optimiser steps of the whole training.
-        schedule: Schedule after the warm-up, by Hugging Face's name: `linear` or `cosine`.
         parts: Parts of the module, each with a peak learning rate of its own.
     """
     left = {p for p in module.parameters() if p.requires_grad}
@@ -47,7 +51,8 @@ def adamw(
             {"params": vectors, "lr": rate, "weight_decay": 0.0},
         ]
     optimizer = torch.optim.AdamW(groups)
-    scheduler = get_scheduler(schedule, optimizer, int(steps * rates.warmup_ratio), steps)
+    name = _SCHEDULES[rates.schedule]
+    scheduler = get_scheduler(name, optimizer, int(steps * rates.warmup_ratio), steps)
     return {
         "optimizer": optimizer,
         "lr_scheduler": {"scheduler": scheduler, "interval": "step"},

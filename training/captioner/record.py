@@ -16,7 +16,7 @@ from training.encoding.feature_file import EncoderIdentity
 #: Settings that a resumed run may change, since they do not change what is learned.
 _FREE = frozenset(
     {
-        *("data", "features", "out", "work", "curves", "resume"),
+        *("data", "features", "out", "work", "curves", "resume", "workers", "checkpoint_every"),
         *("init", "clip.pixels", "clip.workers", "clip.max_pixels"),
         *("trainer.accelerator", "trainer.enable_progress_bar", "trainer.enable_model_summary"),
         *("trainer.log_every_n_steps", "trainer.profiler"),
@@ -24,12 +24,19 @@ _FREE = frozenset(
 )
 
 
-def resumable_settings(settings: Train, encoder: EncoderIdentity) -> dict[str, Any]:
-    """The settings that an interrupted run must be resumed with, by key."""
+def resumable_settings(settings: Train, encoder: EncoderIdentity, precision: str) -> dict[str, Any]:
+    """The settings that an interrupted run must be resumed with, by key.
+
+    Args:
+        settings: See `training.config.Train`.
+        encoder: Of the features or pixels.
+        precision: What `train.precision` is on this machine. A run that goes on elsewhere with
+            `auto` could compute in another one.
+    """
     own = run_settings("train", settings, settings.data, _FREE)
     if settings.init is not None:
         own["SHA-256 of train.init"] = weights_sha256(settings.init)
-    return {**own, "SHA-256 of the encoder": encoder.sha256}
+    return {**own, "train.precision": precision, "SHA-256 of the encoder": encoder.sha256}
 
 
 def training_record(
@@ -63,11 +70,16 @@ def training_record(
         "epochs": trainer.current_epoch,
         "optimiser_steps": trainer.global_step,
         "batch_size": settings.batch_size,
-        "batches_per_step": trainer.accumulate_grad_batches * trainer.world_size,
+        "batches_per_step": trainer.accumulate_grad_batches,
+        "devices": trainer.world_size,
+        "precision": str(trainer.precision),
         "learning_rate": settings.learning_rate,
         "weight_decay": settings.weight_decay,
+        "schedule": settings.schedule,
         "warmup_ratio": settings.warmup_ratio,
+        "ema": settings.ema,
         "word_dropout": settings.word_dropout,
+        "label_smoothing": settings.label_smoothing,
         "pair_prior": ", ".join(settings.pair_prior) or "none",
         "seed": settings.seed,
     }

@@ -1,4 +1,4 @@
-"""Interrupted runs: the settings in their checkpoints, the check before one is resumed.
+"""Interrupted runs: their last checkpoint, the settings in it, the check before one is resumed.
 
 A resumed run must go on with the settings that it was started with. Lightning restores the weights,
 the optimiser and the learning rate's schedule from the checkpoint, but it takes everything else
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import pickle
 import shutil
 import sys
@@ -19,7 +20,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torch import nn
 
 from model.refusal import Refusal
@@ -58,6 +61,69 @@ class RecordSettings(pl.Callback):
     ) -> None:
         """Add the settings to a checkpoint that is written."""
         checkpoint[_SETTINGS] = self.settings
+
+
+class KeepLast(Checkpoint):
+    """Writes the checkpoint that a run is resumed from: every so many steps, and after every epoch.
+
+    A run that is killed while it writes keeps the checkpoint before that. None is written between
+    the last batch of an epoch and its validation, nor before a validation in the middle of one:
+    Lightning would resume behind a validation that never was.
+
+    Args:
+        file: The checkpoint.
+        every: Optimiser steps between two checkpoints; 0 writes them after epochs only.
+    """
+
+    def __init__(self, file: Path, every: int) -> None:
+        self.file = file
+        self.every = every
+        self._saved = 0  # optimiser steps at the last checkpoint
+        self._steps = 0  # and at the last batch
+        self._logged = True
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Count from the checkpoint that is resumed."""
+        self._saved = self._steps = trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the logs up to the checkpoint; Lightning adds its step to them only after it."""
+        if not self._logged:
+            for logger in trainer.loggers:
+                logger.save()
+            self._logged = True
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Write a checkpoint if it is time."""
+        stepped = trainer.global_step != self._steps  # else gradients of this batch are kept
+        self._steps = trainer.global_step
+        due = self.every and self._steps - self._saved >= self.every
+        between = trainer.val_check_batch
+        validated = isinstance(between, int) and (batch_idx + 1) % between == 0
+        if due and stepped and not trainer.is_last_batch and not validated:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Write a checkpoint; callbacks that read the validation's scores have run before."""
+        self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        self._saved, self._logged = trainer.global_step, False
+        if trainer.fast_dev_run:
+            return
+        aside = self.file.with_name(f"{self.file.name}.partial")
+        trainer.save_checkpoint(aside)
+        if trainer.is_global_zero:
+            os.replace(aside, self.file)
 
 
 def run_settings(name: str, settings: Any, data: str, free: frozenset[str]) -> dict[str, Any]:

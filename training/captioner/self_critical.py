@@ -18,13 +18,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from transformers import DynamicCache
 
 from model.network.captioner import IGNORED, ClipCap
-from training.captioner.data import CaptionDataModule, ShuffledBatches, TokenizedCaptions
+from training.captioner.batches import Share, ShuffledBatches
+from training.captioner.data import CaptionDataModule, TokenizedCaptions
 from training.captioner.module import CaptionerModule
 from training.config import Train
 from training.evaluation.cider_reward import CiderReward
@@ -52,12 +54,13 @@ class ImagesAlone(Dataset[ImageBatch]):
 class ImageDataModule(CaptionDataModule):
     """As its base, with training batches of images: each image once an epoch."""
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def training_source(self) -> tuple[Dataset[Any], ShuffledBatches]:
         """Every image once an epoch, in random order."""
-        images = ImagesAlone(self.train)
-        numbers = torch.arange(len(images)).numpy()
-        batches = ShuffledBatches(numbers, self.batch_size, self.seed)
-        return DataLoader(images, sampler=batches, batch_size=None)
+        images, settings = ImagesAlone(self.train), self.settings
+        numbers = np.arange(len(images))
+        return images, ShuffledBatches(
+            numbers, settings.batch_size, settings.seed, share=self.share()
+        )
 
 
 class SelfCriticalModule(CaptionerModule):
@@ -73,7 +76,7 @@ class SelfCriticalModule(CaptionerModule):
         self,
         captioner: ClipCap,
         settings: Train,
-        val_images: Callable[[], Iterable[Tensor]],
+        val_images: Callable[[Share], Iterable[Tensor]],
         val_cider: Callable[[Sequence[Sequence[int]]], float],
         references: Sequence[Sequence[str]],
         decode: Callable[[Sequence[Sequence[int]]], Sequence[str]],
@@ -103,9 +106,9 @@ class SelfCriticalModule(CaptionerModule):
         learned = labels != IGNORED
         chosen = logits.log_softmax(-1).gather(1, labels[learned][:, None])[:, 0]
         weights = advantages[:, None].expand_as(labels)[learned]
-        loss = -(weights * chosen).mean()
-        self.log("train_loss", loss, prog_bar=True)
-        self.log("train_reward", rewards.mean(), prog_bar=True)
+        loss, logged = self._over_devices(-(weights * chosen).mean(), labels)
+        self.log("train_loss", logged, prog_bar=True)
+        self.log("train_reward", rewards.mean(), prog_bar=True, sync_dist=True)
         return loss
 
     def _rewards(self, labels: Tensor, places: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ _NOT_OURS = {
     "max_epochs": "set train.epochs",
     "logger": "its CSV log is what train.curves is made from",
     "callbacks": "they keep the best epoch and the last one",
+    "precision": "set train.precision",
+    "use_distributed_sampler": "train.batch_size captions are split over the devices",
 }
 
 

@@ -7,13 +7,14 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities import rank_zero_only
 from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
 
@@ -23,6 +24,7 @@ from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.whole_folder import check_replaceable
+from training.captioner.averaging import WeightAverage
 from training.captioner.best_epoch import BestEpoch
 from training.captioner.curves import write_curves
 from training.captioner.data import CaptionDataModule, TokenizedCaptions
@@ -33,6 +35,7 @@ from training.captioner.pair_prior import PairPrior, attribute_tokens
 from training.captioner.record import resumable_settings, training_record
 from training.captioner.resuming import (
     LAST,
+    KeepLast,
     RecordSettings,
     check_resumable,
     clear_for_new_run,
@@ -54,6 +57,7 @@ from training.data.seen_images import find_seen, save_seen
 from training.encoding.encoder import Encoder
 from training.evaluation.retrained_card import read_card, retrained
 from training.evaluation.scoring import cider
+from training.precision import training_precision
 
 #: Arguments of Lightning's Trainer that can end a training before its first validation.
 _BEFORE_VALIDATION = (
@@ -89,7 +93,7 @@ def train(config: Config) -> None:
     resume = work / LAST
     if settings.resume and not resume.exists():
         raise Refusal(f"train.resume is true but {resume} does not exist; start without it")
-    if not settings.resume:
+    if not settings.resume and rank_zero_only.rank == 0:  # it clears the folder for all
         check_replaceable(work, LAST, "best.ckpt", "log")
     read_card(Path(settings.out) / CARD)  # a damaged one is refused before hours of training
 
@@ -123,13 +127,8 @@ def train(config: Config) -> None:
         for split, own in images.items()
     }
     self_critical = settings.objective == "self_critical"
-    data = (ImageDataModule if self_critical else CaptionDataModule)(
-        captions["train"],
-        captions["val"],
-        settings.batch_size,
-        settings.seed,
-        settings.captions_together,
-    )
+    of_images = ImageDataModule if self_critical else CaptionDataModule
+    data = of_images(captions["train"], captions["val"], settings)
     seen = find_seen(dataset, {"train": data.train.image_ids, "val": data.val.image_ids})
     references = {image_id: dataset.captions[image_id] for image_id in data.val.image_ids}
 
@@ -139,7 +138,8 @@ def train(config: Config) -> None:
     def val_cider(captions: Sequence[Sequence[int]]) -> float:
         return cider(dict(zip(data.val.image_ids, decode(captions), strict=True)), references)
 
-    recorded = resumable_settings(settings, encoder.identity)
+    precision = training_precision(settings.precision, settings.trainer.get("accelerator", "auto"))
+    recorded = resumable_settings(settings, encoder.identity, precision)
     trainer, best = _trainer(settings, _monitor(len(data.val.image_ids)), recorded)
     module: CaptionerModule
     if self_critical:
@@ -171,6 +171,7 @@ def train(config: Config) -> None:
         )
     if not trainer.is_global_zero:
         return  # the first of several processes saves the captioner
+    print(f"note: {best.said(settings.epochs)}", file=sys.stderr)
     state = torch.load(best.best_model_path, weights_only=True)["state_dict"]
     module.load_state_dict(state)
     features = _features(module.eval(), data.train, trainer.strategy.root_device)
@@ -239,32 +240,50 @@ def _monitor(val_images: int) -> tuple[str, str]:
 
 def _trainer(
     settings: Train, monitor: tuple[str, str], recorded: dict[str, Any]
-) -> tuple[pl.Trainer, ModelCheckpoint]:
+) -> tuple[pl.Trainer, BestEpoch]:
     """Lightning's trainer, and the callback that keeps the best epoch.
 
     Args:
         settings: See `training.config.Train`.
         monitor: As from `_monitor`.
-        recorded: The settings that are put into the checkpoints.
+        recorded: The settings that are put into the checkpoints, with the precision to train in.
     """
     work = Path(settings.work)
     if not settings.resume:
         clear_for_new_run(work, "train.resume")
     name, mode = monitor
-    best = BestEpoch(work, "best", monitor=name, mode=mode, enable_version_counter=False)
-    # A second callback, because the first writes its last checkpoint only when it is the best too.
-    last = ModelCheckpoint(work, "last", enable_version_counter=False)
+    best = BestEpoch(
+        work,
+        "best",
+        monitor=name,
+        mode=mode,
+        enable_version_counter=False,
+        patience=settings.patience,
+    )
+    callbacks = [RecordSettings(recorded), best, KeepLast(work / LAST, settings.checkpoint_every)]
+    if settings.trainer.get("enable_progress_bar", True):
+        callbacks.insert(0, RichProgressBar())
+    if settings.ema:
+        callbacks.insert(0, WeightAverage(settings.ema))
     # Lightning recommends data workers; these batches are slices of an array and need none.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    # It is resumable in the middle of an epoch: see `CaptionDataModule`.
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    defaults = {"log_every_n_steps": 10, "num_sanity_val_steps": 0, "enable_model_summary": False}
+    options: dict[str, Any] = {"log_every_n_steps": 10, "num_sanity_val_steps": 0}
+    options |= {"enable_model_summary": False, **settings.trainer}
+    if settings.clip.tuning != "frozen" and options.get("strategy") == "ddp":
+        # Not all of CLIP is part of the loss: patches are read before its last layers.
+        options["strategy"] = "ddp_find_unused_parameters_true"
     trainer = pl.Trainer(
-        **{**defaults, **settings.trainer},
+        **options,
+        precision=cast(Any, recorded["train.precision"]),
         max_epochs=settings.epochs,
+        use_distributed_sampler=False,  # `training.captioner.batches` splits the batches
         logger=CSVLogger(work, name="log"),  # a resumed run writes its own version beside
-        callbacks=[RichProgressBar(), RecordSettings(recorded), best, last],
+        callbacks=callbacks,
     )
     return trainer, best
 

@@ -169,9 +169,9 @@ class ContrastiveModule(pl.LightningModule):
         self.log_dict(figures, prog_bar=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with a linear warm-up, then cosine to zero."""
+        """AdamW with a linear warm-up, then the schedule of the settings."""
         steps = int(self.trainer.estimated_stepping_batches)
-        return adamw(self, self.settings, steps, "cosine")
+        return adamw(self, self.settings, steps)
 
     def _shifted(self, pixels: Tensor, regions: Regions | None) -> tuple[Tensor, Regions | None]:
         """The batch and its boxes moved by one random offset; edges are repeated."""

@@ -46,12 +46,12 @@ from training.captioner.tuning import merged
 from training.config import Clip
 from training.contrastive.captioned_pixels import CaptionedPixels, caption_tokens
 from training.contrastive.module import ContrastiveModule
-from training.contrastive.precision import training_precision
 from training.contrastive.regions import RegionHead, RegionIndex
 from training.contrastive.settings import check_clip
 from training.data.dataset import CaptionDataset
 from training.encoding.pixel_cache import cached_pixels
 from training.evaluation.marked_block import replaced_block
+from training.precision import training_precision
 
 #: Optimiser steps between two checkpoints to resume from.
 CHECKPOINT_EVERY = 200

@@ -70,6 +70,34 @@ def test_blanked_words_are_not_read(captioner: ClipCap):
     assert captioner(features, labels, word_dropout=0.5) not in (blind, captioner(features, labels))
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0.9])
+def test_label_smoothing_is_torch_s_and_does_not_read_the_prior(
+    captioner: ClipCap, smoothing: float
+):
+    features, labels = features_of(captioner), labels_of(CAPTIONS, 6)
+    seen: list[Tensor] = []
+
+    def prior(logits: Tensor, labels: Tensor) -> Tensor:
+        seen.append(logits)
+        return logits
+
+    smoothed = captioner(features, labels, prior=prior, label_smoothing=smoothing)
+    expected = torch.nn.functional.cross_entropy(
+        seen[0], labels[labels != IGNORED], label_smoothing=smoothing
+    )
+    torch.testing.assert_close(smoothed, expected)
+    plain = captioner(features, labels)
+    assert not torch.allclose(smoothed, plain)
+
+    def never(logits: Tensor, labels: Tensor) -> Tensor:
+        """A prior by which one word never comes."""
+        return logits - 1000 * torch.nn.functional.one_hot(torch.tensor(39), logits.shape[1])
+
+    changed = captioner(features, labels, prior=never, label_smoothing=smoothing)
+    unlikely = (1 - smoothing) * (captioner(features, labels, prior=never) - plain)
+    torch.testing.assert_close(changed, smoothed + unlikely)
+
+
 def test_an_ignored_word_is_neither_read_nor_learned(captioner: ClipCap):
     features = features_of(captioner)[:1]
     labels = torch.tensor([[5, IGNORED, 7, 0]])

@@ -22,7 +22,7 @@ def test_the_defaults_fit_the_schema_and_overrides_are_applied():
     assert config.clip.base == "some/clip"
     assert config.evaluate.splits == ["val"]
     assert dataclasses.is_dataclass(config.train.mapper)
-    assert config.train.trainer["accelerator"] == "cpu"
+    assert config.train.trainer["accelerator"] == "auto"
 
 
 def test_settings_of_lightning_s_trainer_may_be_added():

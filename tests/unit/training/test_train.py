@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +22,9 @@ from model.export import eager_artifact
 from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 from model.refusal import Refusal
-from tests import ROOT
 from tests.interruption import power_cut
 from tests.models import save_clip, save_gpt2, small_config
+from tests.training_runs import Variant, rows, weights
 from training.captioner.data import CaptionBatch
 from training.captioner.module import CaptionerModule, batch_seed
 from training.captioner.tokenizer import END
@@ -42,43 +38,10 @@ from training.encoding.feature_file import FeatureFile
 from training.evaluation.captioning import caption_split
 from training.evaluation.model_card import write_card
 
-Variant = Callable[..., Config]
-
-
-@pytest.fixture
-def variant(tiny_run: Config, tmp_path: Path) -> Variant:
-    """The settings of the small run with changes, writing below `tmp_path`."""
-
-    def change(name: str = "run", **changes: Any) -> Config:
-        places = {
-            "out": str(tmp_path / name / "checkpoint"),
-            "work": str(tmp_path / name / "work"),
-            "curves": str(tmp_path / name / "curves"),
-        }
-        settings = dataclasses.replace(tiny_run.train, **{**places, **changes})
-        return dataclasses.replace(tiny_run, train=settings)
-
-    return change
-
-
-@pytest.fixture
-def no_score(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Validation CIDEr is not what these tests are about."""
-    monkeypatch.setattr("training.captioner.train.cider", lambda *_: 0.5)
-
 
 def trainer_of(steps: int) -> pl.Trainer:
     """Lightning's trainer of a training of so many optimiser steps."""
     return pl.Trainer(accelerator="cpu", max_steps=steps, logger=False, enable_checkpointing=False)
-
-
-def weights(folder: str | Path) -> dict[str, Tensor]:
-    return Checkpoint.load(folder).captioner.state_dict()
-
-
-def rows(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="") as opened:
-        return list(csv.DictReader(opened))
 
 
 def test_the_checkpoint_holds_the_captioner_with_its_encoder(tiny_run: Config):
@@ -126,25 +89,6 @@ def test_a_seed_gives_the_same_weights_and_another_one_others(variant: Variant):
         found.append(weights(config.train.out)["mapper.linear.weight"])
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
-
-
-@pytest.mark.usefixtures("no_score")
-@pytest.mark.parametrize("after", [5, 7])  # 5 steps an epoch
-def test_an_interrupted_run_resumed_ends_where_an_uninterrupted_one_does(
-    variant: Variant, after: int, monkeypatch: pytest.MonkeyPatch
-):
-    whole = variant("whole")
-    train(whole)
-    cut = variant("cut")
-    with power_cut(monkeypatch, at=after):
-        train(cut)
-    assert not Path(cut.train.out).exists()
-    torch.rand(7)  # whatever happened in between
-    train(variant("cut", resume=True))
-    expected, resumed = weights(whole.train.out), weights(cut.train.out)
-    assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
-    for name in ("loss.csv", "validation.csv"):
-        assert rows(Path(cut.train.curves) / name) == rows(Path(whole.train.curves) / name)
 
 
 @pytest.mark.usefixtures("no_score")
@@ -488,22 +432,6 @@ def test_only_what_is_tuned_gets_gradients(tiny_run: Config, tuning: str):
     assert [group["weight_decay"] for group in groups] == [settings.weight_decay, 0.0]
 
 
-def test_the_learning_rate_warms_up_over_a_share_of_the_steps_and_falls_to_nothing(
-    tiny_run: Config,
-):
-    settings = dataclasses.replace(tiny_run.train, warmup_ratio=0.2, learning_rate=1.0)
-    module = CaptionerModule(ClipCap(small_config()), settings, list, float)
-    module.trainer = trainer_of(20)
-    made = module.configure_optimizers()
-    rates = []
-    for _ in range(20):
-        rates.append(made["lr_scheduler"]["scheduler"].get_last_lr()[0])
-        made["optimizer"].step()
-        made["lr_scheduler"]["scheduler"].step()
-    assert rates[:5] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
-    assert rates[5:] == pytest.approx([1 - k / 16 for k in range(1, 16)])
-
-
 @pytest.mark.usefixtures("no_score")
 def test_the_schedule_counts_optimiser_steps_not_batches(variant: Variant, tiny_run: Config):
     trainer = {**tiny_run.train.trainer, "accumulate_grad_batches": 2}
@@ -512,33 +440,6 @@ def test_the_schedule_counts_optimiser_steps_not_batches(variant: Variant, tiny_
     last = torch.load(Path(config.train.work) / "last.ckpt", weights_only=True)
     assert last["global_step"] == 6  # of 5 batches an epoch, in two epochs
     assert last["lr_schedulers"][0]["_last_lr"] == [0.0, 0.0]
-
-
-def test_with_two_devices_the_schedule_counts_their_common_steps(tiny_run: Config, tmp_path: Path):
-    command = [
-        *(sys.executable, "-m", "training.train"),
-        *(f"features.clip={tiny_run.features.clip}", "features.kind=pooled"),
-        *(f"train.data={tiny_run.train.data}", f"train.features={tiny_run.train.features}"),
-        *(f"train.{name}={tmp_path / name}" for name in ("out", "work", "curves")),
-        *("train.mapper.kind=linear", "train.mapper.prefix_length=4", "train.pair_prior=[]"),
-        "train.gpt2={base: null, layers: 1, width: 32, heads: 2, vocabulary: 400, dropout: 0.0}",
-        *("train.epochs=2", "train.batch_size=32", "generation.max_tokens=10"),
-        *("+train.trainer.devices=2", "+train.trainer.strategy=ddp"),
-    ]
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "last.ckpt").write_text("of an interrupted run")
-    # The second process is started with this command too.
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    last = torch.load(tmp_path / "work" / "last.ckpt", weights_only=True)
-    assert last["global_step"] == 6  # 5 batches an epoch, two at a time
-    assert last["lr_schedulers"][0]["_last_lr"] == [0.0, 0.0]
-    assert (tmp_path / "work.previous" / "last.ckpt").read_text() == "of an interrupted run"
-    assert not (tmp_path / "work.previous-2").exists()
-    record = Checkpoint.load(tmp_path / "out").training
-    assert record is not None
-    assert (record["epochs"], record["optimiser_steps"], record["batches_per_step"]) == (2, 6, 2)
-    assert len(rows(tmp_path / "curves" / "validation.csv")) == 2
 
 
 @pytest.mark.usefixtures("no_score")
@@ -607,7 +508,7 @@ def test_seeds_of_ranks_and_batches_differ_in_the_bits_that_the_generator_reads(
     assert batch_seed(3, 19, 0, 0) == 22
 
 
-@pytest.mark.parametrize("name", ["max_epochs", "logger", "callbacks"])
+@pytest.mark.parametrize("name", ["max_epochs", "logger", "callbacks", "precision"])
 def test_arguments_of_lightning_s_trainer_that_are_not_the_user_s_are_refused(
     variant: Variant, tiny_run: Config, name: str
 ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from tokenizers import Tokenizer
 from model.network.captioner import IGNORED
 from model.refusal import Refusal
 from tests.models import PREPROCESSING
-from training.captioner.data import CaptionDataModule, ShuffledBatches, TokenizedCaptions
+from training.captioner.data import CaptionDataModule, TokenizedCaptions
 from training.captioner.tokenizer import END, train_tokenizer
+from training.config import load_config
 from training.data.dataset import CaptionDataset
 from training.encoding.feature_file import EncoderIdentity, FeatureFile
 from training.encoding.feature_shards import writing_features
@@ -171,7 +172,8 @@ def test_training_visits_every_caption_once_and_validation_in_order(
     dataset: CaptionDataset, tokenizer: Tokenizer
 ):
     captions = tokenized(dataset, tokenizer, [4, 6, 9])
-    module = CaptionDataModule(captions, captions, batch_size=4, seed=1)
+    settings = dataclasses.replace(load_config().train, batch_size=4)
+    module = CaptionDataModule(captions, captions, settings)
     trained, watched = list(module.train_dataloader()), list(module.val_dataloader())
     assert [len(labels) for _, _, labels in trained] == [4, 2]
     owners = [int(i) for features, owners, _ in watched for i in features[owners, 0]]
@@ -180,29 +182,15 @@ def test_training_visits_every_caption_once_and_validation_in_order(
     assert sorted(seen) == sorted(owners)
 
 
-def test_the_order_follows_from_seed_and_epoch_alone():
-    def order(seed: int, epoch: int) -> list[int]:
-        batches = ShuffledBatches(np.arange(50), 8, seed)
-        batches.set_epoch(epoch)
-        torch.rand(3)  # the global generator has no say
-        found = list(batches)
-        assert len(found) == len(batches) == 7
-        return [number for batch in found for number in batch]
-
-    assert order(1, 0) == order(1, 0)
-    assert sorted(order(1, 0)) == list(range(50))
-    assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}) == 4
-
-
-def test_captions_of_an_image_stand_side_by_side_in_small_groups():
-    owners = np.repeat([3, 5, 8, 9], [5, 1, 4, 2])
-    numbers = [n for batch in ShuffledBatches(owners, 4, seed=1, together=2) for n in batch]
-    assert sorted(numbers) == list(range(12))
-    of = owners[numbers].tolist()
-    runs = [(owner, len(list(own))) for owner, own in itertools.groupby(of)]
-    assert [owner for owner, _ in runs] != sorted(of)
-    alone = [owner for owner, count in runs if count == 1]
-    assert sorted(alone) == [3, 5]  # the odd one of five, and the only one
+def test_the_settings_of_batches_reach_them(dataset: CaptionDataset, tokenizer: Tokenizer):
+    captions = tokenized(dataset, tokenizer, [4, 6, 9])
+    settings = dataclasses.replace(load_config().train, bucket_batches=2, batch_size=3, workers=1)
+    batches = CaptionDataModule(captions, captions, settings).train_dataloader()
+    sampler = batches.sampler
+    assert (sampler.window, sampler.together, batches.workers) == (2, 5, 1)
+    texts = [text for i in (9, 4, 6) for text in CAPTIONS[i]]
+    assert sampler.lengths is not None
+    assert sampler.lengths.tolist() == [len(tokenizer.encode(text).ids) + 1 for text in texts]
 
 
 def test_a_caption_that_has_the_end_token_gets_no_second_one(
@@ -218,3 +206,25 @@ def test_a_caption_that_has_the_end_token_gets_no_second_one(
         own = line[line != IGNORED]
         assert own[-1] == house
         assert len(own) == 1 or own[-2] != house
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_epoch_goes_on_where_it_was_left_and_the_next_one_is_whole(
+    dataset: CaptionDataset, tokenizer: Tokenizer, workers: int
+):
+    captions = tokenized(dataset, tokenizer, [4, 6, 9])
+    settings = dataclasses.replace(load_config().train, batch_size=2, workers=workers)
+
+    def epochs(module: CaptionDataModule, numbers: list[int]) -> list[list[list[int]]]:
+        batches, found = module.train_dataloader(), []
+        for number in numbers:
+            reading = iter(batches)  # Lightning asks for it before it sets the epoch
+            batches.sampler.set_epoch(number)
+            found.append([labels.tolist() for _, _, labels in reading])
+        return found
+
+    whole = epochs(CaptionDataModule(captions, captions, settings), [3, 4])
+    module = CaptionDataModule(captions, captions, settings)
+    module.load_state_dict({"batches": 2})
+    assert epochs(module, [3, 4]) == [whole[0][2:], whole[1]]
+    assert whole[0] != whole[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.contrastive.precision import training_precision
+from training.precision import training_precision
 
 
 @pytest.mark.parametrize(
