@@ -78,6 +78,20 @@ class Lora:
 
 
 @dataclasses.dataclass
+class Augmentation:
+    """Random changes of the pictures of a training; 0 leaves one out.
+
+    `crop` is the largest share of a picture's side that is cut away. `colour` is the largest
+    relative change of brightness, contrast and saturation. `blur` is the largest width of a
+    Gaussian blur, in pixels.
+    """
+
+    crop: Annotated[float, Range(0, 0.5)]
+    colour: Annotated[float, Range(0, 0.5)]
+    blur: Annotated[float, Range(0, 2)]
+
+
+@dataclasses.dataclass
 class Clip:
     """Contrastive training of CLIP on a caption data set.
 
@@ -89,6 +103,11 @@ class Clip:
     (see `training.contrastive.repainting`). `resume` continues an interrupted run, with the
     settings that it was started with. `precision` is one of Lightning's, or `auto`, which is
     `bf16-mixed` where the processor multiplies bfloat16 itself, else `32-true`.
+    `anchor_weight` is the weight of the distance to the features of the base (see
+    `training.contrastive.anchor`), `hard_negatives` that of the negatives that look most like the
+    positive (see `training.contrastive.loss`); 0 leaves either out. `checkpoint_every` optimiser
+    steps a checkpoint to resume from is written. `trainer` has arguments of Lightning's Trainer;
+    with several devices each has batches of `batch_size`.
     """
 
     base: str | None
@@ -99,6 +118,8 @@ class Clip:
     model: ClipSizes
     caption_weight: Weight
     region_weight: Weight
+    anchor_weight: Weight
+    hard_negatives: Annotated[float, Range(0, usual="usually 0.1 to 1")]
     captioner: ClipCaptioner
     epochs: NotNegative
     batch_size: Positive
@@ -107,10 +128,13 @@ class Clip:
     warmup_ratio: Annotated[float, Range(0, 1)]
     shift: NotNegative
     recolour: Fraction
+    augmentation: Augmentation
     seed: Seed
     precision: Annotated[str, Choice("auto", "32-true", "bf16-mixed")]
     compile: bool
+    checkpoint_every: Positive
     resume: bool
+    trainer: dict[str, Any]
 
 
 @dataclasses.dataclass
