@@ -16,6 +16,7 @@ What all of them share:
     config       types, limits and meaning of every setting; conf/config.yaml has the values
     limits       how a limit is written beside a setting, and its check
     command      the command line, and errors as one line
+    device       where features and evaluate compute
 
 The parts behind the commands, in reading order; each folder's `__init__` lists its files:
 

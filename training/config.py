@@ -144,13 +144,15 @@ class Features:
     `clip` is the encoder (see `model.pretrained.encoder_folder`); `kind` is `pooled` for one
     feature of an image, or `patches` for one of each patch, which `train.mapper.kind=patch` reads.
     `shard_batches` batches make one shard of the feature file. A run that is killed loses at most
-    the work on one shard.
+    the work on one shard. `device` is `auto`, or a device in PyTorch's words (see
+    `training.device`).
     """
 
     data: str
     clip: str
     kind: Annotated[str, Choice("pooled", "patches")]
     out: str
+    device: str
     batch_size: Positive
     shard_batches: Positive
     workers: NotNegative
@@ -259,13 +261,15 @@ class Evaluate:
     `gate_images` pictures of the first split are captioned in every precision (see
     `training.evaluation.precision_gate`); 0 leaves that out. `out` is the report folder for the
     data set `train.data`. For another one the report goes to the folder `report` in that data set,
-    unless the command line gives `evaluate.out` (see `training.evaluate`).
+    unless the command line gives `evaluate.out` (see `training.evaluate`). `device` captions the
+    splits, as for `Features`; the precisions are compared on the CPU, which serves them.
     """
 
     checkpoint: str
     data: str
     out: str
     splits: list[str]
+    device: str
     batch_size: Positive
     workers: NotNegative
     max_pixels: Positive

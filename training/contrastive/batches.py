@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Sampler
 
 from model.refusal import Refusal
@@ -111,3 +112,25 @@ class ResumableLoader(DataLoader[Any]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Leave out as many in the next pass; none if that was the whole epoch."""
         self.batches.skip = state["given"] % len(self.batches)
+
+
+class PlaceInEpoch(pl.Callback):
+    """Puts a loader's place in the epoch into the checkpoints of a run.
+
+    Lightning keeps the state of such loaders too, but gives it back only to those that it has not
+    seen before it restores a run; and the learning rate's schedule asks for their length earlier.
+
+    Args:
+        loader: The loader of the training.
+    """
+
+    def __init__(self, loader: ResumableLoader) -> None:
+        self.loader = loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know."""
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on at that place."""
+        self.loader.load_state_dict(state_dict)

@@ -234,6 +234,7 @@ class ContrastiveModule(pl.LightningModule):
         moved = padded[:, :, top : top + self.size, left : left + self.size]
         if regions is not None:
             across, down = (reach - left) / self.size, (reach - top) / self.size
-            offset = regions.boxes.new_tensor([across, down, across, down])
+            moves = [across, down, across, down]
+            offset = torch.tensor(moves, device=regions.boxes.device)
             regions = regions._replace(boxes=regions.boxes + offset)
         return moved, regions

@@ -31,6 +31,7 @@ from training.captioner.resuming import (
 )
 from training.captioner.tuning import merged
 from training.config import Clip
+from training.contrastive.batches import PlaceInEpoch
 from training.contrastive.captioned_pixels import CaptionedPixels, caption_tokens
 from training.contrastive.from_scratch import from_scratch
 from training.contrastive.model_folder import save_model
@@ -122,6 +123,7 @@ def train_clip(settings: Clip) -> None:
         )
         for split, own in rows.items()
     }
+    trainer.callbacks.append(PlaceInEpoch(loaders["train"]))  # type: ignore[attr-defined]
     resumed = last if settings.resume else None
     trainer.fit(module, loaders["train"], loaders["val"], ckpt_path=resumed)
     figures = dict(trainer.validate(module, loaders["test"], verbose=False)[0])

@@ -144,6 +144,8 @@ def test_boxes_are_learned_where_they_are_wanted(run: Run):
         (["clip.recolour=1"], r"clip.recolour is 1.0; it must be at least 0 and less than 1"),
         (["clip.captioner.word_dropout=-0.1"], r"clip.captioner.word_dropout is -0.1"),
         (["clip.tuning=lora"], r"clip.tuning is lora but clip.base is null: .* must learn"),
+        (["clip.anchor_weight=1"], r"clip.anchor_weight is 1.0 but clip.base is null"),
+        (["+clip.trainer.precision=16"], r"clip.trainer.precision cannot be set: set clip.prec"),
         (["clip.tuning=frozen"], r"clip.tuning is 'frozen'; it must be full or lora"),
         (["clip.recolour=0.2"], r"set clip.region_weight above 0 too"),
         (["clip.captioner.pair_prior=[red]", "clip.caption_weight=0"], r"caption_weight is 0.0"),
@@ -191,11 +193,24 @@ def test_nothing_is_learned_of_attributes_that_were_changed(tiny_clip: Path):
         ]
 
 
-def test_an_interrupted_run_goes_on_where_it_was(run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_a_seed_gives_the_same_bytes_and_so_does_a_run_that_was_interrupted(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    random = (
+        *("clip.epochs=2", "clip.region_weight=1", "clip.recolour=0.5", "clip.checkpoint_every=2"),
+        *("clip.captioner.word_dropout=0.3", "clip.augmentation={crop: 0.2, colour: 0.1, blur: 1}"),
+    )
+    (tmp_path / "first" / "cache").mkdir(parents=True)  # its pictures are not decoded yet
+
+    def weights(out: str, *settings: str) -> bytes:
+        return (run(*random, *settings, out=out) / "model.safetensors").read_bytes()
+
+    whole = weights("first")
+    assert weights("second") == whole
     step, seen = ContrastiveModule.training_step, []
 
     def failing(module: ContrastiveModule, batch: ContrastiveBatch, index: int) -> Tensor:
-        if module.global_step == STEPS + 1 and not seen.count("cut"):
+        if module.global_step == STEPS + 2 and not seen.count("cut"):
             seen.append("cut")
             raise RuntimeError("power cut")
         seen.append(module.global_step)
@@ -203,12 +218,13 @@ def test_an_interrupted_run_goes_on_where_it_was(run: Run, monkeypatch: pytest.M
 
     monkeypatch.setattr(ContrastiveModule, "training_step", failing)
     with pytest.raises(RuntimeError, match="power cut"):
-        run("clip.epochs=2")
+        weights("cut")
     with pytest.raises(Refusal, match=r"with other settings: clip.epochs was 2, is 3; .*=false"):
-        run("clip.epochs=3", "clip.resume=true")
-    folder = run("clip.epochs=2", "clip.resume=true")
-    assert seen == [0, 1, 2, 3, "cut", 4, 5]
-    assert (folder / "model.safetensors").exists()
+        weights("cut", "clip.epochs=3", "clip.resume=true")
+    resumed = weights("cut", "clip.resume=true")
+    assert seen == [0, 1, 2, 3, 4, "cut", 4, 5]
+    assert resumed == whole
+    assert weights("other", "clip.seed=2") != whole
 
 
 def test_it_starts_anew_unless_it_is_told_to_resume(

@@ -10,17 +10,19 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from pathlib import Path, PosixPath
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 from transformers import CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from model.refusal import Refusal
 from tests import ROOT
+from tests.processes import start, together
 from training.config import Config, Features
 from training.data.dataset import CaptionDataset
 from training.encoding.encode_dataset import encode_dataset
@@ -138,6 +140,59 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bytes(
     assert content(settings.out) == expected
     after = {file.name: file.stat().st_mtime_ns for file in Path(settings.out).iterdir()}
     assert before.items() <= after.items()
+
+
+def test_two_processes_write_the_bytes_of_one_and_read_no_picture_twice(
+    broken: tuple[Features, list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = dataclasses.replace(broken[0], on_broken="skip", batch_size=4, shard_batches=1)
+    encode_dataset(settings)
+    expected = content(settings.out)
+    settings = dataclasses.replace(settings, out=str(tmp_path / "two" / "features"))
+    log = tmp_path / "two" / "log"
+
+    def work(rank: int) -> None:
+        encode, read = Encoder.encode, PosixPath.read_bytes
+
+        def slow(encoder: Encoder, pixels: Tensor) -> Tensor:
+            time.sleep(0.05)
+            return encode(encoder, pixels)
+
+        def noted(file: Path) -> bytes:
+            with (log / f"read-{rank}").open("a") as opened:
+                opened.write(f"{file.name}\n")
+            return read(file)
+
+        monkeypatch.setattr(Encoder, "encode", slow)
+        monkeypatch.setattr(PosixPath, "read_bytes", noted)
+        encode_dataset(settings)
+
+    def pictures() -> list[str]:
+        lines = [line for file in log.glob("read-*") for line in file.read_text().split()]
+        return [line for line in lines if line.endswith(".jpg")]
+
+    log.mkdir(parents=True)
+    children = start(2, work, log)
+    partial = tmp_path / "two" / "features.partial"
+    while len(list(partial.glob("shard-*.json"))) < 4:  # of 15
+        time.sleep(0.01)
+    os.kill(children[1], signal.SIGKILL)
+    statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert statuses == [1, -signal.SIGKILL]
+    assert "process 0 waited for another process of this run, which has ended" in (
+        (log / "rank-0.log").read_text()
+    )
+    assert not Path(settings.out).exists()
+    before = len({file.stem for file in partial.glob("shard-*.json")})
+    assert 4 <= before < 15
+    for file in log.glob("read-*"):
+        file.unlink()
+    together(2, work, log)
+    assert content(settings.out) == expected
+    assert [file.name for file in (tmp_path / "two").iterdir()] != [partial.name]
+    found = pictures()
+    assert len(found) == len(set(found)) <= 60 - 4 * before
+    assert all((log / f"read-{rank}").read_text() for rank in (0, 1))
 
 
 def test_only_shards_with_corrected_pictures_are_encoded_again(
