@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -52,6 +53,18 @@ class OtherDevice(TorchDispatchMode):
         self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         return _run(operation, args, kwargs or {})
+
+
+class MadeThere(TorchFunctionMode):
+    """`torch.tensor` on the device; it does not come to a dispatch mode."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if function is torch.tensor and torch.device(kwargs.get("device") or "cpu") == DEVICE:
+            return Remote(torch.tensor(*args, **{**kwargs, "device": "cpu"}))
+        return function(*args, **kwargs)
 
 
 def _run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -95,5 +108,5 @@ def fetched(found: Any) -> Any:
 
 def on_other_device(work: Callable[[], Any]) -> Any:
     """What `work` returns, computed without a mix of devices."""
-    with torch.no_grad(), OtherDevice():
+    with torch.no_grad(), MadeThere(), OtherDevice():
         return fetched(work())

@@ -212,6 +212,8 @@ class Train:
     `word_dropout` is the share of the input words that are blanked (see `ClipCap.forward`).
     `pair_prior` lists words, such as colours. The captioner does not learn how often they occur
     together with the word after them (see `training.captioner.pair_prior`).
+    `text_only` trains on captions alone: their text features with Gaussian noise of the width
+    `text_noise` stand for those of images (see `training.captioner.text_features`).
     `work` is the folder of the checkpoints to resume from. `curves` is the folder of the CSV tables
     of losses and validation scores. `resume` continues an interrupted run, with the settings that
     it was started with; `epochs` too, because the learning rate falls to zero over all epochs.
@@ -238,6 +240,8 @@ class Train:
     max_tokens: Annotated[int, Range(2, usual="a word and the end token")]
     word_dropout: Fraction
     pair_prior: list[str]
+    text_only: bool
+    text_noise: Annotated[float, Range(0, usual="usually 0.03 to 0.2")]
     seed: Seed
     resume: bool
     trainer: dict[str, Any]

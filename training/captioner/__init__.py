@@ -5,6 +5,7 @@ settings        checks of the settings against each other and against the encode
 tokenizer       a BPE tokenizer learned from the captions
 language_model  GPT-2: a trained one, or one from scratch
 images          cached features of the images, or their pixels
+text_features   text features that stand for those of images, for training on captions alone
 data            captions and images in batches
 module          the LightningModule: loss, validation CIDEr
 tuning          which weights are trained: full, frozen, LoRA

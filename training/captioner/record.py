@@ -44,7 +44,9 @@ def training_record(
         Values by name; what the training did, where it can differ from the settings.
     """
     settings = config.train
+    texts = {"text_noise": settings.text_noise} if settings.text_only else {}
     return {
+        **texts,
         "data": dataset.description or dataset.root.name,
         "training_pictures": len(set(data.train.image_ids)),
         "training_captions": len(data.train),
