@@ -144,6 +144,17 @@ def _trainer(settings: Clip, precision: str, recorded: dict[str, Any]) -> pl.Tra
         recorded: The settings that are put into the checkpoints.
     """
     out = Path(settings.out)
+    callbacks: list[pl.Callback] = [
+        RecordSettings(recorded),
+        ModelCheckpoint(
+            out / "checkpoints",
+            save_last=True,
+            every_n_train_steps=settings.checkpoint_every,
+            enable_version_counter=False,
+        ),
+    ]
+    if settings.trainer.get("enable_progress_bar", True):
+        callbacks.append(RichProgressBar())
     return pl.Trainer(
         **settings.trainer,
         max_epochs=settings.epochs,
@@ -151,16 +162,7 @@ def _trainer(settings: Clip, precision: str, recorded: dict[str, Any]) -> pl.Tra
         use_distributed_sampler=False,  # `SharedBatches` gives each process its part
         default_root_dir=out,
         logger=pl.loggers.CSVLogger(out, name="log"),
-        callbacks=[
-            RichProgressBar(),
-            RecordSettings(recorded),
-            ModelCheckpoint(
-                out / "checkpoints",
-                save_last=True,
-                every_n_train_steps=settings.checkpoint_every,
-                enable_version_counter=False,
-            ),
-        ],
+        callbacks=callbacks,
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path, PosixPath
 
@@ -23,11 +25,13 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from model.refusal import Refusal
 from tests import ROOT
 from tests.processes import start, together
-from training.config import Config, Features
+from training.config import Config, Features, load_config
 from training.data.dataset import CaptionDataset
+from training.data.tar_picture import TarPicture
 from training.encoding.encode_dataset import encode_dataset
 from training.encoding.encoder import Encoder
 from training.encoding.feature_file import FeatureFile
+from training.prepare import prepare
 
 
 @pytest.fixture
@@ -193,6 +197,43 @@ def test_two_processes_write_the_bytes_of_one_and_read_no_picture_twice(
     found = pictures()
     assert len(found) == len(set(found)) <= 60 - 4 * before
     assert all((log / f"read-{rank}").read_text() for rank in (0, 1))
+
+
+def test_pictures_of_tar_files_are_read_once_by_all_processes_and_their_workers(
+    tiny_run: Config, tiny_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    scenes = CaptionDataset.load(tiny_scenes)
+    for number in range(3):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+            for image_id in sorted(scenes.files)[number::3]:
+                words = scenes.captions[image_id][0].encode()
+                entry = tarfile.TarInfo(f"{image_id}.txt")
+                entry.size = len(words)
+                tar.addfile(entry, io.BytesIO(words))
+                tar.add(scenes.files[image_id], f"{image_id}.jpg")
+    places = [f"webdataset.shards={tmp_path}", f"webdataset.out={tmp_path / 'data'}"]
+    prepare(load_config(["prepare.source=webdataset", *places, "webdataset.workers=0"]))
+    read, log = TarPicture.read_bytes, tmp_path / "log"
+
+    def noted(picture: TarPicture) -> bytes:
+        with (log / f"read-{os.getpid()}").open("a") as opened:
+            opened.write(f"{picture}\n")
+        return read(picture)
+
+    settings = dataclasses.replace(
+        tiny_run.features,
+        **{"data": str(tmp_path / "data"), "workers": 2, "batch_size": 4, "shard_batches": 2},
+    )
+    monkeypatch.setattr(TarPicture, "read_bytes", noted)
+    together(
+        2, lambda _: encode_dataset(dataclasses.replace(settings, out=str(tmp_path / "two"))), log
+    )
+    by_process = [file.read_text().splitlines() for file in log.glob("read-*")]
+    assert len(by_process) == 4
+    lines = sum(by_process, [])
+    assert len(lines) == len(set(lines)) == 60
+    encode_dataset(dataclasses.replace(settings, out=str(tmp_path / "one"), workers=0))
+    assert content(tmp_path / "two") == content(tmp_path / "one")
 
 
 def test_only_shards_with_corrected_pictures_are_encoded_again(
