@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoTokenizer, CLIPModel
 
+from model.image.decode import load_image
+from model.image.preprocessing import to_pixels
 from model.pretrained.hugging_face import load_clip
 from model.pretrained.preprocessor_config import read_preprocessing
 from model.refusal import Refusal
@@ -23,8 +25,11 @@ from tests.models import PREPROCESSING
 from training import clip
 from training.captioner.tokenizer import END
 from training.config import load_config
+from training.contrastive.anchor import Anchor, drift
+from training.contrastive.captioned_pixels import caption_tokens
 from training.contrastive.module import ContrastiveBatch, ContrastiveModule
 from training.contrastive.regions import NO_LABEL, RegionHead, Regions
+from training.data.dataset import CaptionDataset
 from training.encoding.encoder import Encoder
 
 #: 31 pictures in batches of 10: three steps an epoch.
@@ -115,6 +120,29 @@ def test_a_clip_from_a_folder_is_fine_tuned(run: Run, tiny_clip: Path, weight: i
     tokenizers = [AutoTokenizer.from_pretrained(each) for each in (tiny_clip, folder)]
     first, second = (tokenizer("a bird over a lake")["input_ids"] for tokenizer in tokenizers)
     assert first == second
+
+
+def test_an_anchor_keeps_features_close_to_those_of_the_base(
+    run: Run, tiny_clip: Path, tiny_scenes: Path
+):
+    base = load_clip(str(tiny_clip), CLIPModel).eval()
+    dataset = CaptionDataset.load(tiny_scenes)
+    files = [dataset.files[i] for i in dataset.ids("val")]
+    pixels = torch.stack([to_pixels(load_image(f.read_bytes()), PREPROCESSING) for f in files])
+    tokenizer = AutoTokenizer.from_pretrained(tiny_clip)
+    tokens = caption_tokens(dataset, "val", tokenizer, 24)[:, 0].long()
+    anchor, moved = Anchor(base), []
+    for weight in (0, 100):
+        settings = (f"clip.anchor_weight={weight}", "clip.epochs=4", "clip.caption_weight=0")
+        folder = run(f"clip.base={tiny_clip}", *settings, out=f"w{weight}")
+        tuned = load_clip(str(folder), CLIPModel).eval()
+        assert tuned.state_dict().keys() == base.state_dict().keys()  # the anchor is not in it
+        with torch.inference_mode():
+            images = drift(Anchor(tuned).images(pixels), anchor.images(pixels)).item()
+            moved.append((images, drift(Anchor(tuned).texts(tokens), anchor.texts(tokens)).item()))
+    (images, texts), (images_kept, texts_kept) = moved
+    assert images_kept < images / 2
+    assert texts_kept < texts / 2
 
 
 def test_with_lora_only_the_layers_of_the_blocks_are_fine_tuned(run: Run, tiny_clip: Path):
