@@ -43,7 +43,7 @@ def text_features(dataset: CaptionDataset, split: str, name: str) -> np.ndarray:
     Raises:
         Refusal: There is no CLIP with a text tower of this name.
     """
-    clip = load_clip(name, CLIPModel).eval()
+    clip = load_clip(name, CLIPModel).train(False)
     tokenizer = AutoTokenizer.from_pretrained(name)
     texts = [text for i in dataset.ids(split) for text in dataset.captions[i]]
     with tempfile.TemporaryFile() as file:

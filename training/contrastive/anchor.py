@@ -27,7 +27,8 @@ class Anchor(nn.Module):
 
     def __init__(self, clip: CLIPModel) -> None:
         super().__init__()
-        self.clip = copy.deepcopy(clip).eval().requires_grad_(False)
+        self.clip = copy.deepcopy(clip).requires_grad_(False)
+        self.train(False)
 
     def train(self, mode: bool = True) -> Anchor:
         """Stay in evaluation mode, whatever the module around it does."""
