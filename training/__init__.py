@@ -17,6 +17,7 @@ What all of them share:
     limits       how a limit is written beside a setting, and its check
     command      the command line, and errors as one line
     precision    what a model is trained in on this machine
+    device       where features and evaluate compute
 
 The parts behind the commands, in reading order; each folder's `__init__` lists its files:
 

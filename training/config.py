@@ -78,6 +78,20 @@ class Lora:
 
 
 @dataclasses.dataclass
+class Augmentation:
+    """Random changes of the pictures of a training; 0 leaves one out.
+
+    `crop` is the largest share of a picture's side that is cut away. `colour` is the largest
+    relative change of brightness, contrast and saturation. `blur` is the largest width of a
+    Gaussian blur, in pixels.
+    """
+
+    crop: Annotated[float, Range(0, 0.5)]
+    colour: Annotated[float, Range(0, 0.5)]
+    blur: Annotated[float, Range(0, 2)]
+
+
+@dataclasses.dataclass
 class Clip:
     """Contrastive training of CLIP on a caption data set.
 
@@ -88,6 +102,11 @@ class Clip:
     shift of a batch, in pixels. `recolour` is the share of a batch whose things get other colours
     (see `training.contrastive.repainting`). `resume` continues an interrupted run, with the
     settings that it was started with. `schedule` and `precision` as for `Train`.
+    `anchor_weight` is the weight of the distance to the features of the base (see
+    `training.contrastive.anchor`), `hard_negatives` that of the negatives that look most like the
+    positive (see `training.contrastive.loss`); 0 leaves either out. `checkpoint_every` optimiser
+    steps a checkpoint to resume from is written. `trainer` has arguments of Lightning's Trainer;
+    with several devices each has batches of `batch_size`.
     """
 
     base: str | None
@@ -98,6 +117,8 @@ class Clip:
     model: ClipSizes
     caption_weight: Weight
     region_weight: Weight
+    anchor_weight: Weight
+    hard_negatives: Annotated[float, Range(0, usual="usually 0.1 to 1")]
     captioner: ClipCaptioner
     epochs: NotNegative
     batch_size: Positive
@@ -107,10 +128,13 @@ class Clip:
     warmup_ratio: Annotated[float, Range(0, 1)]
     shift: NotNegative
     recolour: Fraction
+    augmentation: Augmentation
     seed: Seed
     precision: Annotated[str, Choice("auto", "32-true", "bf16-mixed")]
     compile: bool
+    checkpoint_every: Positive
     resume: bool
+    trainer: dict[str, Any]
 
 
 @dataclasses.dataclass
@@ -120,13 +144,15 @@ class Features:
     `clip` is the encoder (see `model.pretrained.encoder_folder`); `kind` is `pooled` for one
     feature of an image, or `patches` for one of each patch, which `train.mapper.kind=patch` reads.
     `shard_batches` batches make one shard of the feature file. A run that is killed loses at most
-    the work on one shard.
+    the work on one shard. `device` is `auto`, or a device in PyTorch's words (see
+    `training.device`).
     """
 
     data: str
     clip: str
     kind: Annotated[str, Choice("pooled", "patches")]
     out: str
+    device: str
     batch_size: Positive
     shard_batches: Positive
     workers: NotNegative
@@ -198,6 +224,8 @@ class Train:
     trains all epochs.
     `precision` is one of Lightning's, or `auto` (see `training.precision`). `workers` processes
     read the batches ahead; 0 reads them in the training process.
+    `text_only` trains on captions alone: their text features with Gaussian noise of the width
+    `text_noise` stand for those of images (see `training.captioner.text_features`).
     `work` is the folder of the checkpoints to resume from: one at the end of every epoch, and one
     after every `checkpoint_every` optimiser steps (0: at the end of an epoch only). `curves` is the
     folder of the CSV tables of losses and validation scores. `resume` continues an interrupted run,
@@ -239,6 +267,8 @@ class Train:
     pair_prior: list[str]
     ema: Annotated[float, Range(0, below=1, usual="usually 0.99 to 0.9999")]
     patience: NotNegative
+    text_only: bool
+    text_noise: Annotated[float, Range(0, usual="usually 0.03 to 0.2")]
     seed: Seed
     precision: Annotated[str, Choice("auto", "32-true", "bf16-mixed")]
     workers: NotNegative
@@ -272,13 +302,15 @@ class Evaluate:
     `gate_images` pictures of the first split are captioned in every precision (see
     `training.evaluation.precision_gate`); 0 leaves that out. `out` is the report folder for the
     data set `train.data`. For another one the report goes to the folder `report` in that data set,
-    unless the command line gives `evaluate.out` (see `training.evaluate`).
+    unless the command line gives `evaluate.out` (see `training.evaluate`). `device` captions the
+    splits, as for `Features`; the precisions are compared on the CPU, which serves them.
     """
 
     checkpoint: str
     data: str
     out: str
     splits: list[str]
+    device: str
     batch_size: Positive
     workers: NotNegative
     max_pixels: Positive

@@ -8,6 +8,9 @@ image, 75 kB, where the pooled feature takes 2 kB.
 If the command is killed, run it again: it continues after the last complete shard, and the file has
 the same bytes as without the kill (see `training.encoding.feature_shards`). Broken images are
 listed at the end, and the command fails; `features.on_broken=skip` leaves them out instead.
+
+Several processes, one for each GPU, encode together: `torchrun --nproc-per-node 2 -m
+training.features`. On several machines they must see the same folders.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ tokenizer       a BPE tokenizer learned from the captions
 start           a checkpoint folder that training goes on from
 language_model  GPT-2: a trained one, or one from scratch
 images          cached features of the images, or their pixels
+text_features   text features that stand for those of images, for training on captions alone
 batches         which captions make a batch: order, length, the share of each device
 data            captions and images as tensors
 module          the LightningModule: loss, validation CIDEr

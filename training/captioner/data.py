@@ -109,6 +109,10 @@ class TokenizedCaptions(Dataset[CaptionBatch]):
         #: Row of every caption's image.
         self.owners = np.repeat(rows.astype(np.min_scalar_type(len(images))), counts)
 
+    def own_images(self) -> None:
+        """Give each caption an image of its own: the rows of `images` are those of the captions."""
+        self.owners = np.arange(len(self.owners), dtype=np.min_scalar_type(len(self.owners)))
+
     def __len__(self) -> int:
         """Number of captions."""
         return len(self.owners)

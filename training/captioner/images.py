@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from training.captioner.data import Images
+from training.captioner.text_features import first_rows, text_features
 from training.config import Config
 from training.data.dataset import CaptionDataset
 from training.encoding.encoder import Encoder
@@ -33,11 +34,17 @@ def split_images(
 ) -> SplitImages:
     """The images of a split: features if CLIP is frozen, else pixels.
 
+    With `train.text_only` they are text features, one of each caption, and `rows` are those of the
+    first caption of each image (see `training.captioner.text_features`).
+
     Raises:
         Refusal: There is no feature file of this encoder, or a picture cannot be read.
     """
     settings = config.train
     ids = dataset.ids(split)
+    if settings.text_only:
+        texts = text_features(dataset, split, config.features.clip)
+        return SplitImages(texts, first_rows(dataset, split))
     if settings.clip.tuning == "frozen":
         file = FeatureFile(settings.features, encoder.identity)
         return SplitImages(file.features, file.rows(ids))

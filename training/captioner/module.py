@@ -18,6 +18,7 @@ from training.captioner.batches import Share
 from training.captioner.data import CaptionBatch
 from training.captioner.optimization import adamw
 from training.captioner.pair_prior import PairPrior
+from training.captioner.text_features import noisy
 from training.captioner.tuning import CLIP, GPT2, merged, tunable
 from training.config import Train
 from training.encoding.pixel_cache import normalised
@@ -84,7 +85,12 @@ class CaptionerModule(pl.LightningModule):
         torch.manual_seed(batch_seed(self.settings.seed, self.global_step, self.global_rank, part))
 
     def features(self, images: Tensor) -> Tensor:
-        """Features [U, D] or [U, P, D] of images; pixels are encoded by CLIP as it is now."""
+        """Features [U, D] or [U, P, D] of images; pixels are encoded by CLIP as it is now.
+
+        Text features that stand for images get their noise, in training mode.
+        """
+        if self.settings.text_only and self.training:
+            return noisy(images, self.settings.text_noise)
         if self.captioner.clip is None:
             return images
         return self.captioner.encode(normalised(images, self.mean, self.std))

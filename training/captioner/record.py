@@ -57,7 +57,9 @@ def training_record(
     language_model = settings.gpt2.base or "GPT-2 from scratch"
     if settings.init is not None:
         language_model = "that of the captioner it started from"
+    texts = {"text_noise": settings.text_noise} if settings.text_only else {}
     return {
+        **texts,
         "data": dataset.description or dataset.root.name,
         "training_pictures": len(set(data.train.image_ids)),
         "training_captions": len(data.train),

@@ -63,6 +63,24 @@ def check_kinds(config: Config) -> None:
         )
 
 
+def check_text_only(config: Config) -> None:
+    """Refuse settings that training on captions alone cannot have."""
+    settings = config.train
+    if not settings.text_only:
+        return
+    for key, value, wanted in (
+        ("features.kind", config.features.kind, "pooled"),
+        ("train.normalize_feature", settings.normalize_feature, True),
+        ("train.clip.tuning", settings.clip.tuning, "frozen"),
+    ):
+        if value != wanted:
+            raise Refusal(
+                f"train.text_only is true but {key} is {str(value).lower()}: a text feature stands "
+                "for the normalised feature of a whole image from a frozen CLIP; set "
+                f"{key}={str(wanted).lower()}"
+            )
+
+
 def check_prefix(settings: Train, encoder: EncoderIdentity) -> None:
     """Refuse a patch mapper whose prefix is not as long as the encoder has patches."""
     patches, given = encoder.shape[0], settings.mapper.prefix_length

@@ -46,6 +46,7 @@ from training.captioner.settings import (
     check_kinds,
     check_positions,
     check_prefix,
+    check_text_only,
     check_train,
 )
 from training.captioner.start import check_start, note_other_encoder, started_from
@@ -83,6 +84,7 @@ def train(config: Config) -> None:
     config, start = started_from(config)
     settings = config.train
     check_kinds(config)
+    check_text_only(config)
     dataset = CaptionDataset.load(settings.data)
     encoder = Encoder(config.features.clip, config.features.kind)
     if start is not None and settings.init is not None:
@@ -126,6 +128,9 @@ def train(config: Config) -> None:
         split: TokenizedCaptions(dataset, split, *own, tokenizer, end_token_id, settings.max_tokens)
         for split, own in images.items()
     }
+    if settings.text_only:
+        for own in captions.values():
+            own.own_images()
     self_critical = settings.objective == "self_critical"
     of_images = ImageDataModule if self_critical else CaptionDataModule
     data = of_images(captions["train"], captions["val"], settings)
@@ -175,7 +180,8 @@ def train(config: Config) -> None:
     state = torch.load(best.best_model_path, weights_only=True)["state_dict"]
     module.load_state_dict(state)
     features = _features(module.eval(), data.train, trainer.strategy.root_device)
-    feature_statistics = statistics(features)
+    # Those of texts say nothing about the images that a server is given.
+    feature_statistics = None if settings.text_only else statistics(features)
     captioner.gpt2 = merged(captioner.gpt2)
     captioner.clip = merged(captioner.clip or encoder.model)
     record = {

@@ -5,15 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    RandomSampler,
-    SequentialSampler,
-)
+from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from training.contrastive.batches import ResumableLoader, SharedBatches
 from training.contrastive.module import ContrastiveBatch
 from training.contrastive.regions import Regions
 from training.data.dataset import CaptionDataset
@@ -41,20 +36,21 @@ class CaptionedPixels(Dataset[ContrastiveBatch]):
 
     def __getitem__(self, rows: list[int]) -> ContrastiveBatch:
         """The pictures of these rows, all their captions and all their boxes."""
-        order = sorted(rows)
+        chosen = np.asarray(rows)
+        order = np.argsort(chosen)  # pictures are read from the disk in their order there
+        pixels = np.empty((len(rows), *self.pixels.shape[1:]), self.pixels.dtype)
+        pixels[order] = self.pixels[chosen[order]]
         regions = self.regions
         if regions is not None:
-            regions = Regions(*(part[order] for part in regions))
-        return torch.from_numpy(self.pixels[order]), self.texts[order].long(), regions
+            regions = Regions(*(part[rows] for part in regions))
+        return torch.from_numpy(pixels), self.texts[rows].long(), regions
 
-    def loader(self, batch_size: int, shuffled: bool) -> DataLoader[ContrastiveBatch]:
-        """Batches of this size, or of all rows if there are fewer.
-
-        Shuffled ones leave out the last batch if it is smaller.
-        """
-        order = RandomSampler(self) if shuffled else SequentialSampler(self)
-        batches = BatchSampler(order, min(batch_size, len(self)), drop_last=shuffled)
-        return DataLoader(self, sampler=batches, batch_size=None)
+    def loader(
+        self, batch_size: int, shuffled: bool, seed: int = 0, rank: int = 0, ranks: int = 1
+    ) -> ResumableLoader:
+        """This rank's batches (see `SharedBatches`, also for the arguments)."""
+        batches = SharedBatches(len(self), batch_size, shuffled, seed, rank, ranks)
+        return ResumableLoader(self, batches)
 
 
 def caption_tokens(

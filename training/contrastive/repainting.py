@@ -58,7 +58,8 @@ def repainted(pixels: Tensor, regions: Regions) -> Tensor:
         near = (around[rows] & of_one).any(1) & ~boxed[rows]
         old = _colour(coarse[rows], own, near)[..., None, None]  # [rows, 3, 1, 1]
         # Drawn from a wider range and clamped, so that white, black and full colours occur.
-        new = (torch.rand(len(rows), 3, 1, 1) * 1.5 - 0.25).clamp(0, 1)
+        drawn = torch.rand(len(rows), 3, 1, 1).to(pixels.device)
+        new = (drawn * 1.5 - 0.25).clamp(0, 1)
         distance = (pixels[rows] - old).square().sum(1, keepdim=True).sqrt()
         share = ((1.6 * NEAR - distance) / (0.6 * NEAR)).clamp(0, 1)
         share = share * (fine[rows] & of_one).any(1).unsqueeze(1)
@@ -93,7 +94,7 @@ def _histogram(bins: Tensor, chosen: Tensor) -> Tensor:
 
 def _within(boxes: Tensor, side: int, stride: int) -> Tensor:
     """Whether every `stride`-th pixel lies in each box, bool [B, K, rows, columns]."""
-    middles = (torch.arange(0, side, stride) + 0.5) / side
+    middles = (torch.arange(0, side, stride, device=boxes.device) + 0.5) / side
     left, top, right, bottom = boxes.unsqueeze(-1).unbind(2)  # each [B, K, 1]
     across, down = (middles >= left) & (middles < right), (middles >= top) & (middles < bottom)
     return down.unsqueeze(-1) & across.unsqueeze(-2)

@@ -42,3 +42,19 @@ def recall_at(
             (found_image[:, :k].any(1) * weights).sum() / weights.sum()
         ).item()
     return figures
+
+
+def first_of_its_kind(texts: Tensor) -> Tensor:
+    """Which captions of a picture are not equal to one before them.
+
+    Pictures with fewer captions than others repeat theirs (see `CaptionedPixels`). Counted again
+    and again, they would fill the first ranks of a retrieval.
+
+    Args:
+        texts: Token ids [B, C, L] of the captions of each picture.
+
+    Returns:
+        bool [B, C].
+    """
+    equal = (texts[:, :, None] == texts[:, None]).all(-1)  # [B, C, C]
+    return ~equal.tril(-1).any(2)

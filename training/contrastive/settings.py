@@ -6,6 +6,16 @@ from model.refusal import Refusal
 from training.config import Clip
 from training.limits import check_limits
 
+#: Arguments of Lightning's Trainer that have another setting or are fixed, and what to do instead.
+_NOT_OURS = {
+    "max_epochs": "set clip.epochs",
+    "precision": "set clip.precision",
+    "default_root_dir": "set clip.out",
+    "logger": "its CSV log is in clip.out",
+    "callbacks": "they keep the checkpoint to resume from",
+    "use_distributed_sampler": "each process has its own part of every batch",
+}
+
 
 def check_clip(settings: Clip) -> None:
     """Refuse a value outside its limit, and settings that have no effect or contradict each other.
@@ -29,3 +39,11 @@ def check_clip(settings: Clip) -> None:
             "clip.captioner.pair_prior names words, but clip.caption_weight is "
             f"{settings.caption_weight}; set it above 0, or clip.captioner.pair_prior=[]"
         )
+    if settings.anchor_weight > 0 and settings.base is None:
+        raise Refusal(
+            f"clip.anchor_weight is {settings.anchor_weight} but clip.base is null: the anchor is "
+            "the base as it was; name a trained one, or set clip.anchor_weight=0"
+        )
+    for name, instead in _NOT_OURS.items():
+        if name in settings.trainer:
+            raise Refusal(f"clip.trainer.{name} cannot be set: {instead}; leave it out")

@@ -9,29 +9,17 @@ data set has boxes, the region loss (see `training.contrastive.regions`) names w
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
-from tokenizers.processors import TemplateProcessing
 from torch import Tensor
-from transformers import (
-    AutoTokenizer,
-    CLIPConfig,
-    CLIPModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
-from model.image.preprocessing import Preprocessing
 from model.pretrained.hugging_face import load_clip
-from model.pretrained.preprocessor_config import read_preprocessing, write_preprocessing
+from model.pretrained.preprocessor_config import read_preprocessing
 from model.refusal import Refusal
-from model.whole_folder import whole_folder
 from training.captioner.pair_prior import PairPrior, attribute_tokens
 from training.captioner.resuming import (
     LAST,
@@ -41,69 +29,29 @@ from training.captioner.resuming import (
     mark_finished,
     run_settings,
 )
-from training.captioner.tokenizer import END, START, train_tokenizer
 from training.captioner.tuning import merged
 from training.config import Clip
+from training.contrastive.batches import PlaceInEpoch
 from training.contrastive.captioned_pixels import CaptionedPixels, caption_tokens
+from training.contrastive.from_scratch import from_scratch
+from training.contrastive.model_folder import save_model
 from training.contrastive.module import ContrastiveModule
 from training.contrastive.regions import RegionHead, RegionIndex
 from training.contrastive.settings import check_clip
 from training.data.dataset import CaptionDataset
 from training.encoding.pixel_cache import cached_pixels
-from training.evaluation.marked_block import replaced_block
 from training.precision import training_precision
 
-#: Optimiser steps between two checkpoints to resume from.
-CHECKPOINT_EVERY = 200
 #: Largest picture in pixels. The user's own pictures are trusted; this stops a damaged header.
 MAX_PIXELS = 200_000_000
 #: Settings that a resumed run may change, since they do not change what is learned.
-_FREE = frozenset({"data", "out", "resume", "compile"})
-
-
-def _from_scratch(
-    settings: Clip, captions: list[str]
-) -> tuple[CLIPModel, PreTrainedTokenizerBase, Preprocessing]:
-    """A small random CLIP, and a tokenizer learned from the captions."""
-    sizes = settings.model
-    bpe = train_tokenizer(captions, sizes.vocabulary, (END, START))
-    end, start = bpe.token_to_id(END), bpe.token_to_id(START)
-    bpe.post_processor = TemplateProcessing(
-        single=f"{START} $A {END}", special_tokens=[(START, start), (END, end)]
-    )
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=bpe,
-        bos_token=START,
-        eos_token=END,
-        pad_token=END,
-        model_max_length=sizes.max_text,
-    )
-    vision = {
-        "hidden_size": sizes.width,
-        "intermediate_size": 4 * sizes.width,
-        "num_hidden_layers": sizes.layers,
-        "num_attention_heads": sizes.heads,
-        "image_size": sizes.image_size,
-        "patch_size": sizes.patch,
-        "projection_dim": sizes.projection,
+_FREE = frozenset(
+    {
+        *("data", "out", "resume", "compile", "checkpoint_every"),
+        *("trainer.accelerator", "trainer.enable_progress_bar", "trainer.enable_model_summary"),
+        *("trainer.log_every_n_steps", "trainer.profiler"),
     }
-    text = {
-        "hidden_size": sizes.text_width,
-        "intermediate_size": 4 * sizes.text_width,
-        "num_hidden_layers": sizes.text_layers,
-        "num_attention_heads": max(1, sizes.text_width // 32),
-        "projection_dim": sizes.projection,
-        "vocab_size": bpe.get_vocab_size(),
-        "max_position_embeddings": sizes.max_text,
-        "bos_token_id": start,
-        "eos_token_id": end,
-        "pad_token_id": end,
-    }
-    clip = CLIPModel(
-        CLIPConfig(vision_config=vision, text_config=text, projection_dim=sizes.projection)
-    )
-    half = (0.5, 0.5, 0.5)
-    return clip, tokenizer, Preprocessing(size=sizes.image_size, mean=half, std=half)
+)
 
 
 def train_clip(settings: Clip) -> None:
@@ -126,7 +74,7 @@ def train_clip(settings: Clip) -> None:
 
     if settings.base is None:
         every = [text for i in dataset.ids("train") for text in dataset.captions[i]]
-        clip, tokenizer, preprocessing = _from_scratch(settings, every)
+        clip, tokenizer, preprocessing = from_scratch(settings, every)
     else:
         clip = load_clip(settings.base, CLIPModel)
         tokenizer = AutoTokenizer.from_pretrained(settings.base)
@@ -145,18 +93,17 @@ def train_clip(settings: Clip) -> None:
             caption_tokens(dataset, split, tokenizer, text.max_position_embeddings),
             index.split(dataset.ids(split), preprocessing) if index else None,
         )
-    loaders = {
-        split: own.loader(settings.batch_size, shuffled=split == "train")
-        for split, own in rows.items()
-    }
     end = tokenizer.eos_token_id
     attributes = _tokens_of(index.attributes if index else [], tokenizer)
+    # Again, since only the first run decodes pictures, and that draws a random number.
+    pl.seed_everything(settings.seed, workers=True, verbose=False)
     head = _head(clip, index)
     prior = _prior(settings, rows["train"].texts, tokenizer)
     module = ContrastiveModule(clip, settings, preprocessing, end, head, attributes, prior)
     if settings.compile:
         clip.vision_model.compile()
-    precision = training_precision(settings.precision)
+    accelerator = str(settings.trainer.get("accelerator", "auto"))
+    precision = training_precision(settings.precision, accelerator)
     # As it is on this processor: a run that goes on elsewhere with `auto` would compute otherwise.
     recorded = {
         **run_settings("clip", settings, settings.data, _FREE),
@@ -166,32 +113,58 @@ def train_clip(settings: Clip) -> None:
         check_resumable(last, module, recorded, "clip.resume")
     else:
         clear_for_new_run(checkpoints, "clip.resume")
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=settings.epochs,
-        precision=cast(Any, precision),
-        deterministic=True,
-        gradient_clip_val=1.0,
-        default_root_dir=out,
-        logger=pl.loggers.CSVLogger(out, name="log"),
-        callbacks=[
-            RichProgressBar(),
-            RecordSettings(recorded),
-            ModelCheckpoint(
-                checkpoints,
-                save_last=True,
-                every_n_train_steps=CHECKPOINT_EVERY,
-                enable_version_counter=False,
-            ),
-        ],
-    )
+    trainer = _trainer(settings, precision, recorded)
+    loaders = {
+        split: own.loader(
+            settings.batch_size,
+            split == "train",
+            settings.seed,
+            trainer.global_rank,
+            trainer.world_size,
+        )
+        for split, own in rows.items()
+    }
+    trainer.callbacks.append(PlaceInEpoch(loaders["train"]))  # type: ignore[attr-defined]
     resumed = last if settings.resume else None
     trainer.fit(module, loaders["train"], loaders["val"], ckpt_path=resumed)
     figures = dict(trainer.validate(module, loaders["test"], verbose=False)[0])
+    if not trainer.is_global_zero:
+        return  # the first of several processes saves the model
     pictures = len(dataset.ids("train"))
-    _save(merged(module.clip), tokenizer, preprocessing, settings, figures, pictures)
-    if checkpoints.exists():  # a training of fewer than CHECKPOINT_EVERY steps writes none
+    save_model(merged(module.clip), tokenizer, preprocessing, settings, figures, pictures)
+    if checkpoints.exists():  # a training of fewer than checkpoint_every steps writes none
         mark_finished(checkpoints)
+
+
+def _trainer(settings: Clip, precision: str, recorded: dict[str, Any]) -> pl.Trainer:
+    """Lightning's trainer, which writes the checkpoint to resume from.
+
+    Args:
+        settings: See `training.config.Clip`.
+        precision: One of Lightning's.
+        recorded: The settings that are put into the checkpoints.
+    """
+    out = Path(settings.out)
+    callbacks: list[pl.Callback] = [
+        RecordSettings(recorded),
+        ModelCheckpoint(
+            out / "checkpoints",
+            save_last=True,
+            every_n_train_steps=settings.checkpoint_every,
+            enable_version_counter=False,
+        ),
+    ]
+    if settings.trainer.get("enable_progress_bar", True):
+        callbacks.append(RichProgressBar())
+    return pl.Trainer(
+        **settings.trainer,
+        max_epochs=settings.epochs,
+        precision=cast(Any, precision),
+        use_distributed_sampler=False,  # `SharedBatches` gives each process its part
+        default_root_dir=out,
+        logger=pl.loggers.CSVLogger(out, name="log"),
+        callbacks=callbacks,
+    )
 
 
 def _tokens_of(words: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -222,38 +195,3 @@ def _head(clip: CLIPModel, index: RegionIndex | None) -> RegionHead | None:
     grid = vision.image_size // vision.patch_size
     width = clip.visual_projection.out_features
     return RegionHead(vision.hidden_size, width, grid, index.categories, len(index.attributes))
-
-
-def _save(
-    clip: CLIPModel,
-    tokenizer: PreTrainedTokenizerBase,
-    preprocessing: Preprocessing,
-    settings: Clip,
-    figures: dict[str, float],
-    pictures: int,
-) -> None:
-    """Write the folder aside, then put it in place.
-
-    In a README that is there already only the marked block is replaced. So the user's words stay.
-    """
-    clip.set_attn_implementation("sdpa")
-    rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in sorted(figures.items()))
-    words = shlex.join(["python", "-m", "training.clip", *sys.argv[1:]])
-    block = (
-        f"Trained on {settings.data} with this command: `{words}`\n\n"
-        f"Seed {settings.seed}, {pictures} training pictures, {settings.epochs} epochs, "
-        f"base: {settings.base or 'none, from scratch'}, tuning: {settings.tuning}. "
-        "On the data set's test split:\n\n"
-        f"| measure | value |\n|---|---|\n{rows}"
-    )
-    folder = Path(settings.out) / "model"
-    file, begin, end = folder / "README.md", "<!-- training -->", "<!-- /training -->"
-    before = file.read_text(encoding="utf-8") if file.exists() else "# CLIP for image captions"
-    readme = replaced_block(before, begin, block, end)
-    readme = readme or f"{before.rstrip()}\n\n{begin}\n{block}\n{end}\n"
-    with whole_folder(folder, "retrieval.json") as partial:
-        clip.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        write_preprocessing(preprocessing, partial)
-        (partial / "retrieval.json").write_text(json.dumps(figures, indent=2) + "\n")
-        (partial / "README.md").write_text(readme, encoding="utf-8")

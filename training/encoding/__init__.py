@@ -2,6 +2,7 @@
 
 - encoder.py: the image encoder with its identity
 - encode_dataset.py: encodes every image of a data set
+- ranks.py: several processes that encode together
 - feature_file.py: the file of features, reading
 - feature_shards.py: the same, writing, with resumption after a kill
 - pixel_cache.py: decoded pixels

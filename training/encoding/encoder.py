@@ -23,6 +23,7 @@ class Encoder:
         model: The network, in evaluation mode.
         preprocessing: How images become its pixels.
         identity: What a feature file records of it.
+        device: Where it computes; the CPU at first.
 
     Raises:
         Refusal: There is no such encoder.
@@ -31,6 +32,7 @@ class Encoder:
     def __init__(self, name: str, kind: str = "pooled") -> None:
         model, self.preprocessing = load_encoder(name)
         self.model = model.eval()
+        self.device = torch.device("cpu")
         self.identity = EncoderIdentity(
             name=name,
             sha256=vision_sha256(self.model),
@@ -39,17 +41,23 @@ class Encoder:
             kind=kind,
         )
 
+    def to(self, device: torch.device) -> Encoder:
+        """The same encoder, which computes on this device from now on."""
+        self.model.to(device)
+        self.device = device
+        return self
+
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
         """Features of a batch of images.
 
         Args:
-            pixels: Normalised, float32 [B, 3, S, S].
+            pixels: Normalised, float32 [B, 3, S, S], on the CPU.
 
         Returns:
-            float32 [B, *shape], where shape is that of `identity`.
+            float32 [B, *shape] on the CPU, where shape is that of `identity`.
         """
-        return self.model.encode(pixels, self.identity.kind)
+        return self.model.encode(pixels.to(self.device), self.identity.kind).cpu()
 
 
 def vision_sha256(model: ImageEncoder) -> str:

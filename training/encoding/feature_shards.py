@@ -6,7 +6,9 @@
     OUT.partial/lock                          locked by the run that writes
 
 A shard is written to a temporary file, flushed to the disk, and renamed; then its record is written
-in the same way. So where there is a record, the shard is complete.
+in the same way. So where there is a record, the shard is complete. Several processes may write
+shards at a time, if they share the folder: one has the lock and assembles the file, and the others
+write the shards that it leaves to them.
 
 The bytes of a shard depend only on its own images and the settings, because no batch has images of
 two shards. So it makes no difference which run wrote a shard. The record holds what it was made of
@@ -111,11 +113,14 @@ class ShardRows:
 class FeatureWriter:
     """Writes the missing shards of a feature file; made by `writing_features`.
 
+    A further process of the same run makes one itself, with `fresh=False`.
+
     Args:
         work: The folder OUT.partial.
         encoder: The encoder of the features.
         made_of: The ingredients of each shard, in order. A shard of an earlier run is kept if its
             record has the same ingredients.
+        fresh: Look for shards of an earlier run, and remove what is of no use.
 
     Attributes:
         complete: Number -> record of each complete shard.
@@ -123,7 +128,11 @@ class FeatureWriter:
     """
 
     def __init__(
-        self, work: Path, encoder: EncoderIdentity, made_of: Sequence[Ingredients]
+        self,
+        work: Path,
+        encoder: EncoderIdentity,
+        made_of: Sequence[Ingredients],
+        fresh: bool = True,
     ) -> None:
         self.complete: dict[int, Shard] = {}
         self.changed: set[str] = set()
@@ -132,6 +141,8 @@ class FeatureWriter:
         self._encoder = encoder
         self._made_of = [json.loads(json.dumps(each)) for each in made_of]  # as read back
         self._features.mkdir(exist_ok=True)
+        if not fresh:
+            return
         for number in range(len(made_of)):
             self._reuse(number)
         kept = {shard_file(self._features, number) for number in self.complete}
@@ -144,7 +155,7 @@ class FeatureWriter:
 
         The shard is complete when the block ends without an error. Otherwise nothing of it is kept.
         """
-        temporary = self._work / "shard.temporary"
+        temporary = self._work / f"shard-{number:05d}.temporary"
         with temporary.open("wb") as file:
             rows = ShardRows(file, self._encoder)
             yield rows
@@ -157,6 +168,21 @@ class FeatureWriter:
             _flush_to_disk(file)
         _rename_on_disk(temporary, self._record(number))
         self.complete[number] = Shard(np.array(rows.ids, np.int64), rows.broken)
+
+    def take_others(self) -> None:
+        """Count in the shards that other processes of this run have written.
+
+        Raises:
+            Refusal: One is missing.
+        """
+        for number in set(range(len(self._made_of))) - self.complete.keys():
+            self._reuse(number)
+            if number not in self.complete:
+                raise Refusal(
+                    f"{self._record(number)} is missing, which another process of this run wrote; "
+                    "all processes must see the same folder, and the pictures must not change "
+                    "meanwhile: run the command again"
+                )
 
     def finish(self, target: Path) -> None:
         """Replace `target` with the feature file; all shards must be complete."""
@@ -192,6 +218,12 @@ class FeatureWriter:
         return self._work / f"shard-{number:05d}.json"
 
 
+def target_and_work(folder: str | Path) -> tuple[Path, Path]:
+    """The folder of a feature file, and the one where it is written before."""
+    target = Path(os.path.realpath(folder))  # of a link, its target is replaced and not the link
+    return target, target.with_name(target.name + ".partial")
+
+
 @contextmanager
 def writing_features(
     folder: str | Path, encoder: EncoderIdentity, made_of: Sequence[Ingredients]
@@ -209,9 +241,8 @@ def writing_features(
     Raises:
         Refusal: Another run writes there, or the folder holds something else.
     """
-    folder = Path(os.path.realpath(folder))  # of a link, its target is replaced and not the link
+    folder, work = target_and_work(folder)
     check_replaceable(folder, "encoder.json")
-    work = folder.with_name(folder.name + ".partial")
     with locked(work):
         writer = FeatureWriter(work, encoder, made_of)
         yield writer

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.lib.format import open_memmap
 from PIL import Image
 from rich.console import Console
@@ -54,26 +55,38 @@ def cached_pixels(
     stamps = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
     key = json.dumps([stamps, preprocessing.size, preprocessing.resample, preprocessing.crop])
     target = folder / f"pixels-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial_file = target.with_suffix(".partial")
-        side = preprocessing.size
-        try:
-            shape = (len(files), 3, side, side)
-            rows = open_memmap(partial_file, mode="w+", dtype=np.uint8, shape=shape)
-            convert = partial(_bytes, preprocessing=preprocessing)
-            decoded = decode_files(files, convert, max_pixels, workers, side)
-            bar = track(decoded, "decoding", len(files), console=Console(stderr=True))
-            for row, pixels in enumerate(bar):
-                if isinstance(pixels, str):
-                    raise Refusal(f"{pixels}; mend or remove it")
-                rows[row] = pixels.numpy()
-            rows.flush()
-            partial_file.rename(target)
-        finally:
-            # After an error it is of no use: the corrected pictures give a file of another name.
-            partial_file.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Of several processes that train together, the first decodes and the others wait.
+    with FileLock(target.with_suffix(".lock")):
+        if not target.exists():
+            _decode(files, preprocessing, target, max_pixels, workers)
     return np.load(target, mmap_mode="r")
+
+
+def _decode(
+    files: Sequence[PictureFile],
+    preprocessing: Preprocessing,
+    target: Path,
+    max_pixels: int,
+    workers: int,
+) -> None:
+    """Write the pixels of some pictures to `target`; it is complete or absent."""
+    partial_file, side = target.with_suffix(".partial"), preprocessing.size
+    try:
+        shape = (len(files), 3, side, side)
+        rows = open_memmap(partial_file, mode="w+", dtype=np.uint8, shape=shape)
+        convert = partial(_bytes, preprocessing=preprocessing)
+        decoded = decode_files(files, convert, max_pixels, workers, side)
+        bar = track(decoded, "decoding", len(files), console=Console(stderr=True))
+        for row, pixels in enumerate(bar):
+            if isinstance(pixels, str):
+                raise Refusal(f"{pixels}; mend or remove it")
+            rows[row] = pixels.numpy()
+        rows.flush()
+        partial_file.rename(target)
+    finally:
+        # After an error it is of no use: the corrected pictures give a file of another name.
+        partial_file.unlink(missing_ok=True)
 
 
 def normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 evaluate        from settings to reports
 captioning      captions of a split, as a server would write them
+on_device       the captioner as a server runs it, or on another device
 scoring         BLEU, METEOR, ROUGE-L, CIDEr, SPICE
 cider_reward    CIDEr-D of single captions, as a reward of training
 words           captions of any language into words

@@ -11,14 +11,15 @@ from typing import Any
 from rich.console import Console
 
 from model.checkpoint import EVALUATION, Checkpoint, read_evaluation, weights_sha256
-from model.export import eager_artifact
 from model.refusal import Refusal
 from training.config import Evaluate
 from training.data.dataset import CaptionDataset
 from training.data.seen_images import FILE, count_seen
+from training.device import chosen_device
 from training.evaluation.captioning import caption_split, decode_pixels
 from training.evaluation.checks import Checks, find_checks
 from training.evaluation.model_card import load_card, write_card
+from training.evaluation.on_device import artifact_on
 from training.evaluation.precision_gate import Gate, gates, lines
 from training.evaluation.report import Section, Shown, draw_chart, figures_table, write_page
 from training.evaluation.scoring import score
@@ -41,8 +42,8 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
         Split name -> its figures.
 
     Raises:
-        Refusal: The data set has none of the splits, a picture cannot be read, or the checkpoint's
-            model card cannot be read.
+        Refusal: The data set has none of the splits, a picture or the checkpoint's model card
+            cannot be read, or there is no such device.
     """
     check_limits(settings, "evaluate")
     dataset = CaptionDataset.load(settings.data)
@@ -52,6 +53,7 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
             f"{settings.data} has none of the splits {', '.join(settings.splits)}; it has "
             f"{', '.join(dataset.splits)}; name them: evaluate.splits=[...]"
         )
+    device = chosen_device(settings.device, "evaluate.device")
     checkpoint = Checkpoint.load(settings.checkpoint)
     load_card(Path(settings.checkpoint), checkpoint)  # refuses a damaged one before the captions
     checks = find_checks(dataset.root)
@@ -60,7 +62,7 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
             f"note: {settings.data} has no truth about its pictures to check captions against; "
             "they are scored against its captions only"
         )
-    artifact = eager_artifact(checkpoint)
+    artifact = artifact_on(checkpoint, device)
     sections: dict[str, Section] = {}
     notes: list[str] = []
     rows: list[str] = []

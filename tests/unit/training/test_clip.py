@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoTokenizer, CLIPModel
 
+from model.image.decode import load_image
+from model.image.preprocessing import to_pixels
 from model.pretrained.hugging_face import load_clip
 from model.pretrained.preprocessor_config import read_preprocessing
 from model.refusal import Refusal
@@ -23,8 +25,11 @@ from tests.models import PREPROCESSING
 from training import clip
 from training.captioner.tokenizer import END
 from training.config import load_config
+from training.contrastive.anchor import Anchor, drift
+from training.contrastive.captioned_pixels import caption_tokens
 from training.contrastive.module import ContrastiveBatch, ContrastiveModule
 from training.contrastive.regions import NO_LABEL, RegionHead, Regions
+from training.data.dataset import CaptionDataset
 from training.encoding.encoder import Encoder
 
 #: 31 pictures in batches of 10: three steps an epoch.
@@ -38,6 +43,8 @@ SMALL = (
     "clip.shift=2",
     "clip.epochs=1",
     "clip.precision=32-true",
+    "clip.checkpoint_every=1",
+    "clip.trainer.accelerator=cpu",
 )
 Run = Callable[..., Path]
 
@@ -45,7 +52,6 @@ Run = Callable[..., Path]
 @pytest.fixture
 def run(tiny_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixels: Path) -> Run:
     """The command with these settings; returns the model's folder."""
-    monkeypatch.setattr("training.contrastive.train.CHECKPOINT_EVERY", 1)
 
     def start(*settings: str, out: str = "out") -> Path:
         folder = tmp_path / out
@@ -116,6 +122,29 @@ def test_a_clip_from_a_folder_is_fine_tuned(run: Run, tiny_clip: Path, weight: i
     assert first == second
 
 
+def test_an_anchor_keeps_features_close_to_those_of_the_base(
+    run: Run, tiny_clip: Path, tiny_scenes: Path
+):
+    base = load_clip(str(tiny_clip), CLIPModel).eval()
+    dataset = CaptionDataset.load(tiny_scenes)
+    files = [dataset.files[i] for i in dataset.ids("val")]
+    pixels = torch.stack([to_pixels(load_image(f.read_bytes()), PREPROCESSING) for f in files])
+    tokenizer = AutoTokenizer.from_pretrained(tiny_clip)
+    tokens = caption_tokens(dataset, "val", tokenizer, 24)[:, 0].long()
+    anchor, moved = Anchor(base), []
+    for weight in (0, 100):
+        settings = (f"clip.anchor_weight={weight}", "clip.epochs=4", "clip.caption_weight=0")
+        folder = run(f"clip.base={tiny_clip}", *settings, out=f"w{weight}")
+        tuned = load_clip(str(folder), CLIPModel).eval()
+        assert tuned.state_dict().keys() == base.state_dict().keys()  # the anchor is not in it
+        with torch.inference_mode():
+            images = drift(Anchor(tuned).images(pixels), anchor.images(pixels)).item()
+            moved.append((images, drift(Anchor(tuned).texts(tokens), anchor.texts(tokens)).item()))
+    (images, texts), (images_kept, texts_kept) = moved
+    assert images_kept < images / 2
+    assert texts_kept < texts / 2
+
+
 def test_with_lora_only_the_layers_of_the_blocks_are_fine_tuned(run: Run, tiny_clip: Path):
     folder = run(f"clip.base={tiny_clip}", "clip.tuning=lora", "clip.lora.rank=2")
     before, after = (load_clip(str(each), CLIPModel).state_dict() for each in (tiny_clip, folder))
@@ -143,6 +172,8 @@ def test_boxes_are_learned_where_they_are_wanted(run: Run):
         (["clip.recolour=1"], r"clip.recolour is 1.0; it must be at least 0 and less than 1"),
         (["clip.captioner.word_dropout=-0.1"], r"clip.captioner.word_dropout is -0.1"),
         (["clip.tuning=lora"], r"clip.tuning is lora but clip.base is null: .* must learn"),
+        (["clip.anchor_weight=1"], r"clip.anchor_weight is 1.0 but clip.base is null"),
+        (["+clip.trainer.precision=16"], r"clip.trainer.precision cannot be set: set clip.prec"),
         (["clip.tuning=frozen"], r"clip.tuning is 'frozen'; it must be full or lora"),
         (["clip.recolour=0.2"], r"set clip.region_weight above 0 too"),
         (["clip.captioner.pair_prior=[red]", "clip.caption_weight=0"], r"caption_weight is 0.0"),
@@ -171,7 +202,7 @@ def test_nothing_is_learned_of_attributes_that_were_changed(tiny_clip: Path):
     look, contrastive, region = module.pooled_and_patches, module._contrastive, head.loss
     captioner = module.captioner.forward
     module.pooled_and_patches = lambda p: asked.update(pixels=p) or look(p)  # type: ignore
-    module._contrastive = lambda f, t: asked.update(texts=t) or contrastive(f, t)  # type: ignore
+    module._contrastive = lambda f, t, p: asked.update(texts=t) or contrastive(f, t, p)  # type: ignore
     head.loss = lambda p, f, r: asked.update(r._asdict()) or region(p, f, r)  # type: ignore
     module.captioner.forward = lambda f, t, *a: asked.update(labels=t) or captioner(f, t, *a)  # type: ignore
     module.training_step((pixels, texts, Regions(boxes, label, label)), 0)
@@ -179,7 +210,7 @@ def test_nothing_is_learned_of_attributes_that_were_changed(tiny_clip: Path):
     assert same[..., 16:].all()  # what lies beside the box
     changed = ~same.flatten(1).all(1)
     assert changed.sum() == 2
-    assert asked["texts"].tolist() == texts[~changed, 0].tolist()
+    assert asked["texts"].tolist() == texts[~changed].tolist()
     assert (asked["categories"] == 1).all()
     assert (asked["attributes"].flatten() == NO_LABEL).tolist() == changed.tolist()
     for row, told in enumerate(asked["labels"]):
@@ -190,11 +221,24 @@ def test_nothing_is_learned_of_attributes_that_were_changed(tiny_clip: Path):
         ]
 
 
-def test_an_interrupted_run_goes_on_where_it_was(run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_a_seed_gives_the_same_bytes_and_so_does_a_run_that_was_interrupted(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    random = (
+        *("clip.epochs=2", "clip.region_weight=1", "clip.recolour=0.5", "clip.checkpoint_every=2"),
+        *("clip.captioner.word_dropout=0.3", "clip.augmentation={crop: 0.2, colour: 0.1, blur: 1}"),
+    )
+    (tmp_path / "first" / "cache").mkdir(parents=True)  # its pictures are not decoded yet
+
+    def weights(out: str, *settings: str) -> bytes:
+        return (run(*random, *settings, out=out) / "model.safetensors").read_bytes()
+
+    whole = weights("first")
+    assert weights("second") == whole
     step, seen = ContrastiveModule.training_step, []
 
     def failing(module: ContrastiveModule, batch: ContrastiveBatch, index: int) -> Tensor:
-        if module.global_step == STEPS + 1 and not seen.count("cut"):
+        if module.global_step == STEPS + 2 and not seen.count("cut"):
             seen.append("cut")
             raise RuntimeError("power cut")
         seen.append(module.global_step)
@@ -202,12 +246,13 @@ def test_an_interrupted_run_goes_on_where_it_was(run: Run, monkeypatch: pytest.M
 
     monkeypatch.setattr(ContrastiveModule, "training_step", failing)
     with pytest.raises(RuntimeError, match="power cut"):
-        run("clip.epochs=2")
+        weights("cut")
     with pytest.raises(Refusal, match=r"with other settings: clip.epochs was 2, is 3; .*=false"):
-        run("clip.epochs=3", "clip.resume=true")
-    folder = run("clip.epochs=2", "clip.resume=true")
-    assert seen == [0, 1, 2, 3, "cut", 4, 5]
-    assert (folder / "model.safetensors").exists()
+        weights("cut", "clip.epochs=3", "clip.resume=true")
+    resumed = weights("cut", "clip.resume=true")
+    assert seen == [0, 1, 2, 3, 4, "cut", 4, 5]
+    assert resumed == whole
+    assert weights("other", "clip.seed=2") != whole
 
 
 def test_it_starts_anew_unless_it_is_told_to_resume(

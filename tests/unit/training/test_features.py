@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
-from pathlib import Path
+from pathlib import Path, PosixPath
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 from transformers import CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from model.refusal import Refusal
 from tests import ROOT
-from training.config import Config, Features
+from tests.processes import start, together
+from training.config import Config, Features, load_config
 from training.data.dataset import CaptionDataset
+from training.data.tar_picture import TarPicture
 from training.encoding.encode_dataset import encode_dataset
 from training.encoding.encoder import Encoder
 from training.encoding.feature_file import FeatureFile
+from training.prepare import prepare
 
 
 @pytest.fixture
@@ -138,6 +144,96 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bytes(
     assert content(settings.out) == expected
     after = {file.name: file.stat().st_mtime_ns for file in Path(settings.out).iterdir()}
     assert before.items() <= after.items()
+
+
+def test_two_processes_write_the_bytes_of_one_and_read_no_picture_twice(
+    broken: tuple[Features, list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = dataclasses.replace(broken[0], on_broken="skip", batch_size=4, shard_batches=1)
+    encode_dataset(settings)
+    expected = content(settings.out)
+    settings = dataclasses.replace(settings, out=str(tmp_path / "two" / "features"))
+    log = tmp_path / "two" / "log"
+
+    def work(rank: int) -> None:
+        encode, read = Encoder.encode, PosixPath.read_bytes
+
+        def slow(encoder: Encoder, pixels: Tensor) -> Tensor:
+            time.sleep(0.05)
+            return encode(encoder, pixels)
+
+        def noted(file: Path) -> bytes:
+            with (log / f"read-{rank}").open("a") as opened:
+                opened.write(f"{file.name}\n")
+            return read(file)
+
+        monkeypatch.setattr(Encoder, "encode", slow)
+        monkeypatch.setattr(PosixPath, "read_bytes", noted)
+        encode_dataset(settings)
+
+    def pictures() -> list[str]:
+        lines = [line for file in log.glob("read-*") for line in file.read_text().split()]
+        return [line for line in lines if line.endswith(".jpg")]
+
+    log.mkdir(parents=True)
+    children = start(2, work, log)
+    partial = tmp_path / "two" / "features.partial"
+    while len(list(partial.glob("shard-*.json"))) < 4:  # of 15
+        time.sleep(0.01)
+    os.kill(children[1], signal.SIGKILL)
+    statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert statuses == [1, -signal.SIGKILL]
+    assert "process 0 waited for another process of this run, which has ended" in (
+        (log / "rank-0.log").read_text()
+    )
+    assert not Path(settings.out).exists()
+    before = len({file.stem for file in partial.glob("shard-*.json")})
+    assert 4 <= before < 15
+    for file in log.glob("read-*"):
+        file.unlink()
+    together(2, work, log)
+    assert content(settings.out) == expected
+    assert [file.name for file in (tmp_path / "two").iterdir()] != [partial.name]
+    found = pictures()
+    assert len(found) == len(set(found)) <= 60 - 4 * before
+    assert all((log / f"read-{rank}").read_text() for rank in (0, 1))
+
+
+def test_pictures_of_tar_files_are_read_once_by_all_processes_and_their_workers(
+    tiny_run: Config, tiny_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    scenes = CaptionDataset.load(tiny_scenes)
+    for number in range(3):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+            for image_id in sorted(scenes.files)[number::3]:
+                words = scenes.captions[image_id][0].encode()
+                entry = tarfile.TarInfo(f"{image_id}.txt")
+                entry.size = len(words)
+                tar.addfile(entry, io.BytesIO(words))
+                tar.add(scenes.files[image_id], f"{image_id}.jpg")
+    places = [f"webdataset.shards={tmp_path}", f"webdataset.out={tmp_path / 'data'}"]
+    prepare(load_config(["prepare.source=webdataset", *places, "webdataset.workers=0"]))
+    read, log = TarPicture.read_bytes, tmp_path / "log"
+
+    def noted(picture: TarPicture) -> bytes:
+        with (log / f"read-{os.getpid()}").open("a") as opened:
+            opened.write(f"{picture}\n")
+        return read(picture)
+
+    settings = dataclasses.replace(
+        tiny_run.features,
+        **{"data": str(tmp_path / "data"), "workers": 2, "batch_size": 4, "shard_batches": 2},
+    )
+    monkeypatch.setattr(TarPicture, "read_bytes", noted)
+    together(
+        2, lambda _: encode_dataset(dataclasses.replace(settings, out=str(tmp_path / "two"))), log
+    )
+    by_process = [file.read_text().splitlines() for file in log.glob("read-*")]
+    assert len(by_process) == 4
+    lines = sum(by_process, [])
+    assert len(lines) == len(set(lines)) == 60
+    encode_dataset(dataclasses.replace(settings, out=str(tmp_path / "one"), workers=0))
+    assert content(tmp_path / "two") == content(tmp_path / "one")
 
 
 def test_only_shards_with_corrected_pictures_are_encoded_again(

@@ -1,0 +1,57 @@
+"""A captioner as it is evaluated: as a server runs it, or on another device than the CPU."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from model.artifact import Artifact
+from model.checkpoint import Checkpoint
+from model.export import ServedCaptioner, eager_artifact
+from model.network.conversion import PixelEncoder, build_decoder
+from model.network.search import Search
+from model.options import GenerationOptions
+
+
+class DeviceArtifact(Artifact):
+    """A captioner whose methods take and give tensors on the CPU and compute elsewhere.
+
+    Its layers are not packed as a server's are, since those are for processors. It computes the
+    same but for rounding.
+
+    Args:
+        checkpoint: The captioner; its modules are copied.
+        device: Where it computes.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        captioner, config = checkpoint.captioner, checkpoint.captioner.config
+        as_served = eager_artifact(checkpoint)
+        encoder = PixelEncoder(copy.deepcopy(captioner.clip), config.mapper.feature_kind)
+        search = Search(build_decoder(captioner.gpt2), config.end_token_id)
+        mapper = copy.deepcopy(captioner.mapper)
+        module = ServedCaptioner(encoder, mapper, search, config.normalize_feature)
+        super().__init__(module.eval().to(device), as_served.info, as_served.tokenizer)
+        self.device = device
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """As of `Artifact`."""
+        return super().encode(pixels.to(self.device)).cpu()
+
+    def search(self, features: Tensor, options: GenerationOptions) -> tuple[Tensor, Tensor, Tensor]:
+        """As of `Artifact`."""
+        tokens, lengths, log_probs = super().search(features.to(self.device), options)
+        return tokens.cpu(), lengths.cpu(), log_probs.cpu()
+
+    def score(self, features: Tensor, tokens: Tensor) -> Tensor:
+        """As of `Artifact`."""
+        return super().score(features.to(self.device), tokens.to(self.device)).cpu()
+
+
+def artifact_on(checkpoint: Checkpoint, device: torch.device) -> Artifact:
+    """The captioner on a device; on the CPU exactly as it is served."""
+    return (
+        eager_artifact(checkpoint) if device.type == "cpu" else DeviceArtifact(checkpoint, device)
+    )
