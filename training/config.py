@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from model.options import GenerationOptions
 from model.refusal import Refusal
-from training.limits import Choice, Range, check_limits
+from training.limits import Choice, Choices, Range, check_limits
 from training.sources.settings import Coco, Folder, Scenes, WebDataset
 
 Positive = Annotated[int, Range(1)]
@@ -28,6 +28,7 @@ Fraction = Annotated[float, Range(0, below=1)]
 Weight = Annotated[float, Range(0)]
 Rate = Annotated[float, Range(above=0)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
+LoggerNames = Annotated[list[str], Choices("wandb", "tensorboard", "mlflow")]
 
 
 @dataclasses.dataclass
@@ -88,7 +89,8 @@ class Clip:
     shift of a batch, in pixels. `recolour` is the share of a batch whose things get other colours
     (see `training.contrastive.repainting`). `resume` continues an interrupted run, with the
     settings that it was started with. `precision` is one of Lightning's, or `auto`, which is
-    `bf16-mixed` where the processor multiplies bfloat16 itself, else `32-true`.
+    `bf16-mixed` where the processor multiplies bfloat16 itself, else `32-true`. `loggers` record
+    the training beside its CSV log (see `Loggers`).
     """
 
     base: str | None
@@ -111,6 +113,7 @@ class Clip:
     precision: Annotated[str, Choice("auto", "32-true", "bf16-mixed")]
     compile: bool
     resume: bool
+    loggers: LoggerNames
 
 
 @dataclasses.dataclass
@@ -189,7 +192,8 @@ class Train:
     `work` is the folder of the checkpoints to resume from. `curves` is the folder of the CSV tables
     of losses and validation scores. `resume` continues an interrupted run, with the settings that
     it was started with; `epochs` too, because the learning rate falls to zero over all epochs.
-    Without it a new run moves the checkpoints of an interrupted one aside.
+    Without it a new run moves the checkpoints of an interrupted one aside. `loggers` record the
+    training beside its CSV log (see `Loggers`).
     """
 
     data: str
@@ -214,7 +218,30 @@ class Train:
     pair_prior: list[str]
     seed: Seed
     resume: bool
+    loggers: LoggerNames
     trainer: dict[str, Any]
+
+
+@dataclasses.dataclass
+class Loggers:
+    """How the loggers that `train.loggers` and `clip.loggers` name record a training.
+
+    `folder` has what is kept on this machine: `wandb`, `tensorboard`, and `mlflow.db` with
+    `mlflow-artifacts`. `project` is the project of W&B and the experiment of MLflow. `run` is the
+    name of the run; null for one with the time. `pictures` of the validation split are shown with
+    their captions at every validation. `checkpoint` makes the final checkpoint folder an artifact
+    of the run; TensorBoard stores none, and gets its SHA-256. `wandb` is `online`, which needs a
+    key, or `offline`, which writes what `wandb sync` sends later. `mlflow` is the address of a
+    tracking server; null takes that of MLFLOW_TRACKING_URI, or else a SQLite file in `folder`.
+    """
+
+    folder: str
+    project: str
+    run: str | None
+    pictures: NotNegative
+    checkpoint: bool
+    wandb: Annotated[str, Choice("online", "offline")]
+    mlflow: str | None
 
 
 @dataclasses.dataclass
@@ -272,6 +299,27 @@ class Archive:
 
 
 @dataclasses.dataclass
+class Sweep:
+    """A search for better settings of the captioner's training (`training.sweep`).
+
+    `space` lists the settings that are varied, each as an override in Hydra's words for sweeps:
+    `train.batch_size=64,128`, `train.learning_rate=tag(log,interval(1e-3,1e-2))`. `out` is the
+    folder of the sweep, which goes on where it was killed. `trials` are made in all; a `grid` makes
+    one of each combination and ignores the number. `tpe` is Optuna's sampler (Watanabe, arXiv
+    2304.11127), which after `startup` random trials prefers what was good. From then on `median`
+    ends a trial whose validation CIDEr after an epoch is below the median of the trials before it.
+    """
+
+    space: list[str]
+    out: str
+    trials: Positive
+    sampler: Annotated[str, Choice("tpe", "random", "grid")]
+    pruner: Annotated[str, Choice("median", "none")]
+    startup: Positive
+    seed: Seed
+
+
+@dataclasses.dataclass
 class Config:
     """All blocks of `conf/config.yaml`."""
 
@@ -283,6 +331,8 @@ class Config:
     clip: Clip
     features: Features
     train: Train
+    loggers: Loggers
+    sweep: Sweep
     generation: Generation
     evaluate: Evaluate
     export: Export
@@ -292,7 +342,8 @@ class Config:
 def load_config(overrides: Sequence[str] = ()) -> Config:
     """The settings with `key=value` overrides applied, checked against the schema.
 
-    `experiment=NAME` lays `conf/experiment/NAME.yaml` over the defaults first.
+    `experiment=NAME` lays `conf/experiment/NAME.yaml` over the defaults first, and `sweep=NAME`
+    the space of `conf/sweep/NAME.yaml`.
 
     Raises:
         Refusal: An unknown key or experiment, or a value of the wrong type, in one line.
@@ -310,10 +361,11 @@ def load_config(overrides: Sequence[str] = ()) -> Config:
             f"are in {folder / 'config.yaml'}"
         ) from error
     except MissingConfigException as error:
-        known = ", ".join(sorted(file.stem for file in folder.glob("experiment/*.yaml")))
+        group = str(error.missing_cfg_file).partition("/")[0]
+        known = ", ".join(sorted(file.stem for file in folder.glob(f"{group}/*.yaml")))
         raise Refusal(
-            f"settings: there is no {error.missing_cfg_file}; experiment is one of {known}, or "
-            f"the name of a file of yours in {folder / 'experiment'}"
+            f"settings: there is no {error.missing_cfg_file}; {group} is one of {known}, or "
+            f"the name of a file of yours in {folder / group}"
         ) from error
     except (HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__ or error

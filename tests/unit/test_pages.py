@@ -109,6 +109,7 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
         "kubernetes.md",
         "operations.md",
         "published-weights.md",
+        "remote-storage.md",
         "serving-speed.md",
         "speed.md",
         "your-pictures.md",

@@ -15,7 +15,7 @@ from training.encoding.feature_file import EncoderIdentity
 #: Settings that a resumed run may change, since they do not change what is learned.
 _FREE = frozenset(
     {
-        *("data", "features", "out", "work", "curves", "resume"),
+        *("data", "features", "out", "work", "curves", "resume", "loggers"),
         *("clip.pixels", "clip.workers", "clip.max_pixels"),
         *("trainer.accelerator", "trainer.enable_progress_bar", "trainer.enable_model_summary"),
         *("trainer.log_every_n_steps", "trainer.profiler"),

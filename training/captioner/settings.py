@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # importing it takes seconds
 #: Arguments of Lightning's Trainer that have another setting or are fixed, and what to do instead.
 _NOT_OURS = {
     "max_epochs": "set train.epochs",
-    "logger": "its CSV log is what train.curves is made from",
+    "logger": "set train.loggers",
     "callbacks": "they keep the best epoch and the last one",
 }
 

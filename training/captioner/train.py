@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 import warnings
@@ -13,7 +14,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
-from pytorch_lightning.loggers import CSVLogger
 from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
 
@@ -52,6 +52,9 @@ from training.data.seen_images import find_seen, save_seen
 from training.encoding.encoder import Encoder
 from training.evaluation.retrained_card import read_card, retrained
 from training.evaluation.scoring import cider
+from training.loggers.packages import check_loggers
+from training.loggers.recorder import RunRecorder
+from training.loggers.samples import read_samples
 
 #: Arguments of Lightning's Trainer that can end a training before its first validation.
 _BEFORE_VALIDATION = (
@@ -64,11 +67,12 @@ _BEFORE_VALIDATION = (
 )
 
 
-def train(config: Config) -> None:
+def train(config: Config, callbacks: Sequence[pl.Callback] = ()) -> None:
     """Train with these settings and write the checkpoint folder.
 
     Args:
-        config: The blocks `features`, `train` and `generation` are read.
+        config: The blocks `features`, `train`, `loggers` and `generation` are read.
+        callbacks: More callbacks of Lightning's trainer.
 
     Raises:
         Refusal: Settings, data and features do not fit each other.
@@ -76,6 +80,7 @@ def train(config: Config) -> None:
     settings = config.train
     check_train(settings)
     check_kinds(config)
+    check_loggers(settings.loggers, config.loggers, "train.loggers")
     dataset = CaptionDataset.load(settings.data)
     encoder = Encoder(config.features.clip, config.features.kind)
     check_prefix(settings, encoder.identity)
@@ -118,10 +123,17 @@ def train(config: Config) -> None:
 
     def val_cider(captions: Sequence[Sequence[int]]) -> float:
         texts = tokenizer.decode_batch([list(ids) for ids in captions])
-        return cider(dict(zip(data.val.image_ids, texts, strict=True)), references)
+        recorder.captions = dict(zip(data.val.image_ids, texts, strict=True))
+        return cider(recorder.captions, references)
 
     recorded = resumable_settings(settings, encoder.identity)
-    trainer, best = _trainer(settings, _monitor(len(data.val.image_ids)), recorded)
+    shown = config.loggers.pictures if settings.loggers else 0
+    samples = read_samples(dataset, data.val.image_ids, shown, config.features.max_pixels)
+    recorder = RunRecorder(
+        dataclasses.asdict(config), config.loggers, settings.loggers, recorded, samples
+    )
+    monitor = _monitor(len(data.val.image_ids))
+    trainer, best = _trainer(settings, monitor, recorded, recorder, callbacks)
     module = CaptionerModule(
         captioner,
         settings,
@@ -162,6 +174,7 @@ def train(config: Config) -> None:
     ).save(settings.out)
     save_seen(settings.out, seen)
     write_curves(work / "log", Path(settings.curves))
+    recorder.finish(Path(settings.out))
     mark_finished(work)
 
 
@@ -208,7 +221,11 @@ def _monitor(val_images: int) -> tuple[str, str]:
 
 
 def _trainer(
-    settings: Train, monitor: tuple[str, str], recorded: dict[str, Any]
+    settings: Train,
+    monitor: tuple[str, str],
+    recorded: dict[str, Any],
+    recorder: RunRecorder,
+    callbacks: Sequence[pl.Callback],
 ) -> tuple[pl.Trainer, ModelCheckpoint]:
     """Lightning's trainer, and the callback that keeps the best epoch.
 
@@ -216,6 +233,8 @@ def _trainer(
         settings: See `training.config.Train`.
         monitor: As from `_monitor`.
         recorded: The settings that are put into the checkpoints.
+        recorder: Gives the loggers.
+        callbacks: More callbacks.
     """
     work = Path(settings.work)
     if not settings.resume:
@@ -233,8 +252,8 @@ def _trainer(
     trainer = pl.Trainer(
         **{**defaults, **settings.trainer},
         max_epochs=settings.epochs,
-        logger=CSVLogger(work, name="log"),  # a resumed run writes its own version beside
-        callbacks=[RichProgressBar(), RecordSettings(recorded), best, last],
+        logger=recorder.loggers(work, work / "log" / "run.json", settings.resume),
+        callbacks=[RichProgressBar(), RecordSettings(recorded), recorder, *callbacks, best, last],
     )
     return trainer, best
 

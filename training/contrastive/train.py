@@ -9,6 +9,7 @@ data set has boxes, the region loss (see `training.contrastive.regions`) names w
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import sys
@@ -43,7 +44,7 @@ from training.captioner.resuming import (
 )
 from training.captioner.tokenizer import END, START, train_tokenizer
 from training.captioner.tuning import merged
-from training.config import Clip
+from training.config import Clip, Loggers, load_config
 from training.contrastive.captioned_pixels import CaptionedPixels, caption_tokens
 from training.contrastive.module import ContrastiveModule
 from training.contrastive.precision import training_precision
@@ -52,13 +53,15 @@ from training.contrastive.settings import check_clip
 from training.data.dataset import CaptionDataset
 from training.encoding.pixel_cache import cached_pixels
 from training.evaluation.marked_block import replaced_block
+from training.loggers.packages import check_loggers
+from training.loggers.recorder import RunRecorder
 
 #: Optimiser steps between two checkpoints to resume from.
 CHECKPOINT_EVERY = 200
 #: Largest picture in pixels. The user's own pictures are trusted; this stops a damaged header.
 MAX_PIXELS = 200_000_000
 #: Settings that a resumed run may change, since they do not change what is learned.
-_FREE = frozenset({"data", "out", "resume", "compile"})
+_FREE = frozenset({"data", "out", "resume", "compile", "loggers"})
 
 
 def _from_scratch(
@@ -106,16 +109,19 @@ def _from_scratch(
     return clip, tokenizer, Preprocessing(size=sizes.image_size, mean=half, std=half)
 
 
-def train_clip(settings: Clip) -> None:
+def train_clip(settings: Clip, loggers: Loggers | None = None) -> None:
     """Train, keep the last checkpoint for resuming, and write the model folder.
 
     Args:
         settings: See `training.config.Clip`.
+        loggers: How `clip.loggers` record; None for the defaults.
 
     Raises:
         Refusal: Settings and data do not fit each other, or the run to resume is another one.
     """
     check_clip(settings)
+    loggers = loggers or load_config().loggers
+    check_loggers(settings.loggers, loggers, "clip.loggers")
     pl.seed_everything(settings.seed, workers=True)
     dataset = CaptionDataset.load(settings.data)
     out = Path(settings.out)
@@ -166,6 +172,8 @@ def train_clip(settings: Clip) -> None:
         check_resumable(last, module, recorded, "clip.resume")
     else:
         clear_for_new_run(checkpoints, "clip.resume")
+    described = {"clip": dataclasses.asdict(settings), "loggers": dataclasses.asdict(loggers)}
+    recorder = RunRecorder(described, loggers, settings.loggers, recorded)
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=settings.epochs,
@@ -173,10 +181,11 @@ def train_clip(settings: Clip) -> None:
         deterministic=True,
         gradient_clip_val=1.0,
         default_root_dir=out,
-        logger=pl.loggers.CSVLogger(out, name="log"),
+        logger=recorder.loggers(out, checkpoints / "run.json", settings.resume),
         callbacks=[
             RichProgressBar(),
             RecordSettings(recorded),
+            recorder,
             ModelCheckpoint(
                 checkpoints,
                 save_last=True,
@@ -190,6 +199,7 @@ def train_clip(settings: Clip) -> None:
     figures = dict(trainer.validate(module, loaders["test"], verbose=False)[0])
     pictures = len(dataset.ids("train"))
     _save(merged(module.clip), tokenizer, preprocessing, settings, figures, pictures)
+    recorder.finish(out / "model")
     if checkpoints.exists():  # a training of fewer than CHECKPOINT_EVERY steps writes none
         mark_finished(checkpoints)
 
