@@ -13,6 +13,7 @@ import dataclasses
 import json
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -172,6 +173,8 @@ def train_clip(settings: Clip, loggers: Loggers | None = None) -> None:
         check_resumable(last, module, recorded, "clip.resume")
     else:
         clear_for_new_run(checkpoints, "clip.resume")
+    # Of Lightning: the run's ids, and a resumed run's checkpoint, are in the folder.
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     described = {"clip": dataclasses.asdict(settings), "loggers": dataclasses.asdict(loggers)}
     recorder = RunRecorder(described, loggers, settings.loggers, recorded)
     trainer = pl.Trainer(

@@ -13,7 +13,7 @@ Source: hydra.cc/docs/advanced/override_grammar/extended
 from __future__ import annotations
 
 import dataclasses
-import math
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -95,16 +95,18 @@ class Search:
     config: Config
 
     @property
-    def grid(self) -> dict[str, tuple[str, ...]]:
-        """The choices of every setting, for a grid."""
-        return {each.key: each.choices for each in self.dimensions}
+    def grid(self) -> list[dict[str, str]]:
+        """The values by key of every trial of a grid; empty for another sampler."""
+        if self.config.sweep.sampler != "grid":
+            return []
+        keys = [each.key for each in self.dimensions]
+        combinations = itertools.product(*(each.choices for each in self.dimensions))
+        return [dict(zip(keys, values, strict=True)) for values in combinations]
 
     @property
     def trials(self) -> int:
         """How many trials there are in all."""
-        if self.config.sweep.sampler == "grid":
-            return math.prod(len(choices) for choices in self.grid.values())
-        return self.config.sweep.trials
+        return len(self.grid) or self.config.sweep.trials
 
 
 def read_search(words: Sequence[str]) -> Search:

@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 import pytorch_lightning as pl
-from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from model.refusal import Refusal
@@ -87,6 +87,9 @@ def sweep(search: Search) -> None:
         pruner=_pruner(search),
     )
     _check_same(study, search, out)
+    if not study.get_trials(deepcopy=False):
+        for values in search.grid:
+            study.enqueue_trial(values)
     _enqueue_killed(study)
     ended = [trial for trial in study.get_trials(deepcopy=False) if _ended(trial)]
     study.sampler = _sampler(search, len(ended))
@@ -211,8 +214,6 @@ def _sampler(search: Search, ended: int) -> BaseSampler:
     """The sampler; a sweep that goes on draws other random numbers than at its beginning."""
     settings = search.config.sweep
     seed = settings.seed + ended
-    if settings.sampler == "grid":
-        return GridSampler(search.grid, seed=settings.seed)
-    if settings.sampler == "random":
+    if settings.sampler in ("random", "grid"):  # the trials of a grid are enqueued
         return RandomSampler(seed=seed)
     return TPESampler(n_startup_trials=settings.startup, seed=seed, multivariate=True)

@@ -13,15 +13,19 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from model.refusal import Refusal
 from tests import ROOT
 from tests.interruption import power_cut
 from training.captioner.train import train
 from training.config import Config, Loggers, load_config
+from training.contrastive.train import train_clip
 from training.data.dataset import CaptionDataset
 from training.loggers.packages import check_loggers
 from training.loggers.provenance import provenance
+from training.loggers.recorder import RunRecorder
 from training.loggers.run import Identity
 from training.loggers.samples import SIDE
 
@@ -262,3 +266,37 @@ def test_the_commit_and_whether_files_differ_from_it(
     assert found == {"train.epochs": 1, "git.modified": False, "SHA-256 of x": "0"}
     (tmp_path / "code.py").write_text("2\n")
     assert provenance({}, {})["git.modified"] is True
+
+
+def test_only_the_first_of_several_processes_records(
+    tiny_run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    recorder = RunRecorder({}, tiny_run.loggers, ["wandb", "mlflow"], {})
+    (logger,) = recorder.loggers(tmp_path, tmp_path / "run.json", resume=False)
+    assert isinstance(logger, CSVLogger)
+    assert not (tmp_path / "run.json").exists()
+
+
+@needs("tensorboard")
+def test_a_training_of_clip_is_recorded_too(tiny_scenes: Path, tmp_path: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    sizes = "{width: 32, layers: 1, heads: 2, patch: 16, image_size: 32, text_layers: 1,"
+    sizes += " text_width: 32, max_text: 24, projection: 16, vocabulary: 300}"
+    config = load_config(
+        [
+            *(f"clip.data={tiny_scenes}", f"clip.out={tmp_path / 'clip'}", f"clip.model={sizes}"),
+            *("clip.epochs=1", "clip.batch_size=16", "clip.caption_weight=0"),
+            *("clip.captioner.pair_prior=[]", "clip.shift=0", "clip.precision=32-true"),
+            *("clip.loggers=[tensorboard]", f"loggers.folder={tmp_path / 'runs'}"),
+        ]
+    )
+    train_clip(config.clip, config.loggers)
+    (folder,) = (tmp_path / "runs" / "tensorboard").iterdir()
+    found = EventAccumulator(str(folder)).Reload()
+    assert any(tag.endswith("R@5") for tag in found.Tags()["scalars"])
+    assert "checkpoint/text_summary" in found.Tags()["tensors"]
+    described = yaml.safe_load((folder / "hparams.yaml").read_text())
+    assert described["clip.epochs"] == 1
+    assert len(described["SHA-256 of captions.json"]) == 64
