@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from model.refusal import Refusal
 from tests import ROOT
 from tests.interruption import power_cut
+from tests.unit.training.loggers.wandb_server import wandb_server
 from training.captioner.train import train
 from training.config import Config, Loggers, load_config
 from training.contrastive.train import train_clip
@@ -300,3 +301,30 @@ def test_a_training_of_clip_is_recorded_too(tiny_scenes: Path, tmp_path: Path):
     described = yaml.safe_load((folder / "hparams.yaml").read_text())
     assert described["clip.epochs"] == 1
     assert len(described["SHA-256 of captions.json"]) == 64
+
+
+@needs("wandb")
+def test_wandb_online_sends_the_run(
+    tiny_run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "of-wandb"))
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr("training.captioner.train.cider", lambda *_: 0.75)
+    places = {name: str(tmp_path / name) for name in ("out", "work", "curves")}
+    settings = dataclasses.replace(tiny_run.train, **places, epochs=1, loggers=["wandb"])
+    loggers = dataclasses.replace(
+        tiny_run.loggers, folder=str(tmp_path / "runs"), run="morning", pictures=0, checkpoint=False
+    )
+    with wandb_server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.address)
+        train(dataclasses.replace(tiny_run, train=settings, loggers=loggers))
+        assert server.runs[0]["displayName"] == "morning"
+        config = json.loads(server.runs[-1]["config"])
+        values = {key: each["value"] for key, each in config.items() if key != "_wandb"}
+        assert values["train.epochs"] == 1
+        assert len(values["git.commit"]) >= len("unknown")
+        assert [row["val_CIDEr"] for row in server.lines if "val_CIDEr" in row] == [0.75]
+        assert "wandb-summary.json" in server.files
+    (identity,) = (tmp_path / "work" / "log").glob("run.json")
+    assert json.loads(identity.read_text())["ids"]["wandb"] == server.runs[0]["name"]
