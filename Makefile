@@ -15,11 +15,14 @@ TRAIN := $(VENV)/.installed-train
 DEV := $(VENV)/.installed-dev
 STUBS := client/generated/__init__.py
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# The last stage of the pipeline, or of that of EXPERIMENT.
+LAST_STAGE = $(if $(filter-out scenes,$(EXPERIMENT)),training/conf/dvc.yaml:archive@$(EXPERIMENT),archive)
+NEEDS_REMOTE = @test -n "$$($(RUN) -m dvc config core.remote)" || { echo 'error: no DVC remote is set; to set one: .venv/bin/dvc remote add --default storage s3://BUCKET/dvc (docs/remote-storage.md)' >&2; exit 1; }
 
 .DEFAULT_GOAL := help
 # Targets share .venv and build/, so one runs at a time, even with -j.
 .NOTPARALLEL:
-.PHONY: help install serve swap stop status key caption train archive test check format loadtest chaos upgrade clean
+.PHONY: help install serve swap stop status key caption train archive push pull profile test check format loadtest chaos upgrade clean
 
 # The values that a user gives (CHECKPOINT=, FILE=, ...) reach the shell as environment variables,
 # where make puts them; written "$$NAME", they may hold blanks and quotes.
@@ -57,6 +60,14 @@ caption: $(SERVE) $(STUBS) ## Caption FILE with the running server (ADDRESS=http
 train: $(SERVE) $(TRAIN) ## Run the pipeline: prepare, features, train, evaluate, export, archive (EXPERIMENT=NAME)
 	$(RUN) -m dvc repro $(if $(filter-out scenes,$(EXPERIMENT)),training/conf/dvc.yaml:archive@$(EXPERIMENT))
 
+push: $(SERVE) $(TRAIN) ## Copy data and models of the pipeline to the DVC remote (EXPERIMENT=NAME)
+	$(NEEDS_REMOTE)
+	$(RUN) -m dvc push --with-deps $(LAST_STAGE)
+
+pull: $(SERVE) $(TRAIN) ## Fetch data and models of the pipeline from the DVC remote instead of making them (EXPERIMENT=NAME)
+	$(NEEDS_REMOTE)
+	$(RUN) -m dvc pull --with-deps $(LAST_STAGE)
+
 archive: $(SERVE) $(TRAIN) ## Run the pipeline as far as model_store/clipcap.mar needs it
 	$(RUN) -m dvc repro archive
 
@@ -72,6 +83,9 @@ check: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Lint, check types, run all tests
 format: $(DEV) ## Format the code
 	$(RUN) -m ruff check --fix
 	$(RUN) -m ruff format
+
+profile: $(SERVE) $(TRAIN) $(DEV) ## Where the time of training, features and serving goes; traces and tables in reports/profile/ (ONLY=NAME)
+	@$(RUN) -m benchmarks.profile $${ONLY:+"$$ONLY"}
 
 loadtest: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Load servers of its own, TorchServe for a minute or PROFILE=NAME; report in reports/loadtest/
 	$(RUN) -m loadtests $${PROFILE:+"$$PROFILE"}

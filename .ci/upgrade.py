@@ -14,7 +14,9 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 import tomllib
+import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,12 +38,14 @@ def main() -> None:
         )
     groups = ",".join(project["optional-dependencies"])
     resolve = ["install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", *resolve, *sys.argv[1:], "-e", f"{ROOT}[{groups}]"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        python = _newest_pip(Path(folder))
+        done = subprocess.run(
+            [python, "-m", "pip", *resolve, *sys.argv[1:], "-e", f"{ROOT}[{groups}]"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         sys.exit(f"error: pip ended with status {done.returncode}; see the lines above")
     packages = (each["metadata"] for each in json.loads(done.stdout)["install"])
@@ -52,6 +56,20 @@ def main() -> None:
     CONSTRAINTS.write_text(HEADER + "".join(f"{line}\n" for line in new))
     for line in sorted({*new} ^ {line for line in old if not line.startswith("#")}, key=str.lower):
         print(f"{'+' if line in new else '-'} {line}")
+
+
+def _newest_pip(folder: Path) -> str:
+    """The Python of a new environment with the newest pip.
+
+    The pip that comes with Python 3.11 tries versions for over ten minutes where this one needs
+    seconds.
+    """
+    venv.create(folder, with_pip=True)
+    python = str(folder / "bin" / "python")
+    pip = [python, "-m", "pip", "install", "--quiet", "--upgrade", *sys.argv[1:], "pip"]
+    if subprocess.run(pip, check=False).returncode:
+        sys.exit("error: the newest pip cannot be installed; see the lines above")
+    return python
 
 
 if __name__ == "__main__":

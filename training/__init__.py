@@ -10,6 +10,7 @@ The commands, in the order of the pipeline:
                  pictures with it
     archive      the archive that TorchServe serves; `try_archive` captions a picture with it
     clip         contrastive training of CLIP, beside the pipeline
+    sweep        search for better settings of train, beside the pipeline
 
 What all of them share:
 
@@ -27,6 +28,8 @@ The parts behind the commands, in reading order; each folder's `__init__` lists 
     encoding     feature file and pixel cache
     captioner    training of the captioner
     contrastive  training of CLIP
+    loggers      where both are recorded: W&B, TensorBoard, MLflow
+    sweeping     trials with settings that Optuna suggests
     evaluation   scores, report, model card, gates of the precisions, checks of a data set
     exporting    precision, sample pictures, comparison with the checkpoint
 """

@@ -11,15 +11,17 @@ from __future__ import annotations
 from training.command import arguments, command
 from training.config import load_config
 from training.contrastive.settings import check_clip
+from training.loggers.packages import check_loggers
 
 
 def main() -> None:
     """Train with the settings of the command line."""
-    settings = load_config(arguments(__doc__).parse_args().overrides).clip
-    check_clip(settings)
+    config = load_config(arguments(__doc__).parse_args().overrides)
+    check_clip(config.clip)
+    check_loggers(config.clip.loggers, config.loggers, "clip.loggers")
     from training.contrastive.train import train_clip  # after the checks: it imports torch
 
-    train_clip(settings)
+    train_clip(config.clip, config.loggers)
 
 
 if __name__ == "__main__":

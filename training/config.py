@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from model.options import GenerationOptions
 from model.refusal import Refusal
-from training.limits import Choice, Range, check_limits
+from training.limits import Choice, Choices, Range, check_limits
 from training.sources.settings import Coco, Folder, Scenes, WebDataset
 
 Positive = Annotated[int, Range(1)]
@@ -28,6 +28,7 @@ Fraction = Annotated[float, Range(0, below=1)]
 Weight = Annotated[float, Range(0)]
 Rate = Annotated[float, Range(above=0)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
+LoggerNames = Annotated[list[str], Choices("wandb", "tensorboard", "mlflow")]
 
 
 @dataclasses.dataclass
@@ -106,7 +107,8 @@ class Clip:
     `training.contrastive.anchor`), `hard_negatives` that of the negatives that look most like the
     positive (see `training.contrastive.loss`); 0 leaves either out. `checkpoint_every` optimiser
     steps a checkpoint to resume from is written. `trainer` has arguments of Lightning's Trainer;
-    with several devices each has batches of `batch_size`.
+    with several devices each has batches of `batch_size`. `loggers` record
+    the training beside its CSV log (see `Loggers`).
     """
 
     base: str | None
@@ -134,6 +136,7 @@ class Clip:
     compile: bool
     checkpoint_every: Positive
     resume: bool
+    loggers: LoggerNames
     trainer: dict[str, Any]
 
 
@@ -236,7 +239,7 @@ class Train:
     `objective` is `cross_entropy`, or `self_critical` for training by the score of `samples`
     captions that the captioner writes of each image (see `training.captioner.self_critical`). A
     batch then has `batch_size` images, and `captions_together`, `word_dropout` and `pair_prior` are
-    not read.
+    not read. `loggers` record the training beside its CSV log (see `Loggers`).
     """
 
     data: str
@@ -274,7 +277,30 @@ class Train:
     workers: NotNegative
     checkpoint_every: NotNegative
     resume: bool
+    loggers: LoggerNames
     trainer: dict[str, Any]
+
+
+@dataclasses.dataclass
+class Loggers:
+    """How the loggers that `train.loggers` and `clip.loggers` name record a training.
+
+    `folder` has what is kept on this machine: `wandb`, `tensorboard`, and `mlflow.db` with
+    `mlflow-artifacts`. `project` is the project of W&B and the experiment of MLflow. `run` is the
+    name of the run; null for one with the time. `pictures` of the validation split are shown with
+    their captions at every validation. `checkpoint` makes the final checkpoint folder an artifact
+    of the run; TensorBoard stores none, and gets its SHA-256. `wandb` is `online`, which needs a
+    key, or `offline`, which writes what `wandb sync` sends later. `mlflow` is the address of a
+    tracking server; null takes that of MLFLOW_TRACKING_URI, or else a SQLite file in `folder`.
+    """
+
+    folder: str
+    project: str
+    run: str | None
+    pictures: NotNegative
+    checkpoint: bool
+    wandb: Annotated[str, Choice("online", "offline")]
+    mlflow: str | None
 
 
 @dataclasses.dataclass
@@ -341,6 +367,27 @@ class Archive:
 
 
 @dataclasses.dataclass
+class Sweep:
+    """A search for better settings of the captioner's training (`training.sweep`).
+
+    `space` lists the settings that are varied, each as an override in Hydra's words for sweeps:
+    `train.batch_size=64,128`, `train.learning_rate=tag(log,interval(1e-3,1e-2))`. `out` is the
+    folder of the sweep, which goes on where it was killed. `trials` are made in all; a `grid` makes
+    one of each combination and ignores the number. `tpe` is Optuna's sampler (Watanabe, arXiv
+    2304.11127), which after `startup` random trials prefers what was good. From then on `median`
+    ends a trial whose validation CIDEr after an epoch is below the median of the trials before it.
+    """
+
+    space: list[str]
+    out: str
+    trials: Positive
+    sampler: Annotated[str, Choice("tpe", "random", "grid")]
+    pruner: Annotated[str, Choice("median", "none")]
+    startup: Positive
+    seed: Seed
+
+
+@dataclasses.dataclass
 class Config:
     """All blocks of `conf/config.yaml`."""
 
@@ -352,6 +399,8 @@ class Config:
     clip: Clip
     features: Features
     train: Train
+    loggers: Loggers
+    sweep: Sweep
     generation: Generation
     evaluate: Evaluate
     export: Export
@@ -361,7 +410,8 @@ class Config:
 def load_config(overrides: Sequence[str] = ()) -> Config:
     """The settings with `key=value` overrides applied, checked against the schema.
 
-    `experiment=NAME` lays `conf/experiment/NAME.yaml` over the defaults first.
+    `experiment=NAME` lays `conf/experiment/NAME.yaml` over the defaults first, and `sweep=NAME`
+    the space of `conf/sweep/NAME.yaml`.
 
     Raises:
         Refusal: An unknown key or experiment, or a value of the wrong type, in one line.
@@ -379,10 +429,11 @@ def load_config(overrides: Sequence[str] = ()) -> Config:
             f"are in {folder / 'config.yaml'}"
         ) from error
     except MissingConfigException as error:
-        known = ", ".join(sorted(file.stem for file in folder.glob("experiment/*.yaml")))
+        group = str(error.missing_cfg_file).partition("/")[0]
+        known = ", ".join(sorted(file.stem for file in folder.glob(f"{group}/*.yaml")))
         raise Refusal(
-            f"settings: there is no {error.missing_cfg_file}; experiment is one of {known}, or "
-            f"the name of a file of yours in {folder / 'experiment'}"
+            f"settings: there is no {error.missing_cfg_file}; {group} is one of {known}, or "
+            f"the name of a file of yours in {folder / group}"
         ) from error
     except (HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__ or error

@@ -3,6 +3,7 @@
     epochs: Annotated[int, Range(1)]                        # at least 1
     word_dropout: Annotated[float, Range(0, below=1)]       # at least 0 and less than 1
     tuning: Annotated[str, Choice("full", "lora")]          # full or lora
+    loggers: Annotated[list[str], Choices("csv", "wandb")]  # none, one or both of them
 
 So name, type and limit of a setting are one line.
 """
@@ -70,6 +71,18 @@ class Choice:
     def __str__(self) -> str:
         """The words as a list."""
         return f"{', '.join(self.words[:-1])} or {self.words[-1]}"
+
+
+class Choices(Choice):
+    """The words that a list may have, each once."""
+
+    def allows(self, value: list[str]) -> bool:  # type: ignore[override]  # of a list
+        """Whether every element is one of the words."""
+        return set(value) <= set(self.words) and len(set(value)) == len(value)
+
+    def __str__(self) -> str:
+        """The words as a list."""
+        return f"a list of {super().__str__()}, each at most once"
 
 
 def check_limits(settings: Any, name: str = "") -> None:

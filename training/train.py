@@ -12,12 +12,14 @@ from __future__ import annotations
 from training.captioner.settings import check_train
 from training.command import arguments, command
 from training.config import load_config
+from training.loggers.packages import check_loggers
 
 
 def main() -> None:
     """Train with the settings of the command line."""
     config = load_config(arguments(__doc__).parse_args().overrides)
     check_train(config.train)
+    check_loggers(config.train.loggers, config.loggers, "train.loggers")
     from training.captioner.train import train  # after the checks: it imports torch and Lightning
 
     train(config)

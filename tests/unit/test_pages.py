@@ -108,10 +108,13 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
         "fine-tune-clip.md",
         "kubernetes.md",
         "operations.md",
+        "profiling.md",
         "published-weights.md",
+        "remote-storage.md",
         "serving-speed.md",
         "speed.md",
         "training.md",
+        "training-runs.md",
         "your-pictures.md",
     ]
     readme = (ROOT / "README.md").read_text()

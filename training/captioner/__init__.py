@@ -1,6 +1,7 @@
 """Training of the captioner.
 
 train           from settings to checkpoint folder
+trainer         Lightning's trainer, and by what the best epoch is chosen
 settings        checks of the settings against each other and against the encoder
 tokenizer       a BPE tokenizer learned from the captions
 start           a checkpoint folder that training goes on from

@@ -17,7 +17,7 @@ from training.encoding.feature_file import EncoderIdentity
 _FREE = frozenset(
     {
         *("data", "features", "out", "work", "curves", "resume", "workers", "checkpoint_every"),
-        *("init", "clip.pixels", "clip.workers", "clip.max_pixels"),
+        *("init", "loggers", "clip.pixels", "clip.workers", "clip.max_pixels"),
         *("trainer.accelerator", "trainer.enable_progress_bar", "trainer.enable_model_summary"),
         *("trainer.log_every_n_steps", "trainer.profiler"),
     }

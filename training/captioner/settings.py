@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # importing it takes seconds
 #: Arguments of Lightning's Trainer that have another setting or are fixed, and what to do instead.
 _NOT_OURS = {
     "max_epochs": "set train.epochs",
-    "logger": "its CSV log is what train.curves is made from",
+    "logger": "set train.loggers",
     "callbacks": "they keep the best epoch and the last one",
     "precision": "set train.precision",
     "use_distributed_sampler": "train.batch_size captions are split over the devices",

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
 from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
@@ -24,8 +21,6 @@ from model.network.captioner import ClipCap
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.whole_folder import check_replaceable
-from training.captioner.averaging import WeightAverage
-from training.captioner.best_epoch import BestEpoch
 from training.captioner.curves import write_curves
 from training.captioner.data import CaptionDataModule, TokenizedCaptions
 from training.captioner.images import split_images, statistics
@@ -35,10 +30,7 @@ from training.captioner.pair_prior import PairPrior, attribute_tokens
 from training.captioner.record import resumable_settings, training_record
 from training.captioner.resuming import (
     LAST,
-    KeepLast,
-    RecordSettings,
     check_resumable,
-    clear_for_new_run,
     mark_finished,
 )
 from training.captioner.self_critical import ImageDataModule, SelfCriticalModule
@@ -51,6 +43,7 @@ from training.captioner.settings import (
 )
 from training.captioner.start import check_start, note_other_encoder, started_from
 from training.captioner.tokenizer import end_token
+from training.captioner.trainer import make_trainer, monitored
 from training.captioner.tuning import merged
 from training.config import Config, Generation, Train
 from training.data.dataset import CaptionDataset
@@ -58,6 +51,9 @@ from training.data.seen_images import find_seen, save_seen
 from training.encoding.encoder import Encoder
 from training.evaluation.retrained_card import read_card, retrained
 from training.evaluation.scoring import cider
+from training.loggers.packages import check_loggers
+from training.loggers.recorder import RunRecorder
+from training.loggers.samples import read_samples
 from training.precision import training_precision
 
 #: Arguments of Lightning's Trainer that can end a training before its first validation.
@@ -71,11 +67,12 @@ _BEFORE_VALIDATION = (
 )
 
 
-def train(config: Config) -> None:
+def train(config: Config, callbacks: Sequence[pl.Callback] = ()) -> None:
     """Train with these settings and write the checkpoint folder.
 
     Args:
-        config: The blocks `features`, `train` and `generation` are read.
+        config: The blocks `features`, `train`, `loggers` and `generation` are read.
+        callbacks: More callbacks of Lightning's trainer.
 
     Raises:
         Refusal: Settings, data and features do not fit each other.
@@ -85,6 +82,7 @@ def train(config: Config) -> None:
     settings = config.train
     check_kinds(config)
     check_text_only(config)
+    check_loggers(settings.loggers, config.loggers, "train.loggers")
     dataset = CaptionDataset.load(settings.data)
     encoder = Encoder(config.features.clip, config.features.kind)
     if start is not None and settings.init is not None:
@@ -141,11 +139,18 @@ def train(config: Config) -> None:
         return tokenizer.decode_batch([list(ids) for ids in captions])
 
     def val_cider(captions: Sequence[Sequence[int]]) -> float:
-        return cider(dict(zip(data.val.image_ids, decode(captions), strict=True)), references)
+        recorder.captions = dict(zip(data.val.image_ids, decode(captions), strict=True))
+        return cider(recorder.captions, references)
 
     precision = training_precision(settings.precision, settings.trainer.get("accelerator", "auto"))
     recorded = resumable_settings(settings, encoder.identity, precision)
-    trainer, best = _trainer(settings, _monitor(len(data.val.image_ids)), recorded)
+    shown = config.loggers.pictures if settings.loggers else 0
+    samples = read_samples(dataset, data.val.image_ids, shown, config.features.max_pixels)
+    recorder = RunRecorder(
+        dataclasses.asdict(config), config.loggers, settings.loggers, recorded, samples
+    )
+    monitor = monitored(len(data.val.image_ids))
+    trainer, best = make_trainer(settings, monitor, recorded, recorder, callbacks)
     module: CaptionerModule
     if self_critical:
         module = SelfCriticalModule(
@@ -199,6 +204,7 @@ def train(config: Config) -> None:
     ).save(settings.out)
     save_seen(settings.out, seen)
     write_curves(work / "log", Path(settings.curves))
+    recorder.finish(Path(settings.out))
     mark_finished(work)
 
 
@@ -227,71 +233,6 @@ def _captioner_config(
         normalize_feature=settings.normalize_feature,
         end_token_id=end_token_id,
     )
-
-
-def _monitor(val_images: int) -> tuple[str, str]:
-    """The value that decides which epoch is the best, and whether it is `min` or `max`.
-
-    CIDEr weighs a word by how few images have it, so that of a single image it is always 0.
-    """
-    if val_images > 1:
-        return "val_CIDEr", "max"
-    print(
-        "note: with one validation picture CIDEr is always 0; the epoch with the least validation "
-        "loss is kept",
-        file=sys.stderr,
-    )
-    return "val_loss", "min"
-
-
-def _trainer(
-    settings: Train, monitor: tuple[str, str], recorded: dict[str, Any]
-) -> tuple[pl.Trainer, BestEpoch]:
-    """Lightning's trainer, and the callback that keeps the best epoch.
-
-    Args:
-        settings: See `training.config.Train`.
-        monitor: As from `_monitor`.
-        recorded: The settings that are put into the checkpoints, with the precision to train in.
-    """
-    work = Path(settings.work)
-    if not settings.resume:
-        clear_for_new_run(work, "train.resume")
-    name, mode = monitor
-    best = BestEpoch(
-        work,
-        "best",
-        monitor=name,
-        mode=mode,
-        enable_version_counter=False,
-        patience=settings.patience,
-    )
-    callbacks = [RecordSettings(recorded), best, KeepLast(work / LAST, settings.checkpoint_every)]
-    if settings.trainer.get("enable_progress_bar", True):
-        callbacks.insert(0, RichProgressBar())
-    if settings.ema:
-        callbacks.insert(0, WeightAverage(settings.ema))
-    # Lightning recommends data workers; these batches are slices of an array and need none.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-    # It is resumable in the middle of an epoch: see `CaptionDataModule`.
-    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    options: dict[str, Any] = {"log_every_n_steps": 10, "num_sanity_val_steps": 0}
-    options |= {"enable_model_summary": False, **settings.trainer}
-    if settings.clip.tuning != "frozen" and options.get("strategy") == "ddp":
-        # Not all of CLIP is part of the loss: patches are read before its last layers.
-        options["strategy"] = "ddp_find_unused_parameters_true"
-    trainer = pl.Trainer(
-        **options,
-        precision=cast(Any, recorded["train.precision"]),
-        max_epochs=settings.epochs,
-        use_distributed_sampler=False,  # `training.captioner.batches` splits the batches
-        logger=CSVLogger(work, name="log"),  # a resumed run writes its own version beside
-        callbacks=callbacks,
-    )
-    return trainer, best
 
 
 def _generation(settings: Generation) -> GenerationOptions:

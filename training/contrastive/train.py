@@ -9,6 +9,8 @@ data set has boxes, the region loss (see `training.contrastive.regions`) names w
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +32,7 @@ from training.captioner.resuming import (
     run_settings,
 )
 from training.captioner.tuning import merged
-from training.config import Clip
+from training.config import Clip, Loggers, load_config
 from training.contrastive.batches import PlaceInEpoch
 from training.contrastive.captioned_pixels import CaptionedPixels, caption_tokens
 from training.contrastive.from_scratch import from_scratch
@@ -40,6 +42,8 @@ from training.contrastive.regions import RegionHead, RegionIndex
 from training.contrastive.settings import check_clip
 from training.data.dataset import CaptionDataset
 from training.encoding.pixel_cache import cached_pixels
+from training.loggers.packages import check_loggers
+from training.loggers.recorder import RunRecorder
 from training.precision import training_precision
 
 #: Largest picture in pixels. The user's own pictures are trusted; this stops a damaged header.
@@ -47,23 +51,26 @@ MAX_PIXELS = 200_000_000
 #: Settings that a resumed run may change, since they do not change what is learned.
 _FREE = frozenset(
     {
-        *("data", "out", "resume", "compile", "checkpoint_every"),
+        *("data", "out", "resume", "compile", "loggers", "checkpoint_every"),
         *("trainer.accelerator", "trainer.enable_progress_bar", "trainer.enable_model_summary"),
         *("trainer.log_every_n_steps", "trainer.profiler"),
     }
 )
 
 
-def train_clip(settings: Clip) -> None:
+def train_clip(settings: Clip, loggers: Loggers | None = None) -> None:
     """Train, keep the last checkpoint for resuming, and write the model folder.
 
     Args:
         settings: See `training.config.Clip`.
+        loggers: How `clip.loggers` record; None for the defaults.
 
     Raises:
         Refusal: Settings and data do not fit each other, or the run to resume is another one.
     """
     check_clip(settings)
+    loggers = loggers or load_config().loggers
+    check_loggers(settings.loggers, loggers, "clip.loggers")
     pl.seed_everything(settings.seed, workers=True)
     dataset = CaptionDataset.load(settings.data)
     out = Path(settings.out)
@@ -113,7 +120,11 @@ def train_clip(settings: Clip) -> None:
         check_resumable(last, module, recorded, "clip.resume")
     else:
         clear_for_new_run(checkpoints, "clip.resume")
-    trainer = _trainer(settings, precision, recorded)
+    # Of Lightning: the run's ids, and a resumed run's checkpoint, are in the folder.
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    described = {"clip": dataclasses.asdict(settings), "loggers": dataclasses.asdict(loggers)}
+    recorder = RunRecorder(described, loggers, settings.loggers, recorded)
+    trainer = _trainer(settings, precision, recorded, recorder)
     loaders = {
         split: own.loader(
             settings.batch_size,
@@ -132,21 +143,26 @@ def train_clip(settings: Clip) -> None:
         return  # the first of several processes saves the model
     pictures = len(dataset.ids("train"))
     save_model(merged(module.clip), tokenizer, preprocessing, settings, figures, pictures)
+    recorder.finish(out / "model")
     if checkpoints.exists():  # a training of fewer than checkpoint_every steps writes none
         mark_finished(checkpoints)
 
 
-def _trainer(settings: Clip, precision: str, recorded: dict[str, Any]) -> pl.Trainer:
+def _trainer(
+    settings: Clip, precision: str, recorded: dict[str, Any], recorder: RunRecorder
+) -> pl.Trainer:
     """Lightning's trainer, which writes the checkpoint to resume from.
 
     Args:
         settings: See `training.config.Clip`.
         precision: One of Lightning's.
         recorded: The settings that are put into the checkpoints.
+        recorder: Gives the loggers.
     """
     out = Path(settings.out)
     callbacks: list[pl.Callback] = [
         RecordSettings(recorded),
+        recorder,
         ModelCheckpoint(
             out / "checkpoints",
             save_last=True,
@@ -162,7 +178,7 @@ def _trainer(settings: Clip, precision: str, recorded: dict[str, Any]) -> pl.Tra
         precision=cast(Any, precision),
         use_distributed_sampler=False,  # `SharedBatches` gives each process its part
         default_root_dir=out,
-        logger=pl.loggers.CSVLogger(out, name="log"),
+        logger=recorder.loggers(out, out / "checkpoints" / "run.json", settings.resume),
         callbacks=callbacks,
     )
 

@@ -139,6 +139,29 @@ def test_values_with_blanks_and_quotes_arrive_whole(project: Path, value: str):
     assert "a key is for a person or program" in make(project, "key", "NAME=").stderr
 
 
+def test_data_are_pulled_and_pushed_from_the_remote_that_is_set(project: Path):
+    (project / ".venv" / "bin").mkdir(parents=True)
+    for n, name in enumerate((".venv/.installed-serve", ".venv/.installed-train")):
+        for needed in ("pyproject.toml", "constraints.txt"):
+            (project / needed).touch()
+            os.utime(project / needed, (0, 0))
+        (project / name).touch()
+        os.utime(project / name, (n + 1, n + 1))
+    python = project / ".venv" / "bin" / "python"
+    script(python, 'test "$3" = config || echo "$*"')
+    for target in ("pull", "push"):
+        done = make(project, target)
+        assert done.returncode
+        assert done.stderr.startswith("error: no DVC remote is set; to set one: .venv/bin/dvc rem")
+        assert done.stdout == ""
+    script(python, 'test "$3" = config && echo storage || echo "$*"')
+    for target in ("pull", "push"):
+        *_, words = make(project, target).stdout.splitlines()
+        assert words == f"-m dvc {target} --with-deps archive"
+    *_, words = make(project, "pull", "EXPERIMENT=folder").stdout.splitlines()
+    assert words == "-m dvc pull --with-deps training/conf/dvc.yaml:archive@folder"
+
+
 def test_nothing_is_cleaned_away_under_a_server(project: Path):
     (project / ".venv" / "bin").mkdir(parents=True)
     (project / "build").mkdir()
