@@ -72,6 +72,7 @@ def check_text_only(config: Config) -> None:
         ("features.kind", config.features.kind, "pooled"),
         ("train.normalize_feature", settings.normalize_feature, True),
         ("train.clip.tuning", settings.clip.tuning, "frozen"),
+        ("train.objective", settings.objective, "cross_entropy"),
     ):
         if value != wanted:
             raise Refusal(
