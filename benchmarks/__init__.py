@@ -6,6 +6,7 @@ The commands:
     serve         what TorchServe costs beside the captioner, and latency under load
     gateway       what the gateway costs beside TorchServe alone
     memory        memory of training, as the captions become more
+    steps         a training step by precision, and what deterministic costs
     heldout       scores of the default captioner on scenes drawn with a seed of their own
     golden        published weights: our captions beside those of the original code
     readme        writes README's figures and the pages on speed from `results/`
