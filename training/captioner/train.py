@@ -93,8 +93,9 @@ def train(config: Config, callbacks: Sequence[pl.Callback] = ()) -> None:
     resume = work / LAST
     if settings.resume and not resume.exists():
         raise Refusal(f"train.resume is true but {resume} does not exist; start without it")
-    if not settings.resume and rank_zero_only.rank == 0:  # it clears the folder for all
-        check_replaceable(work, LAST, "best.ckpt", "log")
+    if not settings.resume:
+        # Only the first of several processes, which clears the folder for all.
+        rank_zero_only(check_replaceable)(work, LAST, "best.ckpt", "log")
     read_card(Path(settings.out) / CARD)  # a damaged one is refused before hours of training
 
     gpt2: GPT2LMHeadModel | dict[str, Any]
