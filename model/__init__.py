@@ -21,7 +21,8 @@ The network, as the paper draws it (`network`), first as it is trained, then as 
     network/mapper                   features -> prefix
     network/vision_transformer       the encoder as it is served
     network/decoder                  GPT-2 as it is served, with its cache
-    network/search                   greedy and beam search over the decoder
+    network/choice                   which tokens may follow: no repetition, drawing by chance
+    network/search                   greedy, beam and drawn captions over the decoder
     network/conversion               trained modules -> served modules, with the same weights
 
 How served layers are computed (`layers`):

@@ -147,7 +147,8 @@ class Artifact:
         chances = None
         if options.temperature > 0:
             chances = random_numbers(seed, draw, options.num_captions, options.max_tokens)
-        head = torch.tensor(prompt) if prompt else None
+            chances = chances.to(features.device)
+        head = torch.tensor(prompt, device=features.device) if prompt else None
         return self.module.caption(features, *values.values(), chances, head)
 
     @torch.inference_mode()

@@ -40,9 +40,11 @@ class DeviceArtifact(Artifact):
         """As of `Artifact`."""
         return super().encode(pixels.to(self.device)).cpu()
 
-    def search(self, features: Tensor, options: GenerationOptions) -> tuple[Tensor, Tensor, Tensor]:
+    def search(
+        self, features: Tensor, options: GenerationOptions, draw: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """As of `Artifact`."""
-        tokens, lengths, log_probs = super().search(features.to(self.device), options)
+        tokens, lengths, log_probs = super().search(features.to(self.device), options, draw)
         return tokens.cpu(), lengths.cpu(), log_probs.cpu()
 
     def score(self, features: Tensor, tokens: Tensor) -> Tensor:
