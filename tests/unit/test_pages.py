@@ -113,6 +113,7 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
         "remote-storage.md",
         "serving-speed.md",
         "speed.md",
+        "training-cost.md",
         "training.md",
         "training-runs.md",
         "your-pictures.md",

@@ -26,8 +26,10 @@ def test_the_pages_show_the_kept_results():
 def test_every_kept_result_is_read():
     kept = {file.relative_to(readme.RESULTS).as_posix() for file in readme.RESULTS.rglob("*.*")}
     names = {name.rpartition("/")[2] for name in kept if "/" in name}
-    assert names <= {"decode.json", "gate.json", "gateway.json", "serve.json"}
-    assert {name for name in kept if "/" not in name} == {"load.json", "memory.json", "scenes.json"}
+    of_kinds = {"decode", "features", "gate", "gateway", "serve", "train"}
+    assert names <= {f"{name}.json" for name in of_kinds}
+    of_all = {"load.json", "memory.json", "scenes.json", "quality.json", "quality.png"}
+    assert {name for name in kept if "/" not in name} <= of_all
 
 
 def test_figures_go_between_the_marks(tmp_path: Path):
