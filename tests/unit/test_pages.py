@@ -114,8 +114,8 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
         "serving-speed.md",
         "speed.md",
         "training-cost.md",
-        "training.md",
         "training-runs.md",
+        "training.md",
         "your-pictures.md",
     ]
     readme = (ROOT / "README.md").read_text()
