@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed.nn.functional import all_gather
 
 
 def world_size() -> int:
@@ -34,7 +33,28 @@ def of_all_ranks(rows: Tensor) -> Tensor:
     Returns:
         [W * B, D].
     """
-    return rows if world_size() == 1 else torch.cat(all_gather(rows))
+    if world_size() == 1:
+        return rows
+    gathered: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    """The rows of all ranks; a row's gradient is the sum of those that the ranks compute for it."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        """Rows [B, D] of each rank to [W * B, D]."""
+        parts = [torch.empty_like(rows) for _ in range(world_size())]
+        distributed.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Gradients [W * B, D] to those of this rank's rows, [B, D]."""
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total.chunk(world_size())[rank()]
 
 
 def objects_of_all_ranks(own: Any) -> list[Any]:
