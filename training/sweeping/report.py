@@ -7,6 +7,7 @@ import shlex
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 from matplotlib.axes import Axes
@@ -124,7 +125,7 @@ def plot(
     figure.savefig(file, dpi=110)
 
 
-def _draw(axes: Axes, trials: Sequence[FrozenTrial], places: Sequence[object]) -> None:
+def _draw(axes: Axes, trials: Sequence[FrozenTrial], places: Sequence[Any]) -> None:
     """Points of all trials at these places on the x-axis, those that were ended early in red."""
     for state, colour in ((TrialState.COMPLETE, "tab:blue"), (TrialState.PRUNED, "tab:red")):
         points = [(x, t) for x, t in zip(places, trials, strict=True) if t.state == state]
