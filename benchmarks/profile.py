@@ -236,8 +236,9 @@ def main() -> None:
         prepare(config)
         runs = {
             "features": functools.partial(profile_features, config),
-            "training": functools.partial(profile_training, config),
             "serving": functools.partial(profile_serving, config, Path(temporary)),
+            # Last, since it leaves torch's deterministic algorithms on, which serving has off.
+            "training": functools.partial(profile_training, config),
         }
         if "features" not in (options.names or NAMES) and "training" in options.names:
             encode_dataset.encode_dataset(config.features)

@@ -97,10 +97,11 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> torch.Tensor:
     side = preprocessing.size
     square = to_square(image, preprocessing)
     raw = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8)
-    pixels = raw.view(side, side, 3).permute(2, 0, 1).to(torch.float32) / 255  # [3, S, S], 0..1
     mean = torch.tensor(preprocessing.mean).view(3, 1, 1)
     std = torch.tensor(preprocessing.std).view(3, 1, 1)
-    return ((pixels - mean) / std).contiguous()
+    # In place, which takes half the time of a new tensor for each step.
+    pixels = torch.empty(3, side, side).copy_(raw.view(side, side, 3).permute(2, 0, 1))
+    return pixels.div_(255).sub_(mean).div_(std)
 
 
 def to_square(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:

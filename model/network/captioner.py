@@ -42,6 +42,10 @@ class ClipCap(nn.Module):
         if config.clip is not None:
             self.clip = build_encoder(config.clip)
         self.gpt2 = GPT2LMHeadModel(GPT2Config(**config.gpt2))
+        if self.gpt2.config.activation_function == "gelu_new":
+            # Hugging Face computes it in eight steps; in one it is the same but for rounding.
+            for block in self.gpt2.transformer.h:
+                block.mlp.act = nn.GELU(approximate="tanh")
         width = self.gpt2.config.n_embd
         self.mapper = build_mapper(config.mapper, config.feature_width, width)
 

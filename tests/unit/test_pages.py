@@ -8,7 +8,7 @@ checkpoint that a page serves must export, which compares it with Hugging Face.
 from __future__ import annotations
 
 import csv
-import importlib
+import importlib.util
 import json
 import re
 import shlex
@@ -27,8 +27,10 @@ from model.checkpoint import Checkpoint
 from tests import ROOT
 from tests.hub_server import add_published, hub_server
 from tests.models import save_clip, save_gpt2
+from training.config import load_config
 from training.data.dataset import CaptionDataset
 from training.encoding.encoder import Encoder
+from training.sweeping.space import read_search
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 Run = Callable[..., list[list[str]]]
@@ -189,6 +191,16 @@ def test_published_weights(
     assert Path("data/mine/report/captions.html").exists()
     assert Path("models/coco.lock.json").exists()
     assert Path("models/by-hand/model.safetensors").exists()
+
+
+def test_training_runs_names_settings_that_there_are():
+    for words in commands(ROOT / "docs" / "training-runs.md"):
+        if words[0] == ".venv/bin/pip":
+            continue
+        assert words[:2] == [".venv/bin/python", "-m"]
+        read = read_search if words[2] == "training.sweep" else load_config
+        read(words[3:])
+        assert importlib.util.find_spec(words[2])
 
 
 def test_coco(run: Run, tiny_scenes: Path):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import netrc
-import os
-from urllib.parse import urlsplit
 
 from model.refusal import Refusal
 from training.config import Loggers
@@ -13,8 +10,6 @@ from training.config import Loggers
 
 def check_loggers(names: list[str], settings: Loggers, setting: str) -> None:
     """Refuse a logger that cannot record: its package or its key is missing.
-
-    It imports none of the packages, which takes seconds.
 
     Args:
         names: The loggers, each named like its package and its extra.
@@ -30,21 +25,23 @@ def check_loggers(names: list[str], settings: Loggers, setting: str) -> None:
             f"{setting} names {' and '.join(missing)}, but the package is not installed; run: "
             f"pip install -c constraints.txt -e '.[{','.join(missing)}]'"
         )
-    if "wandb" in names and settings.wandb == "online" and not _has_wandb_key():
+    if "wandb" in names and settings.wandb == "online":
+        _check_wandb_key(setting)
+
+
+def _check_wandb_key(setting: str) -> None:
+    """Refuse a training that W&B's server will not record; a key is verified there."""
+    import wandb  # here, as it takes a second
+
+    advice = "record on this machine with loggers.wandb=offline"
+    try:
+        known = wandb.login(prompt=False)
+    except wandb.Error as error:
+        raise Refusal(
+            f"{setting} names wandb, but its server says no ({error}); {advice}"
+        ) from None
+    if not known:
         raise Refusal(
             f"{setting} names wandb and loggers.wandb is online, but there is no key of W&B; run: "
-            "wandb login, or set WANDB_API_KEY, or record on this machine with "
-            "loggers.wandb=offline"
+            f"wandb login, or set WANDB_API_KEY, or {advice}"
         )
-
-
-def _has_wandb_key() -> bool:
-    """Whether W&B finds a key where its documentation says: the environment, or the netrc file."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    file = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
-    try:
-        return netrc.netrc(file).authenticators(host or "") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

@@ -7,6 +7,7 @@ import shlex
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 from matplotlib.axes import Axes
@@ -15,6 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from training.sweeping.space import Search
 
+#: Panels of a row of the plot.
+ACROSS = 4
 #: How the table names the states of trials.
 STATES = {
     TrialState.COMPLETE: "complete",
@@ -97,27 +100,32 @@ def plot(
     scored = [trial for trial in trials if trial.intermediate_values]
     if not scored:
         return
-    across = 2 + len(search.dimensions)
-    figure = Figure(figsize=(3.2 * across, 3.4), layout="constrained")
-    history, importance, *slices = figure.subplots(1, across)
+    panels = 2 + len(search.dimensions)
+    down = -(-panels // ACROSS)
+    figure = Figure(figsize=(3.4 * ACROSS, 3.2 * down), layout="constrained")
+    history, importance, *slices = figure.subplots(down, ACROSS, squeeze=False).flat
     _draw(history, scored, [trial.number for trial in scored])
     history.set(xlabel="trial", ylabel="validation CIDEr")
     history.legend(fontsize="small")
     shares = _importances(scored)
-    importance.barh(list(shares), list(shares.values()), color="tab:gray")
+    importance.barh([name.partition(".")[2] for name in shares], list(shares.values()))
     importance.set(xlabel="importance (PED-ANOVA)")
     if not shares:
+        importance.set(xticks=[], yticks=[])
         importance.text(0.5, 0.5, "too few trials", ha="center", transform=importance.transAxes)
-    for axes, each in zip(slices, search.dimensions, strict=True):
+    for axes, each in zip(slices, search.dimensions, strict=False):
         _draw(axes, scored, [trial.params.get(each.key) for trial in scored])
-        axes.set(xlabel=each.key, xscale="log" if each.log else "linear")
-        axes.tick_params(axis="y", labelleft=False)
+        axes.set(xlabel=each.key)
+        if each.log:
+            axes.set_xscale("log")
+    for unused in slices[len(search.dimensions) :]:
+        unused.axis("off")
     if best is not None:
         history.axhline(best.value or 0, color="tab:green", linewidth=0.8)
     figure.savefig(file, dpi=110)
 
 
-def _draw(axes: Axes, trials: Sequence[FrozenTrial], places: Sequence[object]) -> None:
+def _draw(axes: Axes, trials: Sequence[FrozenTrial], places: Sequence[Any]) -> None:
     """Points of all trials at these places on the x-axis, those that were ended early in red."""
     for state, colour in ((TrialState.COMPLETE, "tab:blue"), (TrialState.PRUNED, "tab:red")):
         points = [(x, t) for x, t in zip(places, trials, strict=True) if t.state == state]

@@ -180,5 +180,6 @@ def _check(search: Search) -> None:
             )
         if each.log and each.low <= 0:
             raise Refusal(f"{each.text}: the ends of a logarithmic interval must be above 0")
-        for word in each.ends:
-            load_config([*search.fixed, word])
+    ends = [each.ends for each in search.dimensions]
+    for turn in range(max(map(len, ends))):
+        load_config([*search.fixed, *(words[turn % len(words)] for words in ends)])

