@@ -11,6 +11,7 @@ P image patches, U images. A feature is [D], or [P, D] for the patch mapper, whe
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,8 @@ class ClipCap(nn.Module):
         self.gpt2 = GPT2LMHeadModel(GPT2Config(**config.gpt2))
         if self.gpt2.config.activation_function == "gelu_new":
             # Hugging Face computes it in eight steps; in one it is the same but for rounding.
-            for block in self.gpt2.transformer.h:
+            blocks: Any = self.gpt2.transformer.h
+            for block in blocks:
                 block.mlp.act = nn.GELU(approximate="tanh")
         width = self.gpt2.config.n_embd
         self.mapper = build_mapper(config.mapper, config.feature_width, width)

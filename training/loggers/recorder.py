@@ -68,7 +68,7 @@ class RunRecorder(pl.Callback):
         """
         # A resumed run writes a CSV file of its own beside the first one.
         loggers: list[Logger] = [CSVLogger(csv_folder, name="log")]
-        if rank_zero_only.rank or not self.names:
+        if getattr(rank_zero_only, "rank", 0) or not self.names:
             return loggers
         identity = Identity.of(identity_file, self.options.run, resume)
         for name in self.names:
@@ -92,9 +92,9 @@ class RunRecorder(pl.Callback):
     ) -> None:
         """Log the learning rate of this step, and that of CLIP where it has one of its own."""
         first, *_, last = trainer.optimizers[0].param_groups
-        self.log("learning_rate", last["lr"])
+        module.log("learning_rate", last["lr"])
         if first.get("initial_lr") != last.get("initial_lr"):
-            self.log("learning_rate_clip", first["lr"])
+            module.log("learning_rate_clip", first["lr"])
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Show the captions of the sampled pictures."""

@@ -135,7 +135,7 @@ def _run(search: Search, trial: optuna.Trial, out: Path) -> float:
     shutil.rmtree(folder, ignore_errors=True)
     config = _placed(load_config([*search.fixed, *words]), folder, trial.number)
     if any(word.startswith("features.") for word in words):
-        places = {"data": config.train.data, "out": str(folder / "features")}
+        places: dict[str, Any] = {"data": config.train.data, "out": str(folder / "features")}
         features = dataclasses.replace(config.features, **places)
         encode_dataset(features)
         own = dataclasses.replace(config.train, features=features.out)
@@ -147,7 +147,7 @@ def _run(search: Search, trial: optuna.Trial, out: Path) -> float:
 
 def _placed(config: Config, folder: Path, number: int) -> Config:
     """The settings of a trial, with places below its folder and a run name of its own."""
-    places = {name: str(folder / name) for name in ("work", "curves")}
+    places: dict[str, Any] = {name: str(folder / name) for name in ("work", "curves")}
     own = dataclasses.replace(config.train, **places, out=str(folder / "checkpoint"), resume=False)
     name = f"{config.loggers.run or folder.parent.parent.name}-{number:04d}"
     run = dataclasses.replace(config.loggers, run=name)
