@@ -42,7 +42,7 @@ from training.encoding.feature_file import FeatureFile
 from training.evaluation.checks import find_checks
 from training.evaluation.scoring import cider
 
-#: Tokens that the original's search writes at most (67 there, but 64 is our limit), and the weight of
+#: Most tokens of a caption of the original (67 there, but 64 is our limit), and the weight of
 #: CLIPScore (arXiv 2104.08718).
 ORIGINAL_TOKENS, CLIP_SCORE = 64, 2.5
 POOLED = ("features.kind=pooled", "train.mapper={kind: mlp, prefix_length: 10}")
