@@ -86,9 +86,10 @@ class Clip:
     `caption_weight` and `region_weight` are the weights of the losses beside the contrastive one; 0
     leaves a loss out. The region loss needs boxes in the data set. `shift` is the largest random
     shift of a batch, in pixels. `recolour` is the share of a batch whose things get other colours
-    (see `training.contrastive.repainting`). `resume` continues an interrupted run, with the
-    settings that it was started with. `precision` is one of Lightning's, or `auto`, which is
-    `bf16-mixed` where the processor multiplies bfloat16 itself, else `32-true`.
+    (see `training.contrastive.repainting`). `mirror` is the share whose left and right are
+    exchanged, for the region loss only: captions may say "left". `resume` continues an interrupted
+    run, with the settings that it was started with. `precision` is one of Lightning's, or `auto`,
+    which is `bf16-mixed` where the processor multiplies bfloat16 itself, else `32-true`.
     """
 
     base: str | None
@@ -107,6 +108,7 @@ class Clip:
     warmup_ratio: Annotated[float, Range(0, 1)]
     shift: NotNegative
     recolour: Fraction
+    mirror: Fraction
     seed: Seed
     precision: Annotated[str, Choice("auto", "32-true", "bf16-mixed")]
     compile: bool
@@ -186,6 +188,9 @@ class Train:
     `word_dropout` is the share of the input words that are blanked (see `ClipCap.forward`).
     `pair_prior` lists words, such as colours. The captioner does not learn how often they occur
     together with the word after them (see `training.captioner.pair_prior`).
+    `turned` lists pairs of phrases such as "left of" and "right of". Of a sentence and the one with
+    the other phrase the captioner learns which is true, by a loss of weight `turned_weight` (see
+    `training.captioner.turned_sentences`).
     `work` is the folder of the checkpoints to resume from. `curves` is the folder of the CSV tables
     of losses and validation scores. `resume` continues an interrupted run, with the settings that
     it was started with; `epochs` too, because the learning rate falls to zero over all epochs.
@@ -212,6 +217,8 @@ class Train:
     max_tokens: Annotated[int, Range(2, usual="a word and the end token")]
     word_dropout: Fraction
     pair_prior: list[str]
+    turned: list[list[str]]
+    turned_weight: Weight
     seed: Seed
     resume: bool
     trainer: dict[str, Any]

@@ -96,21 +96,34 @@ class ContrastiveModule(pl.LightningModule):
 
         In a data set in which dogs are never green, an encoder learns that a green thing is not a
         dog. To prevent that, the things of a share of the pictures are recoloured
-        (`clip.recolour`). Their true attributes are then unknown, so no loss reads them.
+        (`clip.recolour`). Their true attributes are then unknown, so no loss reads them. Others are
+        mirrored (`clip.mirror`), and no loss reads the captions of these.
         """
         pixels, texts, regions = batch
         pixels, regions = self._shifted(pixels, regions)
+        order, count = torch.randperm(len(pixels)), len(pixels)
+        flipped = order < int(self.settings.mirror * count)
+        if flipped.any():
+            pixels = pixels.clone()
+            pixels[flipped] = pixels[flipped].flip(-1)
+            if regions is not None:
+                boxes = regions.boxes.where(~flipped[:, None, None], regions.mirrored().boxes)
+                regions = regions._replace(boxes=boxes)
         changed = torch.zeros(len(pixels), dtype=torch.bool)
         if regions is not None and self.settings.recolour > 0:
-            changed = torch.randperm(len(pixels)) < int(self.settings.recolour * len(pixels))
+            changed = order < int(self.settings.recolour * count)
             pixels = pixels.float()
             boxes = Regions(*(part[changed] for part in regions))
             pixels[changed] = repainted(pixels[changed] / 255, boxes) * 255
         features, patches = self.pooled_and_patches(self.normalised(pixels))
-        loss = self._contrastive(features[~changed], _random_caption(texts[~changed]))
+        read = ~changed & ~flipped
+        loss = self._contrastive(features[read], _random_caption(texts[read]))
         self.log("contrastive", loss, prog_bar=True)
         if self.captioner is not None:
-            caption = self._caption(self.captioner, features, _random_caption(texts), changed)
+            kept = ~flipped
+            caption = self._caption(
+                self.captioner, features[kept], _random_caption(texts[kept]), changed[kept]
+            )
             self.log("caption", caption, prog_bar=True)
             loss = loss + self.settings.caption_weight * caption
         if self.regions is not None and regions is not None:
