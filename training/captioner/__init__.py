@@ -9,6 +9,7 @@ data            captions and images in batches
 module          the LightningModule: loss, validation CIDEr
 tuning          which weights are trained: full, frozen, LoRA
 pair_prior      prior on pairs of words, for the loss
+turned_sentences  a loss on sentences turned round
 optimization    AdamW and its schedule
 best_epoch      keeps the checkpoint of the best epoch
 resuming        settings in the checkpoints of a run, and the check before it is resumed

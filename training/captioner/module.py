@@ -17,6 +17,7 @@ from training.captioner.data import CaptionBatch
 from training.captioner.optimization import adamw
 from training.captioner.pair_prior import PairPrior
 from training.captioner.tuning import CLIP, GPT2, merged, tunable
+from training.captioner.turned_sentences import TurnedSentences
 from training.config import Train
 from training.encoding.pixel_cache import normalised
 
@@ -31,6 +32,7 @@ class CaptionerModule(pl.LightningModule):
         val_images: Yields the N validation images, a part at a time.
         val_cider: Scores N generated captions, given as token ids without the end token.
         prior: Prior on pairs of words, added to the logits of the training loss only.
+        turned: Pairs of phrases of which one turns the other round, for a loss of their own.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class CaptionerModule(pl.LightningModule):
         val_images: Callable[[], Iterable[Tensor]],
         val_cider: Callable[[Sequence[Sequence[int]]], float],
         prior: PairPrior | None = None,
+        turned: TurnedSentences | None = None,
     ) -> None:
         super().__init__()
         self.captioner = captioner
@@ -47,6 +50,7 @@ class CaptionerModule(pl.LightningModule):
         self.val_images = val_images
         self.val_cider = val_cider
         self.prior = prior
+        self.turned = turned
         captioner.train()  # a loaded encoder is in evaluation mode
         captioner.gpt2 = tunable(captioner.gpt2, settings.tuning, settings.lora, GPT2)
         if captioner.clip is not None:
@@ -86,16 +90,27 @@ class CaptionerModule(pl.LightningModule):
         return self.captioner.encode(normalised(images, self.mean, self.std))
 
     def training_step(self, batch: CaptionBatch, index: int) -> Tensor:
-        """Mean cross-entropy per token, in nats.
+        """Mean cross-entropy per token, in nats, and the loss on turned sentences.
 
         With a prior on pairs of words it is that of the logits with the prior added, and is not
         comparable with `val_loss`.
         """
         images, owners, labels = batch
         features, dropout = self.features(images), self.settings.word_dropout
-        loss = self.captioner(features, labels, dropout, self.prior, owners)
+        loss = self.captioner(features, labels, dropout, self._with_priors, owners)
         self.log("train_loss", loss, prog_bar=True)
+        if self.turned is not None:
+            turned = self.turned.take_loss()
+            self.log("turned_loss", turned)
+            loss = loss + self.settings.turned_weight * turned
         return loss
+
+    def _with_priors(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The logits [n, V] that the training loss takes, from those of the captioner."""
+        for prior in (self.prior, self.turned):
+            if prior is not None:
+                logits = prior(logits, labels)
+        return logits
 
     def validation_step(self, batch: CaptionBatch, index: int) -> None:
         """Mean cross-entropy per token of the validation captions, without the prior."""

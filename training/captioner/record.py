@@ -61,5 +61,7 @@ def training_record(
         "warmup_ratio": settings.warmup_ratio,
         "word_dropout": settings.word_dropout,
         "pair_prior": ", ".join(settings.pair_prior) or "none",
+        "turned": ", ".join("/".join(pair) for pair in settings.turned) or "none",
+        "turned_weight": settings.turned_weight,
         "seed": settings.seed,
     }
