@@ -9,6 +9,8 @@ side. Their captions, which may say "left", are not read.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,24 @@ RIGHT, LEFT, FURTHER_DOWN, FURTHER_UP, ALONE = range(5)
 DIRECTIONS = 5
 
 
-def directions(boxes: Tensor, categories: Tensor, no_label: int) -> Tensor:
+#: An offset of this share of the picture is 1.
+UNIT = 0.25
+
+
+class Neighbours(NamedTuple):
+    """Where the nearest thing of another category is.
+
+    Attributes:
+        directions: int64 [B, K], one of `DIRECTIONS` numbers for each box.
+        offsets: How far its middle is to the right, and its lower edge further down, in `UNIT`s,
+            float [B, K, 2]; 0 where there is no such thing.
+    """
+
+    directions: Tensor
+    offsets: Tensor
+
+
+def neighbours(boxes: Tensor, categories: Tensor, no_label: int) -> Neighbours:
     """Where the nearest thing of another category is.
 
     All boxes of a category in a picture count as one that holds them all: of a row of trees behind
@@ -30,7 +49,7 @@ def directions(boxes: Tensor, categories: Tensor, no_label: int) -> Tensor:
         no_label: The label of what is not known.
 
     Returns:
-        int64 [B, K], one of `DIRECTIONS` numbers for each box; `no_label` where there is no box.
+        See `Neighbours`; the direction is `no_label` where there is no box.
     """
     same = categories[:, :, None] == categories[:, None]  # [B, K, K]
     known = categories != no_label
@@ -46,4 +65,7 @@ def directions(boxes: Tensor, categories: Tensor, no_label: int) -> Tensor:
     found = torch.where(high[..., 1] < other_high[..., 1], FURTHER_DOWN, FURTHER_UP)
     found = torch.where(high[..., 0] <= other_low[..., 0], RIGHT, found)
     found = torch.where(other_high[..., 0] <= low[..., 0], LEFT, found)
-    return found.masked_fill(distance.isinf(), ALONE).masked_fill(~known, no_label)
+    found = found.masked_fill(distance.isinf(), ALONE).masked_fill(~known, no_label)
+    across = middle.gather(1, index)[..., 0] - middle[..., 0]
+    offsets = torch.stack([across, other_high[..., 1] - high[..., 1]], -1) / UNIT
+    return Neighbours(found, offsets.masked_fill(distance.isinf()[..., None], 0.0))

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from model.image.preprocessing import Preprocessing
 from model.refusal import Refusal
+from training.contrastive.neighbours import Neighbours
 from training.contrastive.regions import NO_LABEL, RegionHead, RegionIndex, Regions
 from training.data.dataset import CaptionDataset
 
@@ -126,9 +127,14 @@ def test_single_patches_name_the_boxes_that_have_most_of_them():
     names = -(log_names[0, 1] + log_names[2, 1] + 0.8 * log_names[1, 2]) / 2.8
     attributes = -(log_attributes[0, 1] + log_attributes[2, 1]) / 2
     sides = -(log_sides[0, 4] + log_sides[2, 4] + 0.8 * log_sides[1, 3]) / 2.8
-    neighbours = torch.tensor([[4, 3]])
-    loss = head.of_patches(patches, Regions(boxes, labels, unnamed), neighbours)
-    torch.testing.assert_close(loss, names + attributes + sides)
+    place = head.offset(patches)[0]
+    right, down = torch.tensor([2.0, 3.0]), torch.tensor([-2.0, -3.0])
+    far = [F.smooth_l1_loss(place[patch], to, reduction="sum")
+           for patch, to in ((0, right), (2, right), (1, down))]  # fmt: skip
+    around = Neighbours(torch.tensor([[4, 3]]), torch.stack([right, down])[None])
+    loss = head.of_patches(patches, Regions(boxes, labels, unnamed), around)
+    offsets = (far[0] + far[1] + 0.8 * far[2]) / 2.8
+    torch.testing.assert_close(loss, names + attributes + sides + offsets)
 
 
 @pytest.mark.parametrize(
