@@ -159,7 +159,7 @@ def draw_sample(file: Path) -> None:
     chosen = captions[STRIDE :: STRIDE * 2][:SHOWN]
     coco = json.loads((ROOT / "data" / "scenes" / "captions.json").read_text())
     names = {image["id"]: image["file_name"] for image in coco["images"]}
-    figure = Figure(figsize=(3.1 * SHOWN, 3.8), layout="constrained", dpi=110)
+    figure = Figure(figsize=(3.1 * SHOWN, 4.1), layout="constrained", dpi=110)
     for axes, row in zip(figure.subplots(1, SHOWN), chosen, strict=True):
         picture = Image.open(ROOT / "data" / "scenes" / "images" / names[row["image_id"]])
         side = min(picture.size)

@@ -107,8 +107,9 @@ class ContrastiveModule(pl.LightningModule):
             pixels = pixels.clone()
             pixels[flipped] = pixels[flipped].flip(-1)
             if regions is not None:
-                boxes = regions.boxes.where(~flipped[:, None, None], regions.mirrored().boxes)
-                regions = regions._replace(boxes=boxes)
+                mirrored = regions.mirrored().boxes
+                kept = regions.boxes.where(~flipped[:, None, None], mirrored)
+                regions = regions._replace(boxes=kept)
         changed = torch.zeros(len(pixels), dtype=torch.bool)
         if regions is not None and self.settings.recolour > 0:
             changed = order < int(self.settings.recolour * count)
@@ -120,9 +121,9 @@ class ContrastiveModule(pl.LightningModule):
         loss = self._contrastive(features[read], _random_caption(texts[read]))
         self.log("contrastive", loss, prog_bar=True)
         if self.captioner is not None:
-            kept = ~flipped
+            own = ~flipped
             caption = self._caption(
-                self.captioner, features[kept], _random_caption(texts[kept]), changed[kept]
+                self.captioner, features[own], _random_caption(texts[own]), changed[own]
             )
             self.log("caption", caption, prog_bar=True)
             loss = loss + self.settings.caption_weight * caption
