@@ -101,8 +101,9 @@ class Clip:
     `caption_weight` and `region_weight` are the weights of the losses beside the contrastive one; 0
     leaves a loss out. The region loss needs boxes in the data set. `shift` is the largest random
     shift of a batch, in pixels. `recolour` is the share of a batch whose things get other colours
-    (see `training.contrastive.repainting`). `resume` continues an interrupted run, with the
-    settings that it was started with. `schedule` and `precision` as for `Train`.
+    (see `training.contrastive.repainting`). `mirror` is the share whose left and right are
+    exchanged, for the region loss only: captions may say "left". `resume` continues an interrupted
+    run, with the settings that it was started with. `schedule` and `precision` as for `Train`.
     `anchor_weight` is the weight of the distance to the features of the base (see
     `training.contrastive.anchor`), `hard_negatives` that of the negatives that look most like the
     positive (see `training.contrastive.loss`); 0 leaves either out. `checkpoint_every` optimiser
@@ -130,6 +131,7 @@ class Clip:
     warmup_ratio: Annotated[float, Range(0, 1)]
     shift: NotNegative
     recolour: Fraction
+    mirror: Fraction
     augmentation: Augmentation
     seed: Seed
     precision: Annotated[str, Choice("auto", "32-true", "bf16-mixed")]
@@ -221,6 +223,9 @@ class Train:
     `word_dropout` is the share of the input words that are blanked (see `ClipCap.forward`).
     `pair_prior` lists words, such as colours. The captioner does not learn how often they occur
     together with the word after them (see `training.captioner.pair_prior`).
+    `turned` lists pairs of phrases such as "left of" and "right of". Of a sentence and the one with
+    the other phrase the captioner learns which is true, by a loss of weight `turned_weight` (see
+    `training.captioner.turned_sentences`).
     `ema` is the decay of the moving average of the weights, such as 0.999; the average is what is
     validated and saved (see `training.captioner.averaging`). 0 leaves it out.
     `patience`: training ends when so many validations in a row were not better than the best one; 0
@@ -268,6 +273,8 @@ class Train:
     word_dropout: Fraction
     label_smoothing: Fraction
     pair_prior: list[str]
+    turned: list[list[str]]
+    turned_weight: Weight
     ema: Annotated[float, Range(0, below=1, usual="usually 0.99 to 0.9999")]
     patience: NotNegative
     text_only: bool

@@ -14,6 +14,7 @@ module          the LightningModule: loss, validation CIDEr
 self_critical   training by the score of captions that the captioner writes
 tuning          which weights are trained: full, frozen, LoRA
 pair_prior      prior on pairs of words, for the loss
+turned_sentences  a loss on sentences turned round
 optimization    AdamW and its schedule
 averaging       moving average of the weights
 best_epoch      keeps the checkpoint of the best epoch; ends a training that gets no better

@@ -38,6 +38,8 @@ CaptionBatch = tuple[Tensor, Tensor, Tensor]
 Images = np.ndarray | FeatureRows
 #: Images at a time when all images of a split are read.
 IMAGES_PER_PART = 128
+#: Captions at a time when the labels of all captions of a split are read.
+CAPTIONS_PER_PART = 4096
 #: Images whose captions are tokenised together; it bounds how many Python strings exist at a time.
 IMAGES_TOKENISED_TOGETHER = 256
 
@@ -121,12 +123,21 @@ class TokenizedCaptions(Dataset[CaptionBatch]):
         """These captions, and each of their images once."""
         chosen = np.asarray(numbers)
         rows, owners = np.unique(self.owners[chosen], return_inverse=True)
-        starts, ends = self.starts[chosen], self.starts[chosen + 1]
-        labels = np.full((len(chosen), (ends - starts).max()), IGNORED, np.int64)
+        images = torch.from_numpy(self.images[rows])
+        return images, torch.from_numpy(owners), self.labels(chosen)
+
+    def labels(self, numbers: np.ndarray) -> Tensor:
+        """The labels [B, T] of these captions."""
+        starts, ends = self.starts[numbers], self.starts[numbers + 1]
+        labels = np.full((len(numbers), (ends - starts).max()), IGNORED, np.int64)
         for line, (start, end) in enumerate(zip(starts, ends, strict=True)):
             labels[line, : end - start] = self.tokens[start:end]
-        images = torch.from_numpy(self.images[rows])
-        return images, torch.from_numpy(owners), torch.from_numpy(labels)
+        return torch.from_numpy(labels)
+
+    def label_parts(self) -> Iterator[Tensor]:
+        """The labels of all captions, at most `CAPTIONS_PER_PART` at a time."""
+        for start in range(0, len(self), CAPTIONS_PER_PART):
+            yield self.labels(np.arange(start, min(start + CAPTIONS_PER_PART, len(self))))
 
     def lengths(self) -> np.ndarray:
         """Tokens of each caption, the end token included, integers [N]."""

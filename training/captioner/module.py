@@ -20,6 +20,7 @@ from training.captioner.optimization import adamw
 from training.captioner.pair_prior import PairPrior
 from training.captioner.text_features import noisy
 from training.captioner.tuning import CLIP, GPT2, merged, tunable
+from training.captioner.turned_sentences import TurnedSentences
 from training.config import Train
 from training.encoding.pixel_cache import normalised
 
@@ -34,6 +35,7 @@ class CaptionerModule(pl.LightningModule):
         val_images: Yields a device's share of the N validation images, a part at a time.
         val_cider: Scores N generated captions, given as token ids without the end token.
         prior: Prior on pairs of words, added to the logits of the training loss only.
+        turned: Pairs of phrases of which one turns the other round, for a loss of their own.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class CaptionerModule(pl.LightningModule):
         val_images: Callable[[Share], Iterable[Tensor]],
         val_cider: Callable[[Sequence[Sequence[int]]], float],
         prior: PairPrior | None = None,
+        turned: TurnedSentences | None = None,
     ) -> None:
         super().__init__()
         self.captioner = captioner
@@ -50,6 +53,7 @@ class CaptionerModule(pl.LightningModule):
         self.val_images = val_images
         self.val_cider = val_cider
         self.prior = prior
+        self.turned = turned
         #: Of the validation batches so far: sum of the loss over the tokens, and their number.
         self.validated: list[Tensor] = []
         captioner.train()  # a loaded encoder is in evaluation mode
@@ -96,7 +100,7 @@ class CaptionerModule(pl.LightningModule):
         return self.captioner.encode(normalised(images, self.mean, self.std))
 
     def training_step(self, batch: CaptionBatch, index: int) -> Tensor:
-        """Mean cross-entropy per token, in nats.
+        """Mean cross-entropy per token, in nats, and the loss on turned sentences.
 
         With a prior on pairs of words it is that of the logits with the prior added, and is not
         comparable with `val_loss`.
@@ -106,12 +110,16 @@ class CaptionerModule(pl.LightningModule):
             self.features(images),
             labels,
             self.settings.word_dropout,
-            self.prior,
+            self._with_priors,
             owners,
             self.settings.label_smoothing,
         )
         loss, logged = self._over_devices(loss, labels)
         self.log("train_loss", logged, prog_bar=True)
+        if self.turned is not None:
+            turned = self.turned.take_loss()
+            self.log("turned_loss", turned, sync_dist=True)
+            loss = loss + self.settings.turned_weight * turned
         return loss
 
     def _over_devices(self, loss: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,6 +136,13 @@ class CaptionerModule(pl.LightningModule):
         sums = torch.stack([loss.detach() * tokens, tokens.to(loss.dtype)])
         total, count = self.trainer.strategy.reduce(sums, reduce_op="sum").unbind()
         return loss * (tokens * devices / count), total / count
+
+    def _with_priors(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The logits [n, V] that the training loss takes, from those of the captioner."""
+        for prior in (self.prior, self.turned):
+            if prior is not None:
+                logits = prior(logits, labels)
+        return logits
 
     def validation_step(self, batch: CaptionBatch, index: int) -> None:
         """Collect the cross-entropy of the validation captions, without prior and smoothing."""

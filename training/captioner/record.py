@@ -83,5 +83,7 @@ def training_record(
         "word_dropout": settings.word_dropout,
         "label_smoothing": settings.label_smoothing,
         "pair_prior": ", ".join(settings.pair_prior) or "none",
+        "turned": ", ".join("/".join(pair) for pair in settings.turned) or "none",
+        "turned_weight": settings.turned_weight,
         "seed": settings.seed,
     }

@@ -45,6 +45,7 @@ from training.captioner.start import check_start, note_other_encoder, started_fr
 from training.captioner.tokenizer import end_token
 from training.captioner.trainer import make_trainer, monitored
 from training.captioner.tuning import merged
+from training.captioner.turned_sentences import TurnedSentences
 from training.config import Config, Generation, Train
 from training.data.dataset import CaptionDataset
 from training.data.seen_images import find_seen, save_seen
@@ -169,6 +170,7 @@ def train(config: Config, callbacks: Sequence[pl.Callback] = ()) -> None:
             val_images=data.val.image_parts,
             val_cider=val_cider,
             prior=_prior(settings, data.train, tokenizer),
+            turned=_turned(settings, data.train, tokenizer),
         )
     if settings.resume:
         check_resumable(resume, module, recorded, "train.resume")
@@ -219,6 +221,21 @@ def _prior(settings: Train, captions: TokenizedCaptions, tokenizer: Tokenizer) -
 
     names = attribute_tokens(settings.pair_prior, encode, "train.pair_prior")
     return PairPrior(torch.from_numpy(captions.tokens), names, tokenizer.get_vocab_size())
+
+
+def _turned(
+    settings: Train, captions: TokenizedCaptions, tokenizer: Tokenizer
+) -> TurnedSentences | None:
+    """The loss on turned sentences, if `train.turned` names phrases."""
+    if not settings.turned:
+        return None
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    turned = TurnedSentences(settings.turned, encode, tokenizer.get_vocab_size())
+    turned.fit(captions.label_parts())
+    return turned
 
 
 def _captioner_config(

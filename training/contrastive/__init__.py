@@ -10,6 +10,7 @@ loss              the contrastive loss over all ranks, with hard negatives
 ranks             the features of all ranks, and means over them
 anchor            the frozen base, whose features the tuned ones stay close to
 regions           boxes with names, and the region loss
+neighbours        where the next thing is, for the region loss
 repainting        things in other colours
 augmentation      zoom, colours a little, blur
 retrieval         recall between images and captions

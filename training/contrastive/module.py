@@ -115,25 +115,38 @@ class ContrastiveModule(pl.LightningModule):
 
         In a data set in which dogs are never green, an encoder learns that a green thing is not a
         dog. To prevent that, the things of a share of the pictures are recoloured
-        (`clip.recolour`). Their true attributes are then unknown, so no loss reads them.
+        (`clip.recolour`). Their true attributes are then unknown, so no loss reads them. Others are
+        mirrored (`clip.mirror`), and no loss reads the captions of these.
 
         Random numbers are drawn on the CPU, so they are the same on every device.
         """
         pixels, texts, regions = batch
         pixels, regions = self._shifted(pixels, regions)
         pixels, regions = augmented(pixels, regions, self.settings.augmentation)
+        order, count = torch.randperm(len(pixels)).to(pixels.device), len(pixels)
+        flipped = order >= count - int(self.settings.mirror * count)
+        if flipped.any():
+            pixels = pixels.clone()
+            pixels[flipped] = pixels[flipped].flip(-1)
+            if regions is not None:
+                mirrored = regions.mirrored().boxes
+                kept = regions.boxes.where(~flipped[:, None, None], mirrored)
+                regions = regions._replace(boxes=kept)
         changed = torch.zeros(len(pixels), dtype=torch.bool, device=pixels.device)
         if regions is not None and self.settings.recolour > 0:
-            order = torch.randperm(len(pixels)).to(pixels.device)
-            changed = order < int(self.settings.recolour * len(pixels))
+            changed = order < int(self.settings.recolour * count)
             pixels = pixels.float()
             boxes = Regions(*(part[changed] for part in regions))
             pixels[changed] = repainted(pixels[changed] / 255, boxes) * 255
         normal = self.normalised(pixels)
         features, patches = self.pooled_and_patches(normal)
-        loss = self._contrastive(features[~changed], texts[~changed], normal[~changed])
+        read = ~changed & ~flipped
+        loss = self._contrastive(features[read], texts[read], normal[read])
         if self.captioner is not None:
-            caption = self._caption(self.captioner, features, self._one_caption(texts), changed)
+            own = ~flipped
+            caption = self._caption(
+                self.captioner, features[own], self._one_caption(texts[own]), changed[own]
+            )
             self.log("caption", caption, prog_bar=True, sync_dist=True)
             loss = loss + self.settings.caption_weight * caption
         if self.regions is not None and regions is not None:

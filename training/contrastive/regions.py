@@ -7,7 +7,8 @@
 A caption tells the image encoder that a red kite is somewhere; a box tells it where, as in
 region-text pre-training (RegionCLIP, arXiv 2112.09106). Here linear layers predict the category and
 the attribute of a box from the patches under it, and from the image feature together with the box;
-and the number of things of each category from the image feature. These layers exist during training
+and the number of things of each category from the image feature. The patches also tell where the
+next thing is (see `training.contrastive.neighbours`). These layers exist during training
 only.
 """
 
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 
 from model.image.preprocessing import Preprocessing
 from model.refusal import Refusal
+from training.contrastive.neighbours import DIRECTIONS, Neighbours, neighbours
 from training.data.dataset import CaptionDataset, read_json
 
 #: Label of an entry without a box, or of a box without an attribute; cross-entropy ignores it.
@@ -43,6 +45,11 @@ class Regions(NamedTuple):
     boxes: Tensor
     categories: Tensor
     attributes: Tensor
+
+    def mirrored(self) -> Regions:
+        """The boxes of the same pictures with left and right exchanged."""
+        left, top, right, bottom = self.boxes.unbind(-1)
+        return self._replace(boxes=torch.stack([1 - right, top, 1 - left, bottom], -1))
 
 
 class RegionIndex:
@@ -136,6 +143,8 @@ class RegionHead(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.category = nn.Linear(width, categories)
         self.attribute = nn.Linear(width, max(attributes, 1))
+        self.direction = nn.Linear(width, DIRECTIONS)
+        self.offset = nn.Linear(width, 2)
         self.feature_norm = nn.LayerNorm(feature_width)
         self.count = nn.Linear(feature_width, categories * (MAX_COUNT + 1))
         self.embed_box = nn.Sequential(
@@ -148,22 +157,31 @@ class RegionHead(nn.Module):
         self.register_buffer("edges", edges, persistent=False)
         self.cell = 1 / grid
 
-    def forward(self, patches: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, K, categories] and [B, K, attributes] of boxes, from the patches under them.
+    def forward(self, patches: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of boxes, from the patches under them.
 
         Args:
             patches: Vectors of the patches, row by row, [B, grid * grid, width].
             boxes: As in `Regions`, [B, K, 4].
+
+        Returns:
+            Of the category [B, K, categories], of the attribute [B, K, attributes], and of where
+            the next thing is [B, K, DIRECTIONS].
         """
         share = self._share(boxes)
         share = share / share.sum(-1, keepdim=True).clamp(min=1e-6)
         pooled = self.norm(share.to(patches.dtype) @ patches)
-        return self.category(pooled), self.attribute(pooled)
+        return self.category(pooled), self.attribute(pooled), self.direction(pooled)
 
-    def of_patches(self, patches: Tensor, regions: Regions) -> Tensor:
-        """Mean cross-entropy of the names of boxes, predicted from each single patch in them.
+    def of_patches(self, patches: Tensor, regions: Regions, around: Neighbours) -> Tensor:
+        """Mean losses of what is known of boxes, predicted from each single patch in them.
 
         A captioner attends to single patches, so each of them must carry the names.
+
+        Args:
+            patches: As for `forward`.
+            regions: The boxes and their names.
+            around: Where the next thing of each box is.
         """
         share = self._share(regions.boxes) / self.cell**2
         share = share * (share > 0.5)  # [B, K, P]: patches of which a box has more than half
@@ -172,12 +190,20 @@ class RegionHead(nn.Module):
         for layer, labels in (
             (self.category, regions.categories),
             (self.attribute, regions.attributes),
+            (self.direction, around.directions),
         ):
             known = share * (labels != NO_LABEL).unsqueeze(-1)
             entropies = -layer(normal).float().log_softmax(-1).transpose(1, 2)  # [B, names, P]
             target = labels.clamp(min=0).unsqueeze(-1).expand(share.shape)
             total = total + (entropies.gather(1, target) * known).sum() / known.sum().clamp(min=1)
-        return total
+        boxed = share * (around.directions != NO_LABEL).unsqueeze(-1)
+        places = self.offset(normal).float().unsqueeze(1)  # [B, 1, P, 2]
+        distances = F.smooth_l1_loss(
+            places.expand(*boxed.shape, 2),
+            around.offsets.unsqueeze(2).expand(*boxed.shape, 2),
+            reduction="none",
+        ).sum(-1)
+        return total + (distances * boxed).sum() / boxed.sum().clamp(min=1)
 
     def of_picture(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the counts [B, C, MAX_COUNT + 1], and those of boxes as `forward` returns them.
@@ -206,17 +232,19 @@ class RegionHead(nn.Module):
         present = torch.stack(
             [(regions.categories == c).sum(1) for c in range(counts.shape[1])], dim=1
         ).clamp(max=MAX_COUNT)
-        category, attribute = self(patches, regions.boxes)
+        category, attribute, direction = self(patches, regions.boxes)
+        around = neighbours(regions.boxes, regions.categories, NO_LABEL)
         names = {
             "category": (category, regions.categories),
             "attribute": (attribute, regions.attributes),
+            "direction": (direction, around.directions),
             "picture_category": (category_in_box, regions.categories),
             "picture_attribute": (attribute_in_box, regions.attributes),
             # Most counts are 0, so those above 0 get a mean of their own, with the same weight.
             "picture_count": (counts, present.masked_fill(present == 0, NO_LABEL)),
             "picture_none": (counts, present.masked_fill(present > 0, NO_LABEL)),
         }
-        total, right = self.of_patches(patches, regions), {}
+        total, right = self.of_patches(patches, regions, around), {}
         for name, (logits, labels) in names.items():
             known = labels != NO_LABEL
             loss = F.cross_entropy(

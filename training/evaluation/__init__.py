@@ -7,6 +7,7 @@ scoring         BLEU, METEOR, ROUGE-L, CIDEr, SPICE
 cider_reward    CIDEr-D of single captions, as a reward of training
 words           captions of any language into words
 checks          checks of statements that a data set brings with it
+forced_choice   which of a true and a false caption is the more likely one
 precision_gate  how much narrower weights may change the captions
 report          page, table and chart
 model_card      the model card of the checkpoint

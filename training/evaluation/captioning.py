@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -19,9 +19,21 @@ from training.data.tar_picture import PictureFile
 
 
 def caption_split(
-    artifact: Artifact, dataset: CaptionDataset, split: str, settings: Evaluate
+    artifact: Artifact,
+    dataset: CaptionDataset,
+    split: str,
+    settings: Evaluate,
+    look: Callable[[Sequence[int], torch.Tensor], None] | None = None,
 ) -> dict[int, GeneratedCaption]:
     """The best caption of every picture of a split, by the captioner's own defaults.
+
+    Args:
+        artifact: The captioner.
+        dataset: The data set.
+        split: Name of the split.
+        settings: See `training.config.Evaluate`.
+        look: Called with the image ids and the features, [B, D] or [B, P, D], of each batch, so
+            that they need not be computed again for something else.
 
     Returns:
         Image id -> caption, in the order of the split.
@@ -37,6 +49,8 @@ def caption_split(
 
     def flush() -> None:
         features = artifact.encode(torch.stack([pixels for _, pixels in waiting]))
+        if look is not None:
+            look([i for i, _ in waiting], features)
         best = [found[0] for found in artifact.caption(features, artifact.defaults)]
         captions.update(zip((i for i, _ in waiting), best, strict=True))
         waiting.clear()

@@ -8,7 +8,7 @@ or a folder of pictures, is evaluated by its scores alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -34,6 +34,15 @@ class SplitChecks(Protocol):
 
     def add(self, image_id: int, caption: str) -> Sequence[FalseStatement]:
         """Check one caption; returns its false statements."""
+
+    def contrasts(self, captions: Sequence[str]) -> Iterable[tuple[str, str, str]]:
+        """True captions of a picture, each with a false one that differs in little, and its kind.
+
+        The captioner should find the true one more likely (`training.evaluation.forced_choice`).
+        """
+
+    def choose(self, kind: str, right: bool) -> None:
+        """Count whether the captioner chose the true caption of a contrast of this kind."""
 
     def figures(self) -> dict[str, float]:
         """The figures over all captions that were added, each from 0 to 1."""

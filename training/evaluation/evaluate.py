@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from torch import Tensor
 
+from model.artifact import Artifact
 from model.checkpoint import EVALUATION, Checkpoint, read_evaluation, weights_sha256
 from model.refusal import Refusal
 from training.config import Evaluate
@@ -17,7 +20,8 @@ from training.data.dataset import CaptionDataset
 from training.data.seen_images import FILE, count_seen
 from training.device import chosen_device
 from training.evaluation.captioning import caption_split, decode_pixels
-from training.evaluation.checks import Checks, find_checks
+from training.evaluation.checks import Checks, SplitChecks, find_checks
+from training.evaluation.forced_choice import choices
 from training.evaluation.model_card import load_card, write_card
 from training.evaluation.on_device import artifact_on
 from training.evaluation.precision_gate import Gate, gates, lines
@@ -70,14 +74,15 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
     seen = {s: count_seen(settings.checkpoint, dataset, dataset.ids(s)) for s in splits}
     warnings = _seen_warnings(dataset, seen)
     for split in splits:
-        captions = caption_split(artifact, dataset, split, settings)
+        checked = checks.split() if checks else None
+        look = partial(_choose, artifact, dataset, checked) if checked else None
+        captions = caption_split(artifact, dataset, split, settings, look)
         generated = {image_id: caption.text for image_id, caption in captions.items()}
         references = {image_id: dataset.captions[image_id] for image_id in generated}
         scores = score(generated, references)
         figures = dict(scores.figures)
         false: dict[int, Any] = {}
-        if checks:
-            checked = checks.split()
+        if checked:
             false = {i: checked.add(i, text) for i, text in generated.items()}
             figures |= checked.figures()
         shown = [
@@ -125,6 +130,23 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
     )
     print(f"card: {card}")
     return figures_by_split
+
+
+def _choose(
+    artifact: Artifact,
+    dataset: CaptionDataset,
+    checked: SplitChecks,
+    image_ids: Sequence[int],
+    features: Tensor,
+) -> None:
+    """Let the captioner choose between the references of a batch and false captions like them."""
+    pairs, kinds = [], []
+    for row, image_id in enumerate(image_ids):
+        for true, false, kind in checked.contrasts(dataset.captions[image_id]):
+            pairs.append((row, true, false))
+            kinds.append(kind)
+    for kind, right in zip(kinds, choices(artifact, features, pairs), strict=True):
+        checked.choose(kind, right)
 
 
 def _seen_warnings(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from training.scenes.language.accuracy import SceneAccuracy
 from training.scenes.language.statements import KINDS, Claim
+from training.scenes.language.turned import turned
 from training.scenes.world.scene import Scene
 
 
@@ -23,6 +24,14 @@ class SceneChecks:
         "recall": "scene recall",
         "hallucination_rate": "hallucination rate",
         "faultless": "faultless captions",
+        "relation_precision": "relations that are true",
+        "relation_recall": "relations that are stated",
+        "size_recall": "sizes that are stated",
+        "choice": "true relation preferred",
+        "choice_left_right": "true side preferred (left, right)",
+        "choice_front_behind": "true depth preferred (in front, behind)",
+        "choice_above_below": "true height preferred (above, below)",
+        "moulds": "different sentence moulds",
     }
     bars: Mapping[str, str] = {f"{kind}_precision": kind for kind in KINDS}
     bars_title = "True of what captions state, per cent"
@@ -58,6 +67,19 @@ class SceneSplit:
     def add(self, image_id: int, caption: str) -> list[Claim]:
         """Check one caption; returns its false claims."""
         return self._accuracy.add(caption, self._truth[image_id])
+
+    def contrasts(self, captions: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+        """Each caption with its relation turned round, and the kind of relation.
+
+        Captions without a relation that can be turned round are left out.
+        """
+        for caption in captions:
+            if (other := turned(caption)) is not None:
+                yield caption, other.caption, other.kind
+
+    def choose(self, kind: str, right: bool) -> None:
+        """Count a choice between the two captions of a contrast."""
+        self._accuracy.add_choice(kind, right)
 
     def figures(self) -> dict[str, float]:
         """See `SceneAccuracy.figures`."""

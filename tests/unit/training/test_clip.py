@@ -221,6 +221,36 @@ def test_nothing_is_learned_of_attributes_that_were_changed(tiny_clip: Path):
         ]
 
 
+def test_no_caption_of_a_mirrored_picture_is_read(tiny_clip: Path):
+    settings = dataclasses.replace(load_config(SMALL).clip, shift=0, mirror=0.5, region_weight=1.0)
+    model = load_clip(str(tiny_clip), CLIPModel)
+    grid = model.config.vision_config.image_size // model.config.vision_config.patch_size
+    width = model.config.projection_dim
+    head = RegionHead(model.config.vision_config.hidden_size, width, grid, 2, 2)
+    module = ContrastiveModule(model, settings, PREPROCESSING, 0, head).eval()
+    assert module.captioner is not None
+    pixels, texts = example(module)
+    boxes = torch.tensor([[[0.0, 0.0, 0.25, 1.0]]]).expand(4, 1, 4)
+    label = torch.ones(4, 1, dtype=torch.long)
+    asked: dict[str, Tensor] = {}
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    look, contrastive, region = module.pooled_and_patches, module._contrastive, head.loss
+    captioner = module.captioner.forward
+    module.pooled_and_patches = lambda p: asked.update(pixels=p) or look(p)  # type: ignore
+    module._contrastive = lambda f, t: asked.update(texts=t) or contrastive(f, t)  # type: ignore
+    head.loss = lambda p, f, r: asked.update(r._asdict()) or region(p, f, r)  # type: ignore
+    module.captioner.forward = lambda f, t, *a: asked.update(labels=t) or captioner(f, t, *a)  # type: ignore
+    module.training_step((pixels, texts, Regions(boxes, label, label)), 0)
+    straight = module.normalised(pixels)
+    own = (asked["pixels"] == straight).flatten(1).all(1)
+    assert own.sum() == 2
+    assert torch.equal(asked["pixels"][~own], straight[~own].flip(-1))
+    assert asked["boxes"][own][..., 0].unique().tolist() == [0.0]
+    assert asked["boxes"][~own][..., 0].unique().tolist() == [0.75]
+    assert asked["texts"].tolist() == texts[own, 0].tolist()
+    assert len(asked["labels"]) == 2
+
+
 def test_a_seed_gives_the_same_bytes_and_so_does_a_run_that_was_interrupted(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):

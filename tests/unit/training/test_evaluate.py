@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 
 from model.checkpoint import Checkpoint, read_evaluation, weights_sha256
@@ -19,6 +20,7 @@ from training.data.dataset import CaptionDataset
 from training.evaluate import read_settings
 from training.evaluation.captioning import caption_split
 from training.evaluation.evaluate import evaluate, keep_evaluation
+from training.evaluation.forced_choice import choices, log_probabilities
 from training.scenes import Scene
 from training.scenes.language.accuracy import SceneAccuracy
 
@@ -75,6 +77,28 @@ def test_the_figures_of_scenes_are_those_of_the_written_captions(reports: Path, 
                 accuracy.add(line["caption"], Scene.from_dict(truth[str(line["image_id"])]))
         expected = {name: round(value, 4) for name, value in accuracy.figures().items()}
         assert expected.items() <= metrics[split].items()
+
+
+def test_the_choices_are_those_of_the_log_probabilities_of_whole_captions(
+    reports: Path, tiny_run: Config
+):
+    checkpoint = Checkpoint.load(tiny_run.evaluate.checkpoint)
+    artifact, captioner = eager_artifact(checkpoint), checkpoint.captioner
+    features = torch.randn(3, *captioner.clip.shape(captioner.config.mapper.feature_kind))
+    captions = ["a red boat left of a house", "a dog", "two small black cats behind a tent"]
+    found = log_probabilities(artifact, features, captions)
+    for row, caption in enumerate(captions):
+        ids = checkpoint.tokenizer.encode(caption, add_special_tokens=False).ids
+        labels = torch.tensor([[*ids, captioner.config.end_token_id]])
+        with torch.no_grad():
+            loss = captioner(features[row : row + 1], labels)
+        assert found[row].item() == pytest.approx(-loss.item() * labels.numel(), rel=1e-4)
+    assert choices(artifact, features, []) == []
+    same = features[[0, 0]]
+    one, other = log_probabilities(artifact, same, [captions[0], captions[2]])
+    assert choices(artifact, features, [(0, captions[0], captions[2])]) == [bool(one > other)]
+    metrics = json.loads((reports / "metrics.json").read_text())
+    assert all(0 <= metrics[split]["choice"] <= 1 for split in ("test", "compositional"))
 
 
 def test_every_picture_s_caption_is_written_as_the_captioner_says_it(

@@ -1,7 +1,8 @@
 """Writes five captions of a scene, in different forms, as five people might.
 
 The first two are complete: they state every count, colour, thing and relation, the place, and
-either time or weather. The others leave some of it out. Every caption is true.
+either time or weather. The others leave some of it out, but four of the five mostly say where the
+things are, and three mostly how large. Every caption is true.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class _Writer:
         """A complete caption, in one of two orders."""
         where = self._place()
         when = self._time() if self.rng.random() < 0.6 else self._weather()
-        things = self._related(full=True)
+        things = self._related(colour=1.0, size=0.8, side=0.8)
         if self.rng.random() < 0.25:
             return f"{where} {when}, {things}"
         return f"{things} {where} {when}"
@@ -64,27 +65,31 @@ class _Writer:
 
     def close_up(self) -> str:
         """The things, with at most one of place, time and weather."""
-        things = self._related(full=False)
+        things = self._related(colour=0.6, size=0.2, side=0.0)
         if len(self.scene.groups) == 1 or self.rng.random() < 0.5:
             return f"{things} {self.rng.choice((self._time, self._place, self._weather))()}"
         return things
 
     def setting(self) -> str:
-        """Weather, time and place first, then the things."""
+        """Weather, time and place first, then the things, mostly with their relation."""
         scene = self.scene
-        groups = list(scene.groups)
-        self.rng.shuffle(groups)
-        things = " and ".join(self._noun_phrase(group, 0.85, 0.1) for group in groups)
+        if scene.relation is not None and self.rng.random() < 0.75:
+            things = self._related(colour=0.85, size=0.75, side=0.9)
+        else:
+            groups = list(scene.groups)
+            self.rng.shuffle(groups)
+            things = " and ".join(self._noun_phrase(group, 0.85, 0.75) for group in groups)
         adjective = lexicon.WEATHER_ADJECTIVES[scene.weather]
         return f"a {adjective} {lexicon.TIME_NOUNS[scene.time]} {self._place()} with {things}"
 
-    def _related(self, full: bool) -> str:
+    def _related(self, colour: float, size: float, side: float) -> str:
         """The groups with their relation, stated from the first or from the second group.
 
         Args:
-            full: Whether to state every colour and most sizes.
+            colour: Probability of stating a colour.
+            size: Probability of stating a size that has a word.
+            side: Probability of words that state the side; else "next to" may be chosen, too.
         """
-        colour, size = (1.0, 0.8) if full else (0.6, 0.2)
         scene = self.scene
         groups, relation = scene.groups, scene.relation
         if relation is None:
@@ -92,8 +97,7 @@ class _Writer:
         if self.rng.random() < 0.35:
             groups, relation = groups[::-1], CONVERSE[relation]
         phrases = lexicon.RELATION_PHRASES[relation]
-        # "next to" does not state the side, so complete captions seldom use it.
-        words = phrases[:2] if full and self.rng.random() < 0.8 else phrases
+        words = phrases[:2] if self.rng.random() < side else phrases
         first = self._noun_phrase(groups[0], colour, size, doing=0.25)
         return f"{first} {self.rng.choice(words)} {self._noun_phrase(groups[1], colour, size)}"
 
@@ -112,7 +116,8 @@ class _Writer:
         counts = lexicon.COUNTS[group.count]
         words = [counts[0] if rng.random() < 0.85 else rng.choice(counts)]
         if group.size in lexicon.SIZE_WORDS and rng.random() < size:
-            words.append(rng.choice(lexicon.SIZE_WORDS[group.size]))
+            sizes = lexicon.SIZE_WORDS[group.size]
+            words.append(sizes[0] if rng.random() < 0.6 else rng.choice(sizes))
         coloured = rng.random() < colour
         if coloured and group.thing not in lexicon.WORN:
             words.append(group.colour)

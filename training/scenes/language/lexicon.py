@@ -46,7 +46,7 @@ COUNTS: dict[int, tuple[str, ...]] = {1: ("a",), 2: ("two", "a pair of"), 3: ("t
 #: Letters that begin a vowel sound: "an" comes before them, as in "an orange coat".
 VOWELS = "aeiou"
 
-#: size -> words for it; no word states `medium`.
+#: size -> words for it, the usual one first; no word states `medium`.
 SIZE_WORDS: dict[str, tuple[str, ...]] = {
     "small": ("small", "little"),
     "big": ("big", "large"),

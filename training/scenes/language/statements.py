@@ -167,7 +167,7 @@ _BREAKS = frozenset(("with", "near", "at", "on", "in", "by", "of"))
 
 
 @dataclass(frozen=True)
-class _Token:
+class Token:
     """A run of words with a meaning, or a single word without one (kind `word`)."""
 
     kind: str
@@ -179,12 +179,12 @@ class _Reader:
     """Reads one caption from left to right."""
 
     def __init__(self, caption: str) -> None:
-        self.tokens = list(_tokens(caption.lower()))
-        self.pending: list[_Token] = []  # numbers, sizes and colours before their noun
+        self.tokens = list(tokens(caption.lower()))
+        self.pending: list[Token] = []  # numbers, sizes and colours before their noun
         self.last: str | None = None  # the last thing named
         self.before: str | None = None  # the last but one
         self.named: set[str] = set()
-        self.relation: _Token | None = None
+        self.relation: Token | None = None
 
     def read(self) -> Iterator[Claim]:
         """The claims, in the order of the words."""
@@ -197,7 +197,7 @@ class _Reader:
             elif token.kind == "worn":
                 adjective = following is not None and following.kind in ("noun", "size", "colour")
                 if adjective or self.last is None:
-                    self.pending.append(_Token("colour", token.value, token.span))
+                    self.pending.append(Token("colour", token.value, token.span))
                 else:
                     yield Claim("colour", (token.value, self.last), token.span)
             elif token.kind == "relation":
@@ -215,7 +215,7 @@ class _Reader:
                 self.pending.clear()
                 yield Claim(token.kind, (token.value,), token.span)
 
-    def _noun(self, token: _Token) -> Iterator[Claim]:
+    def _noun(self, token: Token) -> Iterator[Claim]:
         thing = str(token.value)
         known = any(word.kind == "known" for word in self.pending)
         if not (known and thing in self.named):
@@ -236,7 +236,7 @@ class _Reader:
         self.before, self.last = self.last, thing
 
 
-def _tokens(text: str) -> Iterator[_Token]:
+def tokens(text: str) -> Iterator[Token]:
     """The tokens of a text; at each word the longest run of words with a meaning is taken."""
     words = [(match.group(), match.span()) for match in re.finditer(r"[a-z0-9]+", text)]
     index = 0
@@ -247,9 +247,9 @@ def _tokens(text: str) -> Iterator[_Token]:
             if meaning is not None:
                 span = (run[0][1][0], run[-1][1][1])
                 for kind, value in meaning:
-                    yield _Token(kind, value, span)
+                    yield Token(kind, value, span)
                 index += length
                 break
         else:
-            yield _Token("word", words[index][0], words[index][1])
+            yield Token("word", words[index][0], words[index][1])
             index += 1

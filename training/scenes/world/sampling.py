@@ -1,5 +1,10 @@
 """Samples scenes at random: first the things, then their boxes.
 
+In most scenes one thing is in the sky above another one, and most pairs of things that stand side
+by side do so in one order only (see `catalogue.HELD_RELATIONS`). Whoever learns from such scenes
+where things are, learns which things they are instead. So the training scenes are drawn with these
+`ARRANGEMENTS` in these shares; those of the other splits are drawn as they come.
+
 If the boxes do not fit, or one thing would hide too much of another, the whole scene is sampled
 again. So in every scene the relation is true of the boxes, and all of them lie within the centre
 square.
@@ -12,6 +17,7 @@ from training.scenes.world.catalogue import (
     BEHIND,
     BELOW,
     COLOURS,
+    CONVERSE,
     FRONT,
     HELD_COLOURS,
     LEFT,
@@ -35,15 +41,35 @@ from training.scenes.world.scene import Box, Group, Scene
 
 SPLITS = ("train", "val", "test", "compositional")
 
+#: Relation -> the arrangement that has it.
+_ARRANGEMENT = {
+    LEFT: "beside",
+    RIGHT: "beside",
+    FRONT: "in depth",
+    BEHIND: "in depth",
+    ABOVE: "in the sky",
+    BELOW: "in the sky",
+}
+#: Arrangement -> its share of the training scenes. `open` are those things that also occur in the
+#: converse relation, so that their names do not tell the relation.
+ARRANGEMENTS = {
+    "alone": 0.18,
+    "in the sky": 0.26,
+    "beside": 0.08,
+    "open beside": 0.22,
+    "in depth": 0.06,
+    "open in depth": 0.20,
+}
+
 
 def sample_scene(rng: random.Random, split: str) -> Scene:
     """Sample one scene of a split.
 
     Args:
         rng: gives the seed of the scene; one number is taken from it.
-        split: `train`, `val` and `test` have the same distribution. In a scene of `compositional`
-            every (colour, thing) pair is held out, and if there are two groups, so is at least one
-            (thing, relation) pair.
+        split: `val` and `test` have the same distribution, and `train` the same things, colours and
+            relations in other shares. In a scene of `compositional` every (colour, thing) pair is
+            held out, and if there are two groups, so is at least one (thing, relation) pair.
 
     Raises:
         ValueError: another split.
@@ -52,14 +78,24 @@ def sample_scene(rng: random.Random, split: str) -> Scene:
         raise ValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
     seed = rng.getrandbits(48)
     own = random.Random(seed)
+    wanted = None
+    if split == "train":
+        wanted = own.choices(tuple(ARRANGEMENTS), tuple(ARRANGEMENTS.values()))[0]
     while True:
-        scene = _attempt(own, seed, split == "compositional")
+        scene = _attempt(own, seed, split == "compositional", wanted)
         if scene is not None:
             return scene
 
 
-def _attempt(rng: random.Random, seed: int, held: bool) -> Scene | None:
-    """A scene of held-out pairs or of the others; None if this attempt makes no valid scene."""
+def _attempt(rng: random.Random, seed: int, held: bool, wanted: str | None = None) -> Scene | None:
+    """A scene of held-out pairs or of the others; None if this attempt makes no valid scene.
+
+    Args:
+        rng: Decides everything.
+        seed: Of the scene.
+        held: Whether its pairs are the held-out ones.
+        wanted: Its arrangement, one of `ARRANGEMENTS`; None for any.
+    """
     names = [rng.choice(tuple(THINGS))]
     place = rng.choice([p for p in PLACES if p in THINGS[names[0]].places])
     if rng.random() < 0.85:
@@ -71,6 +107,8 @@ def _attempt(rng: random.Random, seed: int, held: bool) -> Scene | None:
         relation = rng.choice(_possible(names[0], names[1]))
         if held_relation(names[0], relation, names[1]) != held:
             return None
+    if wanted is not None and _arrangement(names, relation) != wanted:
+        return None
     horizon = HORIZONS[place] + rng.uniform(-0.025, 0.025)
     plans = [GroupPlan(rng, name, len(names)) for name in names]
     if relation is None:
@@ -108,6 +146,16 @@ def _attempt(rng: random.Random, seed: int, held: bool) -> Scene | None:
         groups=tuple(groups),
         relation=relation,
     )
+
+
+def _arrangement(names: list[str], relation: str | None) -> str:
+    """Which of `ARRANGEMENTS` these things in this relation are."""
+    if relation is None:
+        return "alone"
+    name = _ARRANGEMENT[relation]
+    if name == "in the sky" or held_relation(names[0], CONVERSE[relation], names[1]):
+        return name
+    return f"open {name}"
 
 
 def _rounded(box: Box) -> Box:

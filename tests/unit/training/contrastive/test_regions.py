@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from model.image.preprocessing import Preprocessing
 from model.refusal import Refusal
+from training.contrastive.neighbours import Neighbours
 from training.contrastive.regions import NO_LABEL, RegionHead, RegionIndex, Regions
 from training.data.dataset import CaptionDataset
 
@@ -57,7 +58,7 @@ def test_a_box_reads_the_patches_under_it_by_their_share():
     patches = torch.randn(1, 16, 3)
     # Half of the patch in row 1, column 2 and all of the one beside it; and one whole column.
     boxes = torch.tensor([[[0.625, 0.25, 1.0, 0.5], [0.0, -0.3, 0.25, 1.0]]])
-    named, _ = head(patches, boxes)
+    named, _, _ = head(patches, boxes)
     grid = patches.view(4, 4, 3)
     torch.testing.assert_close(named[0, 0], (grid[1, 2] * 0.5 + grid[1, 3]) / 1.5)
     torch.testing.assert_close(named[0, 1], grid[:, 0].mean(0))
@@ -122,10 +123,18 @@ def test_single_patches_name_the_boxes_that_have_most_of_them():
     labels, unnamed = torch.tensor([[1, 2]]), torch.tensor([[1, NO_LABEL]])
     log_names = head.category(patches).log_softmax(-1)[0]
     log_attributes = head.attribute(patches).log_softmax(-1)[0]
+    log_sides = head.direction(patches).log_softmax(-1)[0]
     names = -(log_names[0, 1] + log_names[2, 1] + 0.8 * log_names[1, 2]) / 2.8
     attributes = -(log_attributes[0, 1] + log_attributes[2, 1]) / 2
-    loss = head.of_patches(patches, Regions(boxes, labels, unnamed))
-    torch.testing.assert_close(loss, names + attributes)
+    sides = -(log_sides[0, 4] + log_sides[2, 4] + 0.8 * log_sides[1, 3]) / 2.8
+    place = head.offset(patches)[0]
+    right, down = torch.tensor([2.0, 3.0]), torch.tensor([-2.0, -3.0])
+    far = [F.smooth_l1_loss(place[patch], to, reduction="sum")
+           for patch, to in ((0, right), (2, right), (1, down))]  # fmt: skip
+    around = Neighbours(torch.tensor([[4, 3]]), torch.stack([right, down])[None])
+    loss = head.of_patches(patches, Regions(boxes, labels, unnamed), around)
+    offsets = (far[0] + far[1] + 0.8 * far[2]) / 2.8
+    torch.testing.assert_close(loss, names + attributes + sides + offsets)
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,16 @@ def test_checks_of_scenes_are_those_of_scene_accuracy(tiny_scenes: Path):
     for image_id, caption in captions.items():
         found = [(false.kind, false.span) for false in split.add(image_id, caption)]
         assert found == [(c.kind, c.span) for c in accuracy.add(caption, scenes[image_id])]
+        contrasts = split.contrasts(write_captions(scenes[image_id]))
+        for number, (true, false, kind) in enumerate(contrasts):
+            assert true != false
+            split.choose(kind, number == 0)
+            accuracy.add_choice(kind, number == 0)
     assert split.figures() == accuracy.figures()
     assert 0 < split.figures()["precision"] < 1
-    assert set(checks.titles) | set(checks.bars) <= set(split.figures())
+    assert 0 < split.figures()["choice"] < 1
+    of_a_kind = {name for name in checks.titles if name.startswith("choice_")}
+    assert (set(checks.titles) | set(checks.bars)) - of_a_kind <= set(split.figures())
 
 
 def test_a_data_set_without_truth_has_no_checks(tmp_path: Path):
