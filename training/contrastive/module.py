@@ -115,7 +115,7 @@ class ContrastiveModule(pl.LightningModule):
 
         In a data set in which dogs are never green, an encoder learns that a green thing is not a
         dog. To prevent that, the things of a share of the pictures are recoloured
-        (`clip.recolour`). Their true attributes are then unknown, so no loss reads them. Others are
+        (`clip.recolour`). Their true attributes are then unknown, so no loss reads them. A share is
         mirrored (`clip.mirror`), and no loss reads the captions of these.
 
         Random numbers are drawn on the CPU, so they are the same on every device.
@@ -124,7 +124,7 @@ class ContrastiveModule(pl.LightningModule):
         pixels, regions = self._shifted(pixels, regions)
         pixels, regions = augmented(pixels, regions, self.settings.augmentation)
         order, count = torch.randperm(len(pixels)).to(pixels.device), len(pixels)
-        flipped = order >= count - int(self.settings.mirror * count)
+        flipped = order < int(self.settings.mirror * count)
         if flipped.any():
             pixels = pixels.clone()
             pixels[flipped] = pixels[flipped].flip(-1)
