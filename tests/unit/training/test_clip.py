@@ -237,7 +237,7 @@ def test_no_caption_of_a_mirrored_picture_is_read(tiny_clip: Path):
     look, contrastive, region = module.pooled_and_patches, module._contrastive, head.loss
     captioner = module.captioner.forward
     module.pooled_and_patches = lambda p: asked.update(pixels=p) or look(p)  # type: ignore
-    module._contrastive = lambda f, t: asked.update(texts=t) or contrastive(f, t)  # type: ignore
+    module._contrastive = lambda f, t, p: asked.update(texts=t[:, 0]) or contrastive(f, t, p)  # type: ignore
     head.loss = lambda p, f, r: asked.update(r._asdict()) or region(p, f, r)  # type: ignore
     module.captioner.forward = lambda f, t, *a: asked.update(labels=t) or captioner(f, t, *a)  # type: ignore
     module.training_step((pixels, texts, Regions(boxes, label, label)), 0)
