@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer, CLIPModel
 
 from benchmarks.machine import RESULTS, ROOT, command_line, options_parser, write_results
-from benchmarks.original_training import RATE, train_original
+from benchmarks.original_training import BATCH, RATE, train_original
 from benchmarks.training_figures import FIGURES, SPLITS, quality_table, spread
 from model.checkpoint import Checkpoint
 from model.config import CaptionerConfig, MapperConfig
@@ -45,6 +45,8 @@ from training.evaluation.scoring import cider
 #: Most tokens of a caption of the original (67 there, but 64 is our limit), and the weight of
 #: CLIPScore (arXiv 2104.08718).
 ORIGINAL_TOKENS, CLIP_SCORE = 64, 2.5
+#: Learning rate of all recipes but the original as published.
+OUR_RATE = 1e-3
 POOLED = ("features.kind=pooled", "train.mapper={kind: mlp, prefix_length: 10}")
 
 
@@ -71,9 +73,11 @@ class Recipe:
 
 def recipes() -> list[Recipe]:
     """All recipes; a captioner that another one starts from comes before it."""
-    ours = ("train.pair_prior=[]", "train.warmup_ratio=1.0")
-    warm = (*ours[:1], "train.warmup_ratio=0.05")
-    prior = warm[1:]
+    # As many captions a batch as the original, so that there are as many steps.
+    same = (f"train.batch_size={BATCH}", f"train.learning_rate={OUR_RATE}", "train.turned=[]")
+    ours = (*same, "train.pair_prior=[]", "train.warmup_ratio=1.0")
+    warm = (*same, "train.pair_prior=[]", "train.warmup_ratio=0.05")
+    prior = (*same, "train.warmup_ratio=0.05")
     ema = (*prior, "train.ema=0.99")
     critical = (
         *(*prior, "train.objective=self_critical", "train.batch_size=64"),
@@ -81,7 +85,7 @@ def recipes() -> list[Recipe]:
     )
     return [
         Recipe("the original", None),
-        Recipe("the original, our learning rate", None, rate=3e-3),
+        Recipe("the original, our learning rate", None, rate=OUR_RATE),
         Recipe("+ end token, our batches", (*POOLED, *ours)),
         Recipe("+ warm-up as a share", (*POOLED, *warm)),
         Recipe("+ patch mapper", warm),
