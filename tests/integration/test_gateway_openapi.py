@@ -94,8 +94,11 @@ def test_the_documented_options_are_the_captioner_s(server: TorchServe, document
     for each in parameters:
         option = options[each["name"]]
         assert each["in"] == "query"
-        assert each["schema"]["minimum"] == option["from"]
-        assert each["schema"]["maximum"] == option["to"]
+        least, most = ("minimum", "maximum")
+        if option["type"] == "str":
+            least, most = ("minLength", "maxLength")
+        assert each["schema"][least] == option["from"]
+        assert each["schema"][most] == option["to"]
         assert each["schema"]["default"] == option["default"]
         assert each["description"] == option["help"]
 

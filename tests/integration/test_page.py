@@ -194,8 +194,11 @@ def test_options_are_the_servers(page: Any, gateway: str, server: TorchServe, fi
     assert [field.get_attribute("name") for field in fields.all()] == list(description["options"])
     for name, option in description["options"].items():
         field = page.locator(f"#option-{name}")
-        limits = [float(field.get_attribute(key)) for key in ("min", "max", "placeholder")]
-        assert limits == [option["from"], option["to"], option["default"]]
+        if option["type"] == "str":
+            assert field.get_attribute("maxlength") == str(option["to"])
+        else:
+            limits = [float(field.get_attribute(key)) for key in ("min", "max", "placeholder")]
+            assert limits == [option["from"], option["to"], option["default"]]
         expect(page.locator(f"#help-{name}")).to_contain_text(option["help"])
     expect(page.locator("#model")).to_have_text("clipcap 1.0")
     for name in description["formats"]:
