@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from model.network.conversion import build_vision
 from model.network.encoder import ImageEncoder
 from model.pretrained.encoder_folder import load_encoder
 from training.encoding.feature_file import EncoderIdentity
@@ -59,18 +57,9 @@ class Encoder:
         Returns:
             float32 [B, *shape] on the CPU, where shape is that of `identity`.
         """
-        if self.device.type != "cpu":
-            return self.model.encode(pixels.to(self.device), self.identity.kind).cpu()
-        return self._served(pixels)
-
-    @functools.cached_property
-    def _served(self) -> nn.Module:
-        """The network as serving runs it, with the same weights in fewer and larger products.
-
-        It equals `model` but for rounding, and computes no last layer where the patches are the
-        feature, and no activation apart from the product before it.
-        """
-        return build_vision(self.model, self.identity.kind)
+        # Not as serving runs it, although that is faster: with several threads its packed products
+        # differ in the last digit from run to run, and a feature file is the same bytes each time.
+        return self.model.encode(pixels.to(self.device), self.identity.kind).cpu()
 
 
 def vision_sha256(model: ImageEncoder) -> str:
