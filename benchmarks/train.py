@@ -16,6 +16,7 @@ Axes: B captions of a batch, U images, K prefix length, T tokens, E width, V voc
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import resource
 import statistics
@@ -37,6 +38,7 @@ from benchmarks.machine import ROOT, command_line, options_parser, results_folde
 from benchmarks.original_training import caption_loss, padded
 from benchmarks.real_size import random_checkpoint
 from benchmarks.training_figures import TUNINGS, train_table
+from model.layers.memory import release_free_memory
 from model.network.captioner import IGNORED, ClipCap
 from model.refusal import Refusal
 from training.captioner.data import CaptionBatch
@@ -185,9 +187,15 @@ def products(tuning: str, precision: str, batch: int, together: int, tiny: bool)
     return seconds
 
 
-def peak(function: Callable[[], Any]) -> tuple[Any, float]:
-    """What a function returns, and the most memory that its process has had, in MB."""
+def peak(function: Callable[[], Any], tiny: bool) -> tuple[Any, float]:
+    """What a function returns, and the most memory that its process has had, in MB.
+
+    Gradients and the optimiser's state are given back: the other systems need the memory.
+    """
     result = function()
+    captioner(tiny).zero_grad(set_to_none=True)
+    gc.collect()
+    release_free_memory()
     return result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
@@ -209,7 +217,7 @@ def measure(batch: int, rounds: int, steps: int, tiny: bool) -> dict[str, Any]:
     with processes({name: partial(captioner, tiny) for name in names}) as homes:
         for _ in range(rounds):
             for name, key in names.items():
-                _, (own, memory[key]) = homes[name].timed(partial(peak, calls[key]))
+                _, (own, memory[key]) = homes[name].timed(partial(peak, calls[key], tiny))
                 seconds[key] += own
     tokens = statistics.mean(int((own != IGNORED).sum()) for _, _, own in batches(batch, 1, tiny))
     measured = [
