@@ -8,6 +8,7 @@ writes `features.json` into `benchmarks/results/KIND`.
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import tempfile
 from functools import partial
@@ -59,6 +60,8 @@ def ours(folder: Path, turn: int) -> np.ndarray:
     """Features [N, D] by the project's code, with its default settings."""
     given = [f"features.data={folder / 'data'}", f"features.clip={folder / 'clip'}"]
     given += ["features.kind=pooled", f"features.out={folder / f'features-{turn}'}"]
+    # As in a process that a user starts; this one comes from a fork server, which hands that on.
+    multiprocessing.set_start_method("fork", force=True)
     encode_dataset(load_config(given).features)
     return np.array(FeatureFile(folder / f"features-{turn}").features[:])
 
