@@ -21,7 +21,7 @@ from benchmarks.machine import RESULTS, ROOT, command_line, options_parser, writ
 from model.refusal import Refusal
 from training.command import command
 
-SEED = 20261129
+SEED = 20261130
 SPLITS = ("test", "compositional")
 
 

@@ -108,8 +108,8 @@ class Clip:
     `training.contrastive.anchor`), `hard_negatives` that of the negatives that look most like the
     positive (see `training.contrastive.loss`); 0 leaves either out. `checkpoint_every` optimiser
     steps a checkpoint to resume from is written. `trainer` has arguments of Lightning's Trainer;
-    with several devices each has batches of `batch_size`. `loggers` record
-    the training beside its CSV log (see `Loggers`).
+    with several devices each has batches of `batch_size`. `loggers` record the training beside its
+    CSV log (see `Loggers`).
     """
 
     base: str | None

@@ -84,44 +84,6 @@ class Search(nn.Module):
         if prompt is not None:
             words = self.decoder.wte(prompt).expand(prefix.shape[0], -1, -1)  # [B, P, E]
             prefix = torch.cat([prefix, words], 1)
-        tokens, lengths, log_probs = self._write(
-            prefix,
-            num_beams,
-            num_captions,
-            max_tokens,
-            min_tokens,
-            length_penalty,
-            repetition_penalty,
-            no_repeat_ngram_size,
-            temperature,
-            top_k,
-            top_p,
-            chances,
-        )
-        if prompt is not None:
-            batch, count, _ = tokens.shape
-            tokens = torch.cat([prompt.expand(batch, count, -1), tokens], 2)
-            lengths = lengths + prompt.shape[0]
-            own = self.score(start, prompt.expand(batch, -1)).sum(1, keepdim=True)  # [B, 1]
-            log_probs = log_probs + own
-        return tokens, lengths, log_probs
-
-    def _write(
-        self,
-        prefix: Tensor,
-        num_beams: int,
-        num_captions: int,
-        max_tokens: int,
-        min_tokens: int,
-        length_penalty: float,
-        repetition_penalty: float,
-        no_repeat_ngram_size: int,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        chances: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What `forward` returns, behind a prefix that has the prompt already."""
         if num_beams > 1:
             tokens, lengths, log_probs = self.beam(
                 prefix,
@@ -136,24 +98,32 @@ class Search(nn.Module):
             lengths, log_probs = lengths[:, :num_captions], log_probs[:, :num_captions]
             if repetition_penalty != 1.0:
                 log_probs = self._sums(prefix, tokens, lengths)
-            return tokens, lengths, log_probs
-        count = 1
-        if chances is not None:
-            count = num_captions
-            chances = chances[:count].repeat(prefix.shape[0], 1)
-        tokens, lengths, log_probs = self.single(
-            prefix.repeat_interleave(count, 0) if count > 1 else prefix,
-            max_tokens,
-            min_tokens,
-            repetition_penalty,
-            no_repeat_ngram_size,
-            temperature,
-            top_k,
-            top_p,
-            chances,
-        )
-        shape = [prefix.shape[0], count]
-        return tokens.view(shape + [-1]), lengths.view(shape), log_probs.view(shape)
+        else:
+            count = 1
+            if chances is not None:
+                count = num_captions
+                chances = chances[:count].repeat(prefix.shape[0], 1)
+            tokens, lengths, log_probs = self.single(
+                prefix.repeat_interleave(count, 0) if count > 1 else prefix,
+                max_tokens,
+                min_tokens,
+                repetition_penalty,
+                no_repeat_ngram_size,
+                temperature,
+                top_k,
+                top_p,
+                chances,
+            )
+            shape = [prefix.shape[0], count]
+            tokens, lengths = tokens.view(shape + [-1]), lengths.view(shape)
+            log_probs = log_probs.view(shape)
+        if prompt is not None:
+            batch, count, _ = tokens.shape
+            tokens = torch.cat([prompt.expand(batch, count, -1), tokens], 2)
+            lengths = lengths + prompt.shape[0]
+            own = self.score(start, prompt.expand(batch, -1)).sum(1, keepdim=True)  # [B, 1]
+            log_probs = log_probs + own
+        return tokens, lengths, log_probs
 
     def single(
         self,
