@@ -68,7 +68,9 @@ class Option:
             BadOption: It is not of this type, or outside the limits.
         """
         if self.kind is str:
-            if not isinstance(value, str) or not self.low <= len(value) <= self.high:
+            # JSON may hold half a character, which a tokenizer cannot read.
+            whole = isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+            if not (isinstance(value, str) and whole and self.low <= len(value) <= self.high):
                 limit = f"text of at most {self.high:g} characters"
                 raise BadOption(self.name, value, limit)
             return value

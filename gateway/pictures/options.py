@@ -23,7 +23,7 @@ def option_texts(description: Description, given: Iterable[tuple[str, Any]]) -> 
         given: Names and values, from a query, a form or JSON.
 
     Raises:
-        GatewayError: A name is unknown, or given twice, or a value is too long.
+        GatewayError: A name is unknown, or given twice, or a value is too long or no text.
     """
     texts: dict[str, str] = {}
     for called, value in given:
@@ -44,8 +44,12 @@ def option_texts(description: Description, given: Iterable[tuple[str, Any]]) -> 
                 "bad_option",
                 f"the value of {name} has {len(text)} characters; the limit is {MAX_CHARACTERS}",
             )
-        # A lone surrogate, which JSON may hold, cannot be sent as UTF-8.
-        texts[name] = text.encode(errors="backslashreplace").decode()
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            # A lone surrogate, which JSON may hold, cannot be sent as UTF-8.
+            raise GatewayError(
+                422, "bad_option", f"the value of {name} holds half a character; send whole ones"
+            )
+        texts[name] = text
     return texts
 
 

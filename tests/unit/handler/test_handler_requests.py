@@ -212,6 +212,9 @@ def test_unknown_and_bad_options_are_told_apart():
     for number in (9, 2.5, True, None, [3], {}, 10**4000):
         with pytest.raises(BadOption, match="num_beams"):
             parse_json({"image": TEXT, "num_beams": number})
+    for words in ("", "a \ud800", 5, "a" * 201):
+        with pytest.raises(BadOption, match="prompt"):
+            parse_json({"image": TEXT, "prompt": words})
 
 
 def test_rest_is_told_from_grpc_by_its_headers():

@@ -121,6 +121,8 @@ def test_a_prompt_is_text_as_it_stands():
             GenerationOptions().updated({"prompt": value})
     with pytest.raises(BadOption, match="prompt is '5'; it must be text"):
         GenerationOptions().updated({"prompt": 5})
+    with pytest.raises(BadOption, match="prompt is .*; it must be text of at most 200 characters"):
+        GenerationOptions().updated({"prompt": "a \ud800"})  # half a character; JSON may hold it
 
 
 def test_max_tokens_has_the_name_that_hugging_face_gives_it_too():
