@@ -34,11 +34,6 @@ class Spelling(nn.Module):
         ends_sentence: Whether a sentence may end with each token, bool [V].
     """
 
-    first: Tensor
-    later: Tensor
-    begins_word: Tensor
-    ends_sentence: Tensor
-
     def __init__(
         self, first: Tensor, later: Tensor, begins_word: Tensor, ends_sentence: Tensor
     ) -> None:
@@ -54,7 +49,7 @@ class Spelling(nn.Module):
     def characters(self, tokens: Tensor, at_start: bool) -> Tensor:
         """Characters that each of these tokens adds, int64 in the shape of `tokens`."""
         table = self.first if at_start else self.later
-        return table[tokens]
+        return table[tokens]  # type: ignore[index]
 
     def kept(self, tokens: Tensor, following: Tensor) -> Tensor:
         """How many tokens of a caption stay where the next one does not fit.
@@ -73,8 +68,8 @@ class Spelling(nn.Module):
             return torch.zeros_like(following)
         behind = torch.cat([tokens[:, 1:], following.unsqueeze(1)], 1)  # the token behind each one
         place = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)  # [t], tokens up to it
-        word = self.begins_word[behind]
-        sentence = word & self.ends_sentence[tokens]
+        word = self.begins_word[behind]  # type: ignore[index]
+        sentence = word & self.ends_sentence[tokens]  # type: ignore[index]
         words = (place * word).amax(1)
         sentences = (place * sentence).amax(1)
         whole = torch.where(sentences > 0, sentences, words)
