@@ -29,6 +29,7 @@ from model.checkpoint import Checkpoint, weights_sha256
 from model.layers.packing import pack_linears
 from model.layers.precision import onednn_available
 from model.network.conversion import build_search, build_vision
+from model.network.drafts import Drafts
 from model.network.search import Search
 from model.network.spelling import Spelling, spelling_of
 from model.options import OPTIONS, GenerationOptions
@@ -226,7 +227,10 @@ def _assemble(checkpoint: Checkpoint, precision: str) -> ServedCaptioner:
     mapper = copy.deepcopy(captioner.mapper)
     # It runs once an image and its output is read at every step: accuracy matters, time does not.
     pack_linears(mapper, "fp16" if precision == "fp16" else "fp32")
-    search = build_search(captioner, precision, spelling(checkpoint))
+    drafts = None
+    if checkpoint.drafts is not None:
+        drafts = Drafts(**checkpoint.drafts, vocabulary=captioner.gpt2.config.vocab_size)
+    search = build_search(captioner, precision, spelling(checkpoint), drafts)
     return ServedCaptioner(encoder, mapper, search, config.normalize_feature).eval()
 
 
