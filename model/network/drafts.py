@@ -3,7 +3,7 @@
 For one image, a decode step takes the time of reading the weights, whether it reads one token or
 six. So greedy search lets the decoder read several guesses at a time, and keeps those that are the
 tokens it would have chosen: speculative decoding (Leviathan et al., arXiv 2211.17192) with a tree
-of guesses (Miao et al., SpecInfer, arXiv 2305.09781). The captions are those of plain greedy search.
+of guesses (Miao et al., SpecInfer, arXiv 2305.09781). The captions are those of greedy search.
 
 TorchScript compiles `Drafts`: it keeps to the part of Python that TorchScript accepts.
 
