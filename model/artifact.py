@@ -59,7 +59,8 @@ class GeneratedCaption:
         text: The caption.
         log_prob: Log-probability of its tokens, summed, in nats.
         tokens: Number of tokens, the end token included.
-        finish_reason: `end`, or `length` where it was cut at `max_tokens`.
+        finish_reason: `end`, or `length` where it was cut at `max_tokens`, or `characters` at
+            `max_characters`.
         ids: The token ids, the end token included.
     """
 
@@ -146,12 +147,13 @@ class Artifact:
         """
         values = options.to_dict()
         seed, prompt = values.pop("seed"), self.prompt_tokens(values.pop("prompt"))
+        characters = values.pop("max_characters")
         chances = None
         if options.temperature > 0:
             chances = random_numbers(seed, draw, options.num_captions, options.max_tokens)
             chances = chances.to(features.device)
         head = torch.tensor(prompt, device=features.device) if prompt else None
-        return self.module.caption(features, *values.values(), chances, head)
+        return self.module.caption(features, *values.values(), chances, head, characters)
 
     @torch.inference_mode()
     @unoptimised
@@ -200,18 +202,19 @@ class Artifact:
         self, features: Tensor, options: GenerationOptions, draw: int
     ) -> list[list[GeneratedCaption]]:
         tokens, lengths, log_probs = self.search(features, options, draw)
-        end = self.info["end_token_id"]
+        end, longest = self.info["end_token_id"], options.max_tokens
+        longest += len(self.prompt_tokens(options.prompt))
+
+        def described(ids: list[int], length: int, log_prob: float) -> GeneratedCaption:
+            reason = "length" if length == longest else "characters"
+            reason = "end" if ids[length - 1] == end else reason
+            text = self.text(ids[:length])
+            if options.max_characters:  # bytes that are no characters become longer as text
+                text = text[: options.max_characters].rstrip()
+            return GeneratedCaption(text, log_prob, length, reason, tuple(ids[:length]))
+
         return [
-            [
-                GeneratedCaption(
-                    self.text(ids[:length]),
-                    log_prob,
-                    length,
-                    "end" if ids[length - 1] == end else "length",
-                    tuple(ids[:length]),
-                )
-                for ids, length, log_prob in zip(*image, strict=True)
-            ]
+            [described(*caption) for caption in zip(*image, strict=True)]
             for image in zip(tokens.tolist(), lengths.tolist(), log_probs.tolist(), strict=True)
         ]
 
@@ -246,6 +249,12 @@ class Artifact:
         prompt = self.prompt_tokens(options.prompt)
         if self.info["end_token_id"] in prompt:
             raise BadOption("prompt", options.prompt, "text without the end of a caption")
+        if 0 < options.max_characters < len(self.text(prompt)):
+            raise BadOption(
+                "max_characters",
+                options.max_characters,
+                f"at least the {len(self.text(prompt))} characters of the prompt",
+            )
         room = self.info["positions"] - self.info["prefix_length"] - options.max_tokens
         if len(prompt) > room:
             raise BadOption(

@@ -88,7 +88,9 @@ def explain(
         run_passes: Runs the passes.
     """
     ids = artifact.text_ids(caption.ids)
+    # A limit of characters may have cut the text where the tokens go on.
     words = caption_words(ids, artifact.text)
+    words = tuple(word for word in words if word.end <= len(caption.text))
     if not words:
         nothing = pixels.new_zeros(0)
         return CaptionExplanation((), nothing, nothing, pixels.new_zeros(0, grid, grid), 0)
