@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from PIL import Image
 
 from client import stubs
 from deploy.torchserve import TorchServe
+from gateway.access.keys import add_key
 from tests.integration.gateways import running, settings_for
 from tests.pictures import sound
 
@@ -116,3 +118,67 @@ def test_explanations_and_captions_at_the_same_time(server: TorchServe):
     assert [reply.status_code for reply in replies] == [200] * 12
     assert [n for n, reply in enumerate(replies) if "explanation" in reply.json()] == [0, 3, 6, 9]
     assert len({reply.json()["caption"] for reply in replies}) == 1
+
+
+@pytest.mark.parametrize("route", ["v1/explanations", "explanations/clipcap"])
+def test_the_gateway(gateway: str, route: str):
+    address = f"{gateway}/{route}"
+    checked(httpx.post(address, content=PNG, timeout=60))
+    checked(httpx.post(address, json={"image": TEXT, "options": {"grid": 3}}, timeout=60), 3)
+    form = {"data": ("a.png", PNG), "grid": (None, "2"), "num_beams": (None, "1")}
+    checked(httpx.post(address, files=form, timeout=60), 2)
+    query = {"format": "png", "grid": "3"}
+    assert opened(httpx.post(address, content=PNG, params=query, timeout=60)).width
+
+
+def test_the_gateway_s_predictions(gateway: str):
+    predictions = f"{gateway}/predictions/clipcap"
+    document = {"image": TEXT, "explain": True, "grid": 3}
+    checked(httpx.post(predictions, json=document, timeout=60), 3)
+    query = {"explain": "true", "grid": "3", "format": "png"}
+    assert opened(httpx.put(predictions, content=PNG, params=query, timeout=60)).width
+    plain = httpx.post(predictions, json={"image": TEXT, "explain": False}, timeout=60).json()
+    assert "explanation" not in plain
+    assert plain["caption"]
+
+
+def test_what_the_gateway_refuses(gateway: str):
+    address = f"{gateway}/v1/explanations"
+    for asked, status, code in (
+        ({"image": TEXT, "grid": 99}, 422, "bad_option"),
+        ({"image": TEXT, "format": "svg"}, 422, "bad_option"),
+        ({"image": TEXT, "cells": 3}, 400, "unknown_option"),
+        ({"images": [TEXT, TEXT]}, 400, "no_explanations"),
+        ({"image": "AAAA"}, 400, "image_undecodable"),
+        ({"url": "http://127.0.0.1/a.png"}, 400, "no_urls"),
+        ({}, 400, "no_image"),
+    ):
+        reply = httpx.post(address, json=asked, timeout=60)
+        error = reply.json()["error"]
+        assert (reply.status_code, error["status"], error["code"]) == (status, status, code)
+    reply = httpx.post(f"{gateway}/explanations/other", content=PNG, timeout=60)
+    assert reply.status_code == 404
+    reply = httpx.post(f"{gateway}/v1/captions", json={"image": TEXT, "grid": 3})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "unknown_option")
+
+
+def test_an_explanation_counts_as_many_pictures(server: TorchServe):
+    settings = settings_for(server, rate=0.1, burst=2.0)
+    with running(settings) as address:
+        explanations = f"{address}/v1/explanations?grid=2"
+        assert httpx.post(explanations, content=PNG, timeout=60).status_code == 200
+        late = httpx.post(f"{address}/v1/captions", content=PNG, timeout=60)
+        assert late.status_code == 429
+        assert int(late.headers["Retry-After"]) > 100
+
+
+def test_explanations_need_a_key_where_the_gateway_has_keys(server: TorchServe, tmp_path: Path):
+    key = add_key(tmp_path / "keys", "somebody")
+    with running(settings_for(server, keys=tmp_path / "keys")) as address:
+        explanations = f"{address}/v1/explanations?grid=2"
+        assert httpx.post(explanations, content=PNG, timeout=60).status_code == 401
+        headers = {"Authorization": f"Bearer {key}"}
+        assert httpx.post(explanations, content=PNG, headers=headers, timeout=60).is_success
+        assert 'gateway_pictures_total{outcome="explained"} 1.0' in (
+            httpx.get(f"{address}/metrics", headers=headers).text
+        )
