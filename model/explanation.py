@@ -47,16 +47,26 @@ class CaptionExplanation:
         words: The words, in their order.
         log_probs: float32 [W], the log-probability of each word in nats, of the whole image.
         blank: float32 [W], the same of the blank image: without any picture.
-        cells: float32 [W, C, C]: what a window over the cell is worth to the word in nats, the mean
-            of those windows. Below 0 the word is likelier without the window.
+        shown: float32 [W, C, C]: what the log-probability gains over the blank image where a window
+            over the cell is shown, in nats, as the mean of those windows.
+        hidden: float32 [W, C, C]: what it falls by where such a window is hidden.
         passes: Images that were encoded and scored for it.
     """
 
     words: tuple[CaptionWord, ...]
     log_probs: Tensor
     blank: Tensor
-    cells: Tensor
+    shown: Tensor
+    hidden: Tensor
     passes: int
+
+    @property
+    def cells(self) -> Tensor:
+        """What each cell is worth to each word, float32 [W, C, C], in nats.
+
+        Below 0 the word is likelier without the cell.
+        """
+        return (self.shown + self.hidden) / 2
 
 
 def window_cells(grid: int) -> int:
@@ -92,8 +102,8 @@ def explain(
     words = caption_words(ids, artifact.text)
     words = tuple(word for word in words if word.end <= len(caption.text))
     if not words:
-        nothing = pixels.new_zeros(0)
-        return CaptionExplanation((), nothing, nothing, pixels.new_zeros(0, grid, grid), 0)
+        nothing, no_cells = pixels.new_zeros(0), pixels.new_zeros(0, grid, grid)
+        return CaptionExplanation((), nothing, nothing, no_cells, no_cells, 0)
     images = PartialImages(pixels, grid)
 
     def score(part: range) -> Tensor:
@@ -103,23 +113,10 @@ def explain(
 
     of_tokens = torch.cat(run_passes(score, parts))  # [2 + 2 N, T]
     of_words = torch.stack([of_tokens[:, list(word.tokens)].sum(1) for word in words], 1)
-    gains, falls = window_values(of_words)
-    cells = images.cell_values((gains + falls) / 2).permute(2, 0, 1)
-    return CaptionExplanation(words, of_words[WHOLE], of_words[BLANK], cells, len(of_tokens))
-
-
-def window_values(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """What the windows are worth, by showing and by hiding them.
-
-    Args:
-        scores: float32 [2 + 2 N, W], the log-probability of each word in each image.
-
-    Returns:
-        What it gains over the blank image where the window is shown, and what it falls by where the
-        window is hidden, float32 [N, W] each.
-    """
-    shown, hidden = scores[FIRST_WINDOW:].chunk(2)
-    return shown - scores[BLANK], scores[WHOLE] - hidden
+    whole, blank = of_words[WHOLE], of_words[BLANK]
+    showing, hiding = of_words[FIRST_WINDOW:].chunk(2)  # [N, W] each
+    shown, hidden = images.cell_values(showing - blank), images.cell_values(whole - hiding)
+    return CaptionExplanation(words, whole, blank, shown, hidden, len(of_tokens))
 
 
 class PartialImages:
@@ -175,12 +172,12 @@ class PartialImages:
             values: float32 [N, W], of each window.
 
         Returns:
-            float32 [C, C, W].
+            float32 [W, C, C].
         """
         total = values.new_zeros(self._grid, self._grid, values.shape[1])
         for index, value in enumerate(values):
             total[self.window(index)] += value
-        return total / self._window**2  # as many windows cover each cell
+        return (total / self._window**2).permute(2, 0, 1)  # as many windows cover each cell
 
     def _cells(self, position: int) -> slice:
         """The cells of a window at this position; at the first one it covers one cell only."""

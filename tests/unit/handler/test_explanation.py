@@ -271,7 +271,7 @@ def test_a_sheet_of_any_picture_and_caption_opens(size: tuple[int, int], words: 
     numbers = torch.zeros(words)
     cells = torch.randn(words, 8, 8)
     sheet = contact_sheet(
-        view, " ".join(texts), CaptionExplanation(parts, numbers, numbers, cells, 1)
+        view, " ".join(texts), CaptionExplanation(parts, numbers, numbers, cells, cells, 1)
     )
     opened = Image.open(io.BytesIO(sheet))
     opened.load()
@@ -285,7 +285,9 @@ def test_colour_stands_where_the_highest_cell_is():
     cells = torch.zeros(1, 8, 8)
     cells[0, 7, 0] = 5.0
     numbers, word = torch.zeros(1), CaptionWord("boat", 0, 4, (0,))
-    sheet = contact_sheet(view, "boat", CaptionExplanation((word,), numbers, numbers, cells, 1))
+    sheet = contact_sheet(
+        view, "boat", CaptionExplanation((word,), numbers, numbers, cells, cells, 1)
+    )
     opened = Image.open(io.BytesIO(sheet)).convert("RGB")
     red = [
         (x, y)

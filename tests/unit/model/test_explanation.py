@@ -138,7 +138,7 @@ def test_every_cell_is_covered_as_often(grid: int):
     images = PartialImages(torch.rand(3, 32, 32), grid)
     windows = (image_count(grid) - 2) // 2
     values = images.cell_values(torch.ones(windows, 1))
-    torch.testing.assert_close(values, torch.ones(grid, grid, 1))
+    torch.testing.assert_close(values, torch.ones(1, grid, grid))
     # What is shown and what is hidden of a window are the two parts of the image.
     whole, blank = images.images(range(2))
     for index in (0, windows // 2, windows - 1):
