@@ -150,7 +150,7 @@ class Pointing:
 
 
 def drawn_examples(examples: Sequence[Explained], preprocessing: Preprocessing) -> Image.Image:
-    """Sheets of some scenes, one below the other, with the words of things and colours, true or not.
+    """Sheets of some scenes, one below the other: the words of things and colours, true or not.
 
     The boxes of the things are outlined in white.
     """

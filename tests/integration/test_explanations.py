@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
+import shlex
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +20,7 @@ from PIL import Image
 from client import stubs
 from deploy.torchserve import TorchServe
 from gateway.access.keys import add_key
+from tests import ROOT
 from tests.integration.gateways import running, settings_for
 from tests.pictures import sound
 
@@ -182,3 +186,28 @@ def test_explanations_need_a_key_where_the_gateway_has_keys(server: TorchServe, 
         assert 'gateway_pictures_total{outcome="explained"} 1.0' in (
             httpx.get(f"{address}/metrics", headers=headers).text
         )
+
+
+def page_commands() -> list[str]:
+    """The requests in docs/explanations.md."""
+    page = (ROOT / "docs" / "explanations.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("curl ")]
+
+
+@pytest.mark.parametrize("line", page_commands())
+def test_a_command_of_the_page(server: TorchServe, gateway: str, line: str, tmp_path: Path):
+    line = line.replace("http://127.0.0.1:8000", gateway)
+    line = line.replace("http://127.0.0.1:8080", server.rest)
+    words = shlex.split(line.replace("explanation.png", str(tmp_path / "explanation.png")))
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, check=True, timeout=60)
+    if "-o" in words:
+        assert Image.open(tmp_path / "explanation.png").format == "PNG"
+        return
+    reply = json.loads(done.stdout)
+    assert list(reply) == ["caption", "confidence", "captions", "explanation", "model"]
+    found = reply["explanation"]
+    assert list(found) == ["grid", "crop", "passes", "words"]
+    assert found["crop"] == {"x": 0.125, "y": 0.0, "width": 0.75, "height": 1.0}
+    names = ["word", "from", "to", "log_prob", "log_prob_blank", "cells"]
+    assert [list(word) for word in found["words"]] == [names] * len(found["words"])
