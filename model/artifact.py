@@ -61,12 +61,14 @@ class GeneratedCaption:
         tokens: Number of tokens, the end token included.
         finish_reason: `end`, or `length` where it was cut at `max_tokens`, or `characters` at
             `max_characters`.
+        ids: The token ids, the end token included.
     """
 
     text: str
     log_prob: float
     tokens: int
     finish_reason: str = "end"
+    ids: tuple[int, ...] = ()
 
     @property
     def confidence(self) -> float:
@@ -209,7 +211,7 @@ class Artifact:
             text = self.text(ids[:length])
             if options.max_characters:  # bytes that are no characters become longer as text
                 text = text[: options.max_characters].rstrip()
-            return GeneratedCaption(text, log_prob, length, reason)
+            return GeneratedCaption(text, log_prob, length, reason, tuple(ids[:length]))
 
         return [
             [described(*caption) for caption in zip(*image, strict=True)]
@@ -275,10 +277,12 @@ class Artifact:
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of token ids, without the end token unless that is part of the caption."""
-        end = self.info["end_token_id"]
-        if ids and ids[-1] == end and not self.info["end_token_is_text"]:
-            ids = ids[:-1]
-        return " ".join(self.tokenizer.decode(list(ids)).split())
+        return " ".join(self.tokenizer.decode(self.text_ids(ids)).split())
+
+    def text_ids(self, ids: Sequence[int]) -> list[int]:
+        """Token ids without the end token, unless that is part of the caption."""
+        at_end = bool(ids) and ids[-1] == self.info["end_token_id"]
+        return list(ids[:-1] if at_end and not self.info["end_token_is_text"] else ids)
 
 
 def random_numbers(seed: int, draw: int, captions: int, tokens: int) -> Tensor:
