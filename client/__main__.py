@@ -32,8 +32,9 @@ from rich.table import Table
 
 from client.access import Access
 from client.arguments import TOKEN, parse_arguments
-from client.caption_client import CaptionClient, option_texts
+from client.caption_client import CaptionClient
 from client.errors import CaptionError
+from client.options import option_texts
 from client.results import CaptionResult
 
 Outcome = CaptionResult | CaptionError | OSError

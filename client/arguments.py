@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from client.caption_client import GRPC_ADDRESS, REST_ADDRESS, TIMEOUT
+from client.base import GRPC_ADDRESS, MANAGEMENT_ADDRESS, REST_ADDRESS, TIMEOUT
 
-MANAGEMENT_ADDRESS = "http://127.0.0.1:8081"
 #: Environment variable of the token, where no file is given.
 TOKEN = "CLIPCAP_TOKEN"
 #: Most pictures that may be sent at a time.
