@@ -80,11 +80,9 @@ class BaseClient(ABC, Generic[Transport]):
                 f"address is {address!r}; it must be http://HOST:PORT or grpc://HOST:PORT "
                 "(with TLS: https, grpcs)"
             )
-        if management is None and address in (REST_ADDRESS, GRPC_ADDRESS):
-            management = MANAGEMENT_ADDRESS
         self.address, self.model, self.timeout = address, model, timeout
         self._access = Access.of(headers, token, None if ca_file is None else Path(ca_file))
-        self._management = management
+        self._management = management or management_of(address)
         self._retries = Retries(retries, patience, timeout)
         self._description: dict[str, Any] | None = None
         self._transport = self._over_http() if scheme.startswith("http") else self._over_grpc(rest)
@@ -132,6 +130,11 @@ class BaseClient(ABC, Generic[Transport]):
         if self._description is not None:
             check_options(self._description, texts)
         return texts
+
+
+def management_of(address: str) -> str | None:
+    """The management of TorchServe's own addresses on this machine; None for any other address."""
+    return MANAGEMENT_ADDRESS if address in (REST_ADDRESS, GRPC_ADDRESS) else None
 
 
 def read_picture(picture: Picture) -> bytes:

@@ -110,7 +110,8 @@ class CaptionClient(BaseClient[Transport]):
         self._retries.given_up.set()
 
     def close(self) -> None:
-        """Close connections."""
+        """Close connections; requests that wait to be sent again fail."""
+        self.give_up()
         self._transport.close()
 
     def _send(self, data: bytes, texts: Mapping[str, str]) -> CaptionResult:

@@ -63,6 +63,11 @@ class ServerUnreachable(CaptionError):
         """Whether the connection was refused: a server that is started again soon listens."""
         return self.refused
 
+    @property
+    def may_have_begun(self) -> bool:
+        """Whether a connection was made, and then broke."""
+        return not self.unsent
+
 
 class ServerTimeout(CaptionError):
     """The server did not answer within the client's own time limit. `status` is 0."""
@@ -80,3 +85,11 @@ class UnreadableFile(CaptionError):
     def __init__(self, error: OSError) -> None:
         """Build an error from the system's own."""
         super().__init__(0, "unreadable_file", error.strerror or str(error))
+
+
+class UnreadableFolder(CaptionError):
+    """A folder could not be read, so its pictures are not known. `status` is 0."""
+
+    def __init__(self, error: OSError) -> None:
+        """Build an error from the system's own."""
+        super().__init__(0, "unreadable_folder", error.strerror or str(error))

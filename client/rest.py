@@ -53,7 +53,8 @@ class _Rest:
                     f"({type(error).__name__}); the picture may be over the server's size limit, "
                     "or the server was stopped",
                 )
-        return ServerUnreachable(self.address, str(error))
+        # An address that cannot be used, above all.
+        return ServerUnreachable(self.address, str(error), unsent=True)
 
 
 class RestTransport(_Rest):

@@ -172,8 +172,8 @@ def reported_error(status: int, reply: Mapping[str, Any]) -> CaptionError | None
             given = status if status >= 400 else 500
         return CaptionError(
             given,
-            str(error.get("code", "unknown")),
-            str(error.get("message", "")),
+            _whole(error.get("code", "unknown")),
+            _whole(error.get("message", "")),
             _seconds(error.get("retry_after_seconds")),
         )
     if "message" in reply and "code" in reply:
@@ -184,13 +184,18 @@ def reported_error(status: int, reply: Mapping[str, Any]) -> CaptionError | None
 def _caption(fields: dict[str, Any]) -> Caption:
     """One caption from its JSON object; fields that are not known here are ignored."""
     return Caption(
-        str(fields["caption"]),
+        _whole(fields["caption"]),
         float(fields["confidence"]),
         float(fields["log_prob"]),
         int(fields["tokens"]),
         str(fields["finish_reason"]) if fields.get("finish_reason") is not None else None,
         float(fields["quality"]) if fields.get("quality") is not None else None,
     )
+
+
+def _whole(text: object) -> str:
+    """Text that can be printed: JSON may hold half a character, which becomes a question mark."""
+    return str(text).encode(errors="replace").decode()
 
 
 def bad_reply(status: int, body: bytes) -> CaptionError:

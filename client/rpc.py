@@ -54,7 +54,9 @@ class _Grpc:
         """The error for gRPC's own; TorchServe's INTERNAL has many causes, told by its text."""
         status, details = error.code(), error.details() or ""
         if status is grpc.StatusCode.UNAVAILABLE:
-            return ServerUnreachable(self.address, details.split("\n")[0][:200])
+            # Of a connection that breaks the text is another one, such as "Socket closed".
+            unsent = "failed to connect" in details.lower() or "DNS" in details
+            return ServerUnreachable(self.address, details.split("\n")[0][:200], unsent=unsent)
         if status is grpc.StatusCode.DEADLINE_EXCEEDED:
             return ServerTimeout(self.address, self._timeout)
         # The server resets the stream of a request that is over its size limit. Without a reset
