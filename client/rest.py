@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Mapping
 from typing import Any
@@ -41,7 +42,7 @@ class _Rest:
     def _error(self, error: httpx.HTTPError | httpx.InvalidURL, size: int) -> CaptionError:
         match error:
             case httpx.ConnectTimeout() | httpx.ConnectError():
-                reason = str(error) or f"no connection within {CONNECT_SECONDS:g} s"
+                reason = _reason(error) or f"no connection within {CONNECT_SECONDS:g} s"
                 return ServerUnreachable(self.address, reason, unsent=True)
             case httpx.TimeoutException():
                 return ServerTimeout(self.address, self._timeout)
@@ -119,6 +120,18 @@ def _read(reply: httpx.Response) -> CaptionResult:
     return read_reply(
         reply.status_code, reply.content, headers.get("Retry-After"), headers.get("Date")
     )
+
+
+def _reason(error: BaseException) -> str:
+    """Why no connection was made. In asyncio the system's reason lies behind another error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):  # one for each address of a host
+            cause = cause.exceptions[0]
+        if isinstance(cause, ConnectionError) and cause.errno is not None:
+            return f"[Errno {cause.errno}] {os.strerror(cause.errno)}"
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
 
 
 def tls_context(access: Access) -> ssl.SSLContext:

@@ -407,9 +407,7 @@ def test_a_gateway_that_says_when_is_asked_again(rest: Script, header: str):
     assert time.monotonic() - begin >= 0.3
 
 
-@pytest.mark.parametrize(
-    "header", ["soon", "nan", "-1", "inf", "Sun, 99 Nov 1994 08:49:37 GMT"]
-)
+@pytest.mark.parametrize("header", ["soon", "nan", "-1", "inf", "Sun, 99 Nov 1994 08:49:37 GMT"])
 def test_a_gateway_that_does_not_say_when_is_not_asked_again(rest: Script, header: str):
     rest.replies, rest.retry_after = [(503, b"<html>busy")], header
     with CaptionClient(rest.address) as captioner, pytest.raises(CaptionError) as caught:
