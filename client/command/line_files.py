@@ -92,7 +92,7 @@ class LineFile:
                 else:
                     self._know(*self._form.parse(record))
             except ValueError as error:
-                if not record.endswith(b"\n") and self._form.may_begin(record, first=number == 0):
+                if self._form.may_be_cut(record, first=number == 0):
                     self.torn = 1
                     break
                 raise OutputError(

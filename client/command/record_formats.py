@@ -38,8 +38,8 @@ class RecordFormat(Protocol):
     def check_header(self, record: bytes) -> None:
         """Raise ValueError if this is not the header."""
 
-    def may_begin(self, part: bytes, *, first: bool) -> bool:
-        """Whether a record, the first of its file or a later one, may begin so."""
+    def may_be_cut(self, record: bytes, *, first: bool) -> bool:
+        """Whether this is the beginning of a record, of the first of its file or of a later one."""
 
     def split(self, file: BinaryIO) -> Iterator[bytes]:
         """The records of a file. The last one may be unfinished."""
@@ -70,10 +70,10 @@ class JsonLines:
     def check_header(self, record: bytes) -> None:
         """There is none to check."""
 
-    def may_begin(self, part: bytes, *, first: bool) -> bool:
+    def may_be_cut(self, record: bytes, *, first: bool) -> bool:
         """See `RecordFormat`."""
         begin = b'{"file": "'
-        return part[: len(begin)] == begin[: len(part)]
+        return not record.endswith(b"\n") and record[: len(begin)] == begin[: len(record)]
 
     def split(self, file: BinaryIO) -> Iterator[bytes]:
         """See `RecordFormat`."""
@@ -120,9 +120,11 @@ class Csv:
         if record.removeprefix(b"\xef\xbb\xbf").strip() != self.header.strip():
             raise ValueError(f"{record[:40]!r}, and not the header {','.join(COLUMNS)}")
 
-    def may_begin(self, part: bytes, *, first: bool) -> bool:
-        """See `RecordFormat`."""
-        return not first or self.header.startswith(part)
+    def may_be_cut(self, record: bytes, *, first: bool) -> bool:
+        """See `RecordFormat`. A cut between quotes may come after a line break."""
+        if first:
+            return self.header.startswith(record)
+        return not record.endswith(b"\n") or record.count(b'"') % 2 == 1
 
     def split(self, file: BinaryIO) -> Iterator[bytes]:
         """See `RecordFormat`. A line break between quotes belongs to its record."""
