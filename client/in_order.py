@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -14,6 +14,8 @@ Result = TypeVar("Result")
 #: Items that are begun, or done and not yet taken, for each job: while one of them takes long, the
 #: other jobs go on with those behind it.
 AHEAD = 4
+#: Seconds after which a wait for a result is interrupted, for Ctrl-C.
+WAKE_SECONDS = 0.5
 
 
 def in_order(
@@ -38,12 +40,19 @@ def in_order(
             waiting.append((item, pool.submit(work, item)))
             while waiting and (len(waiting) >= AHEAD * jobs or waiting[0][1].done()):
                 first, future = waiting.popleft()
-                yield first, future.result()
+                yield first, _result(future)
         while waiting:
             first, future = waiting.popleft()
-            yield first, future.result()
+            yield first, _result(future)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _result(future: Future[Result]) -> Result:
+    """Wait for a result. A signal that comes just before a wait is handled only after it."""
+    while not wait([future], timeout=WAKE_SECONDS).done:
+        pass
+    return future.result()
 
 
 async def in_order_async(

@@ -19,6 +19,9 @@ COLUMNS = (
     *("error", "message"),
 )
 
+#: Most lines of one record: those of other captions, and of a file name with line breaks.
+MOST_LINES = 20
+
 
 class RecordFormat(Protocol):
     """A format of records. Each ends with a line break.
@@ -124,7 +127,10 @@ class Csv:
         """See `RecordFormat`. A cut between quotes may come after a line break."""
         if first:
             return self.header.startswith(record)
-        return not record.endswith(b"\n") or record.count(b'"') % 2 == 1
+        if record.endswith(b"\n") and record.count(b'"') % 2 == 0:
+            return False
+        # After a stray quote all rows that follow seem to be one record, which is none of ours.
+        return record.count(b"\r\n") == 0 and record.count(b"\n") <= MOST_LINES
 
     def split(self, file: BinaryIO) -> Iterator[bytes]:
         """See `RecordFormat`. A line break between quotes belongs to its record."""

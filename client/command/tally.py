@@ -61,7 +61,11 @@ class Tally:
         """Print a table of the failures, the most frequent first; nothing if there are none."""
         if not self.failures:
             return
-        table = Table("error", "pictures", "the first one's reason", "such as", box=SIMPLE_HEAD)
+        table = Table(box=SIMPLE_HEAD)
+        table.add_column("error", no_wrap=True)
+        table.add_column("pictures", no_wrap=True, justify="right")
+        table.add_column("reason of the first")
+        table.add_column("such as", overflow="fold")
         for code, found in sorted(self.failures.items(), key=lambda item: -item[1].count):
             examples = "\n".join(map(str, found.examples)).encode(errors="backslashreplace")
             cells = (code, f"{found.count:,}", found.message, examples.decode())
