@@ -53,7 +53,7 @@ class Pictures:
         recursive: Whether sub-folders are read.
 
     Attributes:
-        others: Files in the folders that are no pictures by their names.
+        others: Files in the folders that are no pictures by their names, without text files.
         folders_left: Sub-folders that were not read, because `recursive` is False.
         unreadable: Folders that could not be read, with the reasons.
     """
@@ -94,7 +94,7 @@ class Pictures:
                             self.folders_left += 1
                     elif is_picture(entry, self._extensions):
                         pictures.append(entry.name)
-                    else:
+                    elif not entry.name.endswith(".txt"):
                         self.others += 1
         except OSError as error:
             self.unreadable.append((folder, error))

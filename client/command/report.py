@@ -55,8 +55,10 @@ def closing_lines(run: Run, pictures: Pictures, seconds: float) -> list[str]:
     if tally.skipped:
         counts.append(f"{tally.skipped:,} skipped (they had an answer)")
     counts.append(f"{tally.failed:,} failed")
-    rate = f"{seconds:.1f} s, {tally.captioned / max(seconds, 1e-3):.1f} pictures/s"
-    lines = [f"{', '.join(counts)}; {rate}"]
+    took = f"{seconds:.1f} s"
+    if tally.captioned:
+        took += f", {tally.captioned / max(seconds, 1e-3):.1f} pictures/s"
+    lines = [f"{', '.join(counts)}; {took}"]
     passed_over = []
     if pictures.others:
         passed_over.append(f"{_count(pictures.others, 'file')} without the name of a picture")

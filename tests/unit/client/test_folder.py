@@ -36,7 +36,8 @@ def tree(tmp_path: Path) -> Path:
     for name in (
         "b.jpg",
         "a.PNG",
-        "notes.txt",
+        "notes.md",
+        "b.txt",
         ".hidden.jpg",
         "sub/c.webp",
         "sub/deep/d.heic",
@@ -66,8 +67,8 @@ def test_sub_folders_come_after_the_files_beside_them(tree: Path):
 
 
 def test_files_that_are_named_are_taken_whatever_they_are(tree: Path):
-    paths = (tree / "notes.txt", tree / "sub", tree / "gone.jpg")
-    assert found(tree, *paths)[0] == ["notes.txt", "sub/c.webp", "sub/deep/d.heic", "gone.jpg"]
+    paths = (tree / "notes.md", tree / "sub", tree / "gone.jpg")
+    assert found(tree, *paths)[0] == ["notes.md", "sub/c.webp", "sub/deep/d.heic", "gone.jpg"]
 
 
 def test_links_do_not_lead_in_circles_and_a_broken_one_is_reported(tree: Path):
