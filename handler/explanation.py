@@ -36,9 +36,6 @@ class BatchExplanations:
         seconds: For all explanations together; no pass begins later.
         deadline: That of the batch, on the clock of `time.monotonic`.
         passes: Runs the passes in parallel.
-
-    Attributes:
-        images: Images that were encoded and scored so far.
     """
 
     def __init__(
@@ -55,7 +52,12 @@ class BatchExplanations:
         self._end = time.monotonic() + seconds
         self._deadline = deadline
         self._passes = passes
-        self.images = 0
+        self._done: list[int] = []  # images of each pass
+
+    @property
+    def images(self) -> int:
+        """Images that were encoded and scored so far."""
+        return sum(self._done)
 
     def explain(self, results: Sequence[RequestResult]) -> None:
         """Fill in the explanations that requests ask for, or their failures.
@@ -78,7 +80,7 @@ class BatchExplanations:
             def one_pass(part: range) -> Tensor:
                 self._check(image.deadline)
                 scores = work(part)
-                self.images += len(part)
+                self._done.append(len(part))
                 return scores
 
             return self._passes.map(one_pass, parts)

@@ -208,6 +208,7 @@ def test_a_command_of_the_page(server: TorchServe, gateway: str, line: str, tmp_
     assert list(reply) == ["caption", "confidence", "captions", "explanation", "model"]
     found = reply["explanation"]
     assert list(found) == ["grid", "crop", "passes", "words"]
-    assert found["crop"] == {"x": 0.125, "y": 0.0, "width": 0.75, "height": 1.0}
+    crop = {"x": 0.125, "y": 0.0, "width": 0.75, "height": 1.0}
+    assert found["crop"] == pytest.approx(crop, abs=0.012)  # of an encoder of 32 pixels
     names = ["word", "from", "to", "log_prob", "log_prob_blank", "cells"]
     assert [list(word) for word in found["words"]] == [names] * len(found["words"])

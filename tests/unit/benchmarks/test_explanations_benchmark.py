@@ -23,8 +23,6 @@ TEXT = "a red boat left of two white hot air balloons"
 RED = Group("boat", "red", "medium", ((0.0, 0.5, 0.25, 0.5),), (False,))
 BOXES = ((0.5, 0.0, 0.1, 0.2), (0.8, 0.0, 0.2, 0.2))
 WHITE = Group("balloon", "white", "small", BOXES, (False, False))
-    "balloon", "white", "small", ((0.5, 0.0, 0.1, 0.2), (0.8, 0.0, 0.2, 0.2)), (False,) * 2
-)
 SCENE = Scene(1, "sea", "day", "clear", 0.5, (RED, WHITE), "left of")
 
 
