@@ -25,7 +25,7 @@ import model
 from handler import caption_settings
 from handler.admission import Admission
 from handler.caption_batch import caption_images
-from handler.caption_reply import reply_body, to_json
+from handler.caption_reply import failed_body, reply_body, to_json
 from handler.caption_request import Form, deadline_passed
 from handler.decoding_memory import DecodingMemory
 from handler.explanation import (
@@ -131,6 +131,8 @@ class CaptionHandler:
                 result.request = parse_request(
                     body, self.artifact.defaults, self.settings.max_pictures
                 )
+                if (timeout := result.request.extras.timeout) is not None:
+                    result.deadline = min(result.deadline, begin + timeout)
                 for options in result.request.options:
                     self.artifact.check(options)
             return result
@@ -145,6 +147,7 @@ class CaptionHandler:
                         result.deadline,
                         self.decoding_memory,
                     )
+                result.take_failure()
 
         results = self.passes.map(read, range(len(rows)))
         self.admission.admit(results, deadline - time.monotonic())
@@ -163,7 +166,13 @@ class CaptionHandler:
 
         Fills in captions, explanations and failures.
         """
-        images = [image for result in results if not result.failure for image in result.images]
+        images = [
+            image
+            for result in results
+            if not result.failure
+            for image in result.images
+            if not image.failure
+        ]
         if not images:
             return
         timings = caption_images(
@@ -171,8 +180,7 @@ class CaptionHandler:
         )
         self.admission.measure(images, timings)
         for result in results:
-            failed = (image.failure for image in result.images if image.failure)
-            result.failure = result.failure or next(failed, None)
+            result.take_failure()
         self._emit(context, "clipcap_encode_seconds", timings.encode)
         self._emit(context, "clipcap_generate_seconds", timings.generate)
         self._emit(context, "clipcap_batch_images", len(images))
@@ -209,20 +217,20 @@ class CaptionHandler:
                 elif request.explanation and request.explanation.format == "png":
                     reply, content_type = explanation_png(result.images[0]), "image/png"
                 else:
-                    captions = [image.captions for image in result.images]
-                    warnings = [image.warnings for image in result.images]
-                    explanation = explanation_fields(result.images[0]) if result.images else None
-                    reply = reply_body(
-                        request, captions, warnings, self.name, self.version, explanation
-                    )
+                    explanation = explanation_fields(result.images[0])
+                    reply = reply_body(request, result.images, self.name, self.version, explanation)
+        for image in result.images if result.failure is None else ():
+            if image.failure:
+                self._emit(context, "clipcap_failed_images_total", 1, image.failure.code)
         if result.failure is None:
             if result.images:
-                self._emit(context, "clipcap_captions_total", len(result.images))
+                captioned = sum(image.failure is None for image in result.images)
+                self._emit(context, "clipcap_captions_total", captioned)
                 if request and request.explanation:
                     self._emit(context, "clipcap_explanations_total", 1)
         else:
             self._emit(context, "clipcap_errors_total", 1, result.failure.code)
-            reply, content_type = result.failure.body(result.form), "application/json"
+            reply, content_type = failed_body(result.failure, result), "application/json"
         status = result.failure.status if result.failure else 200
         context.set_response_status(status, PHRASES[status], idx=index)
         context.set_response_content_type(index, content_type)
