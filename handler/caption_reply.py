@@ -7,7 +7,7 @@ cannot serialise would fail the whole batch.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from handler.caption_request import CaptionRequest, Form
@@ -23,6 +23,7 @@ def reply_body(
     warnings: Sequence[Sequence[str]],
     name: str,
     version: str,
+    explanation: Mapping[str, Any] | None = None,
 ) -> str:
     """The captions of a request's pictures as JSON text, in the form the request came in.
 
@@ -33,13 +34,15 @@ def reply_body(
             reply has a field `warnings` only where there are any.
         name: The model's name in this server.
         version: The version of the archive.
+        explanation: That of the only picture, in the plain form, as JSON fields.
 
     Raises:
         ValueError: A number that JSON cannot express, such as NaN.
     """
     model = {"name": name, "version": version}
     if request.form is Form.PLAIN:
-        return to_json({**_picture(pictures[0], warnings[0]), "model": model})
+        more = {} if explanation is None else {"explanation": explanation}
+        return to_json({**_picture(pictures[0], warnings[0]), **more, "model": model})
     if request.form is Form.KSERVE_V1:
         each = map(_picture, pictures, warnings)
         return to_json({"predictions": list(each)})

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from model.options import GenerationOptions
 from model.refusal import Refusal
 
+#: What the reply to an explanation may be: JSON with numbers, or a picture to look at.
+EXPLANATION_FORMATS = ("json", "png")
 #: Part of every message to a client that sent no picture.
 HOW_TO_SEND = (
     "send it with curl -T photo.jpg or -F data=@photo.jpg, "
@@ -66,6 +68,19 @@ class Form(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
+class ExplanationRequest:
+    """How the caption of a picture is to be explained; see `model.explanation`.
+
+    Attributes:
+        grid: Cells on a side.
+        format: One of `EXPLANATION_FORMATS`.
+    """
+
+    grid: int
+    format: str
+
+
+@dataclasses.dataclass(frozen=True)
 class CaptionRequest:
     """One request: pictures, and how to caption each of them.
 
@@ -75,9 +90,12 @@ class CaptionRequest:
         options: The options of each picture.
         form: The form the request came in.
         id: The id a KServe v2 client gave.
+        explanation: How to explain the caption; None for none. Only one picture in the plain form
+            has one.
     """
 
     pictures: Sequence[bytes | bytearray]
     options: Sequence[GenerationOptions]
     form: Form = Form.PLAIN
     id: str | None = None
+    explanation: ExplanationRequest | None = None

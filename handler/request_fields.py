@@ -16,6 +16,7 @@ from typing import Any
 
 from handler.caption_request import HOW_TO_SEND, CaptionRequest, Form, RequestRefusal
 from handler.document_values import read_json
+from handler.explanation_request import explained, read_explanation, take_fields, take_members
 from handler.request_document import form_of, parse_document
 from model.options import GenerationOptions
 
@@ -46,6 +47,7 @@ class RequestBody:
         options: The fields beside it: name -> text.
         binary: The bytes behind the document, of a KServe v2 request with binary tensors.
         form: The form of the request.
+        explains: Whether its route asks for an explanation.
     """
 
     content: Any
@@ -53,6 +55,7 @@ class RequestBody:
     options: Mapping[str, Any]
     binary: bytes | bytearray | None = None
     form: Form = Form.PLAIN
+    explains: bool = False
 
 
 def read_body(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> RequestBody:
@@ -69,10 +72,7 @@ def read_body(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> RequestB
     if not fields and _is(headers, "describe", "true"):
         return RequestBody(None, False, {}, form=Form.DESCRIPTION)
     given = {name: value for name, value in fields.items() if name not in ROUTE_FIELDS}
-    if _is(headers, "explain", "true"):
-        raise RequestRefusal(
-            "no_explanations", "captions have no explanations; ask /predictions instead"
-        )
+    explains = _is(headers, "explain", "true")
     holders = [name for name in PICTURE_FIELDS if name in given]
     if not holders:
         raise _no_picture(headers)
@@ -88,14 +88,14 @@ def read_body(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> RequestB
     value, binary = _split(value, _header(headers, _JSON_LENGTH))
     document = _document(value, _content_type(headers, holders[0]))
     if document is None and binary is None:
-        return RequestBody(_as_bytes(value), False, options)
+        return RequestBody(_as_bytes(value), False, options, explains=explains)
     if document is None:
         raise RequestRefusal(
             "bad_json",
             f"the first {len(value)} bytes of the body are no JSON, which the header "
             f"{_JSON_LENGTH} announces; send the body uncompressed",
         )
-    return RequestBody(document, True, options, binary, form_of(document))
+    return RequestBody(document, True, options, binary, form_of(document), explains)
 
 
 def form_of_headers(headers: Mapping[str, Any]) -> Form:
@@ -120,10 +120,15 @@ def parse_request(
     """
     if body.form is Form.DESCRIPTION:
         return CaptionRequest([], [], Form.DESCRIPTION)
-    options = defaults.updated(body.options)
+    beside, fields = take_fields(body.options)
+    inside, content = take_members(body.content) if body.is_document else ({}, body.content)
+    explanation = read_explanation({**beside, **inside}, body.explains)
+    options = defaults.updated(fields)
     if body.is_document:
-        return parse_document(body.content, options, max_pictures, body.binary)
-    return CaptionRequest([body.content], [options])
+        request = parse_document(content, options, max_pictures, body.binary)
+    else:
+        request = CaptionRequest([content], [options])
+    return explained(request, explanation)
 
 
 def deadline_of(headers: Mapping[str, Any]) -> float:

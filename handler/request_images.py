@@ -7,6 +7,7 @@ import time
 from handler.caption_request import CaptionRequest, RequestRefusal, deadline_passed
 from handler.caption_settings import Settings
 from handler.decoding_memory import DecodingMemory
+from handler.overlay import PictureView
 from handler.request_result import ImageResult
 from model.image.decode import open_image
 from model.image.preprocessing import Preprocessing, to_pixels
@@ -54,10 +55,13 @@ def decode_images(
                     f"limit is {limit} for all of them; send fewer at a time, or smaller versions",
                 )
             with memory.reserve(opened.memory, deadline):
-                pixels = to_pixels(opened.decode(), preprocessing)
+                upright = opened.decode()
+                pixels = to_pixels(upright, preprocessing)
+                view = PictureView.of(upright, preprocessing) if request.explanation else None
         except ImageRefusal as refusal:
             if len(request.pictures) == 1:
                 raise
             raise RequestRefusal(refusal.code, f"picture [{index}]: {refusal}") from None
-        images.append(ImageResult(pixels, options, opened.warnings, deadline))
+        image = ImageResult(pixels, options, opened.warnings, deadline, view=view)
+        images.append(image)
     return images

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from client import CaptionError, CaptionResult, ServerUnreachable
 from gateway.access.callers import CALLER, Caller, Rates
 from gateway.captioning.deadly import DeadlyPictures, worker_failed
 from gateway.captioning.fair_queue import FairQueue
-from gateway.captioning.torchserve import TorchServeClient
+from gateway.captioning.torchserve import Explained, Reply, TorchServeClient
 from gateway.errors import GatewayError, NotReady
 from gateway.measures import Measures
 from gateway.pictures.fetching import Fetcher
@@ -33,8 +33,14 @@ SAMPLE = base64.b64decode(
     "rkJggg=="
 )
 
+#: Pictures that an explanation counts as, where the pictures of a client are limited: with the
+#: usual grid it takes as long as this many captions.
+EXPLANATION_PICTURES = 30
+
 #: A caption, or why there is none.
 Outcome = CaptionResult | GatewayError
+#: Asks TorchServe about a picture: its bytes, the options, and seconds until the deadline.
+Ask = Callable[[bytes, Mapping[str, str], float], Awaitable[Reply]]
 
 
 class Captioner:
@@ -122,13 +128,7 @@ class Captioner:
         """
         if not pictures:
             raise GatewayError(400, "no_image", "the request holds no picture")
-        if self._fetcher is None and any(isinstance(each, str) for each in pictures):
-            raise GatewayError(
-                400,
-                "no_urls",
-                "the request holds a URL; pictures by URL are not fetched, because "
-                f"{PREFIX}FETCH_URLS is false; send the bytes",
-            )
+        self._check_urls(pictures)
         limit = (await self.description())["max_pictures"]
         if len(pictures) > limit:
             raise GatewayError(
@@ -141,10 +141,30 @@ class Captioner:
         with self._queue.hold(caller.name, len(pictures), self._average):
             self._rates.take(caller, len(pictures))
             if len(pictures) == 1:
-                return [await self._outcome(caller, pictures[0], options)]
+                return [await self._captioned(caller, pictures[0], options)]
             return await asyncio.gather(
-                *(self._outcome(caller, each, options) for each in pictures)
+                *(self._captioned(caller, each, options) for each in pictures)
             )
+
+    async def explain(self, picture: Picture, options: Mapping[str, str]) -> Explained:
+        """Caption the picture of the request that is served now, and explain its caption.
+
+        Args:
+            picture: The bytes of a picture file, or its URL.
+            options: Those of the caption, and `explain`, `grid` and `format`.
+
+        Raises:
+            GatewayError: It has no explanation, or `caption` would raise it.
+        """
+        self._check_urls([picture])
+        caller = CALLER.get()
+        with self._queue.hold(caller.name, 1, self._average):
+            self._rates.take(caller, EXPLANATION_PICTURES)
+            ask = self._torchserve.explain
+            outcome = await self._outcome(caller, picture, options, ask, "explained")
+        if isinstance(outcome, GatewayError):
+            raise outcome
+        return outcome
 
     async def is_ready(self) -> bool:
         """Whether a worker is ready and a caption came within the last minute.
@@ -158,26 +178,60 @@ class Captioner:
             async with asyncio.timeout(SAMPLE_SECONDS), self._sampling:
                 if time.monotonic() - self._torchserve.backends.current.captioned >= FRESH_SECONDS:
                     end = asyncio.get_running_loop().time() + SAMPLE_SECONDS
-                    await self._send(SAMPLE, {}, end)
+                    await self._send(SAMPLE, {}, end, self._torchserve.caption)
         except (TimeoutError, CaptionError, GatewayError):
             return False
         return True
 
-    async def _outcome(
+    def _check_urls(self, pictures: Sequence[Picture]) -> None:
+        """Refuse URLs where none is fetched."""
+        if self._fetcher is None and any(isinstance(each, str) for each in pictures):
+            raise GatewayError(
+                400,
+                "no_urls",
+                "the request holds a URL; pictures by URL are not fetched, because "
+                f"{PREFIX}FETCH_URLS is false; send the bytes",
+            )
+
+    async def _captioned(
         self, caller: Caller, picture: Picture, options: Mapping[str, str]
     ) -> Outcome:
         """The captions of one picture, or its error."""
-        begin, is_fetched = time.monotonic(), isinstance(picture, str)
-        outcome: Outcome
+        begin = time.monotonic()
+        outcome = await self._outcome(
+            caller, picture, options, self._torchserve.caption, "captioned"
+        )
+        if not isinstance(outcome, GatewayError):
+            self._average += NEWEST * (time.monotonic() - begin - self._average)
+        return outcome
+
+    async def _outcome(
+        self,
+        caller: Caller,
+        picture: Picture,
+        options: Mapping[str, str],
+        ask: Ask[Reply],
+        success: str,
+    ) -> Reply | GatewayError:
+        """The reply about one picture, or its error.
+
+        Args:
+            caller: Whose request it is.
+            picture: The bytes of a picture file, or its URL.
+            options: Names and values.
+            ask: Asks TorchServe.
+            success: What a reply is counted as.
+        """
+        is_fetched = isinstance(picture, str)
+        outcome: Reply | GatewayError
         try:
             async with asyncio.timeout_at(caller.deadline):
                 if isinstance(picture, str):
                     assert self._fetcher is not None  # `caption` refused it otherwise
                     async with self._fetcher.fetched(picture) as fetched:
-                        outcome = await self._send_twice(caller, fetched, options)
+                        outcome = await self._send_twice(caller, fetched, options, ask)
                 else:
-                    outcome = await self._send_twice(caller, picture, options)
-            self._average += NEWEST * (time.monotonic() - begin - self._average)
+                    outcome = await self._send_twice(caller, picture, options, ask)
         except TimeoutError:
             outcome = GatewayError(
                 504,
@@ -191,13 +245,13 @@ class Captioner:
                 # The handler's message shows the first bytes, which may be those of an inner page.
                 message = "the URL gives no picture that can be decoded; open it in a browser"
                 outcome = GatewayError(error.status_code, error.code, message)
-        code = outcome.code if isinstance(outcome, GatewayError) else "captioned"
+        code = outcome.code if isinstance(outcome, GatewayError) else success
         self._measures.pictures.labels(code).inc()
         return outcome
 
     async def _send_twice(
-        self, caller: Caller, picture: bytes, options: Mapping[str, str]
-    ) -> CaptionResult:
+        self, caller: Caller, picture: bytes, options: Mapping[str, str], ask: Ask[Reply]
+    ) -> Reply:
         """Send a picture, and once more if the worker ended or the connection broke.
 
         When a picture ends the worker, the other pictures of its batch fail too. So second tries
@@ -209,7 +263,7 @@ class Captioner:
         self._deadly.check(picture, options)
         await self._queue.enter(caller.name)
         try:
-            return await self._send_in_place(picture, options, caller.deadline)
+            return await self._send_in_place(picture, options, caller.deadline, ask)
         except CaptionError as error:
             self._measures.resent.inc()
             connection_lost = error.status == 0  # TorchServe ended, closed it, or the clock was set
@@ -221,7 +275,7 @@ class Captioner:
         else:
             await self._queue.enter_alone()
         try:
-            return await self._send_in_place(picture, options, caller.deadline)
+            return await self._send_in_place(picture, options, caller.deadline, ask)
         except CaptionError as error:
             if error.status == 0:
                 raise GatewayError.of(error) from None
@@ -229,19 +283,19 @@ class Captioner:
             raise worker_failed() from None
 
     async def _send_in_place(
-        self, picture: bytes, options: Mapping[str, str], deadline: float
-    ) -> CaptionResult:
+        self, picture: bytes, options: Mapping[str, str], deadline: float, ask: Ask[Reply]
+    ) -> Reply:
         """Send a picture that has a place in TorchServe, and give the place back.
 
         The place is kept until TorchServe has answered, even if the client leaves: TorchServe
         cannot be told to give up.
         """
 
-        async def send() -> CaptionResult:
+        async def send() -> Reply:
             async with asyncio.timeout_at(deadline):
-                return await self._send(picture, options, deadline)
+                return await self._send(picture, options, deadline, ask)
 
-        def leave(task: asyncio.Task[CaptionResult]) -> None:
+        def leave(task: asyncio.Task[Reply]) -> None:
             self._queue.leave()
             if not task.cancelled():
                 task.exception()  # nobody may be left to ask for it
@@ -251,14 +305,15 @@ class Captioner:
         return await asyncio.shield(sending)
 
     async def _send(
-        self, picture: bytes, options: Mapping[str, str], deadline: float
-    ) -> CaptionResult:
+        self, picture: bytes, options: Mapping[str, str], deadline: float, ask: Ask[Reply]
+    ) -> Reply:
         """Send a picture; waits some seconds for a TorchServe that does not listen.
 
         Args:
             picture: The bytes of its file.
             options: Names and values.
             deadline: On the clock of the event loop.
+            ask: Asks TorchServe.
         """
         loop = asyncio.get_running_loop()
         patience = loop.time() + self._settings.restart_seconds
@@ -266,7 +321,7 @@ class Captioner:
             backend = self._torchserve.backends.current
             try:
                 seconds = deadline - loop.time()
-                return await self._torchserve.caption(picture, options, seconds)
+                return await ask(picture, options, seconds)
             except ServerUnreachable as error:
                 backend.description = None  # another archive may be served after a restart
                 if loop.time() > patience:

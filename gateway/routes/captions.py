@@ -36,33 +36,41 @@ _PICTURES: dict[str, dict[str, Any]] = {
     "url": _URL,
     "urls": {"type": "array", "items": _URL, "minItems": 1},
 }
-_BODY = {
-    "required": True,
-    "content": {
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["data"],
-                "properties": {
-                    "data": {"type": "array", "items": {"type": "string", "format": "binary"}}
-                },
-            }
+
+
+def picture_body(*members: str) -> dict[str, Any]:
+    """Documentation of a request's body that holds pictures.
+
+    Args:
+        members: Members of a JSON body, one of which holds them: names of `_PICTURES`.
+    """
+    return {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["data"],
+                    "properties": {
+                        "data": {"type": "array", "items": {"type": "string", "format": "binary"}}
+                    },
+                }
+            },
+            "application/json": {
+                "schema": {
+                    "anyOf": [
+                        {
+                            "type": "object",
+                            "required": [name],
+                            "properties": {name: _PICTURES[name], "options": _OPTIONS},
+                        }
+                        for name in members
+                    ]
+                }
+            },
         },
-        "application/json": {
-            "schema": {
-                "anyOf": [
-                    {
-                        "type": "object",
-                        "required": [name],
-                        "properties": {name: schema, "options": _OPTIONS},
-                    }
-                    for name, schema in _PICTURES.items()
-                ]
-            }
-        },
-    },
-}
+    }
 
 
 def routes(captioner: Captioner) -> APIRouter:
@@ -74,7 +82,7 @@ def routes(captioner: Captioner) -> APIRouter:
         summary="Caption one picture or several",
         response_model=CaptionsReply,
         responses=errors(PICTURE_ERRORS),
-        openapi_extra={"requestBody": _BODY},
+        openapi_extra={"requestBody": picture_body(*_PICTURES)},
     )
     async def captions(request: Request) -> Response:
         """Send bytes, a form with files, or JSON; options also as parameters of the query.

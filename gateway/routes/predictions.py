@@ -16,8 +16,9 @@ from pydantic import BaseModel, RootModel
 
 from gateway.captioning.captioner import Captioner
 from gateway.errors import GatewayError, error_response
-from gateway.pictures.options import option_texts
+from gateway.pictures.options import Description, option_texts
 from gateway.pictures.reading import Picture, parse_json, read_document, read_form
+from gateway.routes.explanations import as_response, asks_for_explanation, with_explanations
 from gateway.routes.kserve_tensors import LENGTH_HEADER
 from gateway.routes.kserve_v1 import PredictReply, answer_predict
 from gateway.routes.kserve_v2 import MODEL as KSERVE_V2
@@ -84,7 +85,10 @@ def routes(captioner: Captioner, model: str) -> APIRouter:
         "response_model": PredictionReply,
         "responses": {
             **errors(PICTURE_ERRORS, either=True),
-            200: {"content": {"application/octet-stream": {}}, "description": "captions"},
+            200: {
+                "content": {"application/octet-stream": {}, "image/png": {}},
+                "description": "captions; a PNG where explain is true and format is png",
+            },
         },
         "openapi_extra": {"requestBody": _BODY},
     }
@@ -115,9 +119,7 @@ async def _reply(captioner: Captioner, request: Request) -> Response:
     json_length = request.headers.get(LENGTH_HEADER)
     kind = request.headers.get("content-type", "").lower()
     if json_length is None and not _is_document(content, "json" in kind):
-        texts = option_texts(description, options)
-        [result] = results_of(await captioner.caption([content], texts))
-        return JSONResponse(result.to_dict())
+        return await _plain(captioner, description, content, options)
     document = {} if json_length is not None else parse_json(content)
     if "instances" in document:
         instances = document.pop("instances")
@@ -131,8 +133,20 @@ async def _reply(captioner: Captioner, request: Request) -> Response:
             return error_response(KSERVE_V2, error)  # its clients read `error` as text
     pictures, members = read_document(document)
     _check_one(pictures)
-    texts = option_texts(description, [*options, *members.items()])
-    [result] = results_of(await captioner.caption(pictures, texts))
+    return await _plain(captioner, description, pictures[0], [*options, *members.items()])
+
+
+async def _plain(
+    captioner: Captioner,
+    description: Description,
+    picture: Picture,
+    options: Sequence[tuple[str, Any]],
+) -> Response:
+    """The captions of one picture, with their explanation if the options ask for it."""
+    texts = option_texts(with_explanations(description), options)
+    if asks_for_explanation(texts):
+        return as_response(await captioner.explain(picture, texts))
+    [result] = results_of(await captioner.caption([picture], texts))
     return JSONResponse(result.to_dict())
 
 

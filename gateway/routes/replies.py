@@ -38,7 +38,8 @@ class OneCaption(BaseModel):
     """One caption of a picture.
 
     `confidence` is exp of the mean log-probability of its tokens, 0 to 1; `log_prob` is their sum.
-    `finish_reason` is `end`, or `length` where the caption was cut at `max_tokens`.
+    `finish_reason` is `end`, or `length` where the caption was cut at `max_tokens`, or
+    `characters` at `max_characters`.
     """
 
     caption: str

@@ -197,11 +197,6 @@ def test_a_picture_lost_in_what_curl_calls_a_form_is_explained():
     assert "--data-binary" in refused("no_image", {}, headers)
 
 
-def test_explanations_are_refused():
-    refused("no_explanations", {"body": PICTURE}, {"explain": "True"})
-    assert parse({"body": PICTURE}, {"explain": "False"}).pictures == [PICTURE]
-
-
 def test_unknown_and_bad_options_are_told_apart():
     for fields in ({"data": PICTURE, "beams": b"3"}, as_json({"image": TEXT, "beams": 3})):
         with pytest.raises(UnknownOption, match="beams"):
