@@ -8,7 +8,7 @@ import httpx
 
 from client.access import Access
 from client.errors import CaptionError, ServerTimeout, ServerUnreachable
-from client.rest import tls_context
+from client.rest import CONNECT_SECONDS, tls_context
 from client.results import bad_reply, reported_error
 
 
@@ -116,11 +116,14 @@ def _get(
         return httpx.get(
             f"{address}{path}",
             params=query,
-            timeout=timeout,
+            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS)),
             trust_env=False,
             verify=tls_context(access),
             headers=dict(access.headers),
         )
+    except httpx.ConnectTimeout:
+        reason = f"no connection within {CONNECT_SECONDS:g} s"
+        raise ServerUnreachable(address, reason, unsent=True) from None
     except httpx.TimeoutException:
         raise ServerTimeout(address, timeout) from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -122,8 +122,12 @@ def check_options(description: Mapping[str, Any], texts: Mapping[str, str]) -> N
     """
     options = read_options(description)
     synonyms = description.get("synonyms")
+    # Fields that stand where options stand; the server checks them.
+    others = set(description.get("extras") or ())
     given = set()
     for called, text in texts.items():
+        if called in others:
+            continue
         name = synonyms.get(called, called) if isinstance(synonyms, dict) else called
         if name not in options:
             known = ", ".join(options)

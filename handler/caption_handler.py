@@ -36,6 +36,7 @@ from handler.explanation import (
 )
 from handler.failure import PHRASES
 from handler.parallel_passes import ParallelPasses
+from handler.reply_extras import extras_limits
 from handler.request_fields import (
     deadline_of,
     form_of_headers,
@@ -285,6 +286,7 @@ class CaptionHandler:
             },
             "synonyms": SYNONYMS,
             "explanation": explanation_limits(),
+            "extras": extras_limits(),
             "captioner": self.artifact.info,
         }
 

@@ -25,6 +25,28 @@ FIELDS = ("features", "unit_features", "timeout_ms")
 LONGEST_TIMEOUT = 600_000
 
 
+def extras_limits() -> dict[str, dict[str, Any]]:
+    """The fields and their values, for the description of the captioner."""
+    return {
+        "features": {
+            "default": False,
+            "choices": [False, True, *FEATURE_FORMATS],
+            "help": "the image's CLIP feature in the reply, float32, as a list or base64",
+        },
+        "unit_features": {
+            "default": False,
+            "choices": [False, True],
+            "help": "divide each feature by its L2 norm",
+        },
+        "timeout_ms": {
+            "default": None,
+            "from": 1,
+            "to": LONGEST_TIMEOUT,
+            "help": "milliseconds after which the reply is of no use; the answer is 504 then",
+        },
+    }
+
+
 def read_extras(fields: Mapping[str, Any]) -> Extras:
     """Read the fields of `FIELDS`; without any, nothing is asked for.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import time
 from typing import Any
@@ -39,7 +40,7 @@ def caption_files(client: CaptionClient, given: argparse.Namespace) -> int:
         OutputError: A file cannot hold the answers.
     """
     texts = option_texts(given.option)
-    many = any(path.is_dir() for path in given.files) or _writes_files(given)
+    many = _writes_files(given) or any(map(os.path.isdir, given.files))
     description = _description(client) if many else {}
     if "options" in description:
         check_options(description, texts)
@@ -54,7 +55,12 @@ def caption_files(client: CaptionClient, given: argparse.Namespace) -> int:
         run = Run(client, texts, outputs, given.jobs, _reporter(given))
         with (
             Interruption(run.stop) as interruption,
-            Shown(console, counted, lambda: run.tally.skipped, hidden=not many) as progress,
+            Shown(
+                console,
+                counted,
+                lambda: run.tally.skipped,
+                hidden=not many and len(given.files) == 1,
+            ) as progress,
         ):
             for _ in run.caption(pictures):
                 progress.advance()

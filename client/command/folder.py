@@ -8,7 +8,7 @@ accepts, or else of all that are known here.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 #: The server's name of a format -> the extensions of its files, in lower case.
@@ -68,7 +68,7 @@ class Pictures:
     def __iter__(self) -> Iterator[Path]:
         """The files."""
         for path in self._paths:
-            if not path.is_dir():
+            if not os.path.isdir(path):
                 yield path
                 continue
             folders = [path]
@@ -87,7 +87,7 @@ class Pictures:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir():
+                    if _is(entry.is_dir):
                         if self._recursive and not entry.is_symlink():
                             inner.append(entry.name)
                         else:
@@ -107,5 +107,14 @@ def is_picture(entry: os.DirEntry[str], extensions: frozenset[str]) -> bool:
     A link that leads nowhere counts, so that its error is reported. A named pipe, which nobody may
     ever write to, does not.
     """
-    extension = os.path.splitext(entry.name)[1].lower()
-    return extension in extensions and (entry.is_file() or entry.is_symlink())
+    if os.path.splitext(entry.name)[1].lower() not in extensions:
+        return False
+    return _is(entry.is_file) or (entry.is_symlink() and not os.path.exists(entry))
+
+
+def _is(test: Callable[[], bool]) -> bool:
+    """What a test of an entry says; False where a link leads in a circle."""
+    try:
+        return test()
+    except OSError:
+        return False

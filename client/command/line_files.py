@@ -26,7 +26,7 @@ class LineFile:
     Args:
         path: The file. It is made, or continued if it has records of this format.
         form: CSV or JSON lines.
-        fresh: Whether to begin anew: what the file holds is removed.
+        fresh: Whether to begin anew: the records that the file holds are removed.
 
     Attributes:
         torn: How many unfinished records were taken off its end: 0 or 1.
@@ -44,12 +44,19 @@ class LineFile:
         self._replaced = False
         try:
             self._file = self._open(self._path)
-            if fresh:
-                os.ftruncate(self._file, 0)
-            self._resume()
-            self._compact()
         except OSError as error:
             raise self._error(error) from None
+        try:
+            self._resume()
+            if fresh:
+                self._empty()
+            self._compact()
+        except OSError as error:
+            os.close(self._file)
+            raise self._error(error) from None
+        except OutputError:
+            os.close(self._file)
+            raise
 
     def has(self, picture: Path) -> bool:
         """Whether the file has an answer for a picture. A failure is none."""
@@ -100,11 +107,17 @@ class LineFile:
                     "name of another file"
                 ) from None
             end += len(record)
-        os.ftruncate(self._file, end)
+        if self.torn:
+            os.ftruncate(self._file, end)
         if end == 0:
             self._append(self._form.header)
         elif os.pread(self._file, 1, end - 1) != b"\n":  # an editor may have taken it away
             self._append(b"\n")
+
+    def _empty(self) -> None:
+        os.ftruncate(self._file, 0)
+        self._append(self._form.header)
+        self._answered, self._failed, self._replaced = set(), set(), False
 
     def _know(self, picture: str, answered: bool) -> None:
         key = _key(picture)

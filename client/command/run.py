@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -168,6 +169,9 @@ class Interruption:
 
     def _come(self, number: int, _: FrameType | None) -> None:
         if self.signal is not None:
+            if sys.stderr.isatty():
+                sys.stderr.write("\x1b[?25h")  # the progress has hidden the cursor
+                sys.stderr.flush()
             os._exit(128 + number)  # every answer that came is written already
         self.signal = number
         self._stop()

@@ -67,17 +67,27 @@ def test_sub_folders_come_after_the_files_beside_them(tree: Path):
 
 
 def test_files_that_are_named_are_taken_whatever_they_are(tree: Path):
-    paths = (tree / "notes.md", tree / "sub", tree / "gone.jpg")
-    assert found(tree, *paths)[0] == ["notes.md", "sub/c.webp", "sub/deep/d.heic", "gone.jpg"]
+    paths = (tree / "notes.md", tree / "sub", tree / "gone.jpg", tree / ("x" * 999))
+    assert found(tree, *paths)[0] == [
+        "notes.md",
+        "sub/c.webp",
+        "sub/deep/d.heic",
+        "gone.jpg",
+        "x" * 999,
+    ]
 
 
 def test_links_do_not_lead_in_circles_and_a_broken_one_is_reported(tree: Path):
     (tree / "sub" / "up").symlink_to(tree)
     (tree / "linked.jpg").symlink_to(tree / "b.jpg")
     (tree / "broken.jpg").symlink_to(tree / "gone.jpg")
+    (tree / "circle.jpg").symlink_to(tree / "circle.jpg")
     os.mkfifo(tree / "pipe.jpg")  # reading it would never end
     names, pictures = found(tree)
-    assert names == ["a.PNG", "b.jpg", "broken.jpg", "linked.jpg", "sub/c.webp", "sub/deep/d.heic"]
+    assert names == [
+        *("a.PNG", "b.jpg", "broken.jpg", "circle.jpg", "linked.jpg"),
+        *("sub/c.webp", "sub/deep/d.heic"),
+    ]
     assert pictures.folders_left == 1
 
 
@@ -218,11 +228,15 @@ def test_rows_after_a_stray_quote_are_not_lost(tmp_path: Path, end: str):
 
 
 @forms
-def test_to_begin_anew_removes_what_the_file_holds(tmp_path: Path, form: RecordFormat):
+def test_to_begin_anew_removes_the_records_of_a_file(tmp_path: Path, form: RecordFormat):
     path = tmp_path / "out"
+    written(path, form, {"a.jpg": answer("a"), "b.jpg": FAILURE})
+    written(path, form, {"b.jpg": answer("b")}, fresh=True)
+    assert pictures_in(path, form) == [("b.jpg", True)]
     path.write_text("my notes")
-    written(path, form, {"a.jpg": answer("a")}, fresh=True)
-    assert pictures_in(path, form) == [("a.jpg", True)]
+    with pytest.raises(OutputError, match="is left as it is"):
+        LineFile(path, form, fresh=True)
+    assert path.read_text() == "my notes"
 
 
 @forms
