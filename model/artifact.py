@@ -60,12 +60,15 @@ class GeneratedCaption:
         log_prob: Log-probability of its tokens, summed, in nats.
         tokens: Number of tokens, the end token included.
         finish_reason: `end`, or `length` where it was cut at `max_tokens`.
+        quality: Expected correctness, from 0 to 1 (see `model.network.quality`); None from a
+            captioner without a quality head.
     """
 
     text: str
     log_prob: float
     tokens: int
     finish_reason: str = "end"
+    quality: float | None = None
 
     @property
     def confidence(self) -> float:
@@ -130,7 +133,7 @@ class Artifact:
     @unoptimised
     def search(
         self, features: Tensor, options: GenerationOptions, draw: int = 0
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Search or draw captions; as token ids.
 
         Args:
@@ -139,8 +142,8 @@ class Artifact:
             draw: Another number gives other captions of the same seed.
 
         Returns:
-            Token ids int64 [B, M, T], lengths int64 [B, M] and log-probabilities float32 [B, M], as
-            `model.network.search.Search.forward` gives them.
+            Token ids int64 [B, M, T], lengths int64 [B, M], log-probabilities float32 [B, M] and
+            qualities float32 [B, M] or [B, 0], as `model.network.search.Search.forward` gives them.
         """
         values = options.to_dict()
         seed, prompt = values.pop("seed"), self.prompt_tokens(values.pop("prompt"))
@@ -149,7 +152,11 @@ class Artifact:
             chances = random_numbers(seed, draw, options.num_captions, options.max_tokens)
             chances = chances.to(features.device)
         head = torch.tensor(prompt, device=features.device) if prompt else None
-        return self.module.caption(features, *values.values(), chances, head)
+        tokens, lengths, log_probs, *rest = self.module.caption(
+            features, *values.values(), chances, head
+        )
+        # An artifact that was exported before there was a quality head gives three.
+        return tokens, lengths, log_probs, rest[0] if rest else log_probs[:, :0]
 
     @torch.inference_mode()
     @unoptimised
@@ -171,7 +178,7 @@ class Artifact:
             BadOption: More tokens than the language model has positions for.
         """
         self.check(options)
-        tokens, lengths, _ = self.search(features, options)
+        tokens, lengths, _, _ = self.search(features, options)
         best = zip(tokens[:, 0].tolist(), lengths[:, 0].tolist(), strict=True)
         return [ids[:length] for ids, length in best]
 
@@ -197,7 +204,10 @@ class Artifact:
     def _captions(
         self, features: Tensor, options: GenerationOptions, draw: int
     ) -> list[list[GeneratedCaption]]:
-        tokens, lengths, log_probs = self.search(features, options, draw)
+        tokens, lengths, log_probs, qualities = self.search(features, options, draw)
+        judged: list[list[float | None]] = qualities.tolist()
+        if not qualities.shape[1]:
+            judged = [[None] * tokens.shape[1]] * len(tokens)
         end = self.info["end_token_id"]
         return [
             [
@@ -206,10 +216,13 @@ class Artifact:
                     log_prob,
                     length,
                     "end" if ids[length - 1] == end else "length",
+                    quality,
                 )
-                for ids, length, log_prob in zip(*image, strict=True)
+                for ids, length, log_prob, quality in zip(*image, strict=True)
             ]
-            for image in zip(tokens.tolist(), lengths.tolist(), log_probs.tolist(), strict=True)
+            for image in zip(
+                tokens.tolist(), lengths.tolist(), log_probs.tolist(), judged, strict=True
+            )
         ]
 
     def _draw_again(

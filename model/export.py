@@ -88,8 +88,8 @@ class ServedCaptioner(nn.Module):
         top_p: float,
         chances: Tensor | None,
         prompt: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Features to token ids, lengths and log-probabilities; see `Search.forward`."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Features to token ids, lengths, log-probabilities, qualities; see `Search.forward`."""
         return self.search(
             self.prefix(features),
             num_beams,
@@ -126,8 +126,8 @@ class ServedCaptioner(nn.Module):
         top_p: float = _DEFAULTS.top_p,
         chances: Tensor | None = None,
         prompt: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixels [B, 3, S, S] to token ids, lengths and log-probabilities."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pixels [B, 3, S, S] to token ids, lengths, log-probabilities and qualities."""
         return self.caption(
             self.encode(pixels),
             num_beams,
@@ -220,7 +220,8 @@ def _assemble(checkpoint: Checkpoint, precision: str) -> ServedCaptioner:
     mapper = copy.deepcopy(captioner.mapper)
     # It runs once an image and its output is read at every step: accuracy matters, time does not.
     pack_linears(mapper, "fp16" if precision == "fp16" else "fp32")
-    search = build_search(captioner, precision)
+    quality = checkpoint.quality.head if checkpoint.quality else None
+    search = build_search(captioner, precision, quality)
     return ServedCaptioner(encoder, mapper, search, config.normalize_feature).eval()
 
 
@@ -241,4 +242,5 @@ def _describe(checkpoint: Checkpoint, precision: str) -> dict[str, Any]:
         "end_token_is_text": config.end_token_is_text,
         "max_tokens": int(min(room, OPTIONS["max_tokens"].high)),
         "generation": checkpoint.generation.to_dict(),
+        "quality": checkpoint.quality.record if checkpoint.quality else None,
     }

@@ -17,6 +17,7 @@ from model.layers.packing import narrow_output_linear, pack_linears
 from model.network.captioner import ClipCap
 from model.network.decoder import Decoder
 from model.network.encoder import ClipEncoder, ImageEncoder, SiglipEncoder
+from model.network.quality import QualityHead
 from model.network.search import Search
 from model.network.vision_transformer import VisionTransformer
 from model.options import OPTIONS
@@ -31,12 +32,15 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 
 
-def build_search(captioner: ClipCap, precision: str = "fp32") -> Search:
+def build_search(
+    captioner: ClipCap, precision: str = "fp32", quality: QualityHead | None = None
+) -> Search:
     """The search over a copy of the captioner's GPT-2; it runs eagerly, or scripted when exported.
 
     Args:
         captioner: Has the weights; it stays as it is.
         precision: One of `model.layers.precision.PRECISIONS`.
+        quality: The head that judges the captions; a copy runs, in float32. None for none.
 
     Raises:
         Refusal: A variant of GPT-2 that the decoder does not compute, or a precision that this
@@ -47,7 +51,7 @@ def build_search(captioner: ClipCap, precision: str = "fp32") -> Search:
         head = narrow_output_linear(decoder.output.head, precision)
         decoder.output = NarrowOutputLayer(head, decoder.wte)  # type: ignore[assignment]
     pack_linears(decoder, precision)
-    return Search(decoder, captioner.config.end_token_id).eval()
+    return Search(decoder, captioner.config.end_token_id, copy.deepcopy(quality)).eval()
 
 
 def build_decoder(gpt2: GPT2LMHeadModel) -> Decoder:

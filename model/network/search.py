@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from model.network.choice import drawn, penalised
 from model.network.decoder import Decoder
+from model.network.quality import QualityHead
 
 
 class Search(nn.Module):
@@ -27,15 +28,21 @@ class Search(nn.Module):
     Args:
         decoder: The language model.
         end_token_id: The token that ends a caption; it also fills the rows after the end.
+        quality: Judges the captions from the decoder's states; None for captions without.
     """
 
-    def __init__(self, decoder: Decoder, end_token_id: int) -> None:
+    def __init__(
+        self, decoder: Decoder, end_token_id: int, quality: QualityHead | None = None
+    ) -> None:
         super().__init__()
         self.decoder = decoder
         self.end_token_id = end_token_id
+        self.quality = quality
         # The score of a beam that must not be chosen. It is below every real score, also after the
         # strongest length penalty (a factor of 64 ** 5), and twice the value is still finite.
         self.excluded = -1.0e30
+        # Units a nat of sums that are kept as whole numbers.
+        self.fixed_point = 2.0**24
 
     def forward(
         self,
@@ -52,7 +59,7 @@ class Search(nn.Module):
         top_p: float = 1.0,
         chances: Tensor | None = None,
         prompt: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Captions for a batch of prefixes.
 
         Args:
@@ -75,17 +82,18 @@ class Search(nn.Module):
 
         Returns:
             Token ids int64 [B, M, T], where T is the length of the longest caption and shorter ones
-            are filled with end tokens; lengths int64 [B, M], the end token included; and
+            are filled with end tokens; lengths int64 [B, M], the end token included;
             log-probabilities float32 [B, M], summed over those tokens, in nats: the captioner's
-            own, without penalty and temperature. The best caption of an image comes first; of a
-            draw they come in the order of `chances`.
+            own, without penalty and temperature; and qualities float32 [B, M], from 0 to 1, or
+            [B, 0] without a quality head. The best caption of an image comes first; of a draw they
+            come in the order of `chances`.
         """
         start = prefix
         if prompt is not None:
             words = self.decoder.wte(prompt).expand(prefix.shape[0], -1, -1)  # [B, P, E]
             prefix = torch.cat([prefix, words], 1)
         if num_beams > 1:
-            tokens, lengths, log_probs = self.beam(
+            tokens, lengths, log_probs, states, each = self.beam(
                 prefix,
                 num_beams,
                 max_tokens,
@@ -96,14 +104,17 @@ class Search(nn.Module):
             )
             tokens = tokens[:, :num_captions, : int(lengths[:, :num_captions].max())]
             lengths, log_probs = lengths[:, :num_captions], log_probs[:, :num_captions]
+            states = states[:, :num_captions, : tokens.shape[2]]
+            each = each[:, :num_captions, : tokens.shape[2]]
             if repetition_penalty != 1.0:
-                log_probs = self._sums(prefix, tokens, lengths)
+                each = self._log_probs(prefix, tokens, lengths)
+                log_probs = each.sum(-1)
         else:
             count = 1
             if chances is not None:
                 count = num_captions
                 chances = chances[:count].repeat(prefix.shape[0], 1)
-            tokens, lengths, log_probs = self.single(
+            tokens, lengths, log_probs, states, each = self.single(
                 prefix.repeat_interleave(count, 0) if count > 1 else prefix,
                 max_tokens,
                 min_tokens,
@@ -117,13 +128,20 @@ class Search(nn.Module):
             shape = [prefix.shape[0], count]
             tokens, lengths = tokens.view(shape + [-1]), lengths.view(shape)
             log_probs = log_probs.view(shape)
+            states, each = states.unflatten(0, shape), each.unflatten(0, shape)
         if prompt is not None:
             batch, count, _ = tokens.shape
             tokens = torch.cat([prompt.expand(batch, count, -1), tokens], 2)
             lengths = lengths + prompt.shape[0]
-            own = self.score(start, prompt.expand(batch, -1)).sum(1, keepdim=True)  # [B, 1]
-            log_probs = log_probs + own
-        return tokens, lengths, log_probs
+            own, read = self._read(start, prompt.expand(batch, -1))  # [B, P], [B, P, E]
+            log_probs = log_probs + own.sum(1, keepdim=True)
+            each = torch.cat([own.unsqueeze(1).expand(-1, count, -1), each], 2)
+            states = torch.cat([read.unsqueeze(1).expand(-1, count, -1, -1), states], 2)
+        quality = self.quality
+        if quality is None:
+            return tokens, lengths, log_probs, log_probs[:, :0]
+        judged = quality(states.flatten(0, 1).float(), each.flatten(0, 1), lengths.flatten())
+        return tokens, lengths, log_probs, judged.view(lengths.shape)
 
     def single(
         self,
@@ -136,13 +154,15 @@ class Search(nn.Module):
         top_k: int,
         top_p: float,
         chances: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """A caption for each prefix: the most likely token at every step, or one that is drawn.
 
         The arguments are those of `forward`; `chances` is [B, T'] here.
 
         Returns:
-            Token ids [B, T], lengths [B] and log-probabilities [B], as from `forward`.
+            Token ids [B, T], lengths [B] and log-probabilities [B], as from `forward`. Then follow,
+            for the quality head, the states that the tokens were chosen from, [B, T, E], and the
+            log-probabilities of the tokens, [B, T]. Without a head both are empty.
         """
         batch, start, _ = prefix.shape
         device = prefix.device
@@ -155,7 +175,12 @@ class Search(nn.Module):
         log_probs = torch.zeros([batch], dtype=torch.float32, device=device)
         row = torch.arange(batch, device=device)  # [b], the rows whose search still runs
         hidden, cache = self.decoder.prefill(prefix, start + max_tokens)
+        width = self._kept_width(hidden)
+        states = hidden.new_zeros([batch, max_tokens, width])
+        each = torch.zeros([batch, max_tokens if width > 0 else 0], device=device)
         for count in range(max_tokens):
+            if self.quality is not None:
+                states[row, count] = hidden[:, 0]
             forbidden = self._forbidden_token(count, min_tokens)
             if by_rule:
                 logits = self.decoder.output.logits(hidden[:, 0])  # [b, V]
@@ -172,6 +197,8 @@ class Search(nn.Module):
             tokens[row, count] = token[:, 0]
             lengths[row] = count + 1
             log_probs[row] += best[:, 0]
+            if self.quality is not None:
+                each[row, count] = best[:, 0]
             running = token[:, 0] != self.end_token_id
             if count + 1 == max_tokens or not bool(running.any()):
                 break
@@ -180,7 +207,8 @@ class Search(nn.Module):
                 row, token = row[order], token[order]
                 cache.select(order)
             hidden = self.decoder.step(token, start + count, cache, None)
-        return tokens[:, : int(lengths.max())], lengths, log_probs
+        longest = int(lengths.max())
+        return tokens[:, :longest], lengths, log_probs, states[:, :longest], each[:, :longest]
 
     def beam(
         self,
@@ -191,18 +219,24 @@ class Search(nn.Module):
         length_penalty: float,
         repetition_penalty: float,
         no_repeat_ngram_size: int,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The N best finished beams of each image, best first; see `forward`.
 
         The sums of log-probabilities are those that the beams were ranked by: with the penalty.
+        Then follow, for the quality head, the states that the tokens were chosen from, [B, N, T,
+        E], and the log-probabilities of the tokens, [B, N, T], whose sums those are. Without a head
+        both are empty. T is `max_tokens`.
         """
         batch, start, _ = prefix.shape
         device = prefix.device
         candidate_count = 2 * num_beams  # at most N of them end, so at least N can continue
         by_rule = repetition_penalty != 1.0 or no_repeat_ngram_size > 0
-        # The result, filled in when the search of an image is finished.
+        # The result, filled in when the search of an image is finished. For the quality head, behind
+        # the tokens of a beam stand the places of the beams that they were chosen from, and then
+        # the sums of log-probabilities up to them in fixed point. So all move with the beam at once.
+        columns = max_tokens if self.quality is None else 3 * max_tokens
         all_tokens = torch.full(
-            [batch, num_beams, max_tokens], self.end_token_id, dtype=torch.int64, device=device
+            [batch, num_beams, columns], self.end_token_id, dtype=torch.int64, device=device
         )
         all_lengths = torch.zeros([batch, num_beams], dtype=torch.int64, device=device)
         all_sums = torch.zeros([batch, num_beams], device=device)
@@ -224,7 +258,10 @@ class Search(nn.Module):
         mask = torch.zeros([batch, num_beams, start], device=device)
         new_entries = torch.full([num_beams, num_beams], float("-inf"), device=device)
         new_entries = new_entries.fill_diagonal_(0.0)
+        states = hidden.new_zeros([batch, max_tokens, num_beams, self._kept_width(hidden)])
         for count in range(max_tokens):
+            if self.quality is not None:
+                states[image, count, : hidden.shape[1]] = hidden
             # Candidates: the best tokens after each beam, and the best of those over all beams.
             # n is the number of beams: 1 for the first token, then N. They are [b, n, 2N].
             forbidden = self._forbidden_token(count, min_tokens)
@@ -245,8 +282,12 @@ class Search(nn.Module):
             candidates, index = candidates.topk(candidate_count, dim=1)  # [b, 2N]
             parent = index.div(candidate_count, rounding_mode="floor")
             token = token.flatten(1).gather(1, index)
-            sequences = running_tokens.gather(1, parent.unsqueeze(-1).expand(-1, -1, max_tokens))
+            sequences = running_tokens.gather(1, parent.unsqueeze(-1).expand(-1, -1, columns))
             sequences[:, :, count] = token
+            if self.quality is not None:
+                sequences[:, :, max_tokens + count] = parent
+                fixed_point = candidates.clamp(min=-1.0e6) * self.fixed_point
+                sequences[:, :, 2 * max_tokens + count] = fixed_point.to(torch.int64)
 
             # Candidates that end, among the N best, enter the finished beams if their score is
             # among the N best of those.
@@ -259,7 +300,7 @@ class Search(nn.Module):
             scores = torch.where(finishes, scores, torch.full_like(scores, 2 * self.excluded))
             finished_scores, kept = torch.cat([finished_scores, scores], 1).topk(num_beams, dim=1)
             finished_tokens = torch.cat([finished_tokens, sequences], 1).gather(
-                1, kept.unsqueeze(-1).expand(-1, -1, max_tokens)
+                1, kept.unsqueeze(-1).expand(-1, -1, columns)
             )
             finished_sums = torch.cat([finished_sums, candidates], 1).gather(1, kept)
             length = torch.full_like(index, count + 1)
@@ -271,7 +312,7 @@ class Search(nn.Module):
                 num_beams, 1
             )
             token = token.gather(1, chosen)
-            running_tokens = sequences.gather(1, chosen.unsqueeze(-1).expand(-1, -1, max_tokens))
+            running_tokens = sequences.gather(1, chosen.unsqueeze(-1).expand(-1, -1, columns))
             parent = parent.gather(1, chosen)
 
             # An image leaves the batch when no running beam can enter its finished beams any more.
@@ -297,7 +338,17 @@ class Search(nn.Module):
             mask = mask.gather(1, parent.unsqueeze(-1).expand(-1, -1, mask.shape[2]))
             mask = torch.cat([mask, new_entries.expand(len(image), -1, -1)], dim=2)
             hidden = self.decoder.step(token, start + count, cache, mask)
-        return all_tokens, all_lengths, all_sums
+        each = all_sums.new_zeros([batch, num_beams, 0])
+        if self.quality is not None:
+            steps = torch.arange(max_tokens, device=device)
+            within = steps < all_lengths.unsqueeze(-1)  # [B, N, T]
+            place = all_tokens[:, :, max_tokens : 2 * max_tokens] * within
+            rows = torch.arange(batch, device=device)[:, None, None]
+            states = states[rows, steps, place]  # [B, N, T, E]
+            sums = all_tokens[:, :, 2 * max_tokens :].double() / self.fixed_point
+            each = sums.diff(dim=-1, prepend=torch.zeros_like(sums[:, :, :1])).float()
+            each = each.masked_fill(~within, 0.0)
+        return all_tokens[:, :, :max_tokens], all_lengths, all_sums, states, each
 
     @torch.jit.export
     def score(self, prefix: Tensor, tokens: Tensor) -> Tensor:
@@ -310,23 +361,37 @@ class Search(nn.Module):
         Returns:
             float32 [B, T], in nats: of each token after the prefix and the tokens before it.
         """
+        return self._read(prefix, tokens)[0]
+
+    def _read(self, prefix: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [B, T] of given tokens [B, T], and the states before them.
+
+        The states are [B, T, E], or [B, T, 0] without a quality head.
+        """
         start, count = prefix.shape[1], tokens.shape[1]
         hidden, cache = self.decoder.prefill(prefix, start + count)
         log_probs: list[Tensor] = []
+        states: list[Tensor] = []
+        width = self._kept_width(hidden)
         for step in range(count):
+            states.append(hidden[..., :width])
             token = tokens[:, step : step + 1]
             log_probs.append(self.decoder.output.score(hidden, token.unsqueeze(-1))[:, 0])
             if step + 1 < count:
                 hidden = self.decoder.step(token, start + step, cache, None)
-        return torch.cat(log_probs, dim=1)
+        return torch.cat(log_probs, dim=1), torch.cat(states, dim=1)
 
-    def _sums(self, prefix: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Log-probabilities [B, M] of captions, summed over their tokens [B, M, T]."""
+    def _log_probs(self, prefix: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Log-probabilities [B, M, T] of the tokens of captions, 0 behind the end."""
         batch, count, longest = tokens.shape
         each = self.score(prefix.repeat_interleave(count, 0), tokens.flatten(0, 1))
         place = torch.arange(longest, device=tokens.device)
         counted = place < lengths.unsqueeze(-1)  # [B, M, T]
-        return each.view(batch, count, longest).masked_fill(~counted, 0.0).sum(-1)
+        return each.view(batch, count, longest).masked_fill(~counted, 0.0)
+
+    def _kept_width(self, hidden: Tensor) -> int:
+        """How much of the decoder's states is kept: all of it for the quality head, or nothing."""
+        return 0 if self.quality is None else hidden.shape[-1]
 
     def _forbidden_token(self, count: int, min_tokens: int) -> int:
         """The end token while the caption is shorter than `min_tokens`, or else -1."""
