@@ -45,18 +45,21 @@ def reply_body(
         return to_json({"predictions": list(each)})
     shape = [len(pictures), len(pictures[0])]
     flat = [caption for captions in pictures for caption in captions]
-    tensors = {
+    tensors: dict[str, tuple[str, Sequence[Any]]] = {
         "caption": ("BYTES", [caption.text for caption in flat]),
         "confidence": ("FP32", [caption.confidence for caption in flat]),
         "log_prob": ("FP32", [caption.log_prob for caption in flat]),
         "tokens": ("INT64", [caption.tokens for caption in flat]),
         "finish_reason": ("BYTES", [caption.finish_reason for caption in flat]),
     }
+    qualities = [caption.quality for caption in flat if caption.quality is not None]
+    if len(qualities) == len(flat):
+        tensors["quality"] = ("FP32", qualities)
     reply: dict[str, Any] = {"model_name": name, "model_version": version}
     if request.id is not None:
         reply["id"] = request.id
     reply["outputs"] = [
-        {"name": tensor, "datatype": datatype, "shape": shape, "data": data}
+        {"name": tensor, "datatype": datatype, "shape": shape, "data": list(data)}
         for tensor, (datatype, data) in tensors.items()
     ]
     if any(warnings):
@@ -78,14 +81,17 @@ def to_json(value: object) -> str:
 
 
 def _picture(captions: PictureCaptions, warnings: Sequence[str]) -> dict[str, Any]:
+    """The captions of one picture; `quality` is there only if the captioner has a quality head."""
     best = captions[0]
     picture = {
         "caption": best.text,
         "confidence": round(best.confidence, 6),
+        **_quality(best),
         "captions": [
             {
                 "caption": caption.text,
                 "confidence": round(caption.confidence, 6),
+                **_quality(caption),
                 "log_prob": round(caption.log_prob, 6),
                 "tokens": caption.tokens,
                 "finish_reason": caption.finish_reason,
@@ -94,3 +100,7 @@ def _picture(captions: PictureCaptions, warnings: Sequence[str]) -> dict[str, An
         ],
     }
     return {**picture, "warnings": list(warnings)} if warnings else picture
+
+
+def _quality(caption: GeneratedCaption) -> dict[str, float]:
+    return {} if caption.quality is None else {"quality": round(caption.quality, 6)}

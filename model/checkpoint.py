@@ -144,7 +144,9 @@ class Checkpoint:
         training = _read_json(record) if record.exists() else None
         card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).exists() else None
         head = None
-        if quality and (folder / HEAD).exists():  # else the weights need not be read for their digest
+        if (
+            quality and (folder / HEAD).exists()
+        ):  # else the weights need not be read for their digest
             width = captioner.gpt2.config.n_embd
             head = load_quality(folder, width, weights_sha256(folder))
         return cls(captioner.eval(), tokenizer, generation, statistics, card, training, head)

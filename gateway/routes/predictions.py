@@ -68,6 +68,7 @@ class PlainReply(BaseModel):
 
     caption: str
     confidence: float
+    quality: float | None = None
     captions: list[OneCaption]
     model: Model
     warnings: list[str] | None = None

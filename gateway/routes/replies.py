@@ -38,11 +38,13 @@ class OneCaption(BaseModel):
     """One caption of a picture.
 
     `confidence` is exp of the mean log-probability of its tokens, 0 to 1; `log_prob` is their sum.
+    `quality` is how likely the caption is right, 0 to 1, from a captioner that has learned it.
     `finish_reason` is `end`, or `length` where the caption was cut at `max_tokens`.
     """
 
     caption: str
     confidence: float
+    quality: float | None = None
     log_prob: float
     tokens: int
     finish_reason: str = ""
@@ -53,6 +55,7 @@ class PictureReply(BaseModel):
 
     caption: str | None = None
     confidence: float | None = None
+    quality: float | None = None
     captions: list[OneCaption] | None = None
     error: Error | None = None
 

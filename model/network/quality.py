@@ -1,10 +1,10 @@
 """The head that says how likely a caption is right, from the decoder's states while it was written.
 
 A caption is right if each of its tokens is. So the head gives each token a probability from two
-states of the decoder, the state that the token was chosen from and the state after it was read, and
-from its log-probability. Their product is the probability of the caption, which a line fitted to other captions calibrates
-(Platt scaling: Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599, section
-4.1). The states see the image through the prefix and the caption so far, so nothing is computed
+states of the decoder, that which it was chosen from and that after it was read, and from its
+log-probability. Their product is the probability of the caption, which a line fitted to other
+captions calibrates (Platt scaling: Guo et al., "On Calibration of Modern Neural Networks", arXiv
+1706.04599, section 4.1). The states see the image through the prefix and the caption so far, so nothing is computed
 twice. `training.quality` learns the head after the captioner, whose weights stay as they are.
 
 TorchScript compiles this file: it keeps to the part of Python that TorchScript accepts.

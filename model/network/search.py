@@ -231,9 +231,9 @@ class Search(nn.Module):
         device = prefix.device
         candidate_count = 2 * num_beams  # at most N of them end, so at least N can continue
         by_rule = repetition_penalty != 1.0 or no_repeat_ngram_size > 0
-        # The result, filled in when the search of an image is finished. For the quality head, behind
-        # the tokens of a beam stand the places of the beams that they were chosen from, and then
-        # the sums of log-probabilities up to them in fixed point. So all move with the beam at once.
+        # The result, filled in when the search of an image is finished. For the quality head,
+        # behind the tokens of a beam stand the places of the beams that they were chosen from, and
+        # then the sums of log-probabilities up to them, in fixed point: all move with the beam.
         columns = max_tokens if self.quality is None else 3 * max_tokens
         all_tokens = torch.full(
             [batch, num_beams, columns], self.end_token_id, dtype=torch.int64, device=device

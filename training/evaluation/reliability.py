@@ -30,6 +30,27 @@ class Kept(NamedTuple):
     right: float
 
 
+class Judged(NamedTuple):
+    """The captions of a split: their qualities, their confidences, and which are right."""
+
+    quality: Sequence[float]
+    confidence: Sequence[float]
+    right: Sequence[bool]
+
+    def figures(self) -> dict[str, float]:
+        """AUROC of both, and the calibration error of the quality; those that there are."""
+        found = {
+            "quality_AUROC": auroc(self.quality, self.right),
+            "quality_ECE": calibration_error(self.quality, self.right),
+            "confidence_AUROC": auroc(self.confidence, self.right),
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def curve(self) -> list[Kept]:
+        """Share of right captions among those with the highest quality."""
+        return kept_curve(self.quality, self.right)
+
+
 def auroc(scores: Sequence[float], right: Sequence[bool]) -> float | None:
     """Chance that a right caption has a higher score than a wrong one, from 0 to 1; 0.5 is none.
 

@@ -25,6 +25,12 @@ from training.evaluation.captioning import decode_pixels
 from training.judging.targets import Target, Targets
 
 
+#: Pictures that are captioned together; the captions by chance depend on it.
+PICTURES = 64
+#: Captions that are read together, since each token has a logit for every word.
+_CAPTIONS = 32
+
+
 @dataclasses.dataclass
 class Examples:
     """Captions; rows of the same picture stand together.
@@ -85,7 +91,7 @@ def write_examples(
     decoded = decode_pixels(artifact.preprocessing, files, settings)
     bar = track(decoded, "captioning pictures", len(image_ids), console=Console(stderr=True))
     parts: list[Examples] = []
-    for first, pixels in _batches(bar, settings.batch_size):
+    for first, pixels in _batches(bar, PICTURES):
         features = artifact.encode(pixels).clone()  # not an inference tensor
         for options in _searches(artifact.defaults, settings, first):
             tokens, lengths, _, _ = artifact.search(features, options)
@@ -119,9 +125,7 @@ def _batches(decoded: Iterator[Tensor | str], size: int) -> Iterator[tuple[int, 
         yield first, torch.stack(waiting)
 
 
-def _searches(
-    defaults: GenerationOptions, settings: Quality, seed: int
-) -> list[GenerationOptions]:
+def _searches(defaults: GenerationOptions, settings: Quality, seed: int) -> list[GenerationOptions]:
     """The captioner's own search with all of its beams, and draws of all words it finds likely."""
     own = defaults.updated({"num_captions": max(defaults.num_beams, defaults.num_captions)})
     if not settings.draws or defaults.temperature > 0:
@@ -133,13 +137,19 @@ def _searches(
 @torch.no_grad()
 def _read(captioner: ClipCap, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """States float16 [n, T, E] before each token [B, M, T], and log-probabilities [n, T]."""
-    prefix = captioner.prefix(features).repeat_interleave(tokens.shape[1], 0)
-    flat = tokens.flatten(0, 1)
+    prefixes = captioner.prefix(features).repeat_interleave(tokens.shape[1], 0)
     gpt2 = captioner.gpt2.transformer
-    both = torch.cat([prefix, gpt2.wte(flat[:, :-1])], 1)
-    states = gpt2(inputs_embeds=both, use_cache=False).last_hidden_state[:, prefix.shape[1] - 1 :]
-    log_probs = captioner.gpt2.lm_head(states).log_softmax(-1)
-    return states.half(), log_probs.gather(-1, flat.unsqueeze(-1)).squeeze(-1)
+    states, log_probs = [], []
+    for prefix, ids in zip(
+        prefixes.split(_CAPTIONS), tokens.flatten(0, 1).split(_CAPTIONS), strict=True
+    ):
+        both = torch.cat([prefix, gpt2.wte(ids[:, :-1])], 1)
+        read = gpt2(inputs_embeds=both, use_cache=False).last_hidden_state
+        read = read[:, prefix.shape[1] - 1 :]  # [_, T, E]
+        all_log_probs = captioner.gpt2.lm_head(read).log_softmax(-1)
+        states.append(read.half())
+        log_probs.append(all_log_probs.gather(-1, ids.unsqueeze(-1)).squeeze(-1))
+    return torch.cat(states), torch.cat(log_probs)
 
 
 def _judge(
@@ -155,9 +165,7 @@ def _judge(
     wrong: list[list[float]] = []
     marked: list[bool] = []
     end = checkpoint.captioner.config.end_token_id
-    for image_id, captions, sizes in zip(
-        image_ids, tokens.tolist(), lengths.tolist(), strict=True
-    ):
+    for image_id, captions, sizes in zip(image_ids, tokens.tolist(), lengths.tolist(), strict=True):
         for row, length in zip(captions, sizes, strict=True):
             ids = row[:length]
             text = artifact.text(ids)

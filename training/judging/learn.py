@@ -1,4 +1,4 @@
-"""A quality head from settings to the files in the checkpoint folder; `training.quality` runs it."""
+"""A quality head from settings to its files in the checkpoint; `training.quality` runs it."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ def learn(config: Config) -> dict[str, Any]:
         ids = dataset.ids(settings.split)[: settings.pictures]
         if len(ids) < LEAST_PICTURES:
             raise Refusal(
-                f"{settings.data} has {len(ids)} pictures in split {settings.split}; a quality head "
-                f"is learned from {LEAST_PICTURES} or more: name another split, quality.split=NAME"
+                f"{settings.data} has {len(ids)} pictures in split {settings.split}; a quality "
+                f"head is learned from {LEAST_PICTURES} or more: name another split, "
+                "quality.split=NAME"
             )
         checks = find_checks(dataset.root)
         targets = ByTruth(checks) if checks else ByReferences(dataset, ids)
@@ -63,7 +64,7 @@ def learn(config: Config) -> dict[str, Any]:
 
 
 def fit(examples: Examples, settings: Settings) -> Quality:
-    """A calibrated head, with its figures on pictures that it neither learned nor was calibrated on.
+    """A calibrated head, and its figures on pictures that had no part in it.
 
     Args:
         examples: Captions of at least three pictures.
@@ -97,7 +98,8 @@ def _pictures(config: Config) -> Iterator[CaptionDataset]:
         yield dataset
         return
     with tempfile.TemporaryDirectory() as work:
-        shares = {**dict.fromkeys(config.scenes.fractions, 0.0), settings.split: 1.0}
+        own = config.scenes.fractions
+        shares = dict.fromkeys(vars(own), 0.0) | {settings.split: 1.0}
         out = Path(work) / "scenes"
         print(
             f"note: {settings.data} has {len(dataset.ids(settings.split))} scenes in "
@@ -105,7 +107,10 @@ def _pictures(config: Config) -> Iterator[CaptionDataset]:
         )
         draw_scenes(
             dataclasses.replace(
-                config.scenes, count=settings.pictures, fractions=shares, out=str(out)
+                config.scenes,
+                count=settings.pictures,
+                fractions=dataclasses.replace(own, **shares),
+                out=str(out),
             )
         )
         yield CaptionDataset.load(out)

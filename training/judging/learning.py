@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from model.network.quality import QualityHead, logit
 from training.config import Quality
 from training.evaluation.reliability import auroc, calibration_error
+from training.evaluation.right import RIGHT
 from training.judging.examples import Examples
-from training.judging.targets import RIGHT
 
 #: Weight of the loss of tokens, whose mean is far smaller than that of captions.
 TOKEN_WEIGHT = 10.0
@@ -117,7 +117,9 @@ def calibrated(head: QualityHead, examples: Examples, rows: Tensor) -> QualityHe
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(line[0] * logits + line[1], right, reduction="sum")
+        loss = F.binary_cross_entropy_with_logits(
+            line[0] * logits + line[1], right, reduction="sum"
+        )
         loss = loss + ((line - start) ** 2).sum()
         loss.backward()
         return loss

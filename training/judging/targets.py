@@ -14,11 +14,7 @@ from typing import NamedTuple, Protocol
 from training.data.dataset import CaptionDataset
 from training.evaluation.checks import Checks
 from training.evaluation.cider_reward import CiderReward
-
-#: CIDEr-D that counts as a person's where pictures have one reference each, so that it is unknown.
-HUMAN_CIDER = 1.0
-#: A caption that is at least this right counts as right where only right and wrong are told apart.
-RIGHT = 0.5
+from training.evaluation.right import HUMAN_CIDER
 
 
 class Target(NamedTuple):
