@@ -4,8 +4,9 @@ A caption is right if each of its tokens is. So the head gives each token a prob
 states of the decoder, that which it was chosen from and that after it was read, and from its
 log-probability. Their product is the probability of the caption, which a line fitted to other
 captions calibrates (Platt scaling: Guo et al., "On Calibration of Modern Neural Networks", arXiv
-1706.04599, section 4.1). The states see the image through the prefix and the caption so far, so nothing is computed
-twice. `training.quality` learns the head after the captioner, whose weights stay as they are.
+1706.04599, section 4.1). The states see the image through the prefix and the caption so far, so
+nothing is computed twice. `training.quality` learns the head after the captioner, whose weights
+stay as they are.
 
 TorchScript compiles this file: it keeps to the part of Python that TorchScript accepts.
 

@@ -6,7 +6,7 @@ Axes: n captions, T tokens, E width of the decoder.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from rich.console import Console
@@ -23,7 +23,6 @@ from training.config import Quality
 from training.data.dataset import CaptionDataset
 from training.evaluation.captioning import decode_pixels
 from training.judging.targets import Target, Targets
-
 
 #: Pictures that are captioned together; the captions by chance depend on it.
 PICTURES = 64
@@ -109,7 +108,7 @@ def write_examples(
     return _joined(parts)
 
 
-def _batches(decoded: Iterator[Tensor | str], size: int) -> Iterator[tuple[int, Tensor]]:
+def _batches(decoded: Iterable[Tensor | str], size: int) -> Iterator[tuple[int, Tensor]]:
     """Batches of pixels, each with the number of its first picture."""
     waiting: list[Tensor] = []
     first = 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoint import Checkpoint, weights_sha256
-from model.quality_file import HEAD, Quality, save_quality
+from model.quality_file import HEAD, RECORD, Quality, save_quality
 from model.refusal import Refusal
 from training.config import Config
 from training.config import Quality as Settings
@@ -23,8 +23,10 @@ from training.judging.learning import calibrated, figures, learn_head, split_pic
 from training.judging.targets import ByReferences, ByTruth
 from training.sources.scenes import prepare as draw_scenes
 
-#: Fewest pictures that a head is learned from.
-LEAST_PICTURES = 20
+#: Fewest pictures: some are learned, others calibrate, and others measure.
+LEAST = 3
+#: With fewer pictures than this, the head can hardly learn what is right.
+FEW = 200
 
 
 def learn(config: Config) -> dict[str, Any]:
@@ -46,18 +48,26 @@ def learn(config: Config) -> dict[str, Any]:
     checkpoint = Checkpoint.load(folder, quality=False)
     artifact = artifact_on(checkpoint, device)
     with _pictures(config) as dataset:
-        ids = dataset.ids(settings.split)[: settings.pictures]
-        if len(ids) < LEAST_PICTURES:
-            raise Refusal(
-                f"{settings.data} has {len(ids)} pictures in split {settings.split}; a quality "
-                f"head is learned from {LEAST_PICTURES} or more: name another split, "
-                "quality.split=NAME"
+        split = settings.split
+        if (count := len(dataset.splits.get(split, ()))) < LEAST:
+            print(
+                f"note: {settings.data} has {count} pictures in split {split}, so those of train "
+                "are taken; the captioner knows them, and quality will be too high"
             )
+            split = "train"
+        ids = dataset.ids(split)[: settings.pictures]
+        if len(ids) < LEAST:
+            raise Refusal(
+                f"{settings.data} has {len(ids)} pictures in split {split}; a quality head is "
+                f"learned from {LEAST} or more: name another split, quality.split=NAME"
+            )
+        if len(ids) < FEW:
+            print(f"note: {len(ids)} pictures are few to learn from; {RECORD} has what came of it")
         checks = find_checks(dataset.root)
         targets = ByTruth(checks) if checks else ByReferences(dataset, ids)
         examples = write_examples(checkpoint, artifact, dataset, ids, targets, settings)
     quality = fit(examples, settings)
-    quality.record.update(data=dataset.description, split=settings.split, target=targets.kind)
+    quality.record.update(data=dataset.description, split=split, target=targets.kind)
     save_quality(folder, quality, weights_sha256(folder))
     _report(folder, quality.record)
     return quality.record
@@ -94,7 +104,8 @@ def _pictures(config: Config) -> Iterator[CaptionDataset]:
     settings = config.quality
     dataset = CaptionDataset.load(settings.data)
     drawn = (dataset.root / "truth.json").exists()
-    if not drawn or len(dataset.ids(settings.split)) >= settings.pictures:
+    count = len(dataset.splits.get(settings.split, ()))
+    if not drawn or count >= settings.pictures:
         yield dataset
         return
     with tempfile.TemporaryDirectory() as work:
@@ -102,8 +113,8 @@ def _pictures(config: Config) -> Iterator[CaptionDataset]:
         shares = dict.fromkeys(vars(own), 0.0) | {settings.split: 1.0}
         out = Path(work) / "scenes"
         print(
-            f"note: {settings.data} has {len(dataset.ids(settings.split))} scenes in "
-            f"{settings.split}; {settings.pictures} are drawn"
+            f"note: {settings.data} has {count} scenes in {settings.split}; {settings.pictures} "
+            "are drawn"
         )
         draw_scenes(
             dataclasses.replace(
