@@ -31,9 +31,7 @@ class QualityHead(nn.Module):
 
     def __init__(self, width: int, inner: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.before = nn.Linear(width, inner)
-        self.after = nn.Linear(width, inner, bias=False)
-        self.likelihood = nn.Linear(1, inner, bias=False)
+        self.first = nn.Linear(2 * width + 1, inner)
         self.middle = nn.Linear(inner, inner)
         self.out = nn.Linear(inner, 1)
         self.dropout = nn.Dropout(dropout)
@@ -62,12 +60,11 @@ class QualityHead(nn.Module):
         The state after the last token is not computed by a search; zeros stand for it.
         """
         within = self.within(states.shape[1], lengths).unsqueeze(-1)  # [n, T, 1]
-        states = self.dropout(states) * within
-        hidden = self.before(states) + self.likelihood(
-            log_probs.clamp(min=-20.0).unsqueeze(-1)
-        )  # [n, T, h]
-        hidden = hidden + F.pad(self.after(states[:, 1:]), [0, 0, 0, 1])
-        hidden = F.gelu(self.middle(self.dropout(F.gelu(hidden))))
+        states = self.dropout(states)
+        after = F.pad(states[:, 1:] * within[:, 1:], [0, 0, 0, 1])
+        log_probs = log_probs.clamp(min=-20.0).unsqueeze(-1)
+        hidden = F.gelu(self.first(torch.cat([states, after, log_probs], -1)))  # [n, T, h]
+        hidden = F.gelu(self.middle(self.dropout(hidden)))
         return self.out(hidden).squeeze(-1)
 
     def log_prob(self, token_logits: Tensor, lengths: Tensor) -> Tensor:

@@ -41,8 +41,6 @@ class Search(nn.Module):
         # The score of a beam that must not be chosen. It is below every real score, also after the
         # strongest length penalty (a factor of 64 ** 5), and twice the value is still finite.
         self.excluded = -1.0e30
-        # Units a nat of sums that are kept as whole numbers.
-        self.fixed_point = 2.0**24
 
     def forward(
         self,
@@ -178,9 +176,11 @@ class Search(nn.Module):
         width = self._kept_width(hidden)
         states = hidden.new_zeros([batch, max_tokens, width])
         each = torch.zeros([batch, max_tokens if width > 0 else 0], device=device)
+        # Of the steps since a row left last: hidden states [b, 1, E], log-probabilities [b, 1].
+        recent: list[Tensor] = []
+        recent_log_probs: list[Tensor] = []
         for count in range(max_tokens):
-            if self.quality is not None:
-                states[row, count] = hidden[:, 0]
+            recent.append(hidden)
             forbidden = self._forbidden_token(count, min_tokens)
             if by_rule:
                 logits = self.decoder.output.logits(hidden[:, 0])  # [b, V]
@@ -197,12 +197,19 @@ class Search(nn.Module):
             tokens[row, count] = token[:, 0]
             lengths[row] = count + 1
             log_probs[row] += best[:, 0]
-            if self.quality is not None:
-                each[row, count] = best[:, 0]
+            recent_log_probs.append(best)
             running = token[:, 0] != self.end_token_id
-            if count + 1 == max_tokens or not bool(running.any()):
+            last = count + 1 == max_tokens or not bool(running.any())
+            leaving = last or not bool(running.all())
+            if leaving and self.quality is not None:
+                begin = count + 1 - len(recent)
+                states[row, begin : count + 1] = torch.cat(recent, 1)
+                each[row, begin : count + 1] = torch.cat(recent_log_probs, 1)
+            if last:
                 break
-            if not bool(running.all()):
+            if leaving:
+                recent.clear()
+                recent_log_probs.clear()
                 order = compacted_order(running)
                 row, token = row[order], token[order]
                 cache.select(order)
@@ -225,16 +232,15 @@ class Search(nn.Module):
         The sums of log-probabilities are those that the beams were ranked by: with the penalty.
         Then follow, for the quality head, the states that the tokens were chosen from, [B, N, T,
         E], and the log-probabilities of the tokens, [B, N, T], whose sums those are. Without a head
-        both are empty. T is `max_tokens`.
+        both are empty.
         """
         batch, start, _ = prefix.shape
         device = prefix.device
         candidate_count = 2 * num_beams  # at most N of them end, so at least N can continue
         by_rule = repetition_penalty != 1.0 or no_repeat_ngram_size > 0
         # The result, filled in when the search of an image is finished. For the quality head,
-        # behind the tokens of a beam stand the places of the beams that they were chosen from, and
-        # then the sums of log-probabilities up to them, in fixed point: all move with the beam.
-        columns = max_tokens if self.quality is None else 3 * max_tokens
+        # behind the tokens of a beam stand the places of the beams that they were chosen from.
+        columns = max_tokens if self.quality is None else 2 * max_tokens
         all_tokens = torch.full(
             [batch, num_beams, columns], self.end_token_id, dtype=torch.int64, device=device
         )
@@ -259,9 +265,14 @@ class Search(nn.Module):
         new_entries = torch.full([num_beams, num_beams], float("-inf"), device=device)
         new_entries = new_entries.fill_diagonal_(0.0)
         states = hidden.new_zeros([batch, max_tokens, num_beams, self._kept_width(hidden)])
+        sums = torch.zeros([batch, max_tokens, num_beams], device=device)
+        # Of the steps since an image left last: states [b, N, E], sums of log-probabilities [b, N].
+        recent: list[Tensor] = []
+        recent_sums: list[Tensor] = []
         for count in range(max_tokens):
             if self.quality is not None:
-                states[image, count, : hidden.shape[1]] = hidden
+                recent.append(hidden.expand(-1, num_beams, -1))
+                recent_sums.append(running_sums.expand(-1, num_beams))
             # Candidates: the best tokens after each beam, and the best of those over all beams.
             # n is the number of beams: 1 for the first token, then N. They are [b, n, 2N].
             forbidden = self._forbidden_token(count, min_tokens)
@@ -286,8 +297,6 @@ class Search(nn.Module):
             sequences[:, :, count] = token
             if self.quality is not None:
                 sequences[:, :, max_tokens + count] = parent
-                fixed_point = candidates.clamp(min=-1.0e6) * self.fixed_point
-                sequences[:, :, 2 * max_tokens + count] = fixed_point.to(torch.int64)
 
             # Candidates that end, among the N best, enter the finished beams if their score is
             # among the N best of those.
@@ -326,6 +335,12 @@ class Search(nn.Module):
                 all_tokens[image[leaving]] = finished_tokens[leaving]
                 all_lengths[image[leaving]] = finished_lengths[leaving]
                 all_sums[image[leaving]] = finished_sums[leaving]
+                if self.quality is not None:
+                    begin = count + 1 - len(recent)
+                    states[image, begin : count + 1] = torch.stack(recent, 1)
+                    sums[image, begin : count + 1] = torch.stack(recent_sums, 1)
+                    recent.clear()
+                    recent_sums.clear()
                 if not bool(running.any()):
                     break
                 order = compacted_order(running)
@@ -340,14 +355,17 @@ class Search(nn.Module):
             hidden = self.decoder.step(token, start + count, cache, mask)
         each = all_sums.new_zeros([batch, num_beams, 0])
         if self.quality is not None:
-            steps = torch.arange(max_tokens, device=device)
-            within = steps < all_lengths.unsqueeze(-1)  # [B, N, T]
-            place = all_tokens[:, :, max_tokens : 2 * max_tokens] * within
+            longest = int(all_lengths.max())
+            steps = torch.arange(longest, device=device)
+            place = all_tokens[:, :, max_tokens : max_tokens + longest]  # [B, N, T]
+            place = place * (steps < all_lengths.unsqueeze(-1))  # other tokens than its own: 0
             rows = torch.arange(batch, device=device)[:, None, None]
             states = states[rows, steps, place]  # [B, N, T, E]
-            sums = all_tokens[:, :, 2 * max_tokens :].double() / self.fixed_point
-            each = sums.diff(dim=-1, prepend=torch.zeros_like(sums[:, :, :1])).float()
-            each = each.masked_fill(~within, 0.0)
+            # A token's log-probability is the sum after it less that before it.
+            before = sums[rows, steps, place]
+            after = torch.cat([before[:, :, 1:], before[:, :, :1]], -1)
+            after.scatter_(2, all_lengths.unsqueeze(-1) - 1, all_sums.unsqueeze(-1))
+            each = after - before
         return all_tokens[:, :, :max_tokens], all_lengths, all_sums, states, each
 
     @torch.jit.export

@@ -58,9 +58,9 @@ def test_options_named_are_the_options_there_are():
 
 def test_the_json_shown_has_the_fields_of_a_reply():
     shown = json.loads(re.findall(r"```json\n(.*?)```", README, re.DOTALL)[0])
-    assert shown.keys() == {"caption", "confidence", "captions", "model"}
+    assert shown.keys() == {"caption", "confidence", "quality", "captions", "model"}
     assert shown["captions"][0].keys() == {
-        *("caption", "confidence", "log_prob", "tokens", "finish_reason")
+        *("caption", "confidence", "quality", "log_prob", "tokens", "finish_reason")
     }
 
 

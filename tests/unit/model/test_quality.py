@@ -74,9 +74,8 @@ def judged_slowly(prefix: Tensor, ids: list[int]) -> float:
     log_probs = model.lm_head(states).log_softmax(-1)
     right = torch.tensor(0.0)
     for place, token in enumerate(ids):
-        hidden = own.before(states[place]) + own.likelihood(log_probs[place, token][None])
-        if place + 1 < len(ids):
-            hidden = hidden + own.after(states[place + 1])
+        after = states[place + 1] if place + 1 < len(ids) else torch.zeros(WIDTH)
+        hidden = own.first(torch.cat([states[place], after, log_probs[place, token][None]]))
         gelu = torch.nn.functional.gelu
         wrong = torch.sigmoid(own.out(gelu(own.middle(gelu(hidden)))))[0]
         right = right + torch.log(1 - wrong)
@@ -182,7 +181,7 @@ def test_a_head_of_another_width_is_refused(tiny_checkpoint: Path, tmp_path: Pat
     width = checkpoint.captioner.gpt2.config.n_embd
     checkpoint.quality = Quality(QualityHead(width + 1, 8), {})
     checkpoint.save(tmp_path / "wide")
-    with pytest.raises(Refusal, match=f"does not fit a GPT-2 of width {width}: .*after.weight"):
+    with pytest.raises(Refusal, match=f"does not fit a GPT-2 of width {width}: .*first.weight"):
         Checkpoint.load(tmp_path / "wide")
 
 
