@@ -42,7 +42,7 @@ def test_every_command_explains_itself(
 
 def test_every_setting_is_a_setting():
     words = shlex.split(SHELL, comments=True) + INLINE.split()
-    blocks = "prepare|folder|webdataset|coco|features|train|evaluate|clip"
+    blocks = "prepare|folder|webdataset|coco|features|train|quality|evaluate|clip"
     pattern = rf"experiment=[a-z-]+|({blocks})\.[a-z0-9_.]+="
     overrides = [word for word in words if re.match(pattern, word)]
     assert any(word.startswith("experiment=") for word in overrides)
