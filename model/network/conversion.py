@@ -16,9 +16,11 @@ from model.layers.output_layer import NarrowOutputLayer
 from model.layers.packing import narrow_output_linear, pack_linears
 from model.network.captioner import ClipCap
 from model.network.decoder import Decoder
+from model.network.drafts import Drafts
 from model.network.encoder import ClipEncoder, ImageEncoder, SiglipEncoder
 from model.network.quality import QualityHead
 from model.network.search import Search
+from model.network.spelling import Spelling
 from model.network.vision_transformer import VisionTransformer
 from model.options import OPTIONS
 from model.refusal import Refusal
@@ -33,13 +35,19 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
 
 
 def build_search(
-    captioner: ClipCap, precision: str = "fp32", quality: QualityHead | None = None
+    captioner: ClipCap,
+    precision: str = "fp32",
+    spelling: Spelling | None = None,
+    drafts: Drafts | None = None,
+    quality: QualityHead | None = None,
 ) -> Search:
     """The search over a copy of the captioner's GPT-2; it runs eagerly, or scripted when exported.
 
     Args:
         captioner: Has the weights; it stays as it is.
         precision: One of `model.layers.precision.PRECISIONS`.
+        spelling: What tokens add to a text, for captions of a limited number of characters.
+        drafts: Guesses of tokens, for a faster greedy search of one image.
         quality: The head that judges the captions; a copy runs, in float32. None for none.
 
     Raises:
@@ -51,7 +59,8 @@ def build_search(
         head = narrow_output_linear(decoder.output.head, precision)
         decoder.output = NarrowOutputLayer(head, decoder.wte)  # type: ignore[assignment]
     pack_linears(decoder, precision)
-    return Search(decoder, captioner.config.end_token_id, copy.deepcopy(quality)).eval()
+    judge = copy.deepcopy(quality)
+    return Search(decoder, captioner.config.end_token_id, spelling, drafts, judge).eval()
 
 
 def build_decoder(gpt2: GPT2LMHeadModel) -> Decoder:

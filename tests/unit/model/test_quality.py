@@ -14,25 +14,39 @@ from model.artifact import Artifact, random_numbers
 from model.checkpoint import Checkpoint
 from model.export import eager_artifact, export_torchscript
 from model.network.conversion import build_decoder
+from model.network.drafts import Drafts, count_drafts
 from model.network.quality import QualityHead, logit
 from model.network.search import Search
 from model.options import GenerationOptions
 from model.quality_file import HEAD, RECORD, Quality
 from model.refusal import Refusal
-from tests.unit.model.test_search import END, LONGEST, PREFIX, WIDTH, language_model, prefixes
+from tests.unit.model.test_characters import spelling
+from tests.unit.model.test_search import (
+    END,
+    LONGEST,
+    PREFIX,
+    VOCABULARY,
+    WIDTH,
+    language_model,
+    prefixes,
+)
 
 KINDS = ("eager", "scripted")
 PROMPT = (7, 12)
-#: Name -> beams, captions, repetition penalty, n-grams, temperature, tokens before them.
+#: Name -> beams, captions, repetition penalty, n-grams, temperature, prompt, most characters.
 CASES = {
-    "greedy": (1, 1, 1.0, 0, 0.0, ()),
-    "greedy by rule": (1, 1, 1.3, 2, 0.0, ()),
-    "beam": (5, 5, 1.0, 0, 0.0, ()),
-    "beam by rule": (4, 3, 1.3, 2, 0.0, ()),
-    "draws": (1, 3, 1.0, 0, 1.2, ()),
-    "prompt, greedy": (1, 1, 1.0, 0, 0.0, PROMPT),
-    "prompt, beam": (3, 2, 1.0, 0, 0.0, PROMPT),
-    "prompt, draws": (1, 3, 1.0, 0, 1.2, PROMPT),
+    "greedy": (1, 1, 1.0, 0, 0.0, (), 0),
+    "greedy by rule": (1, 1, 1.3, 2, 0.0, (), 0),
+    "beam": (5, 5, 1.0, 0, 0.0, (), 0),
+    "beam by rule": (4, 3, 1.3, 2, 0.0, (), 0),
+    "draws": (1, 3, 1.0, 0, 1.2, (), 0),
+    "prompt, greedy": (1, 1, 1.0, 0, 0.0, PROMPT, 0),
+    "prompt, beam": (3, 2, 1.0, 0, 0.0, PROMPT, 0),
+    "prompt, draws": (1, 3, 1.0, 0, 1.2, PROMPT, 0),
+    "greedy, cut": (1, 1, 1.0, 0, 0.0, (), 9),
+    "beam, cut": (5, 3, 1.0, 0, 0.0, (), 6),
+    "draws, cut": (1, 3, 1.0, 0, 1.2, (), 9),
+    "prompt, beam, cut": (4, 2, 1.3, 0, 0.0, PROMPT, 12),
 }
 
 
@@ -49,18 +63,18 @@ def head() -> QualityHead:
 
 @functools.cache
 def search_of(kind: str) -> Search:
-    search = Search(build_decoder(language_model()), END, head()).eval()
+    search = Search(build_decoder(language_model()), END, spelling(), None, head()).eval()
     return search if kind == "eager" else torch.jit.script(search)
 
 
 @torch.inference_mode()
 def found(kind: str, case: str, prefix: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    beams, captions, repetition, ngram, temperature, prompt = CASES[case]
+    beams, captions, repetition, ngram, temperature, prompt, characters = CASES[case]
     chances = random_numbers(9, 0, captions, LONGEST) if temperature else None
     given = torch.tensor(prompt) if prompt else None
     return search_of(kind)(
         *(prefix, beams, captions, LONGEST, 0, 1.0, repetition, ngram, temperature),
-        *(0, 1.0, chances, given),
+        *(0, 1.0, chances, given, characters),
     )
 
 
@@ -107,17 +121,32 @@ def test_quality_does_not_depend_on_the_rest_of_the_batch(kind: str, case: str):
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_head_changes_nothing_else(case: str):
-    plain = Search(build_decoder(language_model()), END).eval()
+    plain = Search(build_decoder(language_model()), END, spelling()).eval()
     with_head = found("eager", case, prefixes())
-    beams, captions, repetition, ngram, temperature, prompt = CASES[case]
+    beams, captions, repetition, ngram, temperature, prompt, characters = CASES[case]
     chances = random_numbers(9, 0, captions, LONGEST) if temperature else None
     with torch.inference_mode():
         without = plain(
             *(prefixes(), beams, captions, LONGEST, 0, 1.0, repetition, ngram, temperature),
-            *(0, 1.0, chances, torch.tensor(prompt) if prompt else None),
+            *(0, 1.0, chances, torch.tensor(prompt) if prompt else None, characters),
         )
     assert all(map(torch.equal, with_head[:3], without[:3]))
     assert without[3].shape == (len(prefixes()), 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_guessed_captions_have_the_same_quality(kind: str):
+    expected = found("eager", "greedy", prefixes())
+    captions = expected[0].flatten()
+    drafts = Drafts(**count_drafts(captions.numpy(), END, VOCABULARY), vocabulary=VOCABULARY)
+    search = Search(build_decoder(language_model()), END, None, drafts, head()).eval()
+    search = search if kind == "eager" else torch.jit.script(search)
+    for row, prefix in enumerate(prefixes()):
+        tokens, lengths, _, quality = search(prefix[None], 1, 1, LONGEST, 0, 1.0)
+        assert torch.equal(lengths[0], expected[1][row])
+        assert tokens[0].tolist() == expected[0][row, :, : int(lengths)].tolist()
+        torch.testing.assert_close(quality[0], expected[3][row], atol=1e-4, rtol=1e-4)
 
 
 def test_what_stands_behind_a_caption_makes_no_difference():
