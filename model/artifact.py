@@ -30,6 +30,8 @@ from model.tokenizer import load_tokenizer
 
 #: Version of the layout of `captioner.json`; a file of another version is refused.
 FORMAT = 2
+#: Why a caption ends: with the end token, at `max_tokens`, or at `max_characters`.
+FINISH_REASONS = ("end", "length", "characters")
 #: How often each caption of a draw is drawn again while it equals another one of its image.
 DRAWS = 4
 #: The fields of `captioner.json` that are read here.
