@@ -62,6 +62,24 @@ def members(file: Path, chunk: int = CHUNK) -> Iterator[tuple[str, Any]]:
             raise text.refusal("extra data")
 
 
+def list_entries(file: Path, chunk: int = CHUNK) -> Iterator[Any]:
+    """The entries of the JSON list in a file, one after the other.
+
+    Args as of `members`.
+
+    Raises:
+        Refusal: The file is not JSON; as for `members`.
+        TypeError: The file holds another value than a list.
+    """
+    with file.open(encoding="utf-8", newline="") as opened:
+        text = _TextReader(opened, chunk)
+        if text.peek() != "[":
+            raise TypeError("it is no list")
+        yield from _entries(text)
+        if text.peek():
+            raise text.refusal("extra data")
+
+
 def _entries(text: _TextReader) -> Iterator[Any]:
     text.take("[")
     end = text.take("]") if text.peek() == "]" else ","

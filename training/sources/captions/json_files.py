@@ -1,0 +1,341 @@
+"""Captions in JSON, read entry by entry.
+
+    COCO      {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}; so are
+              VizWiz (captions that are canned or rejected) and nocaps (domains)
+    Karpathy  {"images": [{"filepath", "filename", "split", "sentences": [{"raw"}]}]}, for COCO,
+              Flickr8k and Flickr30k (arXiv 1412.2306)
+    lists     [{"image": ..., "caption": ...}] as of BLIP, with `image_id` alone as of ClipCap, or
+              in {"data": [...]} as of TextCaps
+    mappings  {"a.jpg": "a caption"}, {"a.jpg": ["a caption", ...]}
+
+Of a COCO file memory holds two numbers for each image, and the file names are in a temporary file.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.refusal import Refusal
+from training.data.caption_index import Texts
+from training.data.dataset import MAX_ID
+from training.data.id_index import IdIndex
+from training.data.json_members import list_entries, members
+from training.data.splits import canonical_split
+from training.sources.captions.columns import Named
+from training.sources.captions.entry import Entry, Reading
+from training.sources.captions.table import object_entry
+from training.sources.faults import clean_text, short_json
+
+#: Words for what is left out.
+CANNED = "captions that say that the picture cannot be described (is_precanned, is_rejected)"
+UNCAPTIONED = "images of the file that have no caption"
+EMPTY = "captions that are empty"
+UNSAID = "entries without a caption"
+#: Words for what is said.
+RESTVAL = "pictures of Karpathy's split restval, which go to train as is usual"
+DOMAINS = ("in-domain", "near-domain", "out-domain")
+
+
+def json_form(file: Path) -> str | None:
+    """Which form a JSON file has: `coco`, `vizwiz`, `nocaps`, `karpathy`, `textcaps`, `list`.
+
+    Or `mapping`; None for a file that is JSON of another kind. It is read as far as the first
+    caption.
+
+    Raises:
+        Refusal: It is not JSON.
+    """
+    try:
+        with file.open(encoding="utf-8-sig") as opened:
+            if opened.read(1000).lstrip()[:1] == "[":
+                return _form_of_list(next(list_entries(file), None), "list")
+    except UnicodeDecodeError as error:
+        raise Refusal(f"{file} is not JSON: {error}") from None
+    image: Any = None
+    try:
+        for name, value in members(file):
+            if name == "images" and isinstance(value, Iterator):
+                image = next(value, None)
+                if isinstance(image, dict) and "sentences" in image:
+                    return "karpathy"
+            elif name == "annotations" and isinstance(value, Iterator):
+                annotation = next(value, None)
+                if isinstance(annotation, dict) and "caption" in annotation:
+                    return _form_of_coco(image, annotation)
+                if image is None:
+                    continue
+                return None
+            elif name == "data" and isinstance(value, Iterator):
+                return _form_of_list(next(value, None), "data")
+            elif "." in name and (isinstance(value, str | Iterator)):
+                return "mapping"
+    except TypeError:
+        return None
+    return None
+
+
+def _form_of_list(first: Any, form: str) -> str | None:
+    if not isinstance(first, dict):
+        return None
+    if "caption_str" in first or "reference_strs" in first:
+        return "textcaps"
+    return form if any("caption" in name or name == "text" for name in first) else None
+
+
+def _form_of_coco(image: Any, annotation: dict[str, Any]) -> str | None:
+    if "is_precanned" in annotation or "is_rejected" in annotation:
+        return "vizwiz"
+    if isinstance(image, dict):
+        if "open_images_id" in image or image.get("domain") in DOMAINS:
+            return "nocaps"
+        if "file_name" not in image:
+            return None
+    return "coco"
+
+
+def read_coco(file: Path, reading: Reading) -> Iterator[Entry]:
+    """The entries of a file of COCO captions, one for each annotation.
+
+    The ids of its images are those of the data set if they are whole numbers.
+
+    Raises:
+        Refusal: It is not JSON, or has no lists `images` and `annotations`.
+    """
+    images = _Images(file, reading)
+    missing, early = {"images", "annotations"}, False
+    for name, value in _lists(file):
+        missing.discard(name)
+        if name == "images":
+            images.read(value)
+        elif name == "annotations" and "images" not in missing:
+            yield from images.annotations(value)
+        elif name == "annotations":
+            early = True  # they come before the images, so they are read again
+    if missing:
+        raise Refusal(f"{file} is not COCO captions: it must have lists `images` and `annotations`")
+    if early:
+        for name, value in _lists(file):
+            if name == "annotations":
+                yield from images.annotations(value)
+    images.end()
+
+
+def _lists(file: Path) -> Iterator[tuple[str, Iterator[Any]]]:
+    """The lists `images` and `annotations` of a file."""
+    try:
+        for name, value in members(file):
+            if name in ("images", "annotations"):
+                if not isinstance(value, Iterator):
+                    raise TypeError
+                yield name, value
+    except TypeError:
+        raise Refusal(
+            f"{file} is not COCO captions: it must have lists `images` and `annotations`"
+        ) from None
+
+
+class _Images:
+    """The images of a COCO file, and what its annotations say of them."""
+
+    def __init__(self, file: Path, reading: Reading) -> None:
+        self._name = reading.name(file)
+        self._reading = reading
+        self._keys = array("q")  # hash of each id
+        self._ids = array("q")  # each id, -1 for one that is no whole number
+        self._numbers = array("q")  # index of each image in the file
+        self._names, self._splits = Texts(), Texts()
+        self._index = IdIndex([])
+        self._captioned = np.zeros(0, bool)
+        self._own, self._own_numbers = array("q"), array("q")  # of each annotation
+
+    def read(self, images: Iterator[Any]) -> None:
+        """Read the list of images."""
+        for number, image in enumerate(images):
+            where = f"{self._name} images[{number}]"
+            try:
+                image_id = _id(image, "id")
+                split = image.get("split")
+                split = "" if split is None else canonical_split(clean_text(split, "split"))
+                if (domain := image.get("domain")) in DOMAINS:
+                    split = f"test_{domain.replace('-', '_')}"
+                name = clean_text(image.get("file_name"), "file_name")
+            except ValueError as error:
+                self._reading.faults.append(f"{where}: {error}")
+                continue
+            self._keys.append(hash(str(image_id)))
+            self._ids.append(image_id if isinstance(image_id, int) else -1)
+            self._numbers.append(number)
+            self._names.append(name)
+            self._splits.append(split)
+        self._names.flush()
+        self._splits.flush()
+        self._index = IdIndex(self._keys)
+        self._captioned = np.zeros(len(self._keys), bool)
+        for row, _ in self._repeated("images", self._keys, self._numbers):
+            self._captioned[row] = True  # it is no image without a caption
+
+    def _repeated(
+        self, name: str, keys: Sequence[int], numbers: Sequence[int]
+    ) -> list[tuple[int, int]]:
+        """Add a fault for each id of a list that is there before; return the indexes of both."""
+        sorted_keys = np.asarray(keys, np.int64)
+        order = np.argsort(sorted_keys, kind="stable")
+        sorted_keys = sorted_keys[order]
+        again = np.flatnonzero(sorted_keys[1:] == sorted_keys[:-1]) + 1
+        pairs = [(int(order[index]), int(order[index - 1])) for index in again]
+        for row, before in pairs:
+            self._reading.faults.append(
+                f"{self._name} {name}[{numbers[row]}]: id is already used by "
+                f"{self._name} {name}[{numbers[before]}]"
+            )
+        return pairs
+
+    def annotations(self, annotations: Iterator[Any]) -> Iterator[Entry]:
+        """The entries of the list of annotations."""
+        faults, left_out = self._reading.faults, self._reading.left_out
+        for number, annotation in enumerate(annotations):
+            where = f"{self._name} annotations[{number}]"
+            try:
+                image_id = _id(annotation, "image_id")
+                row = int(self._index.rows(hash(str(image_id))))
+                if row < 0:
+                    raise ValueError(f"image_id {image_id} is no image of the file")
+                if "id" in annotation:
+                    self._own.append(hash(str(_id(annotation, "id"))))
+                    self._own_numbers.append(number)
+            except ValueError as error:
+                faults.append(f"{where}: {error}")
+                continue
+            if annotation.get("is_precanned") or annotation.get("is_rejected"):
+                left_out[CANNED] += 1
+                continue
+            texts = self._reading.clean(where, [annotation.get("caption")], repeats=True)
+            self._captioned[row] = True  # or its fault is named
+            if texts:
+                split = self._splits[row] or None
+                own_id = self._ids[row] if self._ids[row] >= 0 else None
+                yield Entry(where, self._names[row], texts, split, own_id)
+
+    def end(self) -> None:
+        """Count the images that have no annotation, and check the ids of the annotations."""
+        self._repeated("annotations", self._own, self._own_numbers)
+        if missing := int((~self._captioned).sum()):
+            self._reading.left_out[UNCAPTIONED] += missing
+
+
+def _id(item: Any, name: str) -> int | str:
+    """The id of an image or an annotation: a whole number, or a text.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if not isinstance(item, dict):
+        raise ValueError("must be an object in braces")
+    value = item.get(name)
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ID:
+        return value
+    raise ValueError(
+        f"{name} is {short_json(value)}; it must be a whole number, 0 or more, or a text"
+    )
+
+
+def read_karpathy(file: Path, reading: Reading) -> Iterator[Entry]:
+    """The entries of a file of Karpathy's, one for each image.
+
+    Raises:
+        Refusal: It is not JSON.
+    """
+    restval = 0
+    for name, images in _lists(file):
+        for number, image in enumerate(images if name == "images" else ()):
+            where = f"{reading.name(file)} images[{number}]"
+            try:
+                if not isinstance(image, dict):
+                    raise ValueError("must be an object in braces")
+                file_name = clean_text(image.get("filename"), "filename")
+                if image.get("filepath"):
+                    file_name = f"{clean_text(image['filepath'], 'filepath')}/{file_name}"
+                split = clean_text(image.get("split"), "split")
+                restval += split == "restval"
+                split = "train" if split == "restval" else canonical_split(split)
+                sentences = image.get("sentences")
+                if not isinstance(sentences, list) or not all(
+                    isinstance(sentence, dict) for sentence in sentences
+                ):
+                    raise ValueError("sentences must be a list of objects")
+                image_id = image.get("cocoid", image.get("imgid"))
+                own_id = image_id if isinstance(image_id, int) and image_id >= 0 else None
+            except ValueError as error:
+                reading.faults.append(f"{where}: {error}")
+                continue
+            raw = [sentence.get("raw") for sentence in sentences]
+            said = [text for text in raw if text is None or str(text).strip()]
+            if len(said) < len(raw):  # as Karpathy's own file has a few
+                reading.left_out[EMPTY] += len(raw) - len(said)
+            if not said:
+                reading.left_out[UNCAPTIONED] += 1
+            if texts := reading.clean(where, said, "raw", repeats=True):
+                yield Entry(where, file_name, texts, split, own_id)
+    if restval:
+        reading.notes.append(f"{restval} {RESTVAL}")
+
+
+def read_list(file: Path, reading: Reading, given: Named, member: str | None) -> Iterator[Entry]:
+    """The entries of a list of objects with a picture and its caption or captions.
+
+    Args:
+        file: The file.
+        reading: Faults are added.
+        given: Names of fields.
+        member: Name of the list in the file; None if the file is the list.
+
+    Raises:
+        Refusal: It is not JSON.
+    """
+    if member is None:
+        items = list_entries(file)
+    else:
+        items = next(value for name, value in members(file) if name == member)
+    for number, item in enumerate(items):
+        where = f"{reading.name(file)} {member or ''}[{number}]"
+        if member == "data" and isinstance(item, dict) and not given.caption:
+            if (item := _textcaps(item)) is None:
+                reading.left_out[UNSAID] += 1
+                continue
+        if entry := object_entry(where, item, reading, given, repeats=True):
+            yield entry
+
+
+def _textcaps(item: dict[str, Any]) -> dict[str, Any] | None:
+    """An entry of TextCaps with the names of other lists; None if it has no caption.
+
+    An image has one entry for each of its captions (`caption_str`), and each entry has all of them
+    again (`reference_strs`).
+    """
+    if not {"caption_str", "reference_strs", "set_name", "image_path"} & set(item):
+        return item
+    caption = item.get("caption_str") or item.get("reference_strs")
+    if not caption:
+        return None
+    found = {"image": item.get("image_path") or item.get("image_id"), "caption": caption}
+    return found | ({"split": item["set_name"]} if item.get("set_name") else {})
+
+
+def read_mapping(file: Path, reading: Reading) -> Iterator[Entry]:
+    """The entries of an object whose names are file names.
+
+    Raises:
+        Refusal: It is not JSON.
+    """
+    for name, value in members(file):
+        where = f"{reading.name(file)} {name}"
+        captions = list(value) if isinstance(value, Iterator) else [value]
+        if entry := reading.entry(where, name, captions, repeats=True):
+            yield entry
