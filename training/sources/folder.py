@@ -21,8 +21,9 @@ from training.data.dataset import Picture, check_target, write_index, writing_da
 from training.data.image_decoding import examine_files
 from training.sources.captions.collected import Collected
 from training.sources.captions.columns import Named
-from training.sources.captions.forms import Form, recognise
+from training.sources.captions.forms import Form
 from training.sources.captions.read_folder import FolderCaptions, PictureSequence, read_folder
+from training.sources.captions.recognise import recognise
 from training.sources.checked_pictures import CheckedPictures
 from training.sources.disk_space import check_space
 from training.sources.faults import check_on_broken, counted, listed

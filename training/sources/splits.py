@@ -161,6 +161,6 @@ class KnownPictures:
         other, first = self._first[content]
         if other != split:
             raise ValueError(
-                f"is in split {split!r}, but has the same bytes as {self._describe(first)} in split {other!r}; "
-                "remove one of the two, or give both the same split"
+                f"is in split {split!r}, but has the same bytes as {self._describe(first)} in "
+                f"split {other!r}; remove one of the two, or give both the same split"
             )

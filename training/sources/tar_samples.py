@@ -9,10 +9,10 @@ The files of a sample are neighbours in the tar file and have the same name up t
                                 or {"captions": [...]}
 
 Where every picture has a caption file of its whole name (boat.1.jpg and boat.1.txt), the dots are
-part of the keys. Other files of a sample are ignored. Only headers and caption files are read, by the standard
-library's `tarfile`, which gives the byte offset of each picture. Not the libraries `webdataset`
-(gives no offsets, so pictures could not be read in place) and `wids` (gives offsets, but misreads
-names of more than 100 characters and does not notice a shard that is cut short).
+part of the keys. Other files of a sample are ignored. Only headers and caption files are read, by
+the standard library's `tarfile`, which gives the byte offset of each picture. Not the libraries
+`webdataset` (gives no offsets, so pictures could not be read in place) and `wids` (gives offsets,
+but misreads names of more than 100 characters and does not notice a shard that is cut short).
 """
 
 from __future__ import annotations
@@ -105,8 +105,7 @@ def _grouped(file: Path, faults: Faults) -> Iterator[tuple[str, _Members]]:
             whole = f"{key.rpartition('/')[0]}/{stem}".lstrip("/") if stem else key
             members: _Members = {}
             for base, member, content in entries:
-                kind = base[len(stem) :] if stem else base[base.index(".") :]
-                kind = kind.lower() if "." in base else "."
+                kind = (base[len(stem) :] if stem else f".{base.partition('.')[2]}").lower()
                 if kind in members:
                     faults.append(
                         f"{file}: {printable(whole)}: has two {printable(kind)}; the last is taken"
@@ -119,21 +118,22 @@ def _parted(run: _Entries) -> dict[str, _Entries]:
     """The samples in a run of entries with the same name up to the first dot.
 
     Returns:
-        Name up to the last dot -> entries, if each picture has a caption file of that name and
-        there are dots in it. Otherwise "" -> all entries.
+        Name up to the last dot -> entries, if a picture with dots in that name has a caption file
+        of it. Otherwise "" -> all entries.
     """
     stems: dict[str, _Entries] = {}
     for entry in run:
         stems.setdefault(entry[0].rpartition(".")[0], []).append(entry)
-    dotted = any("." in stem for stem in stems)
-    for entries in stems.values() if dotted else ():
-        kinds = [base.lower() for base, *_ in entries]
-        if any(kind.endswith(PICTURE_EXTENSIONS) for kind in kinds) and not any(
-            kind.endswith(CAPTION_EXTENSIONS) for kind in kinds
-        ):
-            return {"": run}
-    pictures = any(base.lower().endswith(PICTURE_EXTENSIONS) for base, *_ in run)
-    return stems if dotted and pictures else {"": run}
+    has = {
+        stem: [
+            any(base.lower().endswith(extensions) for base, *_ in entries)
+            for extensions in (PICTURE_EXTENSIONS, CAPTION_EXTENSIONS)
+        ]
+        for stem, entries in stems.items()
+    }
+    if any("." in stem and all(kinds) for stem, kinds in has.items()):
+        return {stem: entries for stem, entries in stems.items() if any(has[stem])}
+    return {"": run}
 
 
 def _runs(file: Path, faults: Faults) -> Iterator[tuple[str, _Entries]]:

@@ -96,7 +96,9 @@ def shard_splits(tars: Sequence[Path], patterns: Mapping[str, str]) -> dict[Path
             raise Refusal(f"webdataset.splits: {error}") from None
         own = [tar for tar in tars if any(fnmatch(tar.name, one) for one in _expanded(pattern))]
         if not own:
-            raise Refusal(f"webdataset.splits: no tar file of {len(tars)} matches {name}: {pattern}")
+            raise Refusal(
+                f"webdataset.splits: no tar file of {len(tars)} matches {name}: {pattern}"
+            )
         for tar in own:
             found[tar].append(split)
     if wrong := [tar.name for tar, splits in found.items() if len(set(splits)) != 1]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from array import array
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -172,7 +171,6 @@ class CollectedPictures:
 
     def split_counts(self) -> dict[str, int]:
         """Number of pictures in each split that is given."""
-        numbers: Sequence[int] = np.asarray(self._splits, np.int64)[self._first].tolist()
-        names = list(self._split_names)
-        counts = np.bincount(numbers, minlength=len(names)) if numbers else []
-        return {name: int(n) for name, n in zip(names, counts, strict=False) if name and n}
+        numbers = np.asarray(self._splits, np.int64)[self._first]
+        counts = np.bincount(numbers, minlength=len(self._split_names)).tolist()
+        return {name: n for name, n in zip(self._split_names, counts, strict=True) if name and n}

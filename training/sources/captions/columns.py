@@ -27,8 +27,6 @@ OTHER_CAPTION = (
 )
 #: Several columns of captions: caption_0, caption_1, ...
 NUMBERED = re.compile(r"(?:caption|comment|text|sentence)[_ ]?\d+")
-#: Columns of a table that hold the picture itself.
-PICTURE = ("image", "jpg", "png", "img", "picture", "photo")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +35,10 @@ class Named:
 
     file: str | None = None
     caption: str | None = None
+
+
+#: Nothing is given.
+USUAL = Named()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Columns:
     split: str | None
 
 
-def find_columns(names: Iterable[str], given: Named = Named()) -> Columns:
+def find_columns(names: Iterable[str], given: Named = USUAL) -> Columns:
     """The columns of a table with these names, in lower case.
 
     Raises:

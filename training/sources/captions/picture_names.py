@@ -17,7 +17,7 @@ import stat
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ FOLDER = "pictures lie in another folder than their names say"
 EXTENSION = "names lack the extension"
 NUMBER = "pictures were found by the number in their names"
 
+#: Folders of pictures that names need not say.
+IMAGE_FOLDERS = ("images", "Images")
 _DIGITS = re.compile(r"(\d+)$")
 
 
@@ -88,7 +90,7 @@ class PictureNames:
         return len(self._paths)
 
     def _exactly(self, name: str, near: str) -> str | None:
-        for folder in dict.fromkeys((near, f"{near}/images".lstrip("/"), "", "images")):
+        for folder in self._folders(near):
             path = os.path.join(self._root, folder, name)
             try:
                 mode = os.lstat(path).st_mode
@@ -113,6 +115,13 @@ class PictureNames:
             if stat.S_ISREG(mode) or os.path.isfile(real):
                 return real[len(self._root) + 1 :]
         return None
+
+    @staticmethod
+    def _folders(near: str) -> Iterable[str]:
+        """Folders that names may be relative to."""
+        return dict.fromkeys(
+            f"{base}/{inner}".strip("/") for base in (near, "") for inner in ("", *IMAGE_FOLDERS)
+        )
 
     def _loosely(self, name: str, near: str) -> str:
         key = hash(f"{near}\0{name}")
@@ -149,15 +158,15 @@ class PictureNames:
                 found = _narrowed(found, name, wanted, near, has_extension)
             if len(found) > 1:
                 raise ValueError(
-                    f"{name} may be any of {len(found)} pictures: {', '.join(found[:3])}; write the "
-                    "folder too"
+                    f"{name} may be any of {len(found)} pictures: {', '.join(found[:3])}; write "
+                    "the folder too"
                 )
             if index is self._number_index:
                 return found[0], NUMBER
             if index is self._stem_index:
                 return found[0], EXTENSION
             wanted = wanted.removeprefix("./")
-            places = ("", "images/", f"{near}/", f"{near}/images/")
+            places = [f"{place}/".lstrip("/") for place in self._folders(near)]
             here = _normal(found[0]) in [_normal(place) + wanted for place in places]
             return found[0], SPELLING if here else FOLDER
         raise ValueError(f"{name} is missing")

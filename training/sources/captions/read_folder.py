@@ -11,13 +11,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from training.data.stored_picture import StoredPicture
 from training.data.tar_picture import PictureFile
 from training.sources.captions.caption_text import print_changes
 from training.sources.captions.collected import CollectedPictures
 from training.sources.captions.entry import Reading
 from training.sources.captions.forms import PUBLISHED, Form
 from training.sources.captions.picture_names import PictureNames
-from training.sources.captions.stored_tables import StoredPicture
 from training.sources.faults import listed
 
 

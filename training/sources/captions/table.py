@@ -1,6 +1,6 @@
 """Captions in a text table: CSV as it comes, lines of JSON, and the token files of Flickr.
 
-    captions.csv, metadata.csv     columns of file names and of captions (see `columns`), perhaps split
+    captions.csv, metadata.csv     columns of file names and captions (see `columns`), perhaps split
     captions.jsonl, metadata.jsonl one object a line with the same names; a caption may be a list
     captions.txt (Flickr8k)        image,caption
     results.csv (Flickr30k)        image_name| comment_number| comment
@@ -27,6 +27,7 @@ from training.sources.captions.columns import (
     FILE,
     NUMBER,
     OTHER_FILE,
+    USUAL,
     Columns,
     Named,
     find_columns,
@@ -59,10 +60,11 @@ class Header:
     token: bool = False
 
 
-def read_header(file: Path, given: Named = Named()) -> Header:
+def read_header(file: Path, given: Named = USUAL) -> Header:
     """How a table begins; the separator is the one that gives known columns, else a comma."""
     lines = list(itertools.islice(text_lines(file), 2))
-    skipped, separators = 0, SEPARATORS
+    skipped = 0
+    separators: tuple[str, ...] = SEPARATORS
     if lines and (said := _SEPARATOR_LINE.fullmatch(lines[0])):
         skipped, separators = 1, (said[1],)
     if len(lines) <= skipped:
@@ -93,7 +95,7 @@ def _names(line: str, separator: str) -> list[str]:
 
 
 def read_table(
-    file: Path, reading: Reading, given: Named = Named(), repeats: bool = False
+    file: Path, reading: Reading, given: Named = USUAL, repeats: bool = False
 ) -> Iterator[Entry]:
     """The entries of a CSV file or its kin.
 
@@ -157,7 +159,7 @@ def _columns(file: Path, row: list[str], names: list[str], given: Named) -> Colu
 
 
 def read_json_lines(
-    file: Path, reading: Reading, given: Named = Named(), repeats: bool = False
+    file: Path, reading: Reading, given: Named = USUAL, repeats: bool = False
 ) -> Iterator[Entry]:
     """The entries of a file with one JSON object in each line.
 
@@ -178,7 +180,7 @@ def read_json_lines(
 
 
 def object_entry(
-    where: str, fields: Any, reading: Reading, given: Named = Named(), repeats: bool = False
+    where: str, fields: Any, reading: Reading, given: Named = USUAL, repeats: bool = False
 ) -> Entry | None:
     """The entry of one JSON object with a file name and a caption, or a list of captions.
 

@@ -14,7 +14,7 @@ def text_lines(file: Path, newline: str = "") -> Iterator[str]:
 
     Args:
         file: The file.
-        newline: As for `open`: "" ends a line at each of \\r, \\n and \\r\\n, "\\n" at that alone.
+        newline: As for `open`: an empty text ends a line at every kind of line end.
 
     Raises:
         Refusal: It is not UTF-8; the message lists the lines.

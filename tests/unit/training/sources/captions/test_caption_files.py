@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from model.refusal import Refusal
 from training.sources.captions import caption_text
-from training.sources.captions.csv_rows import MAX_LINES, csv_rows
+from training.sources.captions.csv_rows import MAX_LINES
 from training.sources.captions.entry import Entry, Reading
-from training.sources.captions.forms import recognise
+from training.sources.captions.recognise import recognise
 
 
 def read(
