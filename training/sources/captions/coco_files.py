@@ -8,6 +8,7 @@ Memory holds two numbers for each image and each annotation; file names are in a
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from training.data.splits import canonical_split
 from training.sources.captions.entry import Entry, Reading
 from training.sources.faults import clean_text, short_json
 
+#: Annotations that are looked up at a time.
+CHUNK = 4096
 #: Words for what is left out.
 CANNED = "captions that say that the picture cannot be described (is_precanned, is_rejected)"
 UNCAPTIONED = "images of the file that have no caption"
@@ -129,29 +132,45 @@ class _Images:
 
     def annotations(self, annotations: Iterator[Any]) -> Iterator[Entry]:
         """The entries of the list of annotations."""
-        faults, left_out = self._reading.faults, self._reading.left_out
-        for number, annotation in enumerate(annotations):
-            where = f"{self._name} annotations[{number}]"
-            try:
-                image_id = _id(annotation, "image_id")
-                row = int(self._index.rows(hash(str(image_id))))
-                if row < 0:
-                    raise ValueError(f"image_id {image_id} is no image of the file")
-                if "id" in annotation:
-                    self._own.append(hash(str(_id(annotation, "id"))))
-                    self._own_numbers.append(number)
-            except ValueError as error:
-                faults.append(f"{where}: {error}")
-                continue
-            if annotation.get("is_precanned") or annotation.get("is_rejected"):
-                left_out[CANNED] += 1
-                continue
-            texts = self._reading.clean(where, [annotation.get("caption")], repeats=True)
-            self._captioned[row] = True  # or its fault is named
-            if texts:
-                split = self._splits[row] or None
-                own_id = self._ids[row] if self._ids[row] >= 0 else None
-                yield Entry(where, self._names[row], texts, split, own_id)
+        first = 0
+        # Looking up one id with NumPy costs as much as looking up hundreds.
+        while chunk := list(itertools.islice(annotations, CHUNK)):
+            ids: list[int | str | None] = []
+            for number, annotation in enumerate(chunk, start=first):
+                try:
+                    ids.append(_id(annotation, "image_id"))
+                    if "id" in annotation:
+                        self._own.append(hash(str(_id(annotation, "id"))))
+                        self._own_numbers.append(number)
+                except ValueError as error:
+                    self._fault(number, str(error))
+                    ids[number - first :] = [None]
+            rows = self._index.rows([hash(str(image_id)) for image_id in ids]).tolist()
+            for number, (annotation, image_id, row) in enumerate(
+                zip(chunk, ids, rows, strict=True), start=first
+            ):
+                if image_id is not None and (entry := self._entry(number, annotation, row)):
+                    yield entry
+            first += len(chunk)
+
+    def _entry(self, number: int, annotation: dict[str, Any], row: int) -> Entry | None:
+        """The entry of an annotation of the image in this row; None if it gives no caption."""
+        if row < 0:
+            self._fault(number, f"image_id {annotation['image_id']} is no image of the file")
+            return None
+        if annotation.get("is_precanned") or annotation.get("is_rejected"):
+            self._reading.left_out[CANNED] += 1
+            return None
+        where = f"{self._name} annotations[{number}]"
+        texts = self._reading.clean(where, [annotation.get("caption")], repeats=True)
+        self._captioned[row] = True  # or its fault is named
+        if not texts:
+            return None
+        image_id = self._ids[row] if self._ids[row] >= 0 else None
+        return Entry(where, self._names[row], texts, self._splits[row] or None, image_id)
+
+    def _fault(self, number: int, what: str) -> None:
+        self._reading.faults.append(f"{self._name} annotations[{number}]: {what}")
 
     def end(self) -> None:
         """Count the images that have no annotation, and check the ids of the annotations."""

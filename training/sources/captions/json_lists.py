@@ -34,10 +34,10 @@ def read_karpathy(file: Path, reading: Reading) -> Iterator[Entry]:
     Raises:
         Refusal: It is not JSON.
     """
-    restval = 0
+    restval, label = 0, reading.name(file)
     for name, images in image_lists(file):
         for number, image in enumerate(images if name == "images" else ()):
-            where = f"{reading.name(file)} images[{number}]"
+            where = f"{label} images[{number}]"
             try:
                 if not isinstance(image, dict):
                     raise ValueError("must be an object in braces")
@@ -85,8 +85,9 @@ def read_list(file: Path, reading: Reading, given: Named, member: str | None) ->
         items = list_entries(file)
     else:
         items = next(value for name, value in members(file) if name == member)
+    label = reading.name(file)
     for number, item in enumerate(items):
-        where = f"{reading.name(file)} {member or ''}[{number}]"
+        where = f"{label} {member or ''}[{number}]"
         if isinstance(item, dict) and not given.caption:
             item = _textcaps(item)
         if item is None:
@@ -117,8 +118,9 @@ def read_mapping(file: Path, reading: Reading) -> Iterator[Entry]:
     Raises:
         Refusal: It is not JSON.
     """
+    label = reading.name(file)
     for name, value in members(file):
-        where = f"{reading.name(file)} {name}"
+        where = f"{label} {name}"
         captions = list(value) if isinstance(value, Iterator) else [value]
         if entry := reading.entry(where, name, captions, repeats=True):
             yield entry

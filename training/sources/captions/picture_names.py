@@ -11,13 +11,14 @@ Memory holds five numbers for each picture file; names are in a temporary file.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import stat
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -117,11 +118,11 @@ class PictureNames:
         return None
 
     @staticmethod
-    def _folders(near: str) -> Iterable[str]:
+    @functools.lru_cache
+    def _folders(near: str) -> tuple[str, ...]:
         """Folders that names may be relative to."""
-        return dict.fromkeys(
-            f"{base}/{inner}".strip("/") for base in (near, "") for inner in ("", *IMAGE_FOLDERS)
-        )
+        inside = [f"{base}/{name}" for base in (near, "") for name in ("", *IMAGE_FOLDERS)]
+        return tuple(dict.fromkeys(folder.strip("/") for folder in inside))
 
     def _loosely(self, name: str, near: str) -> str:
         key = hash(f"{near}\0{name}")

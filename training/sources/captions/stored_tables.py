@@ -66,11 +66,11 @@ def read_stored(file: Path, reading: Reading, given: Named = USUAL) -> Iterator[
         if name != picture
         and name.strip().lower() in {columns.file, *columns.captions, columns.split, "status"}
     ]
-    number = -1
+    number, label = -1, reading.name(file)
     for batch in _batches(file, wanted):
         for fields in batch.to_pylist():
             number += 1
-            where = f"{reading.name(file)} row {number}"
+            where = f"{label} row {number}"
             low = {name.strip().lower(): value for name, value in fields.items()}
             if picture and "status" in low and low["status"] != "success":
                 reading.left_out[FAILED] += 1

@@ -83,7 +83,8 @@ def read_header(file: Path, given: Named = USUAL) -> Header:
         fields = _names(line, separator)
         if len(fields) == 2 and fields[0].endswith(PICTURE_EXTENSIONS):
             return Header(separator, skipped, None)
-    return Header(separators[0], skipped, _names(line, separators[0]))
+    likely = max(separators, key=lambda separator: len(_names(line, separator)))
+    return Header(likely, skipped, _names(line, likely))
 
 
 def _names(line: str, separator: str) -> list[str]:
@@ -107,9 +108,9 @@ def read_table(
     known = (*((given.file,) if given.file else ()), *FILE, *OTHER_FILE, *NUMBER)
     rows = csv_rows(lines, known, header.separator, first=header.skipped + 1)
     width, columns, names = 2, Columns("file", ("caption",), None), ["file", "caption"]
-    begun = header.names is None
+    begun, label = header.names is None, reading.name(file)
     for number, row in rows:
-        where = f"{reading.name(file)} line {number}"
+        where = f"{label} line {number}"
         if isinstance(row, str):
             reading.faults.append(f"{where}: {row}")
             continue
@@ -166,10 +167,11 @@ def read_json_lines(
     Raises:
         Refusal: It is not UTF-8.
     """
+    label = reading.name(file)
     for number, line in enumerate(text_lines(file, "\n"), start=1):
         if not line.strip():
             continue
-        where = f"{reading.name(file)} line {number}"
+        where = f"{label} line {number}"
         try:
             fields = json.loads(line)
         except (ValueError, RecursionError) as error:
