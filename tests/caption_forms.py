@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -503,6 +505,78 @@ def json_lines(folder: Path) -> Made:
     return Made("lines of JSON", {"a.png": ["a boat", "a ship"], "b.png": ["x"]})
 
 
+def pack(file: Path, members: list[tuple[str, bytes]]) -> Path:
+    """A tar file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return file
+
+
+def webdataset(folder: Path) -> Made:
+    pack(
+        folder / "00000.tar",
+        [
+            ("a.png", png(1)), ("a.txt", b"a boat\na ship"),
+            ("b.png", png(2)), ("b.json", b'{"text": "a tree", "url": "x"}'),
+            ("c.json", b'{"captions": ["an owl"]}'), ("c.png", png(3)),
+        ],
+    )  # fmt: skip
+    return Made("WebDataset", {"a": ["a boat", "a ship"], "b": ["a tree"], "c": ["an owl"]})
+
+
+def img2dataset_tar(folder: Path) -> Made:
+    pack(
+        folder / "00000.tar",
+        [
+            ("000000000.png", png(1)), ("000000000.txt", b"a boat"),
+            ("000000000.json", b'{"caption": "not read", "status": "success"}'),
+            ("000000001.png", png(2)), ("000000001.txt", b""),
+            ("000000001.json", b'{"caption": null, "status": "success"}'),
+            ("000000002.png", png(3)), ("000000002.txt", b"\n"),
+            ("000000002.json", b'{"caption": "a tree"}'),
+        ],
+    )  # fmt: skip
+    left_out = {"samples whose caption is null": 1}
+    return Made("WebDataset", {"0": ["a boat"], "2": ["a tree"]}, left_out=left_out)
+
+
+def dotted(folder: Path) -> Made:
+    members = []
+    for number, text in enumerate(("a boat", "a tree")):
+        key = f"boat.v1.{number:03d}"
+        members += [(f"{key}.png", png(number)), (f"{key}.txt", text.encode())]
+    pack(folder / "0.tar", members)
+    return Made("WebDataset", {"0": ["a boat"], "1": ["a tree"]})
+
+
+def edits(folder: Path) -> Made:
+    members = []
+    for number, text in enumerate(("a boat", "a tree")):
+        kinds = (("input.jpg", png(number)), ("output.jpg", b"x"), ("txt", text.encode()))
+        members += [(f"{number}.{kind}", content) for kind, content in kinds]
+    pack(folder / "0.tar", members)
+    return Made("WebDataset", {"0": ["a boat"], "1": ["a tree"]})
+
+
+def named_shards(folder: Path) -> Made:
+    for number, name in enumerate(("train-00000", "train-00001", "val-00000")):
+        pack(folder / f"{name}.tar", [("0.png", png(number)), ("0.txt", name.encode())])
+    said = {name: [name] for name in ("train-00000", "train-00001", "val-00000")}
+    return Made("WebDataset", said, {name: name.partition("-")[0] for name in said})
+
+
+#: The same for tar files; the captions are by any name.
+TARS: dict[str, Callable[[Path], Made]] = {
+    "WebDataset": webdataset,
+    "img2dataset": img2dataset_tar,
+    "dots in keys": dotted,
+    "two pictures": edits,
+    "a split in each name": named_shards,
+}
 #: Name of each form -> what makes an example of it.
 FORMS: dict[str, Callable[[Path], Made]] = {
     "CSV": own_csv,

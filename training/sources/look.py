@@ -8,6 +8,7 @@ not English from French.
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import unicodedata
 from collections import Counter
@@ -111,9 +112,10 @@ def _look_at_shards(path: str, config: Config) -> None:
         print(f"left out, and no fault:{listed(left_out)}")
     words = ["prepare.source=webdataset", f"webdataset.shards={path}"]
     words += [f"webdataset.picture={settings.picture}"] if settings.picture else []
-    if settings.splits:
-        patterns = ", ".join(f'{name}: "{one}"' for name, one in settings.splits.items())
-        words.append(f"webdataset.splits={{{patterns}}}")
+    patterns = {name: one for name, one in dataclasses.asdict(settings.splits).items() if one}
+    if patterns:
+        given = ", ".join(f'{name}: "{one}"' for name, one in patterns.items())
+        words.append(f"webdataset.splits={{{given}}}")
     _print_end(reading, words, "webdataset")
 
 

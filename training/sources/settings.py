@@ -79,6 +79,15 @@ class Folder(OwnPictures):
 
 
 @dataclasses.dataclass
+class ShardSplits:
+    """A pattern of tar names for each split; null for a split without tar files."""
+
+    train: str | None
+    val: str | None
+    test: str | None
+
+
+@dataclasses.dataclass
 class WebDataset(OwnPictures):
     """Tar files of pictures and captions, which are read in place and not copied.
 
@@ -90,7 +99,7 @@ class WebDataset(OwnPictures):
 
     shards: str | None
     picture: str | None
-    splits: dict[str, str]
+    splits: ShardSplits
 
 
 @dataclasses.dataclass

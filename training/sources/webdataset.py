@@ -10,6 +10,7 @@ place.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from collections import Counter
@@ -23,12 +24,11 @@ from rich.progress import track
 from model.refusal import Refusal
 from training.data.dataset import Picture, TarPosition, check_target, write_index, writing_dataset
 from training.data.image_decoding import examine_files
-from training.data.splits import canonical_split
 from training.data.tar_picture import TarPicture
 from training.sources.captions.caption_text import print_changes
 from training.sources.captions.entry import Reading
 from training.sources.faults import check_on_broken, counted, listed
-from training.sources.settings import WebDataset
+from training.sources.settings import ShardSplits, WebDataset
 from training.sources.splits import DrawnSplits, KnownPictures, print_moves, split_fractions
 from training.sources.tar_samples import read_samples
 
@@ -81,23 +81,19 @@ def prepare(settings: WebDataset) -> None:
     print(f"{settings.out}: {counts}")
 
 
-def shard_splits(tars: Sequence[Path], patterns: Mapping[str, str]) -> dict[Path, str]:
+def shard_splits(tars: Sequence[Path], settings: ShardSplits) -> dict[Path, str]:
     """The split of each tar file by the setting `webdataset.splits`; empty if that is not set.
 
     Raises:
-        Refusal: A tar file is in no split or in two, a pattern has no tar file, or a name is none
-            of a split.
+        Refusal: A tar file is in no split or in two, or a pattern has no tar file.
     """
+    patterns = {split: one for split, one in dataclasses.asdict(settings).items() if one}
     found: dict[Path, list[str]] = {tar: [] for tar in tars if patterns}
-    for name, pattern in patterns.items():
-        try:
-            split = canonical_split(name)
-        except ValueError as error:
-            raise Refusal(f"webdataset.splits: {error}") from None
+    for split, pattern in patterns.items():
         own = [tar for tar in tars if any(fnmatch(tar.name, one) for one in _expanded(pattern))]
         if not own:
             raise Refusal(
-                f"webdataset.splits: no tar file of {len(tars)} matches {name}: {pattern}"
+                f"webdataset.splits: no tar file of {len(tars)} matches {split}: {pattern}"
             )
         for tar in own:
             found[tar].append(split)
