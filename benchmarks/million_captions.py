@@ -18,7 +18,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-#: Reads a folder and prints seconds, seconds of one core, megabytes before and megabytes at the peak.
+#: Reads a folder and prints seconds, those of one core, megabytes before and at the peak.
 READ = """
 import resource, sys, time
 from training.config import load_config

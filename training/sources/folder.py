@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from rich.progress import track
 
 from model.refusal import Refusal
 from training.data.dataset import Picture, check_target, write_index, writing_dataset
+from training.data.id_index import IdIndex
 from training.data.image_decoding import examine_files
 from training.sources.captions.collected import Collected
 from training.sources.captions.columns import Named
@@ -137,7 +139,7 @@ def _checked(captions: FolderCaptions, settings: Folder, drawn: DrawnSplits) -> 
     that cannot be decoded or that has the same bytes as a picture of another split.
     """
     pictures, faults = captions.pictures, captions.reading.faults
-    numbers = [number for number in range(len(pictures)) if pictures.captions(number)]
+    numbers = array("q", pictures.captioned())
     files = PictureSequence(captions, numbers)
     results = examine_files(files, settings.max_pixels, settings.workers)
     bar = track(results, "checking", len(numbers), console=Console(stderr=True))
@@ -179,22 +181,20 @@ def _copied(
     """The pictures of the data set, each once it is copied to its place."""
     # The data set has a folder `images` itself: images/a.jpg becomes images/a.jpg there, and not
     # images/images/a.jpg, unless the user's folder has another a.jpg beside `images`.
-    keys = frozenset(captions.pictures.path_keys()[list(checked.numbers)].tolist())
+    paths = IdIndex(captions.pictures.path_keys())
     bar = track(range(len(checked)), "copying", console=Console(stderr=True))
     for index in bar:
         number, image_id, split, sha256 = checked[index]
         picture, file = captions.pictures[number], captions.file(number)
-        if picture.row is None:
-            short = picture.path.removeprefix("images/")
-            name = picture.path if hash(short) in keys else short
-        else:
-            name = _name_in_table(picture, file.read_bytes()[:12])
-        copy = folder / "images" / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(file, Path):
-            shutil.copyfile(file, copy)
+            short = picture.path.removeprefix("images/")
+            taken = short != picture.path and paths.rows(hash(short)) >= 0
+            name = _place(folder, picture.path if taken else short)
+            shutil.copyfile(file, folder / "images" / name)
         else:
-            copy.write_bytes(file.read_bytes())
+            content = file.read_bytes()
+            name = _place(folder, _name_in_table(picture, content))
+            (folder / "images" / name).write_bytes(content)
         yield Picture(
             image_id,
             name,
@@ -204,10 +204,16 @@ def _copied(
         )
 
 
-def _name_in_table(picture: Collected, begin: bytes) -> str:
+def _place(folder: Path, name: str) -> str:
+    """The same name, once the folder of the picture is there."""
+    (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+    return name
+
+
+def _name_in_table(picture: Collected, content: bytes) -> str:
     """A file name for a picture that a table holds."""
-    kinds = [kind for signature, kind in _SIGNATURES.items() if begin.startswith(signature)]
-    kind = ".webp" if begin[8:12] == b"WEBP" else (kinds or [".img"])[0]
+    kinds = [kind for signature, kind in _SIGNATURES.items() if content.startswith(signature)]
+    kind = ".webp" if content[8:12] == b"WEBP" else (kinds or [".img"])[0]
     return f"{picture.path.rpartition('.')[0]}/{picture.row:08d}{kind}"
 
 

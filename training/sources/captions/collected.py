@@ -161,9 +161,9 @@ class CollectedPictures:
         rows = self._caption_rows[self._ends[number] : self._ends[number + 1]]
         return [self._captions[int(row)] for row in rows]
 
-    def caption_count(self) -> int:
-        """Number of captions of all pictures."""
-        return len(self._caption_rows)
+    def captioned(self) -> np.ndarray:
+        """Numbers of the pictures that have a caption, int64."""
+        return np.flatnonzero(np.diff(self._ends))
 
     def path_keys(self) -> np.ndarray:
         """`hash` of the path of each picture file, int64 [N]."""

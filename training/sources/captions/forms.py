@@ -89,7 +89,7 @@ class Form:
         """Folder of a part, within the folder, with slashes."""
         folder = part.file if part.file.is_dir() else part.file.parent
         inside = os.path.relpath(folder, self.root).replace(os.sep, "/")
-        return "" if inside == "." else inside
+        return "" if inside == "." or inside.startswith("..") else inside
 
     def entries(self, reading: Reading) -> Iterator[tuple[Entry, Part]]:
         """The entries of all parts; each has its split, if one is known.

@@ -9,6 +9,7 @@ from typing import Any
 from model.refusal import Refusal
 from training.data.json_members import list_entries, members
 from training.sources.captions.coco_files import DOMAINS
+from training.sources.picture_extensions import PICTURE_EXTENSIONS
 
 
 def json_form(file: Path) -> str | None:
@@ -42,7 +43,7 @@ def json_form(file: Path) -> str | None:
                 return None
             elif name == "data" and isinstance(value, Iterator):
                 return _form_of_list(next(value, None), "data")
-            elif "." in name and (isinstance(value, str | Iterator)):
+            elif name.lower().endswith(PICTURE_EXTENSIONS) and isinstance(value, str | Iterator):
                 return "mapping"
     except TypeError:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from model.refusal import Refusal
 from training.sources.captions import caption_text
-from training.sources.captions.csv_rows import MAX_LINES
+from training.sources.captions.csv_rows import MAX_LINES, csv_rows
 from training.sources.captions.entry import Entry, Reading
 from training.sources.captions.recognise import recognise
 
@@ -281,6 +282,14 @@ def test_a_file_that_cannot_be_read_at_all_is_refused(
 def test_a_long_list_of_faults_is_cut_and_counted(tmp_path: Path):
     with pytest.raises(Refusal, match="on 50 lines(?s:.*)line 20, (?s:.*)… and 30 more$"):
         read(tmp_path, "x.csv", b"\xff\n" * 50)
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_lines_without_quotes_are_split_as_by_the_standard_library(separator: str):
+    lines = ["file,caption\n", "a.jpg, a boat \r\n", "\n", ",\n", "  ,x", "\0;é,b\n", "c;;d\r\n"]
+    slow = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+    expected = [row for row in slow if row]
+    assert [row for _, row in csv_rows(lines, ["file"], separator)] == expected
 
 
 WILD = st.text(st.sampled_from('",\n\r\t\0 ab\\é\u2028\ufeff{}[]:1;'), max_size=60)

@@ -292,6 +292,14 @@ def test_annotations_before_images_and_text_ids(tmp_path: Path):
     assert found.pictures[0].image_id is None
 
 
+def test_pictures_in_tables_are_read_in_other_processes(tmp_path: Path):
+    for name in ("Parquet with pictures", "save_to_disk"):
+        folder = tmp_path / name / "mine"
+        FORMS[name](folder)
+        data = make(folder, "folder.workers=2")
+        assert len(data.files) == (9 if "Parquet" in name else 6)
+
+
 def test_a_damaged_parquet_file_is_refused(tmp_path: Path):
     FORMS["Parquet with pictures"](tmp_path)
     file = next(tmp_path.rglob("*.parquet"))
