@@ -12,6 +12,7 @@ The commands:
     steps         a training step by precision, and what deterministic costs
     tuned_clip    a CLIP fine-tuned on few pictures: what it learns, what it forgets
     heldout       scores of the default captioner on scenes drawn with a seed of their own
+    explanations  whether explanations point at the things that words name
     golden        published weights: our captions beside those of the original code
     profile       where the time of training, features and serving goes, operator by operator
     readme        writes README's figures and the pages on speed from `results/`

@@ -10,6 +10,8 @@ writes the figures between the marks of
                            of it does (`benchmarks.gateway`)
     docs/training-cost.md  training beside the original's (`benchmarks.train`,
                            `benchmarks.features`, `benchmarks.quality`)
+    docs/explanations.md   whether explanations point at the right place
+                           (`benchmarks.explanations`)
 
 Before, it takes over what was made on this machine by `make train` (the gates of the precisions in
 `reports/metrics.json`, sample captions for `docs/scenes.png`) and by `make loadtest`
@@ -27,6 +29,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
+from benchmarks.explanations import explanations_section
 from benchmarks.gateway_figures import gateway_section
 from benchmarks.machine import KINDS, RESULTS, ROOT, options_parser, results_folder, write_results
 from benchmarks.pages import Results, serving_figures, speed_figures, table
@@ -36,6 +39,7 @@ from training.command import command
 from training.evaluation.marked_block import replaced_block
 
 README, SPEED = ROOT / "README.md", ROOT / "docs" / "speed.md"
+EXPLANATIONS = ROOT / "docs" / "explanations.md"
 SERVING, TRAINING = ROOT / "docs" / "serving-speed.md", ROOT / "docs" / "training-cost.md"
 BEGIN, END = "<!-- figures: python -m benchmarks.readme -->", "<!-- /figures -->"
 #: Images shown, and how many of the test split are passed over between two.
@@ -186,8 +190,10 @@ def pages() -> dict[Path, str]:
     )
     quality = RESULTS / "quality.json"
     kept = json.loads(quality.read_text()) if quality.is_file() else None
+    explanations = json.loads((RESULTS / "explanations.json").read_text())
     return {
         README: readme_figures(scenes, load, memory, served),
+        EXPLANATIONS: explanations_section(explanations),
         SPEED: speed_figures(decoded),
         SERVING: "\n\n".join(serving),
         TRAINING: training_section(measured, kept),

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import random
-import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from client.access import Access
-from client.errors import CaptionError
+from client.base import JOBS, BaseClient, Picture, read_picture
+from client.errors import CaptionError, UnreadableFile
+from client.in_order import in_order
+from client.options import Option
 from client.results import CaptionResult
 
-REST_ADDRESS = "http://127.0.0.1:8080"
-GRPC_ADDRESS = "grpc://127.0.0.1:7070"
-#: Form field, or gRPC input key, of the picture itself.
-PICTURE_FIELD = "data"
-#: Seconds to wait for an answer. The server answers 504, with a reason, 60 s after it began with a
-#: batch. This limit leaves time for one such batch before a request's own. A server with a full
-#: queue of slow requests may take longer still.
-TIMEOUT = 130.0
-#: Seconds before a request is sent again, where the server names none; doubled each time.
-FIRST_PAUSE = 0.25
+P = TypeVar("P", bound=Picture)
 
 
 class Transport(Protocol):
@@ -36,91 +26,113 @@ class Transport(Protocol):
         """Close connections."""
 
 
-class CaptionClient:
+class CaptionClient(BaseClient[Transport]):
     """Captions pictures with a running captioner; safe to use from several threads.
 
-    Args:
-        address: `http://HOST:PORT` (or https) for REST, `grpc://HOST:PORT` (or grpcs) for gRPC.
-        model: Name of the model on the server.
-        timeout: Seconds to wait for each answer.
-        retries: How often a request is sent again, after a pause, when the server did not begin
-            with it: it is overloaded, or nothing listens at its address. The pause is as long as
-            the server says, unless that is longer than `timeout`. Other errors are raised at once:
-            the request may be what made the server fail.
-        headers: Sent with every request: name -> value. Over gRPC they are its metadata.
-        token: Sent as `Authorization: Bearer <token>`.
-        ca_file: Certificates (PEM) of the authorities to trust, for https and grpcs. By default
-            those of SSL_CERT_FILE, or else the usual ones.
+    Its arguments are those of `BaseClient`.
     """
 
-    def __init__(
-        self,
-        address: str = REST_ADDRESS,
-        *,
-        model: str = "clipcap",
-        timeout: float = TIMEOUT,
-        retries: int = 3,
-        headers: Mapping[str, str] | None = None,
-        token: str | None = None,
-        ca_file: str | os.PathLike[str] | None = None,
-    ) -> None:
-        """Choose the transport; nothing is sent yet.
+    def _over_http(self) -> Transport:
+        from client.rest import RestTransport
 
-        Raises:
-            ValueError: The address has none of the schemes, a header or the token cannot be sent,
-                or the file holds no certificate.
-            OSError: The file of certificates cannot be read.
-            RuntimeError: The gRPC stubs are missing, or do not fit the installed packages.
-        """
-        scheme, _, rest = address.partition("://")
-        access = Access.of(headers, token, None if ca_file is None else Path(ca_file))
-        self._transport: Transport
-        if scheme in ("grpc", "grpcs") and rest:
-            from client.rpc import GrpcTransport  # each transport loads its own library only
+        return RestTransport(self.address, self.model, self.timeout, self._access)
 
-            self._transport = GrpcTransport(rest, model, timeout, access, tls=scheme == "grpcs")
-        elif scheme in ("http", "https") and rest:
-            from client.rest import RestTransport
+    def _over_grpc(self, target: str) -> Transport:
+        from client.rpc import GrpcTransport
 
-            self._transport = RestTransport(address, model, timeout, access)
-        else:
-            raise ValueError(
-                f"address is {address!r}; it must be http://HOST:PORT or grpc://HOST:PORT "
-                "(with TLS: https, grpcs)"
-            )
-        self._retries, self._timeout = retries, timeout
+        tls = self.address.startswith("grpcs:")
+        return GrpcTransport(target, self.model, self.timeout, self._access, tls=tls)
 
-    def caption(
-        self, picture: bytes | str | os.PathLike[str], /, **options: float | str
-    ) -> CaptionResult:
+    def caption(self, picture: Picture, /, **options: float | str) -> CaptionResult:
         """Caption one picture.
 
         Args:
             picture: The bytes of a picture file, or its path.
-            options: Options of the server, such as `num_beams=5`; `python -m client --options`
-                lists them.
+            options: Options of the server, such as `num_beams=5`; see `options`.
 
         Raises:
             CaptionError: The server refused the picture or an option, or could not answer.
             OSError: The file cannot be read.
-            ValueError: An option is called `data`.
+            ValueError: An option is called `data`, or holds half a character.
         """
-        texts = option_texts(options)
-        data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
-        for attempt in range(self._retries):
-            try:
-                return self._transport.send(data, texts)
-            except CaptionError as error:
-                pause = FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5)
-                wanted = error.retry_after_seconds or 0.0
-                if not error.may_be_sent_again or wanted > self._timeout:
-                    raise
-                time.sleep(max(pause, wanted))
-        return self._transport.send(data, texts)
+        texts = self._texts(options)
+        return self._send(read_picture(picture), texts)
+
+    def caption_many(
+        self, pictures: Iterable[P], /, *, jobs: int = JOBS, **options: float | str
+    ) -> Iterator[tuple[P, CaptionResult | CaptionError]]:
+        """Caption many pictures, several at a time, in their order.
+
+        `pictures` is read as it goes: 4 x `jobs` of them are taken at most before their results
+        are, so a million need no more memory than a hundred. A picture that fails does not end it.
+
+        Args:
+            pictures: Paths, or the bytes of picture files.
+            jobs: Pictures sent at a time.
+            options: Options of the server, for all of them. They are checked against the server's
+                description first, if it has one.
+
+        Yields:
+            Each picture as it was given, with its result, or with the error that it got: code
+            `unreadable_file` for a file that cannot be read.
+
+        Raises:
+            CaptionError: The server would refuse an option.
+            ValueError: An option is called `data`, or holds half a character.
+        """
+        if options:
+            self._try_to_describe()
+        return in_order(partial(self._outcome, self._texts(options)), pictures, jobs)
+
+    def options(self) -> dict[str, Option]:
+        """The options of the server, with their types, limits and defaults.
+
+        They are read once. From then on a wrong option is refused before anything is sent, with
+        the error that the server would give.
+
+        Raises:
+            CaptionError: The server has no description, or does not answer.
+        """
+        return self._options()
+
+    def description(self) -> dict[str, Any]:
+        """What the server says of its model: `options`, `formats`, `max_pixels` and more.
+
+        It is read once.
+
+        Raises:
+            CaptionError: The server has no description, or does not answer.
+        """
+        return self._describe()
+
+    def give_up(self) -> None:
+        """Let requests that wait to be sent again fail at once, now and later."""
+        self._retries.given_up.set()
 
     def close(self) -> None:
-        """Close connections."""
+        """Close connections; requests that wait to be sent again fail."""
+        self.give_up()
         self._transport.close()
+
+    def _send(self, data: bytes, texts: Mapping[str, str]) -> CaptionResult:
+        attempts = self._retries.begin()
+        while True:
+            try:
+                result = self._transport.send(data, texts)
+            except CaptionError as error:
+                if self._retries.given_up.wait(attempts.pause(error)):
+                    raise
+            else:
+                self._retries.answered = True
+                return result
+
+    def _outcome(self, texts: Mapping[str, str], picture: Picture) -> CaptionResult | CaptionError:
+        try:
+            return self._send(read_picture(picture), texts)
+        except CaptionError as error:
+            return error
+        except OSError as error:
+            return UnreadableFile(error)
 
     def __enter__(self) -> CaptionClient:
         """Use as a context manager: closes at the end."""
@@ -134,14 +146,3 @@ class CaptionClient:
     ) -> None:
         """Close connections."""
         self.close()
-
-
-def option_texts(options: Mapping[str, float | str]) -> dict[str, str]:
-    """Options as the text that is sent.
-
-    Raises:
-        ValueError: An option is called `data`: that is the field of the picture.
-    """
-    if PICTURE_FIELD in options:
-        raise ValueError(f"{PICTURE_FIELD} is the field of the picture itself, not an option")
-    return {name: str(value) for name, value in options.items()}

@@ -8,8 +8,38 @@ import httpx
 
 from client.access import Access
 from client.errors import CaptionError, ServerTimeout, ServerUnreachable
-from client.rest import tls_context
+from client.rest import CONNECT_SECONDS, tls_context
 from client.results import bad_reply, reported_error
+
+
+def read_description(
+    address: str, management: str | None, model: str, timeout: float, access: Access | None = None
+) -> dict[str, Any]:
+    """The description of a model, from TorchServe's management, or else from the gateway.
+
+    Args:
+        address: Where pictures are sent.
+        management: Address of the management API; None where a gateway is at `address`.
+        model: Name of the model on the server.
+        timeout: Seconds to wait for an answer.
+        access: Headers to send and certificates to trust.
+
+    Returns:
+        As `describe`.
+
+    Raises:
+        CaptionError: There is no description, or the server does not answer.
+    """
+    if management is not None:
+        return describe(management, model, timeout, access)
+    if address.startswith(("http://", "https://")):
+        return describe_behind_gateway(address, model, timeout, access)
+    raise CaptionError(
+        0,
+        "no_description",
+        f"{address} does not describe its options; give the address of TorchServe's management, "
+        "as in --management http://127.0.0.1:8081",
+    )
 
 
 def describe(
@@ -86,11 +116,14 @@ def _get(
         return httpx.get(
             f"{address}{path}",
             params=query,
-            timeout=timeout,
+            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS)),
             trust_env=False,
             verify=tls_context(access),
             headers=dict(access.headers),
         )
+    except httpx.ConnectTimeout:
+        reason = f"no connection within {CONNECT_SECONDS:g} s"
+        raise ServerUnreachable(address, reason, unsent=True) from None
     except httpx.TimeoutException:
         raise ServerTimeout(address, timeout) from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:

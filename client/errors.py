@@ -28,11 +28,18 @@ class CaptionError(Exception):
     def may_be_sent_again(self) -> bool:
         """Whether the server did not begin with the request, and may take it later.
 
-        A request that was begun is not sent again: it may be what made the server fail.
+        That is so where it is overloaded, or names a time: `Retry-After`.
         """
-        return self.status == 503 and (
-            self.code == "overloaded" or self.retry_after_seconds is not None
-        )
+        overloaded = self.status == 503 and self.code == "overloaded"
+        return overloaded or (self.status in (429, 503) and self.retry_after_seconds is not None)
+
+    @property
+    def may_have_begun(self) -> bool:
+        """Whether the answer was lost, or came too late, for a reason that may have passed.
+
+        Such a request is sent again once only: it may be what made the server fail.
+        """
+        return self.code == "connection_lost" or self.status == 504
 
 
 class ServerUnreachable(CaptionError):
@@ -40,19 +47,26 @@ class ServerUnreachable(CaptionError):
 
     Attributes:
         refused: Whether nothing listens there, so that nothing was sent.
+        unsent: Whether no connection was made for any reason, such as a network that is down.
     """
 
-    def __init__(self, address: str, reason: str) -> None:
+    def __init__(self, address: str, reason: str, *, unsent: bool = False) -> None:
         """Build an error from the address that was tried and why it failed."""
         super().__init__(
             0, "unreachable", f"no captioner answers at {address}: {reason}; start it: make serve"
         )
         self.refused = "connection refused" in reason.lower()
+        self.unsent = unsent or self.refused
 
     @property
     def may_be_sent_again(self) -> bool:
         """Whether the connection was refused: a server that is started again soon listens."""
         return self.refused
+
+    @property
+    def may_have_begun(self) -> bool:
+        """Whether a connection was made, and then broke."""
+        return not self.unsent
 
 
 class ServerTimeout(CaptionError):
@@ -63,3 +77,19 @@ class ServerTimeout(CaptionError):
         super().__init__(
             0, "timeout", f"the captioner at {address} gave no answer within {seconds:g} s"
         )
+
+
+class UnreadableFile(CaptionError):
+    """A picture file could not be read; nothing was sent. `status` is 0."""
+
+    def __init__(self, error: OSError) -> None:
+        """Build an error from the system's own."""
+        super().__init__(0, "unreadable_file", error.strerror or str(error))
+
+
+class UnreadableFolder(CaptionError):
+    """A folder could not be read, so its pictures are not known. `status` is 0."""
+
+    def __init__(self, error: OSError) -> None:
+        """Build an error from the system's own."""
+        super().__init__(0, "unreadable_folder", error.strerror or str(error))

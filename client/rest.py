@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Mapping
+from typing import Any
 
 import httpx
 
@@ -11,8 +13,52 @@ from client.access import Access
 from client.errors import CaptionError, ServerTimeout, ServerUnreachable
 from client.results import CaptionResult, read_reply
 
+#: Most seconds to wait for a connection; an answer may take longer.
+CONNECT_SECONDS = 10.0
 
-class RestTransport:
+
+class _Rest:
+    """What both transports share: where a request goes, its form, and what its reply means."""
+
+    def __init__(self, url: str, model: str, timeout: float, access: Access) -> None:
+        self.address = url.rstrip("/")
+        self._path = f"{self.address}/predictions/{model}"
+        self._timeout = timeout
+        self._settings: dict[str, Any] = {
+            "timeout": httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS)),
+            # As many connections as the caller has requests, and all of them are kept.
+            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None),
+            # No proxy of the environment: the address is the server's own.
+            "trust_env": False,
+            "verify": tls_context(access),
+            "headers": dict(access.headers),
+        }
+
+    def _form(self, picture: bytes, options: Mapping[str, str]) -> dict[str, Any]:
+        """A form: TorchServe drops the parameters of a query on this route."""
+        file = ("picture", picture, "application/octet-stream")
+        return {"url": self._path, "files": {"data": file}, "data": dict(options)}
+
+    def _error(self, error: httpx.HTTPError | httpx.InvalidURL, size: int) -> CaptionError:
+        match error:
+            case httpx.ConnectTimeout() | httpx.ConnectError():
+                reason = _reason(error) or f"no connection within {CONNECT_SECONDS:g} s"
+                return ServerUnreachable(self.address, reason, unsent=True)
+            case httpx.TimeoutException():
+                return ServerTimeout(self.address, self._timeout)
+            case httpx.WriteError() | httpx.ReadError() | httpx.RemoteProtocolError():
+                return CaptionError(
+                    0,
+                    "connection_lost",
+                    f"{self.address} closed the connection while {size} bytes were sent "
+                    f"({type(error).__name__}); the picture may be over the server's size limit, "
+                    "or the server was stopped",
+                )
+        # An address that cannot be used, above all.
+        return ServerUnreachable(self.address, str(error), unsent=True)
+
+
+class RestTransport(_Rest):
     """A pool of HTTP connections to one server; safe to use from several threads.
 
     Args:
@@ -24,16 +70,8 @@ class RestTransport:
 
     def __init__(self, url: str, model: str, timeout: float, access: Access) -> None:
         """Open nothing yet: connections are made by the first request."""
-        self.address = url.rstrip("/")
-        self._path = f"{self.address}/predictions/{model}"
-        self._timeout = timeout
-        # No proxy of the environment: the address is the server's own.
-        self._http = httpx.Client(
-            timeout=timeout,
-            trust_env=False,
-            verify=tls_context(access),
-            headers=dict(access.headers),
-        )
+        super().__init__(url, model, timeout, access)
+        self._http = httpx.Client(**self._settings)
 
     def send(self, picture: bytes, options: Mapping[str, str]) -> CaptionResult:
         """Caption one picture.
@@ -42,29 +80,58 @@ class RestTransport:
             CaptionError: The server refused, or did not answer.
         """
         try:
-            # A form: TorchServe drops the parameters of a query on this route.
-            reply = self._http.post(
-                self._path,
-                files={"data": ("picture", picture, "application/octet-stream")},
-                data=dict(options),
-            )
-        except httpx.TimeoutException:
-            raise ServerTimeout(self.address, self._timeout) from None
-        except (httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError) as error:
-            raise CaptionError(
-                0,
-                "connection_lost",
-                f"{self.address} closed the connection while {len(picture)} bytes were sent "
-                f"({type(error).__name__}); the picture may be over the server's size limit, or "
-                "the server was stopped",
-            ) from None
+            reply = self._http.post(**self._form(picture, options))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ServerUnreachable(self.address, str(error)) from None
-        return read_reply(reply.status_code, reply.content, reply.headers.get("Retry-After"))
+            raise self._error(error, len(picture)) from None
+        return _read(reply)
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+
+class AsyncRestTransport(_Rest):
+    """The same for asyncio; its arguments are those of `RestTransport`."""
+
+    def __init__(self, url: str, model: str, timeout: float, access: Access) -> None:
+        """Open nothing yet: connections are made by the first request."""
+        super().__init__(url, model, timeout, access)
+        self._http = httpx.AsyncClient(**self._settings)
+
+    async def send(self, picture: bytes, options: Mapping[str, str]) -> CaptionResult:
+        """Caption one picture.
+
+        Raises:
+            CaptionError: The server refused, or did not answer.
+        """
+        try:
+            reply = await self._http.post(**self._form(picture, options))
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._error(error, len(picture)) from None
+        return _read(reply)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+
+def _read(reply: httpx.Response) -> CaptionResult:
+    headers = reply.headers
+    return read_reply(
+        reply.status_code, reply.content, headers.get("Retry-After"), headers.get("Date")
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """Why no connection was made. In asyncio the system's reason lies behind another error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):  # one for each address of a host
+            cause = cause.exceptions[0]
+        if isinstance(cause, ConnectionError) and cause.errno is not None:
+            return f"[Errno {cause.errno}] {os.strerror(cause.errno)}"
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
 
 
 def tls_context(access: Access) -> ssl.SSLContext:

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from client.errors import CaptionError
@@ -21,6 +23,8 @@ class Caption:
         log_prob: Sum of the log-probabilities of its tokens.
         tokens: Number of its tokens, the end token included.
         finish_reason: `end`, or `length` where it was cut; None from an older server.
+        quality: How likely the caption is to be correct, 0..1; None from a server that does not
+            estimate it.
     """
 
     caption: str
@@ -28,13 +32,13 @@ class Caption:
     log_prob: float
     tokens: int
     finish_reason: str | None = None
+    quality: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The caption in the form of the server's JSON."""
-        fields = dataclasses.asdict(self)
-        if self.finish_reason is None:
-            del fields["finish_reason"]
-        return fields
+        return {
+            name: value for name, value in dataclasses.asdict(self).items() if value is not None
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +50,15 @@ class CaptionResult:
         model: Name of the model that answered.
         version: Its version.
         warnings: What the server passed over in the picture, such as `truncated`.
+        features: The image's feature, where it was asked for: `shape`, and `data`, which are
+            numbers in lists or base64 text of float32, little-endian; else None.
     """
 
     captions: tuple[Caption, ...]
     model: str
     version: str
     warnings: tuple[str, ...] = ()
+    features: dict[str, Any] | None = None
 
     @property
     def caption(self) -> str:
@@ -63,24 +70,34 @@ class CaptionResult:
         """The best caption's confidence, 0..1."""
         return self.captions[0].confidence
 
+    @property
+    def quality(self) -> float | None:
+        """How likely the best caption is to be correct, 0..1; None from an older server."""
+        return self.captions[0].quality
+
     def to_dict(self) -> dict[str, Any]:
         """The reply in the form of the server's JSON."""
         return {
             "caption": self.caption,
             "confidence": self.confidence,
+            **({} if self.quality is None else {"quality": self.quality}),
             "captions": [caption.to_dict() for caption in self.captions],
             **({"warnings": list(self.warnings)} if self.warnings else {}),
+            **({} if self.features is None else {"features": self.features}),
             "model": {"name": self.model, "version": self.version},
         }
 
 
-def read_reply(status: int, body: bytes, retry_after: str | None = None) -> CaptionResult:
+def read_reply(
+    status: int, body: bytes, retry_after: str | None = None, date: str | None = None
+) -> CaptionResult:
     """A result from the body of a reply.
 
     Args:
         status: HTTP status; 200 for every gRPC reply, whose errors are in the body.
         body: JSON text: captions, our error object, or TorchServe's own error object.
-        retry_after: The header `Retry-After`, if there is one.
+        retry_after: The header `Retry-After`, if there is one: seconds, or a date.
+        date: The header `Date`, if there is one: a date in `retry_after` is one of that clock.
 
     Raises:
         CaptionError: The body is an error, or not the reply of a captioner.
@@ -89,12 +106,31 @@ def read_reply(status: int, body: bytes, retry_after: str | None = None) -> Capt
         return _read_body(status, body)
     except CaptionError as error:
         if error.retry_after_seconds is None and retry_after is not None:
-            error.retry_after_seconds = _seconds(retry_after)
+            seconds = _seconds(retry_after)
+            error.retry_after_seconds = _until(retry_after, date) if seconds is None else seconds
         raise
 
 
+def _until(retry_after: str, date: str | None) -> float | None:
+    """Seconds until an HTTP date, 0 if it has passed; None for anything else."""
+    begin = _time(date) if date is not None else None
+    end = _time(retry_after)
+    if end is None:
+        return None
+    return max(0.0, (end - (begin or datetime.now(UTC))).total_seconds())
+
+
+def _time(text: str) -> datetime | None:
+    """The time of an HTTP date in any of its three forms (RFC 9110, section 5.6.7)."""
+    try:
+        found = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
 def _seconds(value: object) -> float | None:
-    """Seconds to wait; None for anything else, such as the date that HTTP allows too."""
+    """Seconds to wait; None for anything else."""
     try:
         seconds = float(str(value))
     except ValueError:
@@ -117,11 +153,12 @@ def _read_body(status: int, body: bytes) -> CaptionResult:
         captions = tuple(_caption(each) for each in reply["captions"])
         model, version = str(reply["model"]["name"]), str(reply["model"]["version"])
         warnings = tuple(str(each) for each in reply.get("warnings", ()))
+        features = None if reply.get("features") is None else dict(reply["features"])
     except (KeyError, TypeError, ValueError):
         raise bad_reply(status, body) from None
     if not captions:
         raise bad_reply(status, body)
-    return CaptionResult(captions, model, version, warnings)
+    return CaptionResult(captions, model, version, warnings, features)
 
 
 def reported_error(status: int, reply: Mapping[str, Any]) -> CaptionError | None:
@@ -140,8 +177,8 @@ def reported_error(status: int, reply: Mapping[str, Any]) -> CaptionError | None
             given = status if status >= 400 else 500
         return CaptionError(
             given,
-            str(error.get("code", "unknown")),
-            str(error.get("message", "")),
+            _whole(error.get("code", "unknown")),
+            _whole(error.get("message", "")),
             _seconds(error.get("retry_after_seconds")),
         )
     if "message" in reply and "code" in reply:
@@ -152,12 +189,18 @@ def reported_error(status: int, reply: Mapping[str, Any]) -> CaptionError | None
 def _caption(fields: dict[str, Any]) -> Caption:
     """One caption from its JSON object; fields that are not known here are ignored."""
     return Caption(
-        str(fields["caption"]),
+        _whole(fields["caption"]),
         float(fields["confidence"]),
         float(fields["log_prob"]),
         int(fields["tokens"]),
         str(fields["finish_reason"]) if fields.get("finish_reason") is not None else None,
+        float(fields["quality"]) if fields.get("quality") is not None else None,
     )
+
+
+def _whole(text: object) -> str:
+    """Text that can be printed: JSON may hold half a character, which becomes a question mark."""
+    return str(text).encode(errors="replace").decode()
 
 
 def bad_reply(status: int, body: bytes) -> CaptionError:

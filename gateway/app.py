@@ -19,6 +19,7 @@ from gateway.measures import Measures
 from gateway.pictures.fetching import Fetcher
 from gateway.routes import (
     captions,
+    explanations,
     hugging_face,
     kserve_v1,
     kserve_v2,
@@ -70,6 +71,7 @@ def create_app(settings: Settings, torchserve: TorchServeClient, measures: Measu
     page = page_files.page_files()
     for router in (
         captions.routes(captioner),
+        explanations.routes(captioner, settings.model),
         predictions.routes(captioner, settings.model),
         openai_chat.routes(captioner, settings.model),
         ollama.routes(captioner, settings.model),

@@ -25,11 +25,18 @@ import model
 from handler import caption_settings
 from handler.admission import Admission
 from handler.caption_batch import caption_images
-from handler.caption_reply import reply_body, to_json
+from handler.caption_reply import failed_body, reply_body, to_json
 from handler.caption_request import Form, deadline_passed
 from handler.decoding_memory import DecodingMemory
+from handler.explanation import (
+    BatchExplanations,
+    explanation_fields,
+    explanation_limits,
+    explanation_png,
+)
 from handler.failure import PHRASES
 from handler.parallel_passes import ParallelPasses
+from handler.reply_extras import extras_limits
 from handler.request_fields import (
     deadline_of,
     form_of_headers,
@@ -72,7 +79,9 @@ class CaptionHandler:
             torch.set_num_threads(self.settings.threads)
             self.passes = ParallelPasses(self.settings.threads)
             self.decoding_memory = DecodingMemory(self.settings.max_pixels)
-            self.admission = Admission(self.settings.images_per_pass)
+            self.admission = Admission(
+                self.settings.images_per_pass, self.settings.explanation_seconds
+            )
             _check_origin(folder)
             self.artifact = Artifact.load(folder)
             self._warm_up()
@@ -83,7 +92,7 @@ class CaptionHandler:
         self.version = str(context.manifest["model"]["modelVersion"])
         logger.info("captioner %s %s is ready, %s", self.name, self.version, self.settings)
 
-    def handle(self, rows: Sequence[Mapping[str, Any]], context: Context) -> list[str]:
+    def handle(self, rows: Sequence[Mapping[str, Any]], context: Context) -> list[str | bytes]:
         """Answer one batch.
 
         Args:
@@ -91,7 +100,7 @@ class CaptionHandler:
             context: TorchServe's; has the headers of each request, and takes its status.
 
         Returns:
-            For each row its reply as JSON text.
+            For each row its reply: JSON text, or the PNG file of an explanation.
         """
         deadline = time.monotonic() + self.settings.deadline_seconds
         results = self.preprocess(rows, context, deadline)
@@ -123,6 +132,8 @@ class CaptionHandler:
                 result.request = parse_request(
                     body, self.artifact.defaults, self.settings.max_pictures
                 )
+                if (timeout := result.request.extras.timeout) is not None:
+                    result.deadline = min(result.deadline, begin + timeout)
                 for options in result.request.options:
                     self.artifact.check(options)
             return result
@@ -137,6 +148,7 @@ class CaptionHandler:
                         result.deadline,
                         self.decoding_memory,
                     )
+                result.take_failure()
 
         results = self.passes.map(read, range(len(rows)))
         self.admission.admit(results, deadline - time.monotonic())
@@ -151,8 +163,17 @@ class CaptionHandler:
     def inference(
         self, results: Sequence[RequestResult], context: Context, deadline: float
     ) -> None:
-        """Caption the images of all requests together; fills in captions and failures."""
-        images = [image for result in results if not result.failure for image in result.images]
+        """Caption the images of all requests together, and explain those that are to be.
+
+        Fills in captions, explanations and failures.
+        """
+        images = [
+            image
+            for result in results
+            if not result.failure
+            for image in result.images
+            if not image.failure
+        ]
         if not images:
             return
         timings = caption_images(
@@ -160,36 +181,60 @@ class CaptionHandler:
         )
         self.admission.measure(images, timings)
         for result in results:
-            failed = (image.failure for image in result.images if image.failure)
-            result.failure = result.failure or next(failed, None)
+            result.take_failure()
         self._emit(context, "clipcap_encode_seconds", timings.encode)
         self._emit(context, "clipcap_generate_seconds", timings.generate)
         self._emit(context, "clipcap_batch_images", len(images))
+        self._explain(results, context, deadline)
 
-    def postprocess(self, results: Sequence[RequestResult], context: Context) -> list[str]:
-        """Give each request its status, and return its reply as JSON text."""
+    def _explain(self, results: Sequence[RequestResult], context: Context, deadline: float) -> None:
+        """Explain the captions of the requests that ask for it."""
+        begin = time.monotonic()
+        explanations = BatchExplanations(
+            self.artifact,
+            self.settings.images_per_pass,
+            self.settings.explanation_seconds,
+            deadline,
+            self.passes,
+        )
+        explanations.explain(results)
+        if explanations.images:
+            seconds = time.monotonic() - begin
+            self.admission.measure_explanations(explanations.images, seconds)
+            self._emit(context, "clipcap_explain_seconds", seconds)
+
+    def postprocess(self, results: Sequence[RequestResult], context: Context) -> list[str | bytes]:
+        """Give each request its status, and return its reply."""
         return [self._reply(result, index, context) for index, result in enumerate(results)]
 
-    def _reply(self, result: RequestResult, index: int, context: Context) -> str:
+    def _reply(self, result: RequestResult, index: int, context: Context) -> str | bytes:
         """The reply to one request; sets its status, headers and metrics."""
-        reply, request = "", result.request
+        reply: str | bytes = ""
+        request, content_type = result.request, "application/json"
         if result.failure is None and request is not None:
             with record_failure(result):
                 if request.form is Form.DESCRIPTION:
                     reply = to_json(self._description())
+                elif request.explanation and request.explanation.format == "png":
+                    reply, content_type = explanation_png(result.images[0]), "image/png"
                 else:
-                    captions = [image.captions for image in result.images]
-                    warnings = [image.warnings for image in result.images]
-                    reply = reply_body(request, captions, warnings, self.name, self.version)
+                    explanation = explanation_fields(result.images[0])
+                    reply = reply_body(request, result.images, self.name, self.version, explanation)
+        for image in result.images if result.failure is None else ():
+            if image.failure:
+                self._emit(context, "clipcap_failed_images_total", 1, image.failure.code)
         if result.failure is None:
             if result.images:
-                self._emit(context, "clipcap_captions_total", len(result.images))
+                captioned = sum(image.failure is None for image in result.images)
+                self._emit(context, "clipcap_captions_total", captioned)
+                if request and request.explanation:
+                    self._emit(context, "clipcap_explanations_total", 1)
         else:
             self._emit(context, "clipcap_errors_total", 1, result.failure.code)
-            reply = result.failure.body(result.form)
+            reply, content_type = failed_body(result.failure, result), "application/json"
         status = result.failure.status if result.failure else 200
         context.set_response_status(status, PHRASES[status], idx=index)
-        context.set_response_content_type(index, "application/json")
+        context.set_response_content_type(index, content_type)
         if result.failure and result.failure.retry_after_seconds is not None:
             seconds = str(result.failure.retry_after_seconds)
             context.set_response_header(index, "Retry-After", seconds)
@@ -240,6 +285,8 @@ class CaptionHandler:
                 for name, default in self.artifact.defaults.to_dict().items()
             },
             "synonyms": SYNONYMS,
+            "explanation": explanation_limits(),
+            "extras": extras_limits(),
             "captioner": self.artifact.info,
         }
 

@@ -32,6 +32,8 @@ class Settings:
             a time.
         deadline_seconds: Seconds after which a batch begins no more passes, and answers the
             requests that are left with 504.
+        explanation_seconds: Seconds that the explanations of a batch may take together. The other
+            requests of the batch wait so much longer at most.
         threads: Threads of torch in this worker.
     """
 
@@ -39,6 +41,7 @@ class Settings:
     max_pictures: int
     images_per_pass: int
     deadline_seconds: float
+    explanation_seconds: float
     threads: int
 
 

@@ -14,8 +14,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from handler import explanation_request
 from handler.caption_request import HOW_TO_SEND, CaptionRequest, Form, RequestRefusal
 from handler.document_values import read_json
+from handler.explanation_request import explained, read_explanation, take_fields, take_members
+from handler.reply_extras import FIELDS, read_extras
 from handler.request_document import form_of, parse_document
 from model.options import GenerationOptions
 
@@ -46,6 +49,7 @@ class RequestBody:
         options: The fields beside it: name -> text.
         binary: The bytes behind the document, of a KServe v2 request with binary tensors.
         form: The form of the request.
+        explains: Whether its route asks for an explanation.
     """
 
     content: Any
@@ -53,6 +57,7 @@ class RequestBody:
     options: Mapping[str, Any]
     binary: bytes | bytearray | None = None
     form: Form = Form.PLAIN
+    explains: bool = False
 
 
 def read_body(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> RequestBody:
@@ -69,10 +74,7 @@ def read_body(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> RequestB
     if not fields and _is(headers, "describe", "true"):
         return RequestBody(None, False, {}, form=Form.DESCRIPTION)
     given = {name: value for name, value in fields.items() if name not in ROUTE_FIELDS}
-    if _is(headers, "explain", "true"):
-        raise RequestRefusal(
-            "no_explanations", "captions have no explanations; ask /predictions instead"
-        )
+    explains = _is(headers, "explain", "true")
     holders = [name for name in PICTURE_FIELDS if name in given]
     if not holders:
         raise _no_picture(headers)
@@ -88,14 +90,14 @@ def read_body(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> RequestB
     value, binary = _split(value, _header(headers, _JSON_LENGTH))
     document = _document(value, _content_type(headers, holders[0]))
     if document is None and binary is None:
-        return RequestBody(_as_bytes(value), False, options)
+        return RequestBody(_as_bytes(value), False, options, explains=explains)
     if document is None:
         raise RequestRefusal(
             "bad_json",
             f"the first {len(value)} bytes of the body are no JSON, which the header "
             f"{_JSON_LENGTH} announces; send the body uncompressed",
         )
-    return RequestBody(document, True, options, binary, form_of(document))
+    return RequestBody(document, True, options, binary, form_of(document), explains)
 
 
 def form_of_headers(headers: Mapping[str, Any]) -> Form:
@@ -111,7 +113,7 @@ def parse_request(
     Args:
         body: What it holds.
         defaults: Options where the request gives none.
-        max_pictures: Pictures that one KServe request may hold.
+        max_pictures: Pictures that one request may hold.
 
     Raises:
         RequestRefusal: It holds no picture, too many, or has the wrong structure.
@@ -120,10 +122,20 @@ def parse_request(
     """
     if body.form is Form.DESCRIPTION:
         return CaptionRequest([], [], Form.DESCRIPTION)
-    options = defaults.updated(body.options)
+    names = (*FIELDS, *explanation_request.FIELDS)
+    given, fields = take_fields(body.options, names)
+    content = body.content
     if body.is_document:
-        return parse_document(body.content, options, max_pictures, body.binary)
-    return CaptionRequest([body.content], [options])
+        inside, content = take_members(content, names)
+        given.update(inside)
+    explanation = read_explanation(given, body.explains)
+    extras = read_extras(given)
+    options = defaults.updated(fields)
+    if body.is_document:
+        request = parse_document(content, options, max_pictures, body.binary)
+    else:
+        request = CaptionRequest([content], [options])
+    return dataclasses.replace(explained(request, explanation), extras=extras)
 
 
 def deadline_of(headers: Mapping[str, Any]) -> float:
@@ -190,7 +202,7 @@ def _check_that_all_arrived(fields: Mapping[str, Any], headers: Mapping[str, Any
             f"the form has {length} bytes, but only {arrived} of them are in the fields that "
             f"arrived ({', '.join(fields)[:60]}): of several fields with the same name only the "
             "last arrives; send one picture, or several as JSON: "
-            '{"instances": [{"data": "<base64>"}]}',
+            '{"images": ["<base64>", ...]}',
         )
 
 

@@ -11,7 +11,9 @@ import torch
 
 from handler.caption_request import CaptionRequest, Form
 from handler.failure import Failure, failure_of
+from handler.overlay import PictureView
 from model.artifact import GeneratedCaption
+from model.explanation import CaptionExplanation
 from model.options import GenerationOptions
 
 
@@ -27,6 +29,8 @@ class ImageResult:
         features: float32 [D] or [P, D], once it is encoded.
         captions: Best first, once it is captioned; empty before.
         failure: Why it has no captions, if a step failed; later steps leave it out.
+        view: The picture to look at, if its caption is to be explained.
+        explanation: Of its best caption, once there is one.
     """
 
     pixels: torch.Tensor
@@ -36,6 +40,8 @@ class ImageResult:
     features: torch.Tensor | None = None
     captions: list[GeneratedCaption] = dataclasses.field(default_factory=list)
     failure: Failure | None = None
+    view: PictureView | None = None
+    explanation: CaptionExplanation | None = None
 
 
 @dataclasses.dataclass
@@ -55,6 +61,14 @@ class RequestResult:
     images: list[ImageResult] = dataclasses.field(default_factory=list)
     failure: Failure | None = None
     deadline: float = math.inf
+
+    def take_failure(self) -> None:
+        """Let the request fail where each of its images has: with the failure of the first one."""
+        if self.failure is None and self.images and all(each.failure for each in self.images):
+            failure = self.images[0].failure
+            if failure is not None and len(self.images) > 1:
+                failure = dataclasses.replace(failure, message=f"picture [0]: {failure.message}")
+            self.failure = failure
 
 
 @contextlib.contextmanager

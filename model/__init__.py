@@ -12,6 +12,8 @@ Reading order, for a server:
     image/decode                     bytes of a file -> upright RGB image
     image/preprocessing              RGB image -> pixels of the encoder
     artifact                         the exported captioner: pixels -> captions
+    caption_words                    token ids of a caption -> its words
+    explanation                      the parts of an image that each word of its caption rests on
 
 The network, as the paper draws it (`network`), first as it is trained, then as it is served:
 

@@ -59,13 +59,16 @@ class GeneratedCaption:
         text: The caption.
         log_prob: Log-probability of its tokens, summed, in nats.
         tokens: Number of tokens, the end token included.
-        finish_reason: `end`, or `length` where it was cut at `max_tokens`.
+        finish_reason: `end`, or `length` where it was cut at `max_tokens`, or `characters` at
+            `max_characters`.
+        ids: The token ids, the end token included.
     """
 
     text: str
     log_prob: float
     tokens: int
     finish_reason: str = "end"
+    ids: tuple[int, ...] = ()
 
     @property
     def confidence(self) -> float:
@@ -144,12 +147,13 @@ class Artifact:
         """
         values = options.to_dict()
         seed, prompt = values.pop("seed"), self.prompt_tokens(values.pop("prompt"))
+        characters = values.pop("max_characters")
         chances = None
         if options.temperature > 0:
             chances = random_numbers(seed, draw, options.num_captions, options.max_tokens)
             chances = chances.to(features.device)
         head = torch.tensor(prompt, device=features.device) if prompt else None
-        return self.module.caption(features, *values.values(), chances, head)
+        return self.module.caption(features, *values.values(), chances, head, characters)
 
     @torch.inference_mode()
     @unoptimised
@@ -198,17 +202,19 @@ class Artifact:
         self, features: Tensor, options: GenerationOptions, draw: int
     ) -> list[list[GeneratedCaption]]:
         tokens, lengths, log_probs = self.search(features, options, draw)
-        end = self.info["end_token_id"]
+        end, longest = self.info["end_token_id"], options.max_tokens
+        longest += len(self.prompt_tokens(options.prompt))
+
+        def described(ids: list[int], length: int, log_prob: float) -> GeneratedCaption:
+            reason = "length" if length == longest else "characters"
+            reason = "end" if ids[length - 1] == end else reason
+            text = self.text(ids[:length])
+            if options.max_characters:  # bytes that are no characters become longer as text
+                text = text[: options.max_characters].rstrip()
+            return GeneratedCaption(text, log_prob, length, reason, tuple(ids[:length]))
+
         return [
-            [
-                GeneratedCaption(
-                    self.text(ids[:length]),
-                    log_prob,
-                    length,
-                    "end" if ids[length - 1] == end else "length",
-                )
-                for ids, length, log_prob in zip(*image, strict=True)
-            ]
+            [described(*caption) for caption in zip(*image, strict=True)]
             for image in zip(tokens.tolist(), lengths.tolist(), log_probs.tolist(), strict=True)
         ]
 
@@ -243,6 +249,12 @@ class Artifact:
         prompt = self.prompt_tokens(options.prompt)
         if self.info["end_token_id"] in prompt:
             raise BadOption("prompt", options.prompt, "text without the end of a caption")
+        if 0 < options.max_characters < len(self.text(prompt)):
+            raise BadOption(
+                "max_characters",
+                options.max_characters,
+                f"at least the {len(self.text(prompt))} characters of the prompt",
+            )
         room = self.info["positions"] - self.info["prefix_length"] - options.max_tokens
         if len(prompt) > room:
             raise BadOption(
@@ -265,10 +277,12 @@ class Artifact:
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of token ids, without the end token unless that is part of the caption."""
-        end = self.info["end_token_id"]
-        if ids and ids[-1] == end and not self.info["end_token_is_text"]:
-            ids = ids[:-1]
-        return " ".join(self.tokenizer.decode(list(ids)).split())
+        return " ".join(self.tokenizer.decode(self.text_ids(ids)).split())
+
+    def text_ids(self, ids: Sequence[int]) -> list[int]:
+        """Token ids without the end token, unless that is part of the caption."""
+        at_end = bool(ids) and ids[-1] == self.info["end_token_id"]
+        return list(ids[:-1] if at_end and not self.info["end_token_is_text"] else ids)
 
 
 def random_numbers(seed: int, draw: int, captions: int, tokens: int) -> Tensor:

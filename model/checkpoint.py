@@ -4,6 +4,7 @@
     model.safetensors        weights: clip.*, mapper.*, gpt2.*
     tokenizer.json           GPT-2's tokenizer
     generation_config.json   the options of captions unless a request gives others
+    drafts.safetensors       optional: n-grams of the training captions (`model.network.drafts`)
     training_features.json   optional: statistics of the features it was trained on
     training.json            optional: what it was trained on, and how
     seen_images.safetensors  optional: digests of the images it was trained on
@@ -24,9 +25,11 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from model.config import CaptionerConfig
 from model.network.captioner import ClipCap
+from model.network.drafts import WIDTH
 from model.options import DRAW, OPTIONS, GenerationOptions
 from model.refusal import Refusal
 from model.tokenizer import load_tokenizer
@@ -34,6 +37,7 @@ from model.whole_folder import whole_folder
 
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
+DRAFTS = "drafts.safetensors"
 #: Figures of its last evaluation, in a checkpoint folder (see `training.evaluate`).
 EVALUATION = "evaluation.json"
 #: GPT-2's output layer is its token embedding and is stored once.
@@ -52,6 +56,7 @@ class Checkpoint:
             and over patches where there are patches) and the `count` of images; or None.
         card: Model card in Markdown; or None.
         training: By name, what it was trained on and how, for the model card; or None.
+        drafts: `keys`, `following` and `shares` of `model.network.drafts.Drafts`; or None.
     """
 
     captioner: ClipCap
@@ -60,6 +65,7 @@ class Checkpoint:
     training_features: dict[str, Any] | None = None
     card: str | None = None
     training: dict[str, Any] | None = None
+    drafts: dict[str, Tensor] | None = None
 
     def save(self, folder: str | Path) -> None:
         """Write the folder; it replaces an older one when it is complete.
@@ -76,8 +82,9 @@ class Checkpoint:
             self.tokenizer.save(str(partial / "tokenizer.json"))
             options = self.generation.to_dict()
             generation = {OPTIONS[name].hugging_face: value for name, value in options.items()}
-            if not self.generation.prompt:
-                del generation["prompt"]
+            for name in ("prompt", "max_characters"):  # not Hugging Face's
+                if not generation[name]:
+                    del generation[name]
             generation["do_sample"] = self.generation.temperature > 0
             if not generation["do_sample"]:
                 for name in ("temperature", *DRAW):  # Hugging Face warns of them
@@ -88,6 +95,8 @@ class Checkpoint:
                 _write_json(self.training_features, partial / "training_features.json")
             if self.training is not None:
                 _write_json(self.training, partial / "training.json")
+            if self.drafts is not None:
+                save_file(self.drafts, partial / DRAFTS)
             if self.card is not None:
                 (partial / CARD).write_text(self.card, encoding="utf-8")
 
@@ -133,7 +142,8 @@ class Checkpoint:
         statistics = _read_json(features) if features.exists() else None
         training = _read_json(record) if record.exists() else None
         card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).exists() else None
-        return cls(captioner.eval(), tokenizer, generation, statistics, card, training)
+        drafts = _read_drafts(folder / DRAFTS, vocabulary)
+        return cls(captioner.eval(), tokenizer, generation, statistics, card, training, drafts)
 
 
 def read_evaluation(folder: str | Path) -> dict[str, Any] | None:
@@ -208,6 +218,27 @@ def _load_weights(captioner: ClipCap, file: Path) -> None:
             )
     captioner.load_state_dict(weights, strict=False)
     captioner.gpt2.tie_weights()
+
+
+def _read_drafts(file: Path, vocabulary: int) -> dict[str, Tensor] | None:
+    """The n-grams of a checkpoint; None if it has none."""
+    if not file.exists():
+        return None
+    advice = "take a fresh copy, or remove the file: it only makes single captions faster"
+    try:
+        drafts = load_file(file)
+    except SafetensorError as error:
+        raise Refusal(f"{file} is damaged: {error}; {advice}") from None
+    rows = len(drafts["keys"]) if "keys" in drafts else 0
+    shapes = {"keys": (rows,), "following": (rows, WIDTH), "shares": (rows, WIDTH)}
+    if not rows or {name: tuple(tensor.shape) for name, tensor in drafts.items()} != shapes:
+        raise Refusal(f"{file} does not hold {', '.join(shapes)} of the same contexts; {advice}")
+    if drafts["following"].max() >= vocabulary:
+        raise Refusal(
+            f"{file} has the token {drafts['following'].max()}, but the model only {vocabulary}; "
+            f"{advice}"
+        )
+    return drafts
 
 
 def _read_json(

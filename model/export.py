@@ -29,7 +29,9 @@ from model.checkpoint import Checkpoint, weights_sha256
 from model.layers.packing import pack_linears
 from model.layers.precision import onednn_available
 from model.network.conversion import build_search, build_vision
+from model.network.drafts import Drafts
 from model.network.search import Search
+from model.network.spelling import Spelling, spelling_of
 from model.options import OPTIONS, GenerationOptions
 from model.refusal import Refusal
 from model.whole_folder import whole_folder
@@ -42,7 +44,8 @@ class ServedCaptioner(nn.Module):
 
     Its methods take the generation options as plain scalars, in the order of
     `model.options.OPTIONS`: TorchScript cannot take a dataclass from Python. In place of the seed
-    they take the random numbers that it stands for, and in place of the prompt its tokens.
+    they take the random numbers that it stands for, and in place of the prompt its tokens; these
+    two and `max_characters` come last.
 
     Args:
         encoder: Maps pixels to features.
@@ -88,6 +91,7 @@ class ServedCaptioner(nn.Module):
         top_p: float,
         chances: Tensor | None,
         prompt: Tensor | None,
+        max_characters: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Features to token ids, lengths and log-probabilities; see `Search.forward`."""
         return self.search(
@@ -104,6 +108,7 @@ class ServedCaptioner(nn.Module):
             top_p,
             chances,
             prompt,
+            max_characters,
         )
 
     @torch.jit.export
@@ -126,6 +131,7 @@ class ServedCaptioner(nn.Module):
         top_p: float = _DEFAULTS.top_p,
         chances: Tensor | None = None,
         prompt: Tensor | None = None,
+        max_characters: int = _DEFAULTS.max_characters,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels [B, 3, S, S] to token ids, lengths and log-probabilities."""
         return self.caption(
@@ -142,6 +148,7 @@ class ServedCaptioner(nn.Module):
             top_p,
             chances,
             prompt,
+            max_characters,
         )
 
 
@@ -220,8 +227,20 @@ def _assemble(checkpoint: Checkpoint, precision: str) -> ServedCaptioner:
     mapper = copy.deepcopy(captioner.mapper)
     # It runs once an image and its output is read at every step: accuracy matters, time does not.
     pack_linears(mapper, "fp16" if precision == "fp16" else "fp32")
-    search = build_search(captioner, precision)
+    drafts = None
+    if checkpoint.drafts is not None:
+        drafts = Drafts(**checkpoint.drafts, vocabulary=captioner.gpt2.config.vocab_size)
+    search = build_search(captioner, precision, spelling(checkpoint), drafts)
     return ServedCaptioner(encoder, mapper, search, config.normalize_feature).eval()
+
+
+def spelling(checkpoint: Checkpoint) -> Spelling:
+    """What the tokens of a captioner add to a text."""
+    config = checkpoint.captioner.config
+    vocabulary = checkpoint.captioner.gpt2.config.vocab_size
+    return spelling_of(
+        checkpoint.tokenizer, vocabulary, config.end_token_id, config.end_token_is_text
+    )
 
 
 def _describe(checkpoint: Checkpoint, precision: str) -> dict[str, Any]:

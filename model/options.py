@@ -116,6 +116,13 @@ class GenerationOptions:
     min_tokens: int = _option(
         0, 0, 64, "min_new_tokens", "tokens of a caption before the end token is allowed"
     )
+    max_characters: int = _option(
+        0,
+        0,
+        1000,
+        "max_characters",
+        "most characters of a caption, which ends with a whole sentence or word; 0 for any number",
+    )
     length_penalty: float = _option(
         1.0,
         -5.0,
@@ -172,6 +179,13 @@ class GenerationOptions:
                 "num_captions",
                 self.num_captions,
                 f"at most num_beams ({self.num_beams}); raise num_beams or ask for fewer captions",
+            )
+        if 0 < self.max_characters < LEAST_CHARACTERS:
+            raise BadOption(
+                "max_characters",
+                self.max_characters,
+                f"0 for any number, or from {LEAST_CHARACTERS} to "
+                f"{OPTIONS['max_characters'].high:g}",
             )
         if self.min_tokens > self.max_tokens:
             raise BadOption(
@@ -238,11 +252,14 @@ def _number(value: object, kind: type[int] | type[float] | type[str]) -> object:
     return value
 
 
+#: The smallest limit of characters: room for a word in most languages.
+LEAST_CHARACTERS = 16
 #: Options of a draw; without one they have their defaults.
 DRAW = ("top_k", "top_p", "seed")
 #: Other names of options in requests.
 SYNONYMS = {"max_new_tokens": "max_tokens"}
-#: Every option by name, in the order of the arguments of `Search.forward`.
+#: Every option by name, in the order of the arguments of `Search.forward`, but for `seed`, `prompt`
+#: and `max_characters`.
 OPTIONS: dict[str, Option] = {
     field.name: Option(field.name, **field.metadata)
     for field in dataclasses.fields(GenerationOptions)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from tests.pictures import encoded
@@ -128,8 +129,8 @@ def image_folder(kind: str) -> Callable[[Path], Made]:
             elif kind == "jsonl":
                 file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
             else:
-                import pyarrow
-                import pyarrow.parquet
+                pyarrow = pytest.importorskip("pyarrow")
+                pytest.importorskip("pyarrow.parquet")
 
                 pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
         return Made("Hugging Face image folder", said, splits)
@@ -138,7 +139,7 @@ def image_folder(kind: str) -> Callable[[Path], Made]:
 
 
 def _table(first: int, captions: list[Any], **more: Any) -> Any:
-    import pyarrow
+    pyarrow = pytest.importorskip("pyarrow")
 
     rows = [
         {"image": {"bytes": png(first + n), "path": f"{n}.png"}, "caption": caption, **more}
@@ -148,7 +149,8 @@ def _table(first: int, captions: list[Any], **more: Any) -> Any:
 
 
 def parquet(folder: Path) -> Made:
-    import pyarrow.parquet
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
 
     (folder / "data").mkdir(parents=True)
     said, splits = {}, {}
@@ -163,8 +165,8 @@ def parquet(folder: Path) -> Made:
 
 
 def parquet_img2dataset(folder: Path) -> Made:
-    import pyarrow
-    import pyarrow.parquet
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
@@ -186,7 +188,7 @@ def parquet_img2dataset(folder: Path) -> Made:
 
 
 def saved_to_disk(folder: Path) -> Made:
-    import pyarrow
+    pyarrow = pytest.importorskip("pyarrow")
 
     said, splits = {}, {}
     for first, split in enumerate(("train", "validation")):

@@ -318,6 +318,7 @@ class Generation:
     num_captions: int
     max_tokens: int
     min_tokens: int
+    max_characters: int
     length_penalty: float
     repetition_penalty: float
     no_repeat_ngram_size: int

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from client import CaptionError, CaptionResult, ServerUnreachable
 from gateway.access.callers import CALLER, Caller, Rates
 from gateway.captioning.deadly import DeadlyPictures, worker_failed
 from gateway.captioning.fair_queue import FairQueue
-from gateway.captioning.torchserve import TorchServeClient
+from gateway.captioning.torchserve import Explained, Reply, TorchServeClient
 from gateway.errors import GatewayError, NotReady
 from gateway.measures import Measures
 from gateway.pictures.fetching import Fetcher
@@ -33,8 +34,16 @@ SAMPLE = base64.b64decode(
     "rkJggg=="
 )
 
+#: Pictures that an explanation counts as, where the pictures of a client are limited: with the
+#: usual grid it takes as long as this many captions.
+EXPLANATION_PICTURES = 30
+
+#: Longest `timeout_ms` of a request. The gateway's own deadline is usually shorter.
+LONGEST_TIMEOUT = 600_000
 #: A caption, or why there is none.
 Outcome = CaptionResult | GatewayError
+#: Asks TorchServe about a picture: its bytes, the options, and seconds until the deadline.
+Ask = Callable[[bytes, Mapping[str, str], float], Awaitable[Reply]]
 
 
 class Captioner:
@@ -122,13 +131,7 @@ class Captioner:
         """
         if not pictures:
             raise GatewayError(400, "no_image", "the request holds no picture")
-        if self._fetcher is None and any(isinstance(each, str) for each in pictures):
-            raise GatewayError(
-                400,
-                "no_urls",
-                "the request holds a URL; pictures by URL are not fetched, because "
-                f"{PREFIX}FETCH_URLS is false; send the bytes",
-            )
+        self._check_urls(pictures)
         limit = (await self.description())["max_pictures"]
         if len(pictures) > limit:
             raise GatewayError(
@@ -137,14 +140,34 @@ class Captioner:
                 f"the request holds {len(pictures)} pictures; the limit is {limit}; "
                 "send several requests",
             )
-        caller = CALLER.get()
+        caller, options = _with_time_limit(CALLER.get(), options)
         with self._queue.hold(caller.name, len(pictures), self._average):
             self._rates.take(caller, len(pictures))
             if len(pictures) == 1:
-                return [await self._outcome(caller, pictures[0], options)]
+                return [await self._captioned(caller, pictures[0], options)]
             return await asyncio.gather(
-                *(self._outcome(caller, each, options) for each in pictures)
+                *(self._captioned(caller, each, options) for each in pictures)
             )
+
+    async def explain(self, picture: Picture, options: Mapping[str, str]) -> Explained:
+        """Caption the picture of the request that is served now, and explain its caption.
+
+        Args:
+            picture: The bytes of a picture file, or its URL.
+            options: Those of the caption, and `explain`, `grid` and `format`.
+
+        Raises:
+            GatewayError: It has no explanation, or `caption` would raise it.
+        """
+        self._check_urls([picture])
+        caller, options = _with_time_limit(CALLER.get(), options)
+        with self._queue.hold(caller.name, 1, self._average):
+            self._rates.take(caller, EXPLANATION_PICTURES)
+            ask = self._torchserve.explain
+            outcome = await self._outcome(caller, picture, options, ask, "explained")
+        if isinstance(outcome, GatewayError):
+            raise outcome
+        return outcome
 
     async def is_ready(self) -> bool:
         """Whether a worker is ready and a caption came within the last minute.
@@ -158,32 +181,68 @@ class Captioner:
             async with asyncio.timeout(SAMPLE_SECONDS), self._sampling:
                 if time.monotonic() - self._torchserve.backends.current.captioned >= FRESH_SECONDS:
                     end = asyncio.get_running_loop().time() + SAMPLE_SECONDS
-                    await self._send(SAMPLE, {}, end)
+                    await self._send(SAMPLE, {}, end, self._torchserve.caption)
         except (TimeoutError, CaptionError, GatewayError):
             return False
         return True
 
-    async def _outcome(
+    def _check_urls(self, pictures: Sequence[Picture]) -> None:
+        """Refuse URLs where none is fetched."""
+        if self._fetcher is None and any(isinstance(each, str) for each in pictures):
+            raise GatewayError(
+                400,
+                "no_urls",
+                "the request holds a URL; pictures by URL are not fetched, because "
+                f"{PREFIX}FETCH_URLS is false; send the bytes",
+            )
+
+    async def _captioned(
         self, caller: Caller, picture: Picture, options: Mapping[str, str]
     ) -> Outcome:
         """The captions of one picture, or its error."""
-        begin, is_fetched = time.monotonic(), isinstance(picture, str)
-        outcome: Outcome
+        begin = time.monotonic()
+        outcome = await self._outcome(
+            caller, picture, options, self._torchserve.caption, "captioned"
+        )
+        if not isinstance(outcome, GatewayError):
+            self._average += NEWEST * (time.monotonic() - begin - self._average)
+        return outcome
+
+    async def _outcome(
+        self,
+        caller: Caller,
+        picture: Picture,
+        options: Mapping[str, str],
+        ask: Ask[Reply],
+        success: str,
+    ) -> Reply | GatewayError:
+        """The reply about one picture, or its error.
+
+        Args:
+            caller: Whose request it is.
+            picture: The bytes of a picture file, or its URL.
+            options: Names and values.
+            ask: Asks TorchServe.
+            success: What a reply is counted as.
+        """
+        is_fetched = isinstance(picture, str)
+        outcome: Reply | GatewayError
         try:
+            if isinstance(picture, GatewayError):
+                raise picture
             async with asyncio.timeout_at(caller.deadline):
                 if isinstance(picture, str):
                     assert self._fetcher is not None  # `caption` refused it otherwise
                     async with self._fetcher.fetched(picture) as fetched:
-                        outcome = await self._send_twice(caller, fetched, options)
+                        outcome = await self._send_twice(caller, fetched, options, ask)
                 else:
-                    outcome = await self._send_twice(caller, picture, options)
-            self._average += NEWEST * (time.monotonic() - begin - self._average)
+                    outcome = await self._send_twice(caller, picture, options, ask)
         except TimeoutError:
             outcome = GatewayError(
                 504,
                 "deadline",
-                f"the captioner gave no answer within {self._settings.deadline_seconds:g} s; ask "
-                "for fewer beams or tokens, or try again later",
+                f"the captioner gave no answer within {caller.seconds:g} s; ask for fewer beams or "
+                "tokens, or try again later",
             )
         except GatewayError as error:
             outcome = error
@@ -191,13 +250,13 @@ class Captioner:
                 # The handler's message shows the first bytes, which may be those of an inner page.
                 message = "the URL gives no picture that can be decoded; open it in a browser"
                 outcome = GatewayError(error.status_code, error.code, message)
-        code = outcome.code if isinstance(outcome, GatewayError) else "captioned"
+        code = outcome.code if isinstance(outcome, GatewayError) else success
         self._measures.pictures.labels(code).inc()
         return outcome
 
     async def _send_twice(
-        self, caller: Caller, picture: bytes, options: Mapping[str, str]
-    ) -> CaptionResult:
+        self, caller: Caller, picture: bytes, options: Mapping[str, str], ask: Ask[Reply]
+    ) -> Reply:
         """Send a picture, and once more if the worker ended or the connection broke.
 
         When a picture ends the worker, the other pictures of its batch fail too. So second tries
@@ -209,7 +268,7 @@ class Captioner:
         self._deadly.check(picture, options)
         await self._queue.enter(caller.name)
         try:
-            return await self._send_in_place(picture, options, caller.deadline)
+            return await self._send_in_place(picture, options, caller.deadline, ask)
         except CaptionError as error:
             self._measures.resent.inc()
             connection_lost = error.status == 0  # TorchServe ended, closed it, or the clock was set
@@ -221,7 +280,7 @@ class Captioner:
         else:
             await self._queue.enter_alone()
         try:
-            return await self._send_in_place(picture, options, caller.deadline)
+            return await self._send_in_place(picture, options, caller.deadline, ask)
         except CaptionError as error:
             if error.status == 0:
                 raise GatewayError.of(error) from None
@@ -229,19 +288,19 @@ class Captioner:
             raise worker_failed() from None
 
     async def _send_in_place(
-        self, picture: bytes, options: Mapping[str, str], deadline: float
-    ) -> CaptionResult:
+        self, picture: bytes, options: Mapping[str, str], deadline: float, ask: Ask[Reply]
+    ) -> Reply:
         """Send a picture that has a place in TorchServe, and give the place back.
 
         The place is kept until TorchServe has answered, even if the client leaves: TorchServe
         cannot be told to give up.
         """
 
-        async def send() -> CaptionResult:
+        async def send() -> Reply:
             async with asyncio.timeout_at(deadline):
-                return await self._send(picture, options, deadline)
+                return await self._send(picture, options, deadline, ask)
 
-        def leave(task: asyncio.Task[CaptionResult]) -> None:
+        def leave(task: asyncio.Task[Reply]) -> None:
             self._queue.leave()
             if not task.cancelled():
                 task.exception()  # nobody may be left to ask for it
@@ -251,14 +310,15 @@ class Captioner:
         return await asyncio.shield(sending)
 
     async def _send(
-        self, picture: bytes, options: Mapping[str, str], deadline: float
-    ) -> CaptionResult:
+        self, picture: bytes, options: Mapping[str, str], deadline: float, ask: Ask[Reply]
+    ) -> Reply:
         """Send a picture; waits some seconds for a TorchServe that does not listen.
 
         Args:
             picture: The bytes of its file.
             options: Names and values.
             deadline: On the clock of the event loop.
+            ask: Asks TorchServe.
         """
         loop = asyncio.get_running_loop()
         patience = loop.time() + self._settings.restart_seconds
@@ -266,7 +326,7 @@ class Captioner:
             backend = self._torchserve.backends.current
             try:
                 seconds = deadline - loop.time()
-                return await self._torchserve.caption(picture, options, seconds)
+                return await ask(picture, options, seconds)
             except ServerUnreachable as error:
                 backend.description = None  # another archive may be served after a restart
                 if loop.time() > patience:
@@ -275,6 +335,32 @@ class Captioner:
             except CaptionError:
                 backend.description = None
                 raise
+
+
+def _with_time_limit(
+    caller: Caller, options: Mapping[str, str]
+) -> tuple[Caller, Mapping[str, str]]:
+    """A caller with the deadline of the request's own `timeout_ms`, and the other options.
+
+    Raises:
+        GatewayError: It is no whole number, or below 1.
+    """
+    if (text := options.get("timeout_ms")) is None:
+        return caller, options
+    if not text.isdecimal() or not 0 < int(text[:10]) <= LONGEST_TIMEOUT or len(text) > 10:
+        raise GatewayError(
+            422,
+            "bad_option",
+            f"option timeout_ms is {text[:40]!r}; it must be a whole number of milliseconds from 1 "
+            f"to {LONGEST_TIMEOUT}",
+        )
+    seconds = int(text) / 1000
+    others = {name: value for name, value in options.items() if name != "timeout_ms"}
+    if caller.seconds <= seconds:
+        return caller, others
+    # The time counts from when the request came.
+    deadline = caller.deadline - caller.seconds + seconds
+    return dataclasses.replace(caller, deadline=deadline, seconds=seconds), others
 
 
 def _check_picture(picture: bytes, limit: int) -> None:

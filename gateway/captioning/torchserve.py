@@ -7,17 +7,18 @@ gateway, and 8.2 ms with httpx (`python -m benchmarks.gateway` measures it).
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import json
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import aiohttp
 
 from client import CaptionError, CaptionResult, ServerUnreachable
 from client.description import describe
-from client.results import read_reply
+from client.results import bad_reply, read_reply
 from gateway.captioning.backends import Backends
 from gateway.errors import GatewayError, NotReady
 from gateway.settings import Settings
@@ -32,6 +33,23 @@ KEEP_ALIVE_SECONDS = 5.0
 DEADLINE_HEADER = "X-Request-Deadline"
 #: Seconds by which the clock may differ between two looks, for less than a step: it is slewed.
 CLOCK_SECONDS = 1.0
+
+Reply = TypeVar("Reply")
+#: Reads a reply: its status, content type and bytes.
+Read = Callable[[int, str, bytes], Reply]
+
+
+@dataclasses.dataclass(frozen=True)
+class Explained:
+    """The handler's reply to a request for an explanation, which is passed on as it is.
+
+    Attributes:
+        content: JSON, or a PNG file.
+        content_type: Which of them.
+    """
+
+    content: bytes
+    content_type: str
 
 
 class TorchServeClient:
@@ -67,6 +85,25 @@ class TorchServeClient:
                 deadline was wrong; the picture may be sent again.
             GatewayError: The handler refused the picture or an option, or the server is overloaded.
         """
+        return await self._ask(
+            picture, options, seconds, lambda status, _, content: read_reply(status, content)
+        )
+
+    async def explain(
+        self, picture: bytes, options: Mapping[str, str], seconds: float
+    ) -> Explained:
+        """Caption one picture and explain the caption; see `caption`.
+
+        Args:
+            picture: The bytes of a picture file.
+            options: Those of the caption, and `explain`, `grid` and `format`.
+            seconds: Until the answer is of no use any more.
+        """
+        return await self._ask(picture, options, seconds, _read_explanation)
+
+    async def _ask(
+        self, picture: bytes, options: Mapping[str, str], seconds: float, read: Read[Reply]
+    ) -> Reply:
         # aiohttp writes a file in parts, and warns of more than 1 MB of bytes at once.
         data = picture if len(picture) < 1 << 20 else io.BytesIO(picture)
         headers = {DEADLINE_HEADER: f"{time.time() + seconds:.3f}"}
@@ -84,7 +121,7 @@ class TorchServeClient:
             except aiohttp.ClientError as error:
                 raise CaptionError(0, "connection_lost", type(error).__name__) from None
         try:
-            result = read_reply(reply.status, content)
+            result = read(reply.status, reply.content_type, content)
         except CaptionError as error:
             if error.code == "server_error" and error.status >= 500:
                 raise
@@ -155,6 +192,13 @@ class TorchServeClient:
                 trust_env=False,  # no proxy of the environment: the addresses are the server's own
             )
         return self._session
+
+
+def _read_explanation(status: int, content_type: str, content: bytes) -> Explained:
+    if status == 200:
+        return Explained(content, content_type)
+    read_reply(status, content)  # raises the error that the handler reports
+    raise bad_reply(status, content)
 
 
 def _clock_ahead() -> float:

@@ -9,14 +9,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from gateway.captioning.captioner import Captioner
-from gateway.errors import GatewayError, error_response
 from gateway.pictures.reading import read_request
 from gateway.routes.replies import (
     PICTURE_ERRORS,
     CaptionsReply,
     DescriptionReply,
     errors,
-    picture_reply,
+    several_reply,
 )
 
 _BASE64 = {
@@ -36,33 +35,41 @@ _PICTURES: dict[str, dict[str, Any]] = {
     "url": _URL,
     "urls": {"type": "array", "items": _URL, "minItems": 1},
 }
-_BODY = {
-    "required": True,
-    "content": {
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["data"],
-                "properties": {
-                    "data": {"type": "array", "items": {"type": "string", "format": "binary"}}
-                },
-            }
+
+
+def picture_body(*members: str) -> dict[str, Any]:
+    """Documentation of a request's body that holds pictures.
+
+    Args:
+        members: Members of a JSON body, one of which holds them: names of `_PICTURES`.
+    """
+    return {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["data"],
+                    "properties": {
+                        "data": {"type": "array", "items": {"type": "string", "format": "binary"}}
+                    },
+                }
+            },
+            "application/json": {
+                "schema": {
+                    "anyOf": [
+                        {
+                            "type": "object",
+                            "required": [name],
+                            "properties": {name: _PICTURES[name], "options": _OPTIONS},
+                        }
+                        for name in members
+                    ]
+                }
+            },
         },
-        "application/json": {
-            "schema": {
-                "anyOf": [
-                    {
-                        "type": "object",
-                        "required": [name],
-                        "properties": {name: schema, "options": _OPTIONS},
-                    }
-                    for name, schema in _PICTURES.items()
-                ]
-            }
-        },
-    },
-}
+    }
 
 
 def routes(captioner: Captioner) -> APIRouter:
@@ -74,7 +81,7 @@ def routes(captioner: Captioner) -> APIRouter:
         summary="Caption one picture or several",
         response_model=CaptionsReply,
         responses=errors(PICTURE_ERRORS),
-        openapi_extra={"requestBody": _BODY},
+        openapi_extra={"requestBody": picture_body(*_PICTURES)},
     )
     async def captions(request: Request) -> Response:
         """Send bytes, a form with files, or JSON; options also as parameters of the query.
@@ -86,17 +93,8 @@ def routes(captioner: Captioner) -> APIRouter:
         description = await captioner.description()
         pictures, options = await read_request(request, description)
         outcomes = await captioner.caption(pictures, options)
-        failures = [each for each in outcomes if isinstance(each, GatewayError)]
-        body: dict[str, Any] = {
-            "results": [picture_reply(each) for each in outcomes],
-            "succeeded": len(outcomes) - len(failures),
-            "failed": len(failures),
-            "model": description["model"],
-            "seconds": round(time.monotonic() - begin, 4),
-        }
-        if len(failures) == len(outcomes):
-            return error_response(request.url.path, failures[0], body)
-        return JSONResponse(body)
+        seconds = round(time.monotonic() - begin, 4)
+        return several_reply(request.url.path, outcomes, description["model"], seconds=seconds)
 
     @router.get(
         "/v1/description",

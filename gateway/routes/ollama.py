@@ -103,7 +103,7 @@ def _reason(results: Sequence[CaptionResult]) -> str:
     """Why an answer ended: at its end, at the limit of tokens, or as nothing was to be done."""
     if not results:
         return "load"
-    return "length" if any(r.captions[0].finish_reason == "length" for r in results) else "stop"
+    return "length" if any(r.captions[0].finish_reason != "end" for r in results) else "stop"
 
 
 def routes(captioner: Captioner, model: str) -> APIRouter:

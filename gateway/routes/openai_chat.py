@@ -200,7 +200,7 @@ def _options(chat: ChatRequest, description: Description) -> dict[str, Any]:
 
 def _answer(captions: Sequence[Caption]) -> tuple[str, str]:
     """The text of an answer, a line for each picture, and why it ended."""
-    cut = any(caption.finish_reason == "length" for caption in captions)
+    cut = any(caption.finish_reason != "end" for caption in captions)
     return "\n".join(caption.caption for caption in captions), "length" if cut else "stop"
 
 

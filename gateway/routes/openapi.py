@@ -14,6 +14,8 @@ from gateway.pictures.options import Description
 
 #: Paths that take options as parameters of their query.
 OPTIONS_IN_QUERY = ("/v1/captions", "/predictions/{name}", "/predictions/{name}/{version}")
+#: Those that take options and the fields of an explanation.
+EXPLANATION_IN_QUERY = ("/v1/explanations", "/explanations/{name}")
 #: Name of an option's type in the description -> in OpenAPI.
 TYPES = {"int": "integer", "float": "number", "str": "string"}
 
@@ -24,9 +26,12 @@ def add_route(app: FastAPI, captioner: Captioner) -> None:
     async def document() -> Response:
         description = await captioner.description()
         found = copy.deepcopy(app.openapi())
-        for path in OPTIONS_IN_QUERY:
+        for path in (*OPTIONS_IN_QUERY, *EXPLANATION_IN_QUERY):
+            parameters = _parameters(description)
+            if path in EXPLANATION_IN_QUERY:
+                parameters += _explanation_parameters(description)
             for operation in found["paths"][path].values():
-                operation.setdefault("parameters", []).extend(_parameters(description))
+                operation.setdefault("parameters", []).extend(parameters)
         _name_the_model(found, description["model"])
         return JSONResponse(found)
 
@@ -65,6 +70,30 @@ def _parameters(description: Description) -> list[dict[str, Any]]:
             },
         }
         for name, option in description["options"].items()
+    ]
+
+
+def _explanation_parameters(description: Description) -> list[dict[str, Any]]:
+    """The fields of an explanation as parameters of a query; none if there are no explanations."""
+    if (known := description.get("explanation")) is None:
+        return []
+    grid, formats = known["grid"], known["format"]
+    limits = {"minimum": grid["from"], "maximum": grid["to"], "default": grid["default"]}
+    return [
+        {
+            "name": "grid",
+            "in": "query",
+            "required": False,
+            "description": "cells on a side of the grid",
+            "schema": {"type": "integer", **limits},
+        },
+        {
+            "name": "format",
+            "in": "query",
+            "required": False,
+            "description": "numbers, or a picture to look at",
+            "schema": {"type": "string", "enum": formats, "default": formats[0]},
+        },
     ]
 
 

@@ -115,13 +115,38 @@ def to_square(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     filter_ = _RESAMPLE[preprocessing.resample]
     if not preprocessing.crop:
         return image.resize((side, side), filter_)
-    short, long = sorted(image.size)
-    resized_long = side * long // short
-    width, height = (side, resized_long) if image.width <= image.height else (resized_long, side)
-    left, top = (width - side) // 2, (height - side) // 2
-    if long <= ORDINARY_ASPECT * short:
+    width, height, left, top = _resized(image.size, side)
+    if max(image.size) <= ORDINARY_ASPECT * min(image.size):
         resized = image.resize((width, height), filter_)
         return resized.crop((left, top, left + side, top + side))
     across, down = image.width / width, image.height / height  # source pixels for a resized one
     box = (left * across, top * down, (left + side) * across, (top + side) * down)
     return image.resize((side, side), filter_, box=box)
+
+
+def crop_of(
+    size: tuple[int, int], preprocessing: Preprocessing
+) -> tuple[float, float, float, float]:
+    """The part of an image that its encoder sees.
+
+    Args:
+        size: Width and height of the image, in any unit.
+        preprocessing: That of the encoder.
+
+    Returns:
+        x and y of its upper left corner, its width and its height, as fractions of the image's
+        width and height, from 0 to 1.
+    """
+    side = preprocessing.size
+    if not preprocessing.crop:
+        return 0.0, 0.0, 1.0, 1.0
+    width, height, left, top = _resized(size, side)
+    return left / width, top / height, side / width, side / height
+
+
+def _resized(size: tuple[int, int], side: int) -> tuple[int, int, int, int]:
+    """Width and height with a shorter side of `side`; x and y of the square in the centre."""
+    short, long = sorted(size)
+    resized_long = side * long // short
+    width, height = (side, resized_long) if size[0] <= size[1] else (resized_long, side)
+    return width, height, (width - side) // 2, (height - side) // 2

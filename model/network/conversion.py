@@ -16,8 +16,10 @@ from model.layers.output_layer import NarrowOutputLayer
 from model.layers.packing import narrow_output_linear, pack_linears
 from model.network.captioner import ClipCap
 from model.network.decoder import Decoder
+from model.network.drafts import Drafts
 from model.network.encoder import ClipEncoder, ImageEncoder, SiglipEncoder
 from model.network.search import Search
+from model.network.spelling import Spelling
 from model.network.vision_transformer import VisionTransformer
 from model.options import OPTIONS
 from model.refusal import Refusal
@@ -31,12 +33,19 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 
 
-def build_search(captioner: ClipCap, precision: str = "fp32") -> Search:
+def build_search(
+    captioner: ClipCap,
+    precision: str = "fp32",
+    spelling: Spelling | None = None,
+    drafts: Drafts | None = None,
+) -> Search:
     """The search over a copy of the captioner's GPT-2; it runs eagerly, or scripted when exported.
 
     Args:
         captioner: Has the weights; it stays as it is.
         precision: One of `model.layers.precision.PRECISIONS`.
+        spelling: What tokens add to a text, for captions of a limited number of characters.
+        drafts: Guesses of tokens, for a faster greedy search of one image.
 
     Raises:
         Refusal: A variant of GPT-2 that the decoder does not compute, or a precision that this
@@ -47,7 +56,7 @@ def build_search(captioner: ClipCap, precision: str = "fp32") -> Search:
         head = narrow_output_linear(decoder.output.head, precision)
         decoder.output = NarrowOutputLayer(head, decoder.wte)  # type: ignore[assignment]
     pack_linears(decoder, precision)
-    return Search(decoder, captioner.config.end_token_id).eval()
+    return Search(decoder, captioner.config.end_token_id, spelling, drafts).eval()
 
 
 def build_decoder(gpt2: GPT2LMHeadModel) -> Decoder:

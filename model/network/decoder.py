@@ -153,8 +153,15 @@ class Decoder(nn.Module):
             hidden = block.finish(hidden, attended)
         return self.ln_f(hidden[:, -1:]), Cache(keys, values, length)
 
-    def step(self, tokens: Tensor, position: int, cache: Cache, mask: Tensor | None) -> Tensor:
-        """Read one token per beam.
+    def step(
+        self,
+        tokens: Tensor,
+        position: int,
+        cache: Cache,
+        mask: Tensor | None,
+        depths: Tensor | None = None,
+    ) -> Tensor:
+        """Read one token per beam, or guesses of one caption, which follow one another.
 
         Args:
             tokens: int64 [B, N], the tokens chosen last.
@@ -163,6 +170,7 @@ class Decoder(nn.Module):
             mask: float32 [B, N, used + N]: zero at the slots of the prefix and of the beam's own
                 tokens, this one included, and minus infinity at the others. None for one beam,
                 which attends to all slots.
+            depths: What to add to `position` for each of the N tokens, int64 [N]; None for zeros.
 
         Returns:
             Hidden states [B, N, E], from which `output` chooses the next tokens.
@@ -170,7 +178,10 @@ class Decoder(nn.Module):
         start = cache.used
         end = start + tokens.shape[1]
         cache.used = end
-        hidden = self.wte(tokens) + self.wpe.weight[position]  # [B, N, E]
+        if depths is None:
+            hidden = self.wte(tokens) + self.wpe.weight[position]  # [B, N, E]
+        else:
+            hidden = self.wte(tokens) + self.wpe(depths + position)
         if mask is not None:
             mask = mask.unsqueeze(1).to(cache.keys[0].dtype)  # [B, 1, N, end]
         for layer, block in enumerate(self.blocks):

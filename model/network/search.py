@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from model.network.choice import drawn, penalised
 from model.network.decoder import Decoder
+from model.network.drafts import Drafts
+from model.network.spelling import Spelling
 
 
 class Search(nn.Module):
@@ -27,12 +29,22 @@ class Search(nn.Module):
     Args:
         decoder: The language model.
         end_token_id: The token that ends a caption; it also fills the rows after the end.
+        spelling: What tokens add to a text. Without it, captions cannot be limited in characters.
+        drafts: Guesses of the next tokens, with which greedy search of one image takes less time.
     """
 
-    def __init__(self, decoder: Decoder, end_token_id: int) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        end_token_id: int,
+        spelling: Spelling | None = None,
+        drafts: Drafts | None = None,
+    ) -> None:
         super().__init__()
         self.decoder = decoder
         self.end_token_id = end_token_id
+        self.spelling = spelling
+        self.drafts = drafts
         # The score of a beam that must not be chosen. It is below every real score, also after the
         # strongest length penalty (a factor of 64 ** 5), and twice the value is still finite.
         self.excluded = -1.0e30
@@ -52,6 +64,7 @@ class Search(nn.Module):
         top_p: float = 1.0,
         chances: Tensor | None = None,
         prompt: Tensor | None = None,
+        max_characters: int = 0,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Captions for a batch of prefixes.
 
@@ -72,6 +85,10 @@ class Search(nn.Module):
             prompt: Tokens that every caption begins with, int64 [P]. The limits of tokens and the
                 rules on repetition are for those behind it; they, their number and their
                 log-probabilities are part of the result. None for captions without.
+            max_characters: Characters of the caption's text at most, those of `prompt` included; 0
+                is no limit. A caption for which the likeliest token does not fit may be cut there,
+                after its last whole sentence or word: a single one is, and of beams it is used
+                where too few others end. It has fewer than `max_tokens` tokens and no end token.
 
         Returns:
             Token ids int64 [B, M, T], where T is the length of the longest caption and shorter ones
@@ -84,7 +101,12 @@ class Search(nn.Module):
         if prompt is not None:
             words = self.decoder.wte(prompt).expand(prefix.shape[0], -1, -1)  # [B, P, E]
             prefix = torch.cat([prefix, words], 1)
-        if num_beams > 1:
+        room = self._room(prompt, max_characters)
+        is_plain = repetition_penalty == 1.0 and no_repeat_ngram_size == 0 and chances is None
+        is_plain = is_plain and num_beams == 1 and min_tokens == 0 and room < 0
+        if self.drafts is not None and is_plain and prefix.shape[0] == 1:
+            tokens, lengths, log_probs = self.guessed(prefix, max_tokens)
+        elif num_beams > 1:
             tokens, lengths, log_probs = self.beam(
                 prefix,
                 num_beams,
@@ -93,8 +115,10 @@ class Search(nn.Module):
                 length_penalty,
                 repetition_penalty,
                 no_repeat_ngram_size,
+                room,
+                prompt is None,
             )
-            tokens = tokens[:, :num_captions, : int(lengths[:, :num_captions].max())]
+            tokens = tokens[:, :num_captions, : max(1, int(lengths[:, :num_captions].max()))]
             lengths, log_probs = lengths[:, :num_captions], log_probs[:, :num_captions]
             if repetition_penalty != 1.0:
                 log_probs = self._sums(prefix, tokens, lengths)
@@ -113,10 +137,17 @@ class Search(nn.Module):
                 top_k,
                 top_p,
                 chances,
+                room,
+                prompt is None,
             )
             shape = [prefix.shape[0], count]
             tokens, lengths = tokens.view(shape + [-1]), lengths.view(shape)
             log_probs = log_probs.view(shape)
+        if max_characters > 0:
+            last = tokens.gather(2, (lengths - 1).clamp(min=0).unsqueeze(2)).squeeze(2)
+            cut = (lengths < max_tokens) & ((last != self.end_token_id) | (lengths == 0))
+            if bool(cut.any()):  # of the tokens that are left
+                log_probs = torch.where(cut, self._sums(prefix, tokens, lengths), log_probs)
         if prompt is not None:
             batch, count, _ = tokens.shape
             tokens = torch.cat([prompt.expand(batch, count, -1), tokens], 2)
@@ -136,10 +167,13 @@ class Search(nn.Module):
         top_k: int,
         top_p: float,
         chances: Tensor | None,
+        room: int,
+        at_start: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """A caption for each prefix: the most likely token at every step, or one that is drawn.
 
-        The arguments are those of `forward`; `chances` is [B, T'] here.
+        The arguments are those of `forward`; `chances` is [B, T'] here, `room` the number of
+        characters that fit, or -1, and `at_start` whether the text begins with these captions.
 
         Returns:
             Token ids [B, T], lengths [B] and log-probabilities [B], as from `forward`.
@@ -154,6 +188,7 @@ class Search(nn.Module):
         lengths = torch.zeros([batch], dtype=torch.int64, device=device)
         log_probs = torch.zeros([batch], dtype=torch.float32, device=device)
         row = torch.arange(batch, device=device)  # [b], the rows whose search still runs
+        characters = torch.zeros_like(lengths)
         hidden, cache = self.decoder.prefill(prefix, start + max_tokens)
         for count in range(max_tokens):
             forbidden = self._forbidden_token(count, min_tokens)
@@ -173,6 +208,11 @@ class Search(nn.Module):
             lengths[row] = count + 1
             log_probs[row] += best[:, 0]
             running = token[:, 0] != self.end_token_id
+            if room >= 0:
+                characters[row] += self._characters(token[:, 0], at_start and count == 0)
+                full = characters[row] > self._limit(room, at_start and count == 0)
+                lengths[row[full]] = self._kept(tokens[row[full], :count], token[full, 0])
+                running = running & ~full
             if count + 1 == max_tokens or not bool(running.any()):
                 break
             if not bool(running.all()):
@@ -180,7 +220,65 @@ class Search(nn.Module):
                 row, token = row[order], token[order]
                 cache.select(order)
             hidden = self.decoder.step(token, start + count, cache, None)
-        return tokens[:, : int(lengths.max())], lengths, log_probs
+        if room >= 0:
+            tokens = self._cleared(tokens, lengths)
+        return tokens[:, : max(1, int(lengths.max()))], lengths, log_probs
+
+    def guessed(self, prefix: Tensor, max_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The greedy caption of one prefix [1, K, E], with fewer steps; see `model.network.drafts`.
+
+        Returns:
+            Token ids [1, 1, T], length [1, 1] and log-probability [1, 1], as from `forward`.
+        """
+        assert self.drafts is not None, "this search has no drafts"
+        start, device = prefix.shape[1], prefix.device
+        rejected = float("-inf")
+        hidden, cache = self.decoder.prefill(prefix, start + max_tokens * (1 + self.drafts.guesses))
+        best, token = self.decoder.output(hidden[:, 0], 1, -1)
+        tokens: list[int] = [self.end_token_id, int(token)]  # behind an end token, as drafts are
+        log_prob = float(best)
+        seen: list[float] = [0.0] * start  # mask of the cache: 0 at the slots of the caption
+        while len(tokens) <= max_tokens and tokens[-1] != self.end_token_id:
+            # The decoder reads the last token and the guesses behind it: N tokens, each of which
+            # attends to those before it.
+            guesses, parents = self.drafts.tree(tokens, max_tokens - len(tokens))
+            count = 1 + len(guesses)
+            depths: list[int] = [0]
+            own: list[list[float]] = [[0.0] + [rejected] * (count - 1)]
+            for index in range(len(guesses)):
+                before = parents[index] + 1
+                row = own[before].copy()
+                row[index + 1] = 0.0
+                own.append(row)
+                depths.append(depths[before] + 1)
+            mask = torch.tensor([seen + row for row in own], device=device).unsqueeze(0)
+            hidden = self.decoder.step(
+                torch.tensor([tokens[-1:] + guesses], device=device),
+                start + len(tokens) - 2,
+                cache,
+                mask,
+                torch.tensor(depths, device=device),
+            )
+            best, token = self.decoder.output(hidden[0], 1, -1)
+            chosen: list[int] = token[:, 0].tolist()
+            gains: list[float] = best[:, 0].tolist()
+            kept = [0.0] + [rejected] * len(guesses)
+            node = 0
+            while node >= 0:  # along the guesses that are the tokens chosen
+                tokens.append(chosen[node])
+                log_prob += gains[node]
+                following = -1
+                if len(tokens) <= max_tokens and chosen[node] != self.end_token_id:
+                    for index in range(len(guesses)):
+                        if parents[index] + 1 == node and guesses[index] == chosen[node]:
+                            following = index + 1
+                if following >= 0:
+                    kept[following] = 0.0
+                node = following
+            seen = seen + kept
+        found = torch.tensor([[tokens[1:]]], device=device)
+        length = torch.tensor([[len(tokens) - 1]], device=device)
+        return found, length, torch.tensor([[log_prob]], device=device)
 
     def beam(
         self,
@@ -191,10 +289,13 @@ class Search(nn.Module):
         length_penalty: float,
         repetition_penalty: float,
         no_repeat_ngram_size: int,
+        room: int,
+        at_start: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The N best finished beams of each image, best first; see `forward`.
+        """The N best finished beams of each image, best first; see `forward` and `single`.
 
         The sums of log-probabilities are those that the beams were ranked by: with the penalty.
+        With a limit of characters, tokens that do not fit fall out of the candidates.
         """
         batch, start, _ = prefix.shape
         device = prefix.device
@@ -217,6 +318,9 @@ class Search(nn.Module):
         finished_sums = all_sums
         finished_lengths = all_lengths
         is_finished = torch.zeros([batch, num_beams], dtype=torch.bool, device=device)
+        # With a limit of characters: those of the running beams, and the best beams that were cut.
+        characters = torch.zeros([batch, 1], dtype=torch.int64, device=device)
+        cut_tokens, cut_scores, cut_lengths = all_tokens, finished_scores, all_lengths
 
         hidden, cache = self.decoder.prefill(prefix, start + num_beams * max_tokens)
         # Attention mask of each beam over the cache: zero at the entries of the prefix and of the
@@ -241,6 +345,22 @@ class Search(nn.Module):
                 best, token = allowed.view(log_probs.shape).topk(candidate_count, dim=-1)
             else:
                 best, token = self.decoder.output(hidden, candidate_count, forbidden)
+            if room >= 0:
+                added = self._characters(token, at_start and count == 0)
+                total = characters.unsqueeze(-1) + added  # [b, n, 2N]
+                full = total > self._limit(room, at_start and count == 0)
+                # A beam whose likeliest token does not fit may be cut here.
+                own = running_tokens[:, : hidden.shape[1]]
+                kept = self._kept(own[:, :, :count].flatten(0, 1), token[:, :, 0].flatten())
+                scores = running_sums / (float(max(count, 1)) ** length_penalty)
+                scores = scores.masked_fill(~(full[:, :, 0] & self._alive(running_sums)), -1e38)
+                cut_scores, index = torch.cat([cut_scores, scores], 1).topk(num_beams, 1)
+                cut_tokens = torch.cat([cut_tokens, own], 1).gather(
+                    1, index.unsqueeze(-1).expand(-1, -1, max_tokens)
+                )
+                cut_lengths = torch.cat([cut_lengths, kept.view(scores.shape)], 1).gather(1, index)
+                best = best.masked_fill(full, self.excluded)
+                characters = total.flatten(1)
             candidates = (best + running_sums.unsqueeze(-1)).flatten(1)  # [b, n * 2N]
             candidates, index = candidates.topk(candidate_count, dim=1)  # [b, 2N]
             parent = index.div(candidate_count, rounding_mode="floor")
@@ -255,6 +375,8 @@ class Search(nn.Module):
                 ends = torch.ones_like(ends)
             finishes = ends.clone()
             finishes[:, num_beams:] = False
+            if room >= 0:
+                finishes = finishes & self._alive(candidates)
             scores = candidates / (float(count + 1) ** length_penalty)
             scores = torch.where(finishes, scores, torch.full_like(scores, 2 * self.excluded))
             finished_scores, kept = torch.cat([finished_scores, scores], 1).topk(num_beams, dim=1)
@@ -273,18 +395,31 @@ class Search(nn.Module):
             token = token.gather(1, chosen)
             running_tokens = sequences.gather(1, chosen.unsqueeze(-1).expand(-1, -1, max_tokens))
             parent = parent.gather(1, chosen)
+            if room >= 0:
+                characters = characters.gather(1, index.gather(1, chosen))
 
             # An image leaves the batch when no running beam can enter its finished beams any more.
             running = self._can_improve(
                 running_sums, finished_scores, is_finished, count + 1, length_penalty
             )
+            if room >= 0:
+                running = running & self._alive(running_sums[:, 0])
             if count + 1 == max_tokens:
                 running = torch.zeros_like(running)
             if not bool(running.all()):
                 leaving = ~running
-                all_tokens[image[leaving]] = finished_tokens[leaving]
-                all_lengths[image[leaving]] = finished_lengths[leaving]
-                all_sums[image[leaving]] = finished_sums[leaving]
+                found_tokens, found_lengths = finished_tokens, finished_lengths
+                found_sums = finished_sums
+                if room >= 0:
+                    place = self._places(is_finished, cut_scores)
+                    found_tokens = torch.cat([finished_tokens, cut_tokens], 1).gather(
+                        1, place.unsqueeze(-1).expand(-1, -1, max_tokens)
+                    )
+                    found_lengths = torch.cat([finished_lengths, cut_lengths], 1).gather(1, place)
+                    found_sums = torch.cat([finished_sums, cut_scores], 1).gather(1, place)
+                all_tokens[image[leaving]] = found_tokens[leaving]
+                all_lengths[image[leaving]] = found_lengths[leaving]
+                all_sums[image[leaving]] = found_sums[leaving]
                 if not bool(running.any()):
                     break
                 order = compacted_order(running)
@@ -293,10 +428,15 @@ class Search(nn.Module):
                 finished_tokens, finished_scores = finished_tokens[order], finished_scores[order]
                 finished_sums, finished_lengths = finished_sums[order], finished_lengths[order]
                 is_finished, token, parent = is_finished[order], token[order], parent[order]
+                if room >= 0:
+                    characters, cut_lengths = characters[order], cut_lengths[order]
+                    cut_tokens, cut_scores = cut_tokens[order], cut_scores[order]
                 cache.select(order)
             mask = mask.gather(1, parent.unsqueeze(-1).expand(-1, -1, mask.shape[2]))
             mask = torch.cat([mask, new_entries.expand(len(image), -1, -1)], dim=2)
             hidden = self.decoder.step(token, start + count, cache, mask)
+        if room >= 0:
+            all_tokens = self._cleared(all_tokens, all_lengths)
         return all_tokens, all_lengths, all_sums
 
     @torch.jit.export
@@ -327,6 +467,55 @@ class Search(nn.Module):
         place = torch.arange(longest, device=tokens.device)
         counted = place < lengths.unsqueeze(-1)  # [B, M, T]
         return each.view(batch, count, longest).masked_fill(~counted, 0.0).sum(-1)
+
+    def _room(self, prompt: Tensor | None, max_characters: int) -> int:
+        """Characters that fit behind the prompt, or -1 for any number."""
+        if max_characters == 0:
+            return -1
+        used = 0
+        if prompt is not None:
+            used = int(self._characters(prompt[:1], True).sum())
+            used += int(self._characters(prompt[1:], False).sum())
+        return max(0, max_characters - used)
+
+    def _limit(self, room: int, at_start: bool) -> int:
+        """Characters that a caption may have; the first token of a text always fits."""
+        return 1 << 30 if at_start else room
+
+    def _characters(self, tokens: Tensor, at_start: bool) -> Tensor:
+        """Characters that each of these tokens adds to a text; in the shape of `tokens`."""
+        assert self.spelling is not None, "a search without spelling cannot count characters"
+        return self.spelling.characters(tokens, at_start)
+
+    def _kept(self, tokens: Tensor, following: Tensor) -> Tensor:
+        """Tokens that stay of cut captions; see `Spelling.kept`."""
+        assert self.spelling is not None, "a search without spelling cannot cut captions"
+        return self.spelling.kept(tokens, following)
+
+    def _cleared(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Captions [..., T] without what stands behind their lengths [...]."""
+        place = torch.arange(tokens.shape[-1], device=tokens.device)
+        return tokens.masked_fill(place >= lengths.unsqueeze(-1), self.end_token_id)
+
+    def _alive(self, sums: Tensor) -> Tensor:
+        """Whether beams, by their sums, hold no token that was excluded."""
+        return sums > self.excluded / 2
+
+    def _places(self, is_finished: Tensor, cut_scores: Tensor) -> Tensor:
+        """Which beams become the result: finished ones, then cut ones, then the same once more.
+
+        Args:
+            is_finished: bool [b, N], of the finished beams, which are sorted.
+            cut_scores: float32 [b, N], sorted; not alive where there is none.
+
+        Returns:
+            int64 [b, N], places among N finished and N cut beams.
+        """
+        ended = is_finished.sum(1, keepdim=True)
+        count = ended + self._alive(cut_scores).sum(1, keepdim=True)
+        beams = is_finished.shape[1]
+        place = torch.arange(beams, device=is_finished.device) % count.clamp(min=1)
+        return torch.where(place < ended, place, place - ended + beams)
 
     def _forbidden_token(self, count: int, min_tokens: int) -> int:
         """The end token while the caption is shorter than `min_tokens`, or else -1."""

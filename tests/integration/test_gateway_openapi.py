@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from deploy.torchserve import TorchServe
-from gateway.routes.openapi import OPTIONS_IN_QUERY
+from gateway.routes.openapi import EXPLANATION_IN_QUERY, OPTIONS_IN_QUERY
 from tests.integration.gateways import running, settings_for
 from tests.pictures import sound
 
@@ -61,6 +61,8 @@ def test_every_route_is_documented(document: Any):
     for path in (
         "/v1/captions",
         "/v1/description",
+        "/v1/explanations",
+        "/explanations/{name}",
         "/predictions/{name}",
         "/predictions/{name}/{version}",
         "/v1/chat/completions",
@@ -103,6 +105,20 @@ def test_the_documented_options_are_the_captioner_s(server: TorchServe, document
         assert each["description"] == option["help"]
 
 
+@pytest.mark.parametrize("path", EXPLANATION_IN_QUERY)
+def test_the_documented_fields_of_explanations_are_the_captioner_s(
+    server: TorchServe, document: Any, path: str
+):
+    documented = document.raw_schema["paths"][path]["post"]["parameters"]
+    schemas = {each["name"]: each["schema"] for each in documented if each["in"] == "query"}
+    own = httpx.get(f"{server.management}/models/clipcap", params={"customized": "true"}).json()
+    described = own[0]["customizedMetadata"]
+    assert set(schemas) == {*described["options"], "grid", "format"}
+    grid = described["explanation"]["grid"]
+    assert (schemas["grid"]["minimum"], schemas["grid"]["maximum"]) == (grid["from"], grid["to"])
+    assert schemas["format"]["enum"] == described["explanation"]["format"]
+
+
 def bodies() -> list[tuple[str, Any, int]]:
     """Path, body and status of requests that each interface answers with captions, or refuses."""
     png = sound()["png"]
@@ -118,6 +134,12 @@ def bodies() -> list[tuple[str, Any, int]]:
         ("/v1/captions", {"images": [text, bad]}, 200),
         ("/v1/captions", {"images": [bad]}, 400),
         ("/v1/captions", {"url": "https://example.org/a.png"}, 400),
+        ("/v1/explanations", {"image": text, "grid": 2}, 200),
+        ("/v1/explanations", {"image": text, "grid": 2, "format": "png"}, 200),
+        ("/v1/explanations", {"image": text, "grid": 99}, 422),
+        ("/explanations/{name}", {"image": text, "grid": 2}, 200),
+        ("/explanations/{name}", {"image": bad}, 400),
+        ("/predictions/{name}", {"image": text, "explain": True, "grid": 2}, 200),
         ("/predictions/{name}", {"image": text}, 200),
         ("/predictions/{name}", {"image": bad}, 400),
         ("/predictions/{name}", {"instances": [text]}, 200),

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,10 +40,19 @@ def gateway(server: TorchServe) -> Iterator[str]:
         yield address.removeprefix("http://")
 
 
-def run(words: list[str]) -> str:
-    environment = {**os.environ, "PYTHONUTF8": "1"}
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with the pictures that the page names."""
+    (tmp_path / "holiday").mkdir()
+    shutil.copy(ROOT / "docs" / "sample.jpg", tmp_path / "holiday" / "photo.jpg")
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    return tmp_path
+
+
+def run(words: list[str], place: Path = ROOT) -> str:
+    environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        words, cwd=ROOT, env=environment, capture_output=True, check=True, timeout=60
+        words, cwd=place, env=environment, capture_output=True, check=True, timeout=60
     ).stdout.decode()
 
 
@@ -62,20 +72,26 @@ def test_a_command_of_curl_captions(gateway: str, line: str):
 
 
 @pytest.mark.parametrize("line", lines("-m client "))
-def test_a_command_of_the_client_prints_captions(gateway: str, line: str):
+def test_a_command_of_the_client_prints_or_writes_captions(gateway: str, line: str, place: Path):
     words = shlex.split(line.replace("127.0.0.1:8000", gateway))
-    shown = run([sys.executable, *words[1:]])
-    if "--json" in words:
+    shown = run([sys.executable, *words[1:]], place)
+    if "holiday" in words:
+        written = place / "holiday" / "photo.txt" if "--text" in words else place / "captions.csv"
+        assert written.read_text().strip()
+        assert ("--jsonl" in words) == (place / "captions.jsonl").exists()
+    elif "--json" in words:
         assert len(json.loads(shown)["captions"]) == 2
     else:
         assert ("--num-beams" if "--options" in words else "docs/sample.jpg: ") in shown
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_an_example_in_python_prints_captions(server: TorchServe, gateway: str, code: str):
+def test_an_example_in_python_prints_captions(
+    server: TorchServe, gateway: str, code: str, place: Path
+):
     ports = {"127.0.0.1:8000": gateway, "127.0.0.1:7070": server.grpc.removeprefix("grpc://")}
     [asked] = [address for address in ports if address in code]
-    shown = run([sys.executable, "-c", code.replace(asked, ports[asked])])
+    shown = run([sys.executable, "-c", code.replace(asked, ports[asked])], place)
     two = "num_captions" in code or "n=2" in code or "[picture, picture]" in code
     all_shown = "for " in code
     assert len(shown.strip().splitlines()) >= (2 if two and all_shown else 1)

@@ -312,11 +312,6 @@ def test_the_gateway_refuses_a_form_that_cannot_be_read(gateway: str):
         assert (reply.status_code, reply.json()["error"]["code"]) == (400, "bad_request")
 
 
-def test_explanations_are_refused(server: TorchServe):
-    reply = httpx.post(f"{server.rest}/explanations/clipcap", content=PNG)
-    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "no_explanations")
-
-
 def test_the_model_describes_itself(server: TorchServe):
     described = server.describe(customized=True)["customizedMetadata"]
     assert described["model"] == {"name": "clipcap", "version": "1.0"}

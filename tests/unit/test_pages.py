@@ -110,6 +110,7 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
         "cloud.md",
         "coco.md",
         "data-sets.md",
+        "explanations.md",
         "fine-tune-clip.md",
         "kubernetes.md",
         "operations.md",

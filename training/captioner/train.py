@@ -18,6 +18,7 @@ from transformers import GPT2LMHeadModel
 from model.checkpoint import CARD, Checkpoint
 from model.config import CaptionerConfig, MapperConfig
 from model.network.captioner import ClipCap
+from model.network.drafts import count_drafts
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.whole_folder import check_replaceable
@@ -204,6 +205,7 @@ def train(config: Config, callbacks: Sequence[pl.Callback] = ()) -> None:
         feature_statistics,
         card=None if card is None else retrained(card, captioner.config.mapper, record),
         training=record,
+        drafts=count_drafts(data.train.tokens, end_token_id, captioner.gpt2.config.vocab_size),
     ).save(settings.out)
     save_seen(settings.out, seen)
     write_curves(work / "log", Path(settings.curves))

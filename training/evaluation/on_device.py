@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint
-from model.export import ServedCaptioner, eager_artifact
+from model.export import ServedCaptioner, eager_artifact, spelling
 from model.network.conversion import PixelEncoder, build_decoder
 from model.network.search import Search
 from model.options import GenerationOptions
@@ -30,7 +30,7 @@ class DeviceArtifact(Artifact):
         captioner, config = checkpoint.captioner, checkpoint.captioner.config
         as_served = eager_artifact(checkpoint)
         encoder = PixelEncoder(copy.deepcopy(captioner.clip), config.mapper.feature_kind)
-        search = Search(build_decoder(captioner.gpt2), config.end_token_id)
+        search = Search(build_decoder(captioner.gpt2), config.end_token_id, spelling(checkpoint))
         mapper = copy.deepcopy(captioner.mapper)
         module = ServedCaptioner(encoder, mapper, search, config.normalize_feature)
         super().__init__(module.eval().to(device), as_served.info, as_served.tokenizer)

@@ -169,6 +169,7 @@ def test_the_table_of_options_is_complete():
         "num_captions": (int, 1, 8, 1, "num_return_sequences"),
         "max_tokens": (int, 1, 64, 32, "max_new_tokens"),
         "min_tokens": (int, 0, 64, 0, "min_new_tokens"),
+        "max_characters": (int, 0, 1000, 0, "max_characters"),
         "length_penalty": (float, -5.0, 5.0, 1.0, "length_penalty"),
         "repetition_penalty": (float, 0.1, 10.0, 1.0, "repetition_penalty"),
         "no_repeat_ngram_size": (int, 0, 10, 0, "no_repeat_ngram_size"),
@@ -189,15 +190,18 @@ def test_options_are_passed_in_the_order_of_the_table(method: Callable[..., Any]
     """TorchScript takes plain scalars, so `Artifact.search` passes the options by position."""
     _, _, *parameters = inspect.signature(method).parameters.values()  # self and the tensor
     annotations = [(each.name, each.annotation) for each in parameters]
-    options = {n: option for n, option in OPTIONS.items() if n not in ("seed", "prompt")}
+    options = {
+        n: option for n, option in OPTIONS.items() if n not in ("seed", "prompt", "max_characters")
+    }
     assert annotations == [
         *((name, option.kind.__name__) for name, option in options.items()),
         ("chances", "Tensor | None"),  # what the seed stands for
         ("prompt", "Tensor | None"),  # its tokens
+        ("max_characters", "int"),
     ]
     if method is ServedCaptioner.forward:
         defaults = [each.default for each in parameters]
-        assert defaults == [*(each.default for each in options.values()), None, None]
+        assert defaults == [*(each.default for each in options.values()), None, None, 0]
 
 
 def test_the_settings_of_the_pipeline_are_these_options():

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from client.caption_client import GRPC_ADDRESS, REST_ADDRESS, TIMEOUT
+from client.base import GRPC_ADDRESS, JOBS, MANAGEMENT_ADDRESS, REST_ADDRESS, TIMEOUT
 
-MANAGEMENT_ADDRESS = "http://127.0.0.1:8081"
 #: Environment variable of the token, where no file is given.
 TOKEN = "CLIPCAP_TOKEN"
+#: Seconds that a picture waits for a server that is overloaded or started again.
+PATIENCE = 120.0
 #: Most pictures that may be sent at a time.
 MAX_JOBS = 64
 
@@ -28,9 +29,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         arguments: Its words.
 
     Returns:
-        The flags by their names, without dashes. `address` is never None; `management` is None if
-        a gateway at `address` knows the options. `header` and `option` are mappings of names to
-        values, and `option` has the flags that are not the client's own.
+        The flags by their names, without dashes. `address` is never None. `header` and `option` are
+        mappings of names to values, and `option` has the flags that are not the client's own.
 
     Raises:
         SystemExit: The command line is wrong (2), or asks for help (0).
@@ -52,8 +52,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     given.option, given.header = options, headers
     if not given.options and not given.files:
         _usage_error(parser, "no FILE is given; for the server's options use --options")
-    if not (given.address or "").startswith(("http://", "https://")):
-        given.management = given.management or MANAGEMENT_ADDRESS
+    if given.overwrite and not (given.text or given.csv or given.jsonl):
+        _usage_error(parser, "--overwrite needs --text, --csv or --jsonl")
     given.address = given.address or (GRPC_ADDRESS if given.grpc else REST_ADDRESS)
     if given.grpc and not given.address.startswith(("grpc://", "grpcs://")):
         _usage_error(parser, f"--grpc needs an address grpc://HOST:PORT, not {given.address!r}")
@@ -68,8 +68,26 @@ def _parser() -> tuple[argparse.ArgumentParser, set[str]]:
         "is an option of the server, such as --num-beams 5; see --options.",
         allow_abbrev=False,  # a shortened flag would be taken for an option of the server
     )
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
+    parser.add_argument(
+        "files", nargs="*", type=Path, metavar="FILE", help="a picture file, or a folder of them"
+    )
     flags = [
+        parser.add_argument("--recursive", action="store_true", help="read sub-folders too"),
+        parser.add_argument(
+            "--text", action="store_true", help="write photo.txt beside photo.jpg, unless it exists"
+        ),
+        parser.add_argument(
+            "--csv", type=Path, metavar="FILE", help="write captions and failures to a CSV file"
+        ),
+        parser.add_argument(
+            "--jsonl", type=Path, metavar="FILE", help="write replies and failures as JSON lines"
+        ),
+        parser.add_argument(
+            "--overwrite",
+            action="store_true",
+            help="caption all files anew: text files are replaced, and what the files of --csv and "
+            "--jsonl hold is removed first",
+        ),
         parser.add_argument("--grpc", action="store_true", help=f"use gRPC, at {GRPC_ADDRESS}"),
         parser.add_argument(
             "--address",
@@ -121,7 +139,19 @@ def _parser() -> tuple[argparse.ArgumentParser, set[str]]:
             help=f"how long to wait for a caption ({TIMEOUT:g})",
         ),
         parser.add_argument(
-            "--jobs", type=_jobs, default=8, metavar="N", help="pictures sent at a time (8)"
+            "--patience",
+            type=_seconds,
+            default=PATIENCE,
+            metavar="SECONDS",
+            help="how long a picture waits for a server that has answered before and is overloaded "
+            f"or away ({PATIENCE:g})",
+        ),
+        parser.add_argument(
+            "--jobs",
+            type=_jobs,
+            default=JOBS,
+            metavar="N",
+            help=f"pictures sent at a time ({JOBS})",
         ),
     ]
     return parser, {"--help", *(name for flag in flags for name in flag.option_strings)}
