@@ -166,15 +166,22 @@ def main() -> None:
     parser.add_argument("--form", choices=FORMS, action="append", help="default: all of them")
     options = parser.parse_args()
     print("| form | seconds | seconds of one core | MB of memory |\n|---|---|---|---|", flush=True)
+    shutil.rmtree(options.folder, ignore_errors=True)
     for name in options.form or FORMS:
         write, needs_files = FORMS[name]
-        shutil.rmtree(options.folder, ignore_errors=True)
-        (options.folder / "images").mkdir(parents=True)
-        if needs_files:
+        folder = options.folder / ("with" if needs_files else "without")
+        if needs_files and not folder.exists():
+            (folder / "images").mkdir(parents=True)
             for number in range(options.pictures):
-                (options.folder / "images" / f"{number:08d}.jpg").touch()
-        write(options.folder, options.lines, options.pictures)
-        command = [sys.executable, "-c", READ, str(options.folder)]
+                (folder / "images" / f"{number:08d}.jpg").touch()
+        if not needs_files:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        for file in folder.iterdir():
+            if file.is_file():
+                file.unlink()
+        write(folder, options.lines, options.pictures)
+        command = [sys.executable, "-c", READ, str(folder)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         seconds, cpu, before, peak = map(int, done.stdout.rpartition("MEASURED ")[2].split())
         print(f"| {name} | {seconds} | {cpu} | {peak - before} |", flush=True)
