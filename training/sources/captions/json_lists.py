@@ -81,12 +81,8 @@ def read_list(file: Path, reading: Reading, given: Named, member: str | None) ->
     Raises:
         Refusal: It is not JSON.
     """
-    if member is None:
-        items = list_entries(file)
-    else:
-        items = next(value for name, value in members(file) if name == member)
     label = reading.name(file)
-    for number, item in enumerate(items):
+    for number, item in enumerate(_items(file, member)):
         where = f"{label} {member or ''}[{number}]"
         if isinstance(item, dict) and not given.caption:
             item = _textcaps(item)
@@ -95,6 +91,16 @@ def read_list(file: Path, reading: Reading, given: Named, member: str | None) ->
             continue
         if entry := object_entry(where, item, reading, given, repeats=True):
             yield entry
+
+
+def _items(file: Path, member: str | None) -> Iterator[Any]:
+    """The entries of the list in a file."""
+    if member is None:
+        yield from list_entries(file)
+        return
+    for name, value in members(file):
+        if name == member and isinstance(value, Iterator):
+            yield from value
 
 
 def _textcaps(item: dict[str, Any]) -> dict[str, Any] | None:

@@ -17,7 +17,6 @@ import re
 import stat
 import unicodedata
 from array import array
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +32,8 @@ FOLDER = "pictures lie in another folder than their names say"
 EXTENSION = "names lack the extension"
 NUMBER = "pictures were found by the number in their names"
 
+#: Names matched loosely that are remembered.
+REMEMBERED = 50_000
 #: Folders of pictures that names need not say.
 IMAGE_FOLDERS = ("images", "Images")
 _DIGITS = re.compile(r"(\d+)$")
@@ -43,17 +44,14 @@ class PictureNames:
 
     Args:
         root: The folder, with links resolved.
-
-    Attributes:
-        loose: Way of matching (such as `SPELLING`) -> number of names.
     """
 
     def __init__(self, root: Path) -> None:
-        self.loose: Counter[str] = Counter()
+        self._loose: dict[str, array[int]] = {}  # way of matching -> hash of each name
         self._root = str(root)
         self._real: dict[str, str] = {}  # folder -> the same with links resolved
         self._last: tuple[tuple[str, str], str] | None = None
-        self._loose_of: dict[int, str] = {}
+        self._loose_of: dict[int, str] = {}  # the last names that were matched loosely
         self._names: Texts | None = None
         self._paths = array("q")  # hash of each path
         self._bases, self._stems, self._numbers = array("q"), array("q"), array("q")
@@ -84,6 +82,10 @@ class PictureNames:
         assert self._names is not None
         rows = np.flatnonzero(~np.isin(np.asarray(self._paths, np.int64), named))
         return len(rows), sorted(self._names[int(row)] for row in rows[:1000])
+
+    def loose(self) -> dict[str, int]:
+        """Way of matching (such as `SPELLING`) -> number of names, each counted once."""
+        return {way: len(np.unique(keys)) for way, keys in self._loose.items()}
 
     def __len__(self) -> int:
         """Number of picture files."""
@@ -128,13 +130,14 @@ class PictureNames:
         key = hash(f"{near}\0{name}")
         if key in self._loose_of:
             return self._loose_of[key]
+        if len(self._loose_of) >= REMEMBERED:
+            self._loose_of.clear()
         path, way = self._search(name.replace("\\", "/"), near)
         found = self._exactly(path, "")
         if found is None:
             raise ValueError(f"{name} is missing")
-        self.loose[way] += 1
-        if len(self._loose_of) < 1_000_000:
-            self._loose_of[key] = found
+        self._loose.setdefault(way, array("q")).append(key)
+        self._loose_of[key] = found
         return found
 
     def _search(self, name: str, near: str) -> tuple[str, str]:
@@ -150,7 +153,7 @@ class PictureNames:
         ways = [(self._base_index, base)]
         if not has_extension:
             ways.append((self._stem_index, base))
-            if base.isdigit():
+            if base.isdecimal() and len(base) < 20:
                 ways.append((self._number_index, str(int(base))))
         for index, key in ways:
             if not (found := self._with(index, key)):

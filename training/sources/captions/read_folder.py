@@ -45,7 +45,7 @@ class FolderCaptions:
 
     def print_loose(self) -> None:
         """Print what was matched loosely, changed or left out; nothing if nothing was."""
-        said = [f"{count} {way}" for way, count in self.names.loose.items()]
+        said = [f"{count} {way}" for way, count in self.names.loose().items()]
         if said:
             print(f"names of pictures that were matched loosely:{listed(said)}", file=sys.stderr)
         left_out = [f"{count} {what}" for what, count in self.reading.left_out.items() if count]

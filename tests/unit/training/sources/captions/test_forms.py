@@ -16,6 +16,7 @@ from model.refusal import Refusal
 from tests.caption_forms import FORMS, TWO, Made, numbered, write_json
 from training.config import load_config
 from training.data.dataset import CaptionDataset
+from training.data.json_members import CHUNK
 from training.prepare import prepare
 from training.sources.captions.columns import Named
 from training.sources.captions.read_folder import FolderCaptions, read_folder
@@ -137,7 +138,7 @@ def test_names_are_matched_loosely_and_counted(tmp_path: Path, written: str, way
     )
     found = read(tmp_path)
     assert said(found) == {"images/sub/tea.png": ["tea"], "images/sub/café.png": ["coffee"]}
-    assert dict(found.names.loose) == {way: 1}
+    assert found.names.loose() == {way: 1}
 
 
 def test_decomposed_names_on_disk_are_found(tmp_path: Path):
@@ -298,6 +299,32 @@ def test_pictures_in_tables_are_read_in_other_processes(tmp_path: Path):
         FORMS[name](folder)
         data = make(folder, "folder.workers=2")
         assert len(data.files) == (9 if "Parquet" in name else 6)
+
+
+def test_a_list_may_be_longer_than_what_is_read_at_a_time(tmp_path: Path):
+    numbered(tmp_path / "a.png")
+    rows = [{"image_id": "a", "caption_str": f"boat {n} {'at sea ' * 9}"} for n in range(5000)]
+    write_json(tmp_path / "TextCaps_0.1_val.json", {"data": rows, "dataset_name": "textcaps"})
+    assert (tmp_path / "TextCaps_0.1_val.json").stat().st_size > CHUNK
+    assert len(said(read(tmp_path))["a.png"]) == 5000
+
+
+@pytest.mark.parametrize("name", ["²", "7" * 5000, "0007", "7", ".", "..", "\0", "a/../../b", "~"])
+def test_odd_names_are_faults(tmp_path: Path, name: str):
+    numbered(tmp_path / "x7.png")
+    numbered(tmp_path / "y7.png")
+    write_json(tmp_path / "captions.json", [{"image_id": name, "caption": "a boat"}])
+    found = read(tmp_path)
+    assert not len(found.pictures)
+    assert len(found.reading.faults) == 1
+
+
+def test_a_caption_file_may_lie_elsewhere(tmp_path: Path):
+    numbered(tmp_path / "mine" / "a.png")
+    (tmp_path / "words.csv").write_text("file,caption\na.png,a boat\n")
+    assert said(read(tmp_path / "mine", captions=str(tmp_path / "words.csv"))) == {
+        "a.png": ["a boat"]
+    }
 
 
 def test_a_damaged_parquet_file_is_refused(tmp_path: Path):
