@@ -149,7 +149,7 @@ def measure(precision: str, prefixes: list[Tensor], own: list[list[int]], rounds
             found = {}
             for name, search in ways.items():
                 begin = time.perf_counter()
-                tokens, _, _ = search(prefix, 1, 1, 32, 0, 1.0)
+                tokens, _, _, _ = search(prefix, 1, 1, 32, 0, 1.0)
                 took[name] = time.perf_counter() - begin
                 found[name] = tokens[0, 0].tolist()
             if found["with"] != found["without"]:

@@ -111,19 +111,21 @@ def _limit(value: Any) -> float | None:
 def check_options(description: Mapping[str, Any], texts: Mapping[str, str]) -> None:
     """Refuse options that the server would refuse, each for itself.
 
-    What two options say together, such as more captions than beams, is left to the server.
+    What two options say together, such as more captions than beams, is left to the server, and so
+    are the fields that ask for an explanation.
 
     Args:
-        description: The server's own, with `options` and `synonyms`.
+        description: The server's own, with `options`, `synonyms` and `explanation`.
         texts: Names and values, as they are sent.
 
     Raises:
         CaptionError: 400 `unknown_option` or 422 `bad_option`.
     """
     options = read_options(description)
-    synonyms = description.get("synonyms")
+    synonyms, explanation = description.get("synonyms"), description.get("explanation")
     # Fields that stand where options stand; the server checks them.
     others = set(description.get("extras") or ())
+    others |= {"explain", *explanation} if isinstance(explanation, dict) else set()
     given = set()
     for called, text in texts.items():
         if called in others:

@@ -19,10 +19,9 @@ from warnings import catch_warnings
 
 import torch
 from ts.context import Context
-from ts.metrics.metric_type_enum import MetricTypes
 
 import model
-from handler import caption_settings
+from handler import caption_settings, measures
 from handler.admission import Admission
 from handler.caption_batch import caption_images
 from handler.caption_reply import failed_body, reply_body, to_json
@@ -90,6 +89,7 @@ class CaptionHandler:
             raise RuntimeError(f"{CANNOT_BE_SERVED}: {reason[:500]}") from error
         self.name = context.model_name
         self.version = str(context.manifest["model"]["modelVersion"])
+        measures.start(context)
         logger.info("captioner %s %s is ready, %s", self.name, self.version, self.settings)
 
     def handle(self, rows: Sequence[Mapping[str, Any]], context: Context) -> list[str | bytes]:
@@ -157,7 +157,7 @@ class CaptionHandler:
             self.passes.map(decode, results)
         seconds = time.monotonic() - begin
         self.admission.measure_decode(sum(len(result.images) for result in results), seconds)
-        self._emit(context, "clipcap_decode_seconds", seconds)
+        measures.emit(context, "clipcap_decode_seconds", seconds)
         return results
 
     def inference(
@@ -182,9 +182,9 @@ class CaptionHandler:
         self.admission.measure(images, timings)
         for result in results:
             result.take_failure()
-        self._emit(context, "clipcap_encode_seconds", timings.encode)
-        self._emit(context, "clipcap_generate_seconds", timings.generate)
-        self._emit(context, "clipcap_batch_images", len(images))
+        measures.emit(context, "clipcap_encode_seconds", timings.encode)
+        measures.emit(context, "clipcap_generate_seconds", timings.generate)
+        measures.emit(context, "clipcap_batch_images", len(images))
         self._explain(results, context, deadline)
 
     def _explain(self, results: Sequence[RequestResult], context: Context, deadline: float) -> None:
@@ -201,14 +201,16 @@ class CaptionHandler:
         if explanations.images:
             seconds = time.monotonic() - begin
             self.admission.measure_explanations(explanations.images, seconds)
-            self._emit(context, "clipcap_explain_seconds", seconds)
+            measures.emit(context, "clipcap_explain_seconds", seconds)
 
     def postprocess(self, results: Sequence[RequestResult], context: Context) -> list[str | bytes]:
         """Give each request its status, and return its reply."""
-        return [self._reply(result, index, context) for index, result in enumerate(results)]
+        replies = [self._reply(result, index, context) for index, result in enumerate(results)]
+        measures.count(context, results)
+        return replies
 
     def _reply(self, result: RequestResult, index: int, context: Context) -> str | bytes:
-        """The reply to one request; sets its status, headers and metrics."""
+        """The reply to one request; sets its status and headers."""
         reply: str | bytes = ""
         request, content_type = result.request, "application/json"
         if result.failure is None and request is not None:
@@ -220,17 +222,7 @@ class CaptionHandler:
                 else:
                     explanation = explanation_fields(result.images[0])
                     reply = reply_body(request, result.images, self.name, self.version, explanation)
-        for image in result.images if result.failure is None else ():
-            if image.failure:
-                self._emit(context, "clipcap_failed_images_total", 1, image.failure.code)
-        if result.failure is None:
-            if result.images:
-                captioned = sum(image.failure is None for image in result.images)
-                self._emit(context, "clipcap_captions_total", captioned)
-                if request and request.explanation:
-                    self._emit(context, "clipcap_explanations_total", 1)
-        else:
-            self._emit(context, "clipcap_errors_total", 1, result.failure.code)
+        if result.failure is not None:
             reply, content_type = failed_body(result.failure, result), "application/json"
         status = result.failure.status if result.failure else 200
         context.set_response_status(status, PHRASES[status], idx=index)
@@ -289,12 +281,6 @@ class CaptionHandler:
             "extras": extras_limits(),
             "captioner": self.artifact.info,
         }
-
-    def _emit(self, context: Context, name: str, value: float, *dimensions: str) -> None:
-        """Record one value of a metric that `metrics.yaml` declares."""
-        kind = MetricTypes.COUNTER if name.endswith("_total") else MetricTypes.HISTOGRAM
-        metric = context.metrics.get_metric(name, kind)
-        metric.add_or_update(value, [context.model_name, "Model", *dimensions])
 
 
 def _check_origin(folder: Path) -> None:

@@ -14,6 +14,7 @@ from handler.caption_request import CaptionRequest, Extras, Form
 from handler.failure import Failure
 from handler.reply_extras import feature_fields
 from handler.request_result import ImageResult, RequestResult
+from model.artifact import GeneratedCaption
 
 
 def reply_body(
@@ -89,10 +90,12 @@ def _picture(image: ImageResult, extras: Extras) -> dict[str, Any]:
     picture: dict[str, Any] = {
         "caption": best.text,
         "confidence": round(best.confidence, 6),
+        **_quality(best),
         "captions": [
             {
                 "caption": caption.text,
                 "confidence": round(caption.confidence, 6),
+                **_quality(caption),
                 "log_prob": round(caption.log_prob, 6),
                 "tokens": caption.tokens,
                 "finish_reason": caption.finish_reason,
@@ -130,6 +133,10 @@ def _tensors(images: Sequence[ImageResult], extras: Extras) -> list[dict[str, An
         for row in rows or [("", 0.0, 0.0, 0, "error")] * columns:
             for (_, data), value in zip(values.values(), row, strict=True):
                 data.append(value)
+    judged = [each.quality for image in images for each in image.captions]
+    if None not in judged:
+        filled = [[each.quality for each in image.captions] or [0.0] * columns for image in images]
+        values["quality"] = ("FP32", [quality for row in filled for quality in row])
     tensors = [_tensor(name, kind, shape, data) for name, (kind, data) in values.items()]
     if any(image.warnings for image in images):
         joined = [",".join(image.warnings) for image in images]
@@ -151,3 +158,8 @@ def _tensors(images: Sequence[ImageResult], extras: Extras) -> list[dict[str, An
 
 def _tensor(name: str, datatype: str, shape: Sequence[int], data: list[Any]) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": list(shape), "data": data}
+
+
+def _quality(caption: GeneratedCaption) -> dict[str, float]:
+    """The field `quality`, which a captioner without a quality head leaves out."""
+    return {} if caption.quality is None else {"quality": round(caption.quality, 6)}

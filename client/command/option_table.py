@@ -16,7 +16,10 @@ def print_options(options: Mapping[str, Mapping[str, Any]], *, as_json: bool) ->
     if as_json:
         print(json.dumps(options))
         return
-    table = Table("option", "type", "from", "to", "default", "meaning", box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("option", no_wrap=True)
+    for title in ("type", "from", "to", "default", "meaning"):
+        table.add_column(title)
     for name, option in options.items():
         flag = f"--{name.replace('_', '-')}"
         cells = [_cell(option.get(key)) for key in ("type", "from", "to", "default", "help")]

@@ -35,8 +35,8 @@ SAMPLE = base64.b64decode(
 )
 
 #: Pictures that an explanation counts as, where the pictures of a client are limited: with the
-#: usual grid it takes as long as this many captions.
-EXPLANATION_PICTURES = 30
+#: usual grid it takes as long as this many captions, each of which is captioned alone.
+EXPLANATION_PICTURES = 40
 
 #: Longest `timeout_ms` of a request. The gateway's own deadline is usually shorter.
 LONGEST_TIMEOUT = 600_000

@@ -27,6 +27,7 @@ OUTPUTS = {
     "log_prob": "FP32",
     "tokens": "INT64",
     "finish_reason": "BYTES",
+    "quality": "FP32",
 }
 #: Datatype -> format of one number, little-endian.
 _FORMATS = {"FP32": "<f", "INT64": "<q"}
@@ -112,8 +113,11 @@ def infer_reply(
     outputs, blobs = [], []
     for name, in_binary in request.outputs.items():
         datatype = OUTPUTS[name]
+        values = [getattr(each, name, None) for each in captions]
+        if name == "quality" and None in values:
+            continue  # a captioner without a quality head gives none
         # An older captioner gives no reason.
-        data = [value if (value := getattr(each, name)) is not None else "" for each in captions]
+        data = [value if value is not None else "" for value in values]
         output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
         if in_binary:
             blob = b"".join(_packed(each, datatype) for each in data)

@@ -40,6 +40,7 @@ class OneCaption(BaseModel):
     """One caption of a picture.
 
     `confidence` is exp of the mean log-probability of its tokens, 0 to 1; `log_prob` is their sum.
+    `quality` is how likely the caption is right, 0 to 1, from a captioner that has learned it.
     `finish_reason` is `end`, or `length` where the caption was cut at `max_tokens`, or
     `characters` at `max_characters`.
     """

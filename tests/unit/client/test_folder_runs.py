@@ -51,7 +51,7 @@ def many(tmp_path: Path) -> Path:
 
 
 def wait_for(peer: Peer, count: int) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while sum(peer.asked.values()) < count:
         assert time.monotonic() < end
         time.sleep(0.005)
@@ -88,7 +88,7 @@ def test_a_run_that_is_asked_to_end_writes_what_it_has_and_goes_on_later(
     with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         wait_for(peer, 40)
         process.send_signal(number)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == status
     assert "interrupted; the same command goes on from here" in err
     # What was sent is written too, so that nothing is asked twice.
@@ -108,7 +108,7 @@ def test_a_run_that_waits_for_an_overloaded_server_ends_when_it_is_asked(
     with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         wait_for(peer, 4)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "0 captioned, 0 failed" in err
     assert lines(tmp_path / "a.jsonl") == []
@@ -123,7 +123,7 @@ def test_a_second_signal_ends_a_run_at_once(peer: Peer, many: Path, tmp_path: Pa
         time.sleep(0.3)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=5) == 130
+        assert process.wait(timeout=20) == 130
 
 
 def test_a_server_that_is_started_again_in_the_middle_costs_no_picture(many: Path, tmp_path: Path):
@@ -140,11 +140,12 @@ def test_a_server_that_is_started_again_in_the_middle_costs_no_picture(many: Pat
 
 
 def peak_kilobytes(peer: Peer, folder: Path, out: Path) -> int:
+    """The most memory that the command takes. `getrusage` would count that of this process too."""
     code = (
-        "import resource, sys\n"
+        "import re, sys\n"
         "from client.__main__ import main\n"
         "status = main(sys.argv[1:])\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "print(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1])\n"
         "sys.exit(status)\n"
     )
     words = ["--address", peer.address, str(folder), "--recursive", "--jsonl", str(out)]

@@ -153,6 +153,13 @@ def test_what_an_older_or_newer_server_does_not_say_is_not_checked():
         check_options({"options": strange}, {"e": "1"})
 
 
+def test_fields_of_explanations_are_left_to_a_server_that_has_explanations():
+    fields = {"explain": "true", "grid": "3", "format": "png", "num_beams": "2"}
+    check_options({**DESCRIPTION, "explanation": {"grid": {"from": 2}, "format": []}}, fields)
+    with pytest.raises(CaptionError, match="unknown option 'explain'"):
+        check_options(DESCRIPTION, fields)
+
+
 def test_an_option_that_cannot_be_sent_is_refused_without_a_description(peer: Peer):
     with CaptionClient(peer.address) as client, pytest.raises(ValueError, match="half a character"):
         client.caption(b"a", prompt="\udc80")
