@@ -10,6 +10,7 @@ The commands:
     quality       scores of captioners: the original's recipe and ours, a switch at a time
     memory        memory of training, as the captions become more
     steps         a training step by precision, and what deterministic costs
+    quality_head  what the quality head costs when it captions
     tuned_clip    a CLIP fine-tuned on few pictures: what it learns, what it forgets
     heldout       scores of the default captioner on scenes drawn with a seed of their own
     explanations  whether explanations point at the things that words name

@@ -45,13 +45,13 @@ def check(weights: Path) -> tuple[bool, str]:
     logits = (first - tensors["first_step_logits"]).abs().max().item()
 
     limit, beams = cases["max_new_tokens"], cases["beam_size"]
-    tokens, lengths, _ = search(prefix, 1, 1, limit, 0, 1.0)
+    tokens, lengths, _, _ = search(prefix, 1, 1, limit, 0, 1.0)
     greedy = [row[0][: n[0]] for row, n in zip(tokens.tolist(), lengths.tolist(), strict=True)]
     differ = [i for i, ours in enumerate(greedy) if ours != cases["greedy"][i]]
     ties = sum(tied(captioner, prefix[i], greedy[i], cases["greedy"][i]) for i in differ)
     equal = len(greedy) - len(differ)
 
-    tokens, lengths, _ = search(prefix, beams, 1, limit, 0, 1.0)
+    tokens, lengths, _, _ = search(prefix, beams, 1, limit, 0, 1.0)
     ours = torch.stack(
         [
             mean_log_prob(captioner, prefix[i], row[0, : n[0]])

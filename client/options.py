@@ -123,10 +123,12 @@ def check_options(description: Mapping[str, Any], texts: Mapping[str, str]) -> N
     """
     options = read_options(description)
     synonyms, explanation = description.get("synonyms"), description.get("explanation")
-    passed_on = {"explain", *explanation} if isinstance(explanation, dict) else set()
+    # Fields that stand where options stand; the server checks them.
+    others = set(description.get("extras") or ())
+    others |= {"explain", *explanation} if isinstance(explanation, dict) else set()
     given = set()
     for called, text in texts.items():
-        if called in passed_on:
+        if called in others:
             continue
         name = synonyms.get(called, called) if isinstance(synonyms, dict) else called
         if name not in options:

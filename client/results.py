@@ -50,12 +50,15 @@ class CaptionResult:
         model: Name of the model that answered.
         version: Its version.
         warnings: What the server passed over in the picture, such as `truncated`.
+        features: The image's feature, where it was asked for: `shape`, and `data`, which are
+            numbers in lists or base64 text of float32, little-endian; else None.
     """
 
     captions: tuple[Caption, ...]
     model: str
     version: str
     warnings: tuple[str, ...] = ()
+    features: dict[str, Any] | None = None
 
     @property
     def caption(self) -> str:
@@ -80,6 +83,7 @@ class CaptionResult:
             **({} if self.quality is None else {"quality": self.quality}),
             "captions": [caption.to_dict() for caption in self.captions],
             **({"warnings": list(self.warnings)} if self.warnings else {}),
+            **({} if self.features is None else {"features": self.features}),
             "model": {"name": self.model, "version": self.version},
         }
 
@@ -149,11 +153,12 @@ def _read_body(status: int, body: bytes) -> CaptionResult:
         captions = tuple(_caption(each) for each in reply["captions"])
         model, version = str(reply["model"]["name"]), str(reply["model"]["version"])
         warnings = tuple(str(each) for each in reply.get("warnings", ()))
+        features = None if reply.get("features") is None else dict(reply["features"])
     except (KeyError, TypeError, ValueError):
         raise bad_reply(status, body) from None
     if not captions:
         raise bad_reply(status, body)
-    return CaptionResult(captions, model, version, warnings)
+    return CaptionResult(captions, model, version, warnings, features)
 
 
 def reported_error(status: int, reply: Mapping[str, Any]) -> CaptionError | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from gateway.captioning.backends import Backend
+from gateway.captioning.torchserve import State
 
 #: Upper limits in seconds; captions take from 50 ms to the deadline.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -77,6 +78,16 @@ class Measures:
             "1 if TorchServe gave its metrics for this scrape, else 0",
             registry=self._registry,
         )
+        self.torchserve_workers = Gauge(
+            "gateway_torchserve_workers_ready",
+            "Workers of TorchServe that are ready",
+            registry=self._registry,
+        )
+        self.torchserve_queue = Gauge(
+            "gateway_torchserve_queue",
+            "Requests that wait in TorchServe's queue",
+            registry=self._registry,
+        )
         self._backend = Gauge(
             "gateway_backend_info",
             "1 for the TorchServe that requests go to which begin now",
@@ -90,11 +101,14 @@ class Measures:
             registry=self._registry,
         )
 
-    def text(self, torchserve: bytes | None, backends: Sequence[Backend]) -> bytes:
+    def text(
+        self, torchserve: bytes | None, state: State | None, backends: Sequence[Backend]
+    ) -> bytes:
         """Both servers' metrics in Prometheus' text format.
 
         Args:
             torchserve: TorchServe's own; None if it did not answer.
+            state: Its workers and its queue; None if it did not answer.
             backends: The current one, then those that were left and have requests.
         """
         self._backend.clear()
@@ -103,4 +117,6 @@ class Measures:
         for each in backends:
             self._backend_in_flight.labels(each.inference).inc(each.in_flight)
         self.torchserve_up.set(torchserve is not None)
+        self.torchserve_workers.set(state.ready_workers if state else 0)
+        self.torchserve_queue.set(state.waiting if state else 0)
         return generate_latest(self._registry) + (torchserve or b"")

@@ -19,13 +19,12 @@ from warnings import catch_warnings
 
 import torch
 from ts.context import Context
-from ts.metrics.metric_type_enum import MetricTypes
 
 import model
-from handler import caption_settings
+from handler import caption_settings, measures
 from handler.admission import Admission
 from handler.caption_batch import caption_images
-from handler.caption_reply import reply_body, to_json
+from handler.caption_reply import failed_body, reply_body, to_json
 from handler.caption_request import Form, deadline_passed
 from handler.decoding_memory import DecodingMemory
 from handler.explanation import (
@@ -36,6 +35,7 @@ from handler.explanation import (
 )
 from handler.failure import PHRASES
 from handler.parallel_passes import ParallelPasses
+from handler.reply_extras import extras_limits
 from handler.request_fields import (
     deadline_of,
     form_of_headers,
@@ -89,6 +89,7 @@ class CaptionHandler:
             raise RuntimeError(f"{CANNOT_BE_SERVED}: {reason[:500]}") from error
         self.name = context.model_name
         self.version = str(context.manifest["model"]["modelVersion"])
+        measures.start(context)
         logger.info("captioner %s %s is ready, %s", self.name, self.version, self.settings)
 
     def handle(self, rows: Sequence[Mapping[str, Any]], context: Context) -> list[str | bytes]:
@@ -131,6 +132,8 @@ class CaptionHandler:
                 result.request = parse_request(
                     body, self.artifact.defaults, self.settings.max_pictures
                 )
+                if (timeout := result.request.extras.timeout) is not None:
+                    result.deadline = min(result.deadline, begin + timeout)
                 for options in result.request.options:
                     self.artifact.check(options)
             return result
@@ -145,6 +148,7 @@ class CaptionHandler:
                         result.deadline,
                         self.decoding_memory,
                     )
+                result.take_failure()
 
         results = self.passes.map(read, range(len(rows)))
         self.admission.admit(results, deadline - time.monotonic())
@@ -153,7 +157,7 @@ class CaptionHandler:
             self.passes.map(decode, results)
         seconds = time.monotonic() - begin
         self.admission.measure_decode(sum(len(result.images) for result in results), seconds)
-        self._emit(context, "clipcap_decode_seconds", seconds)
+        measures.emit(context, "clipcap_decode_seconds", seconds)
         return results
 
     def inference(
@@ -163,7 +167,13 @@ class CaptionHandler:
 
         Fills in captions, explanations and failures.
         """
-        images = [image for result in results if not result.failure for image in result.images]
+        images = [
+            image
+            for result in results
+            if not result.failure
+            for image in result.images
+            if not image.failure
+        ]
         if not images:
             return
         timings = caption_images(
@@ -171,11 +181,10 @@ class CaptionHandler:
         )
         self.admission.measure(images, timings)
         for result in results:
-            failed = (image.failure for image in result.images if image.failure)
-            result.failure = result.failure or next(failed, None)
-        self._emit(context, "clipcap_encode_seconds", timings.encode)
-        self._emit(context, "clipcap_generate_seconds", timings.generate)
-        self._emit(context, "clipcap_batch_images", len(images))
+            result.take_failure()
+        measures.emit(context, "clipcap_encode_seconds", timings.encode)
+        measures.emit(context, "clipcap_generate_seconds", timings.generate)
+        measures.emit(context, "clipcap_batch_images", len(images))
         self._explain(results, context, deadline)
 
     def _explain(self, results: Sequence[RequestResult], context: Context, deadline: float) -> None:
@@ -192,14 +201,16 @@ class CaptionHandler:
         if explanations.images:
             seconds = time.monotonic() - begin
             self.admission.measure_explanations(explanations.images, seconds)
-            self._emit(context, "clipcap_explain_seconds", seconds)
+            measures.emit(context, "clipcap_explain_seconds", seconds)
 
     def postprocess(self, results: Sequence[RequestResult], context: Context) -> list[str | bytes]:
         """Give each request its status, and return its reply."""
-        return [self._reply(result, index, context) for index, result in enumerate(results)]
+        replies = [self._reply(result, index, context) for index, result in enumerate(results)]
+        measures.count(context, results)
+        return replies
 
     def _reply(self, result: RequestResult, index: int, context: Context) -> str | bytes:
-        """The reply to one request; sets its status, headers and metrics."""
+        """The reply to one request; sets its status and headers."""
         reply: str | bytes = ""
         request, content_type = result.request, "application/json"
         if result.failure is None and request is not None:
@@ -209,20 +220,10 @@ class CaptionHandler:
                 elif request.explanation and request.explanation.format == "png":
                     reply, content_type = explanation_png(result.images[0]), "image/png"
                 else:
-                    captions = [image.captions for image in result.images]
-                    warnings = [image.warnings for image in result.images]
-                    explanation = explanation_fields(result.images[0]) if result.images else None
-                    reply = reply_body(
-                        request, captions, warnings, self.name, self.version, explanation
-                    )
-        if result.failure is None:
-            if result.images:
-                self._emit(context, "clipcap_captions_total", len(result.images))
-                if request and request.explanation:
-                    self._emit(context, "clipcap_explanations_total", 1)
-        else:
-            self._emit(context, "clipcap_errors_total", 1, result.failure.code)
-            reply, content_type = result.failure.body(result.form), "application/json"
+                    explanation = explanation_fields(result.images[0])
+                    reply = reply_body(request, result.images, self.name, self.version, explanation)
+        if result.failure is not None:
+            reply, content_type = failed_body(result.failure, result), "application/json"
         status = result.failure.status if result.failure else 200
         context.set_response_status(status, PHRASES[status], idx=index)
         context.set_response_content_type(index, content_type)
@@ -277,14 +278,9 @@ class CaptionHandler:
             },
             "synonyms": SYNONYMS,
             "explanation": explanation_limits(),
+            "extras": extras_limits(),
             "captioner": self.artifact.info,
         }
-
-    def _emit(self, context: Context, name: str, value: float, *dimensions: str) -> None:
-        """Record one value of a metric that `metrics.yaml` declares."""
-        kind = MetricTypes.COUNTER if name.endswith("_total") else MetricTypes.HISTOGRAM
-        metric = context.metrics.get_metric(name, kind)
-        metric.add_or_update(value, [context.model_name, "Model", *dimensions])
 
 
 def _check_origin(folder: Path) -> None:

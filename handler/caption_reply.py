@@ -10,17 +10,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from handler.caption_request import CaptionRequest, Form
+from handler.caption_request import CaptionRequest, Extras, Form
+from handler.failure import Failure
+from handler.reply_extras import feature_fields
+from handler.request_result import ImageResult, RequestResult
 from model.artifact import GeneratedCaption
-
-#: The captions of one picture, best first.
-PictureCaptions = Sequence[GeneratedCaption]
 
 
 def reply_body(
     request: CaptionRequest,
-    pictures: Sequence[PictureCaptions],
-    warnings: Sequence[Sequence[str]],
+    images: Sequence[ImageResult],
     name: str,
     version: str,
     explanation: Mapping[str, Any] | None = None,
@@ -29,9 +28,7 @@ def reply_body(
 
     Args:
         request: What was asked, in any form but `DESCRIPTION`.
-        pictures: For each picture of the request its captions.
-        warnings: For each picture what is wrong with its file without making it unusable. The
-            reply has a field `warnings` only where there are any.
+        images: Its images, at least one of them captioned; the others have a failure.
         name: The model's name in this server.
         version: The version of the archive.
         explanation: That of the only picture, in the plain form, as JSON fields.
@@ -40,34 +37,29 @@ def reply_body(
         ValueError: A number that JSON cannot express, such as NaN.
     """
     model = {"name": name, "version": version}
-    if request.form is Form.PLAIN:
-        more = {} if explanation is None else {"explanation": explanation}
-        return to_json({**_picture(pictures[0], warnings[0]), **more, "model": model})
+    if request.form is Form.KSERVE_V2:
+        reply: dict[str, Any] = {"model_name": name, "model_version": version}
+        if request.id is not None:
+            reply["id"] = request.id
+        return to_json({**reply, "outputs": _tensors(images, request.extras)})
+    each = [_picture(image, request.extras) for image in images]
     if request.form is Form.KSERVE_V1:
-        each = map(_picture, pictures, warnings)
-        return to_json({"predictions": list(each)})
-    shape = [len(pictures), len(pictures[0])]
-    flat = [caption for captions in pictures for caption in captions]
-    tensors = {
-        "caption": ("BYTES", [caption.text for caption in flat]),
-        "confidence": ("FP32", [caption.confidence for caption in flat]),
-        "log_prob": ("FP32", [caption.log_prob for caption in flat]),
-        "tokens": ("INT64", [caption.tokens for caption in flat]),
-        "finish_reason": ("BYTES", [caption.finish_reason for caption in flat]),
-    }
-    reply: dict[str, Any] = {"model_name": name, "model_version": version}
-    if request.id is not None:
-        reply["id"] = request.id
-    reply["outputs"] = [
-        {"name": tensor, "datatype": datatype, "shape": shape, "data": data}
-        for tensor, (datatype, data) in tensors.items()
-    ]
-    if any(warnings):
-        joined = [",".join(of_picture) for of_picture in warnings]
-        reply["outputs"].append(
-            {"name": "warnings", "datatype": "BYTES", "shape": [len(joined)], "data": joined}
-        )
-    return to_json(reply)
+        return to_json({"predictions": each})
+    if request.form is Form.SEVERAL:
+        return to_json({**_results(images, request.extras), "model": model})
+    more = {} if explanation is None else {"explanation": explanation}
+    return to_json({**each[0], **more, "model": model})
+
+
+def failed_body(failure: Failure, result: RequestResult) -> str:
+    """The reply to a request that failed, with the object that says why.
+
+    Where each of several pictures has failed, every one has its own error too.
+    """
+    if result.form is not Form.SEVERAL or not result.images or result.request is None:
+        return failure.body(result.form)
+    results = _results(result.images, result.request.extras)
+    return to_json({**json.loads(failure.body()), **results})
 
 
 def to_json(value: object) -> str:
@@ -80,20 +72,94 @@ def to_json(value: object) -> str:
     return json.dumps(value, allow_nan=False)
 
 
-def _picture(captions: PictureCaptions, warnings: Sequence[str]) -> dict[str, Any]:
-    best = captions[0]
-    picture = {
+def _results(images: Sequence[ImageResult], extras: Extras) -> dict[str, Any]:
+    """A result for each picture, a caption or an error, and how many there are of both."""
+    failed = sum(image.failure is not None for image in images)
+    return {
+        "results": [_picture(image, extras) for image in images],
+        "succeeded": len(images) - failed,
+        "failed": failed,
+    }
+
+
+def _picture(image: ImageResult, extras: Extras) -> dict[str, Any]:
+    """The captions of one picture, best first, or its error."""
+    if image.failure is not None:
+        return {"error": image.failure.fields()}
+    best = image.captions[0]
+    picture: dict[str, Any] = {
         "caption": best.text,
         "confidence": round(best.confidence, 6),
+        **_quality(best),
         "captions": [
             {
                 "caption": caption.text,
                 "confidence": round(caption.confidence, 6),
+                **_quality(caption),
                 "log_prob": round(caption.log_prob, 6),
                 "tokens": caption.tokens,
                 "finish_reason": caption.finish_reason,
             }
-            for caption in captions
+            for caption in image.captions
         ],
     }
-    return {**picture, "warnings": list(warnings)} if warnings else picture
+    if image.warnings:
+        picture["warnings"] = list(image.warnings)
+    if extras.features is not None and image.features is not None:
+        picture["features"] = feature_fields(image.features, extras)
+    return picture
+
+
+def _tensors(images: Sequence[ImageResult], extras: Extras) -> list[dict[str, Any]]:
+    """KServe v2's output tensors: a row for each picture and a column for each caption.
+
+    A picture that failed has a row without text. Which ones, and why, is in the tensor `error`,
+    which is there only where one has.
+    """
+    columns = max(len(image.captions) for image in images)
+    shape = [len(images), columns]
+    values: dict[str, tuple[str, list[Any]]] = {
+        "caption": ("BYTES", []),
+        "confidence": ("FP32", []),
+        "log_prob": ("FP32", []),
+        "tokens": ("INT64", []),
+        "finish_reason": ("BYTES", []),
+    }
+    for image in images:
+        rows: list[tuple[Any, ...]] = [
+            (each.text, each.confidence, each.log_prob, each.tokens, each.finish_reason)
+            for each in image.captions
+        ]
+        for row in rows or [("", 0.0, 0.0, 0, "error")] * columns:
+            for (_, data), value in zip(values.values(), row, strict=True):
+                data.append(value)
+    judged = [each.quality for image in images for each in image.captions]
+    if None not in judged:
+        filled = [[each.quality for each in image.captions] or [0.0] * columns for image in images]
+        values["quality"] = ("FP32", [quality for row in filled for quality in row])
+    tensors = [_tensor(name, kind, shape, data) for name, (kind, data) in values.items()]
+    if any(image.warnings for image in images):
+        joined = [",".join(image.warnings) for image in images]
+        tensors.append(_tensor("warnings", "BYTES", [len(images)], joined))
+    if any(image.failure for image in images):
+        errors = [to_json(each.failure.fields()) if each.failure else "" for each in images]
+        tensors.append(_tensor("error", "BYTES", [len(images)], errors))
+    if extras.features is not None:
+        found = [image.features for image in images if image.features is not None]
+        rows_of = [
+            feature_fields(found[0].new_zeros(found[0].shape) if each is None else each, extras)
+            for each in (image.features for image in images)
+        ]
+        kind = "FP32" if extras.features == "list" else "BYTES"
+        size = [len(images), *(found[0].shape if kind == "FP32" else ())]
+        tensors.append(_tensor("features", kind, size, [row["data"] for row in rows_of]))
+    return tensors
+
+
+def _tensor(name: str, datatype: str, shape: Sequence[int], data: list[Any]) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": list(shape), "data": data}
+
+
+def _quality(caption: GeneratedCaption) -> dict[str, float]:
+    """The field `quality`, which a captioner without a quality head leaves out."""
+    return {} if caption.quality is None else {"quality": round(caption.quality, 6)}

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from model.options import GenerationOptions
 from model.refusal import Refusal
 
+#: How features are written: as a list of numbers, or as base64 of float32, little-endian.
+FEATURE_FORMATS = ("list", "base64")
 #: What the reply to an explanation may be: JSON with numbers, or a picture to look at.
 EXPLANATION_FORMATS = ("json", "png")
 #: Part of every message to a client that sent no picture.
@@ -64,6 +66,7 @@ class Form(enum.Enum):
     PLAIN = "plain"
     KSERVE_V1 = "v1"
     KSERVE_V2 = "v2"
+    SEVERAL = "several"
     DESCRIPTION = "description"
 
 
@@ -81,21 +84,39 @@ class ExplanationRequest:
 
 
 @dataclasses.dataclass(frozen=True)
+class Extras:
+    """What a request asks for beside captions.
+
+    Attributes:
+        features: One of `FEATURE_FORMATS`; None for no features.
+        unit_features: Whether each feature is divided by its L2 norm.
+        timeout: Seconds after which the reply is of no use; None for no limit of its own.
+    """
+
+    features: str | None = None
+    unit_features: bool = False
+    timeout: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class CaptionRequest:
     """One request: pictures, and how to caption each of them.
 
     Attributes:
         pictures: The bytes of each picture file: exactly one in the plain form, none in a request
-            for a description, at least one in the others.
+            for a description, at least one in the others. Of several pictures, one that cannot be
+            read is the refusal that tells why.
         options: The options of each picture.
         form: The form the request came in.
         id: The id a KServe v2 client gave.
         explanation: How to explain the caption; None for none. Only one picture in the plain form
             has one.
+        extras: What it asks for beside captions.
     """
 
-    pictures: Sequence[bytes | bytearray]
+    pictures: Sequence[bytes | bytearray | RequestRefusal]
     options: Sequence[GenerationOptions]
     form: Form = Form.PLAIN
     id: str | None = None
     explanation: ExplanationRequest | None = None
+    extras: Extras = Extras()

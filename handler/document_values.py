@@ -129,6 +129,14 @@ def decode_base64(value: Any, where: str) -> bytes:
         ) from None
 
 
+def decoded_or_refusal(value: Any, where: str) -> bytes | RequestRefusal:
+    """One of several pictures from base64, or why it is not; see `decode_base64`."""
+    try:
+        return decode_base64(value, where)
+    except RequestRefusal as refusal:
+        return refusal
+
+
 def kind_of(value: Any) -> str:
     """The type of a JSON value in words, such as "a list"."""
     if value is None:

@@ -9,7 +9,7 @@ explanation by itself.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from handler.caption_request import (
@@ -22,27 +22,31 @@ from handler.caption_request import (
 from model.explanation import DEFAULT_GRID, HIGHEST_GRID, LOWEST_GRID
 from model.options import BadOption
 
-_FIELDS = ("explain", "grid", "format")
+#: Names in a request.
+FIELDS = ("explain", "grid", "format")
 
 
-def take_fields(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Divide the fields beside a picture: those of explanations, and the others."""
-    own = {name: value for name, value in fields.items() if name in _FIELDS}
-    return own, {name: value for name, value in fields.items() if name not in _FIELDS}
+def take_fields(
+    fields: Mapping[str, Any], names: Collection[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divide the fields beside a picture: those with these names, and the others."""
+    own = {name: value for name, value in fields.items() if name in names}
+    return own, {name: value for name, value in fields.items() if name not in names}
 
 
-def take_members(document: Any) -> tuple[dict[str, Any], Any]:
-    """Divide a JSON document: fields of explanations, and a document without them.
+def take_members(document: Any, names: Collection[str]) -> tuple[dict[str, Any], Any]:
+    """Divide a JSON document: the fields with these names, and a document without them.
 
     Args:
         document: Any JSON value, which may be wrong otherwise.
+        names: They may also stand in its `options` or `parameters`.
     """
     if not isinstance(document, Mapping):
         return {}, document
-    found, rest = take_fields(document)
+    found, rest = take_fields(document, names)
     for name in ("options", "parameters"):
         if isinstance(rest.get(name), Mapping):
-            own, rest[name] = take_fields(rest[name])
+            own, rest[name] = take_fields(rest[name], names)
             found.update(own)
     return found, rest
 
@@ -51,13 +55,13 @@ def read_explanation(fields: Mapping[str, Any], by_route: bool) -> ExplanationRe
     """What the fields of explanations ask for; None if for nothing.
 
     Args:
-        fields: Names of `_FIELDS` to values: JSON, or text that spells it.
+        fields: Names of `FIELDS` to values: JSON, or text that spells it.
         by_route: Whether the route asks for an explanation.
 
     Raises:
         BadOption: A value that it cannot take, or a field without an explanation.
     """
-    explains = _boolean("explain", fields.get("explain", by_route))
+    explains = read_boolean("explain", fields.get("explain", by_route))
     if by_route and not explains:
         raise BadOption("explain", False, "true on /explanations; ask /predictions without it")
     if not explains:
@@ -95,7 +99,12 @@ def explained(request: CaptionRequest, explanation: ExplanationRequest | None) -
     return dataclasses.replace(request, explanation=explanation)
 
 
-def _boolean(name: str, value: Any) -> bool:
+def read_boolean(name: str, value: Any) -> bool:
+    """A field that is true or false, or text that spells it.
+
+    Raises:
+        BadOption: It is something else.
+    """
     if isinstance(value, str) and value.strip().lower() in ("true", "false"):
         return value.strip().lower() == "true"
     if not isinstance(value, bool):

@@ -76,12 +76,16 @@ class Failure:
         Args:
             form: The form that the request came in.
         """
+        if form is Form.KSERVE_V2:
+            return json.dumps({"error": self.message, "detail": self.fields()})
+        return json.dumps({"error": self.fields()})
+
+    def fields(self) -> dict[str, Any]:
+        """The error object."""
         error: dict[str, Any] = {"status": self.status, "code": self.code, "message": self.message}
         if self.retry_after_seconds is not None:
             error["retry_after_seconds"] = self.retry_after_seconds
-        if form is Form.KSERVE_V2:
-            return json.dumps({"error": self.message, "detail": error})
-        return json.dumps({"error": error})
+        return error
 
 
 def failure_of(error: Exception) -> Failure:

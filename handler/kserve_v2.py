@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from handler.caption_request import CaptionRequest, Form, RequestRefusal
-from handler.document_values import check_count, decode_base64, kind_of, merge_options
+from handler.document_values import check_count, decoded_or_refusal, kind_of, merge_options
 from model.options import GenerationOptions
 
 #: Fields of a KServe v2 input tensor.
@@ -110,7 +110,7 @@ def parse_kserve_v2(
             f'"inputs[0].shape" is {str(shape)[:40]}, but "data" holds {len(data)} elements',
         )
     check_count(data, "inputs[0].data", max_pictures)
-    decoded = [decode_base64(item, f"inputs[0].data[{i}]") for i, item in enumerate(data)]
+    decoded = [decoded_or_refusal(item, f"inputs[0].data[{i}]") for i, item in enumerate(data)]
     return CaptionRequest(decoded, [options] * len(decoded), Form.KSERVE_V2, request_id)
 
 

@@ -1,6 +1,7 @@
 """Reads the JSON forms of a request: our own, and the KServe protocols v1 and v2.
 
 Ours:       {"image": "<base64>", "options": {"num_beams": 5}}
+            {"images": ["<base64>", {"image": "<base64>", "options": {...}}, ...]}
 KServe v1:  {"instances": [{"data": "<base64>"}, ...], "parameters": {...}}
 KServe v2:  `kserve_v2.py`
 
@@ -15,7 +16,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from handler.caption_request import HOW_TO_SEND, CaptionRequest, Form, RequestRefusal
-from handler.document_values import check_count, decode_base64, kind_of, merge_options
+from handler.document_values import (
+    check_count,
+    decode_base64,
+    decoded_or_refusal,
+    kind_of,
+    merge_options,
+)
 from handler.kserve_v2 import parse_kserve_v2
 from model.options import GenerationOptions
 
@@ -26,6 +33,8 @@ def form_of(document: Any) -> Form:
         return Form.KSERVE_V1
     if isinstance(document, Mapping) and "inputs" in document:
         return Form.KSERVE_V2
+    if isinstance(document, Mapping) and "images" in document:
+        return Form.SEVERAL
     return Form.PLAIN
 
 
@@ -40,7 +49,7 @@ def parse_document(
     Args:
         document: Any JSON value.
         options: Options where the document gives none.
-        max_pictures: Pictures that one KServe request may hold.
+        max_pictures: Pictures that one request may hold.
         binary: The bytes behind a KServe v2 document.
 
     Raises:
@@ -63,31 +72,36 @@ def parse_document(
             f'{len(binary)} bytes follow the JSON document; only KServe v2 "inputs" may have them',
         )
     if form is Form.KSERVE_V1:
-        return _parse_v1(fields, options, max_pictures)
+        fields.pop("signature_name", None)  # of TensorFlow Serving's clients; there is only one
+        return _parse_list("instances", fields, options, max_pictures, form)
+    if form is Form.SEVERAL:
+        return _parse_list("images", fields, options, max_pictures, form)
     if "image" not in fields:
         raise RequestRefusal("no_image", f'the JSON body has no "image"; {HOW_TO_SEND}')
     picture = decode_base64(fields.pop("image"), "image")
     return CaptionRequest([picture], [merge_options(options, fields)])
 
 
-def _parse_v1(
-    fields: dict[str, Any], options: GenerationOptions, max_pictures: int
+def _parse_list(
+    name: str, fields: dict[str, Any], options: GenerationOptions, max_pictures: int, form: Form
 ) -> CaptionRequest:
-    """KServe v1: {"instances": [{"data": "<base64>"}, ...], "parameters": {...}}."""
-    instances = fields.pop("instances")
-    fields.pop("signature_name", None)  # of TensorFlow Serving's clients; there is only one
+    """Read a list of pictures, each of them text or an object that may have options of its own."""
+    given = fields.pop(name)
+    if "image" in fields:
+        raise RequestRefusal("bad_request", f'the request has "image" and "{name}"; send one')
     options = merge_options(options, fields)
-    check_count(instances, "instances", max_pictures)
-    pictures, options_of_each = [], []
-    for index, instance in enumerate(instances):
-        where = f"instances[{index}]"
-        members = dict(instance) if isinstance(instance, Mapping) else {"data": instance}
+    check_count(given, name, max_pictures)
+    pictures: list[bytes | RequestRefusal] = []
+    options_of_each = []
+    for index, each in enumerate(given):
+        where = f"{name}[{index}]"
+        members = dict(each) if isinstance(each, Mapping) else {"data": each}
         names = [name for name in ("data", "image", "b64") if name in members]
         if len(names) != 1:
             raise RequestRefusal("no_image", f'{where} must hold one "data" with a base64 picture')
         value = members.pop(names[0])
         if isinstance(value, Mapping) and set(value) == {"b64"}:
             value = value["b64"]
-        pictures.append(decode_base64(value, f"{where}.{names[0]}"))
+        pictures.append(decoded_or_refusal(value, f"{where}.{names[0]}"))
         options_of_each.append(merge_options(options, members))
-    return CaptionRequest(pictures, options_of_each, Form.KSERVE_V1)
+    return CaptionRequest(pictures, options_of_each, form)

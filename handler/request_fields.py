@@ -14,9 +14,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from handler import explanation_request
 from handler.caption_request import HOW_TO_SEND, CaptionRequest, Form, RequestRefusal
 from handler.document_values import read_json
 from handler.explanation_request import explained, read_explanation, take_fields, take_members
+from handler.reply_extras import FIELDS, read_extras
 from handler.request_document import form_of, parse_document
 from model.options import GenerationOptions
 
@@ -111,7 +113,7 @@ def parse_request(
     Args:
         body: What it holds.
         defaults: Options where the request gives none.
-        max_pictures: Pictures that one KServe request may hold.
+        max_pictures: Pictures that one request may hold.
 
     Raises:
         RequestRefusal: It holds no picture, too many, or has the wrong structure.
@@ -120,15 +122,20 @@ def parse_request(
     """
     if body.form is Form.DESCRIPTION:
         return CaptionRequest([], [], Form.DESCRIPTION)
-    beside, fields = take_fields(body.options)
-    inside, content = take_members(body.content) if body.is_document else ({}, body.content)
-    explanation = read_explanation({**beside, **inside}, body.explains)
+    names = (*FIELDS, *explanation_request.FIELDS)
+    given, fields = take_fields(body.options, names)
+    content = body.content
+    if body.is_document:
+        inside, content = take_members(content, names)
+        given.update(inside)
+    explanation = read_explanation(given, body.explains)
+    extras = read_extras(given)
     options = defaults.updated(fields)
     if body.is_document:
         request = parse_document(content, options, max_pictures, body.binary)
     else:
         request = CaptionRequest([content], [options])
-    return explained(request, explanation)
+    return dataclasses.replace(explained(request, explanation), extras=extras)
 
 
 def deadline_of(headers: Mapping[str, Any]) -> float:
@@ -195,7 +202,7 @@ def _check_that_all_arrived(fields: Mapping[str, Any], headers: Mapping[str, Any
             f"the form has {length} bytes, but only {arrived} of them are in the fields that "
             f"arrived ({', '.join(fields)[:60]}): of several fields with the same name only the "
             "last arrives; send one picture, or several as JSON: "
-            '{"instances": [{"data": "<base64>"}]}',
+            '{"images": ["<base64>", ...]}',
         )
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 
+import torch
+
 from handler.caption_request import CaptionRequest, RequestRefusal, deadline_passed
 from handler.caption_settings import Settings
 from handler.decoding_memory import DecodingMemory
 from handler.overlay import PictureView
-from handler.request_result import ImageResult
+from handler.request_result import ImageResult, record_failure
 from model.image.decode import open_image
 from model.image.preprocessing import Preprocessing, to_pixels
-from model.image.refusals import ImageRefusal
 
+#: Those of a picture that is not decoded.
+NO_PIXELS = torch.empty(0)
 #: Limit on the decoded pixels of all pictures of a request, as a multiple of `max_pixels`. A large
 #: JPEG counts with the fraction of its size that it is decoded at.
 MAX_DECODED_RATIO = 2
@@ -35,33 +38,33 @@ def decode_images(
             that of the images.
         memory: Bounds what all requests of a batch decode at a time.
 
-    Raises:
-        ImageRefusal: The only picture cannot be decoded.
-        RequestRefusal: One of several pictures cannot be decoded, all of them together have too
-            many pixels, or the deadline has passed.
+    Returns:
+        An image for each picture. One has a failure if its picture cannot be decoded, if the
+        pictures up to it have too many pixels together, or if the deadline has passed.
     """
     images: list[ImageResult] = []
     decoded, limit = 0, MAX_DECODED_RATIO * settings.max_pixels
     for index, (picture, options) in enumerate(zip(request.pictures, request.options, strict=True)):
-        if time.monotonic() >= deadline:
-            raise deadline_passed()
-        try:
+        image = ImageResult(NO_PIXELS, options, deadline=deadline)
+        images.append(image)
+        with record_failure(image):
+            if isinstance(picture, RequestRefusal):
+                raise picture
+            if time.monotonic() >= deadline:
+                raise deadline_passed()
             opened = open_image(picture, settings.max_pixels, preprocessing.size)
-            decoded += opened.pixels
-            if decoded > limit:
+            if decoded + opened.pixels > limit:
                 raise RequestRefusal(
                     "image_too_large",
-                    f"the first {index + 1} pictures of this request have {decoded} pixels; the "
-                    f"limit is {limit} for all of them; send fewer at a time, or smaller versions",
+                    f"the first {index + 1} pictures of this request have "
+                    f"{decoded + opened.pixels} pixels; the limit is {limit} for all of them; send "
+                    "fewer at a time, or smaller versions",
                 )
+            decoded += opened.pixels
             with memory.reserve(opened.memory, deadline):
                 upright = opened.decode()
-                pixels = to_pixels(upright, preprocessing)
-                view = PictureView.of(upright, preprocessing) if request.explanation else None
-        except ImageRefusal as refusal:
-            if len(request.pictures) == 1:
-                raise
-            raise RequestRefusal(refusal.code, f"picture [{index}]: {refusal}") from None
-        image = ImageResult(pixels, options, opened.warnings, deadline, view=view)
-        images.append(image)
+                image.pixels = to_pixels(upright, preprocessing)
+                if request.explanation:
+                    image.view = PictureView.of(upright, preprocessing)
+            image.warnings = opened.warnings
     return images

@@ -62,6 +62,14 @@ class RequestResult:
     failure: Failure | None = None
     deadline: float = math.inf
 
+    def take_failure(self) -> None:
+        """Let the request fail where each of its images has: with the failure of the first one."""
+        if self.failure is None and self.images and all(each.failure for each in self.images):
+            failure = self.images[0].failure
+            if failure is not None and len(self.images) > 1:
+                failure = dataclasses.replace(failure, message=f"picture [0]: {failure.message}")
+            self.failure = failure
+
 
 @contextlib.contextmanager
 def record_failure(*results: RequestResult | ImageResult) -> Iterator[None]:

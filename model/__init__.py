@@ -24,6 +24,7 @@ The network, as the paper draws it (`network`), first as it is trained, then as 
     network/vision_transformer       the encoder as it is served
     network/decoder                  GPT-2 as it is served, with its cache
     network/choice                   which tokens may follow: no repetition, drawing by chance
+    network/quality                  how likely a caption is right, from the decoder's states
     network/search                   greedy, beam and drawn captions over the decoder
     network/conversion               trained modules -> served modules, with the same weights
 
@@ -40,6 +41,7 @@ How served layers are computed (`layers`):
 What training writes, and what is served:
 
     whole_folder                     folders that are written completely or not at all
+    quality_file                     the quality head beside the weights of a checkpoint
     checkpoint                       the folder of a trained captioner
     export                           checkpoint -> artifact
 

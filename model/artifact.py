@@ -30,6 +30,8 @@ from model.tokenizer import load_tokenizer
 
 #: Version of the layout of `captioner.json`; a file of another version is refused.
 FORMAT = 2
+#: Why a caption ends: with the end token, at `max_tokens`, or at `max_characters`.
+FINISH_REASONS = ("end", "length", "characters")
 #: How often each caption of a draw is drawn again while it equals another one of its image.
 DRAWS = 4
 #: The fields of `captioner.json` that are read here.
@@ -62,6 +64,8 @@ class GeneratedCaption:
         finish_reason: `end`, or `length` where it was cut at `max_tokens`, or `characters` at
             `max_characters`.
         ids: The token ids, the end token included.
+        quality: Expected correctness, from 0 to 1 (see `model.network.quality`); None from a
+            captioner without a quality head.
     """
 
     text: str
@@ -69,6 +73,7 @@ class GeneratedCaption:
     tokens: int
     finish_reason: str = "end"
     ids: tuple[int, ...] = ()
+    quality: float | None = None
 
     @property
     def confidence(self) -> float:
@@ -133,7 +138,7 @@ class Artifact:
     @unoptimised
     def search(
         self, features: Tensor, options: GenerationOptions, draw: int = 0
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Search or draw captions; as token ids.
 
         Args:
@@ -142,8 +147,8 @@ class Artifact:
             draw: Another number gives other captions of the same seed.
 
         Returns:
-            Token ids int64 [B, M, T], lengths int64 [B, M] and log-probabilities float32 [B, M], as
-            `model.network.search.Search.forward` gives them.
+            Token ids int64 [B, M, T], lengths int64 [B, M], log-probabilities float32 [B, M] and
+            qualities float32 [B, M] or [B, 0], as `model.network.search.Search.forward` gives them.
         """
         values = options.to_dict()
         seed, prompt = values.pop("seed"), self.prompt_tokens(values.pop("prompt"))
@@ -153,7 +158,11 @@ class Artifact:
             chances = random_numbers(seed, draw, options.num_captions, options.max_tokens)
             chances = chances.to(features.device)
         head = torch.tensor(prompt, device=features.device) if prompt else None
-        return self.module.caption(features, *values.values(), chances, head, characters)
+        tokens, lengths, log_probs, *rest = self.module.caption(
+            features, *values.values(), chances, head, characters
+        )
+        # An artifact that was exported before there was a quality head gives three.
+        return tokens, lengths, log_probs, rest[0] if rest else log_probs[:, :0]
 
     @torch.inference_mode()
     @unoptimised
@@ -175,7 +184,7 @@ class Artifact:
             BadOption: More tokens than the language model has positions for.
         """
         self.check(options)
-        tokens, lengths, _ = self.search(features, options)
+        tokens, lengths, _, _ = self.search(features, options)
         best = zip(tokens[:, 0].tolist(), lengths[:, 0].tolist(), strict=True)
         return [ids[:length] for ids, length in best]
 
@@ -201,21 +210,28 @@ class Artifact:
     def _captions(
         self, features: Tensor, options: GenerationOptions, draw: int
     ) -> list[list[GeneratedCaption]]:
-        tokens, lengths, log_probs = self.search(features, options, draw)
+        tokens, lengths, log_probs, qualities = self.search(features, options, draw)
+        judged: list[list[float | None]] = qualities.tolist()
+        if not qualities.shape[1]:
+            judged = [[None] * tokens.shape[1]] * len(tokens)
         end, longest = self.info["end_token_id"], options.max_tokens
         longest += len(self.prompt_tokens(options.prompt))
 
-        def described(ids: list[int], length: int, log_prob: float) -> GeneratedCaption:
+        def described(
+            ids: list[int], length: int, log_prob: float, quality: float | None
+        ) -> GeneratedCaption:
             reason = "length" if length == longest else "characters"
             reason = "end" if ids[length - 1] == end else reason
             text = self.text(ids[:length])
             if options.max_characters:  # bytes that are no characters become longer as text
                 text = text[: options.max_characters].rstrip()
-            return GeneratedCaption(text, log_prob, length, reason, tuple(ids[:length]))
+            return GeneratedCaption(text, log_prob, length, reason, tuple(ids[:length]), quality)
 
         return [
             [described(*caption) for caption in zip(*image, strict=True)]
-            for image in zip(tokens.tolist(), lengths.tolist(), log_probs.tolist(), strict=True)
+            for image in zip(
+                tokens.tolist(), lengths.tolist(), log_probs.tolist(), judged, strict=True
+            )
         ]
 
     def _draw_again(

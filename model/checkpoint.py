@@ -7,6 +7,7 @@
     drafts.safetensors       optional: n-grams of the training captions (`model.network.drafts`)
     training_features.json   optional: statistics of the features it was trained on
     training.json            optional: what it was trained on, and how
+    quality.safetensors      optional: the quality head (`model.quality_file`), and quality.json
     seen_images.safetensors  optional: digests of the images it was trained on
     README.md                optional: model card
     evaluation.json          optional: figures of its last evaluation (`training.evaluate`)
@@ -31,6 +32,7 @@ from model.config import CaptionerConfig
 from model.network.captioner import ClipCap
 from model.network.drafts import WIDTH
 from model.options import DRAW, OPTIONS, GenerationOptions
+from model.quality_file import HEAD, Quality, load_quality, save_quality
 from model.refusal import Refusal
 from model.tokenizer import load_tokenizer
 from model.whole_folder import whole_folder
@@ -56,6 +58,7 @@ class Checkpoint:
             and over patches where there are patches) and the `count` of images; or None.
         card: Model card in Markdown; or None.
         training: By name, what it was trained on and how, for the model card; or None.
+        quality: The head that says how likely a caption is right; None for captions without.
         drafts: `keys`, `following` and `shares` of `model.network.drafts.Drafts`; or None.
     """
 
@@ -65,6 +68,7 @@ class Checkpoint:
     training_features: dict[str, Any] | None = None
     card: str | None = None
     training: dict[str, Any] | None = None
+    quality: Quality | None = None
     drafts: dict[str, Tensor] | None = None
 
     def save(self, folder: str | Path) -> None:
@@ -95,14 +99,20 @@ class Checkpoint:
                 _write_json(self.training_features, partial / "training_features.json")
             if self.training is not None:
                 _write_json(self.training, partial / "training.json")
+            if self.quality is not None:
+                save_quality(partial, self.quality, weights_sha256(partial))
             if self.drafts is not None:
                 save_file(self.drafts, partial / DRAFTS)
             if self.card is not None:
                 (partial / CARD).write_text(self.card, encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: str | Path) -> Checkpoint:
+    def load(cls, folder: str | Path, quality: bool = True) -> Checkpoint:
         """Read a folder.
+
+        Args:
+            folder: The folder.
+            quality: Read its quality head too, if it has one.
 
         Raises:
             Refusal: A file is missing, damaged, or does not fit the others.
@@ -142,8 +152,14 @@ class Checkpoint:
         statistics = _read_json(features) if features.exists() else None
         training = _read_json(record) if record.exists() else None
         card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).exists() else None
+        head = None
+        if quality and (folder / HEAD).exists():
+            width = captioner.gpt2.config.n_embd
+            head = load_quality(folder, width, weights_sha256(folder))
         drafts = _read_drafts(folder / DRAFTS, vocabulary)
-        return cls(captioner.eval(), tokenizer, generation, statistics, card, training, drafts)
+        return cls(
+            captioner.eval(), tokenizer, generation, statistics, card, training, head, drafts
+        )
 
 
 def read_evaluation(folder: str | Path) -> dict[str, Any] | None:

@@ -92,8 +92,8 @@ class ServedCaptioner(nn.Module):
         chances: Tensor | None,
         prompt: Tensor | None,
         max_characters: int,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Features to token ids, lengths and log-probabilities; see `Search.forward`."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Features to token ids, lengths, log-probabilities, qualities; see `Search.forward`."""
         return self.search(
             self.prefix(features),
             num_beams,
@@ -132,8 +132,8 @@ class ServedCaptioner(nn.Module):
         chances: Tensor | None = None,
         prompt: Tensor | None = None,
         max_characters: int = _DEFAULTS.max_characters,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixels [B, 3, S, S] to token ids, lengths and log-probabilities."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pixels [B, 3, S, S] to token ids, lengths, log-probabilities and qualities."""
         return self.caption(
             self.encode(pixels),
             num_beams,
@@ -230,7 +230,8 @@ def _assemble(checkpoint: Checkpoint, precision: str) -> ServedCaptioner:
     drafts = None
     if checkpoint.drafts is not None:
         drafts = Drafts(**checkpoint.drafts, vocabulary=captioner.gpt2.config.vocab_size)
-    search = build_search(captioner, precision, spelling(checkpoint), drafts)
+    quality = checkpoint.quality.head if checkpoint.quality else None
+    search = build_search(captioner, precision, spelling(checkpoint), drafts, quality)
     return ServedCaptioner(encoder, mapper, search, config.normalize_feature).eval()
 
 
@@ -260,4 +261,5 @@ def _describe(checkpoint: Checkpoint, precision: str) -> dict[str, Any]:
         "end_token_is_text": config.end_token_is_text,
         "max_tokens": int(min(room, OPTIONS["max_tokens"].high)),
         "generation": checkpoint.generation.to_dict(),
+        "quality": checkpoint.quality.record if checkpoint.quality else None,
     }

@@ -5,6 +5,7 @@ The commands, in the order of the pipeline:
     prepare      make a data set: drawn scenes, a folder of pictures, tar shards, or COCO
     features     encode every image once with CLIP
     train        train the captioner
+    quality      learn how likely a caption is right, for the field `quality` of replies
     evaluate     score captions on the test splits; report, model card, gates of the precisions
     export       one TorchScript file, checked against the checkpoint; `try_artifact` captions
                  pictures with it
@@ -18,7 +19,7 @@ What all of them share:
     limits       how a limit is written beside a setting, and its check
     command      the command line, and errors as one line
     precision    what a model is trained in on this machine
-    device       where features and evaluate compute
+    device       where features, quality and evaluate compute
 
 The parts behind the commands, in reading order; each folder's `__init__` lists its files:
 
@@ -27,6 +28,7 @@ The parts behind the commands, in reading order; each folder's `__init__` lists 
     scenes       the drawn world: pictures, captions, ground truth, and the checks of captions
     encoding     feature file and pixel cache
     captioner    training of the captioner
+    judging      the quality head: captions, how right they are, learning, calibration
     contrastive  training of CLIP
     loggers      where both are recorded: W&B, TensorBoard, MLflow
     sweeping     trials with settings that Optuna suggests

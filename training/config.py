@@ -330,6 +330,35 @@ class Generation:
 
 
 @dataclasses.dataclass
+class Quality:
+    """The head that says how likely a caption is right (see `training.quality`).
+
+    It is learned from the captions of up to `pictures` pictures of `split` of the data set `data`:
+    those of the captioner's own search, and `draws` by chance. A share `held_out` of the pictures
+    is left out; half of those calibrate the head, and the other half give the figures in
+    `quality.json`. `width` is that of its inner layers, `dropout` and `weight_decay` keep it from
+    learning the pictures by heart. `device` captions, as for `Features`.
+    """
+
+    checkpoint: str
+    data: str
+    split: str
+    pictures: Positive
+    draws: Annotated[int, Range(0, 10)]
+    held_out: Annotated[float, Range(above=0, below=1)]
+    width: Positive
+    dropout: Fraction
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    weight_decay: Weight
+    seed: Seed
+    device: str
+    workers: NotNegative
+    max_pixels: Positive
+
+
+@dataclasses.dataclass
 class Evaluate:
     """Scores on `splits` of the data set `data`; `page_images` pictures of each on the page.
 
@@ -410,6 +439,7 @@ class Config:
     loggers: Loggers
     sweep: Sweep
     generation: Generation
+    quality: Quality
     evaluate: Evaluate
     export: Export
     archive: Archive

@@ -24,11 +24,13 @@ class Caller:
         name: The name of its key; its address if no keys are asked for.
         deadline: When its answer is due, on the clock of the event loop.
         rate: Pictures a second that it may send in the long run; 0 for no limit.
+        seconds: From when it came to `deadline`.
     """
 
     name: str
     deadline: float
     rate: float = 0.0
+    seconds: float = 0.0
 
 
 #: The client of the request that is served now.

@@ -119,9 +119,10 @@ class Door:
         settings = self._settings
         deadline = asyncio.get_running_loop().time() + settings.deadline_seconds
         if key is not None:
-            return Caller(key.name, deadline, settings.rate if key.rate is None else key.rate)
+            rate = settings.rate if key.rate is None else key.rate
+            return Caller(key.name, deadline, rate, settings.deadline_seconds)
         address, _ = scope.get("client") or ("an unknown address", 0)
-        return Caller(address, deadline, settings.rate)
+        return Caller(address, deadline, settings.rate, settings.deadline_seconds)
 
     def _refusal(self, scope: Scope, headers: Headers, key: Key | None) -> GatewayError | None:
         """Why a request is answered without reading it, or None."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -34,9 +35,11 @@ SAMPLE = base64.b64decode(
 )
 
 #: Pictures that an explanation counts as, where the pictures of a client are limited: with the
-#: usual grid it takes as long as this many captions.
-EXPLANATION_PICTURES = 30
+#: usual grid it takes as long as this many captions, each of which is captioned alone.
+EXPLANATION_PICTURES = 40
 
+#: Longest `timeout_ms` of a request. The gateway's own deadline is usually shorter.
+LONGEST_TIMEOUT = 600_000
 #: A caption, or why there is none.
 Outcome = CaptionResult | GatewayError
 #: Asks TorchServe about a picture: its bytes, the options, and seconds until the deadline.
@@ -137,7 +140,7 @@ class Captioner:
                 f"the request holds {len(pictures)} pictures; the limit is {limit}; "
                 "send several requests",
             )
-        caller = CALLER.get()
+        caller, options = _with_time_limit(CALLER.get(), options)
         with self._queue.hold(caller.name, len(pictures), self._average):
             self._rates.take(caller, len(pictures))
             if len(pictures) == 1:
@@ -157,7 +160,7 @@ class Captioner:
             GatewayError: It has no explanation, or `caption` would raise it.
         """
         self._check_urls([picture])
-        caller = CALLER.get()
+        caller, options = _with_time_limit(CALLER.get(), options)
         with self._queue.hold(caller.name, 1, self._average):
             self._rates.take(caller, EXPLANATION_PICTURES)
             ask = self._torchserve.explain
@@ -225,6 +228,8 @@ class Captioner:
         is_fetched = isinstance(picture, str)
         outcome: Reply | GatewayError
         try:
+            if isinstance(picture, GatewayError):
+                raise picture
             async with asyncio.timeout_at(caller.deadline):
                 if isinstance(picture, str):
                     assert self._fetcher is not None  # `caption` refused it otherwise
@@ -236,8 +241,8 @@ class Captioner:
             outcome = GatewayError(
                 504,
                 "deadline",
-                f"the captioner gave no answer within {self._settings.deadline_seconds:g} s; ask "
-                "for fewer beams or tokens, or try again later",
+                f"the captioner gave no answer within {caller.seconds:g} s; ask for fewer beams or "
+                "tokens, or try again later",
             )
         except GatewayError as error:
             outcome = error
@@ -330,6 +335,32 @@ class Captioner:
             except CaptionError:
                 backend.description = None
                 raise
+
+
+def _with_time_limit(
+    caller: Caller, options: Mapping[str, str]
+) -> tuple[Caller, Mapping[str, str]]:
+    """A caller with the deadline of the request's own `timeout_ms`, and the other options.
+
+    Raises:
+        GatewayError: It is no whole number, or below 1.
+    """
+    if (text := options.get("timeout_ms")) is None:
+        return caller, options
+    if not text.isdecimal() or not 0 < int(text[:10]) <= LONGEST_TIMEOUT or len(text) > 10:
+        raise GatewayError(
+            422,
+            "bad_option",
+            f"option timeout_ms is {text[:40]!r}; it must be a whole number of milliseconds from 1 "
+            f"to {LONGEST_TIMEOUT}",
+        )
+    seconds = int(text) / 1000
+    others = {name: value for name, value in options.items() if name != "timeout_ms"}
+    if caller.seconds <= seconds:
+        return caller, others
+    # The time counts from when the request came.
+    deadline = caller.deadline - caller.seconds + seconds
+    return dataclasses.replace(caller, deadline=deadline, seconds=seconds), others
 
 
 def _check_picture(picture: bytes, limit: int) -> None:

@@ -40,6 +40,19 @@ Read = Callable[[int, str, bytes], Reply]
 
 
 @dataclasses.dataclass(frozen=True)
+class State:
+    """What TorchServe says of itself.
+
+    Attributes:
+        ready_workers: Workers that are ready.
+        waiting: Requests in its queue.
+    """
+
+    ready_workers: int
+    waiting: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Explained:
     """The handler's reply to a request for an explanation, which is passed on as it is.
 
@@ -156,13 +169,22 @@ class TorchServeClient:
 
     async def has_ready_worker(self) -> bool:
         """Whether TorchServe answers and one of its workers is ready."""
+        state = await self.state()
+        return state is not None and state.ready_workers > 0
+
+    async def state(self) -> State | None:
+        """How many workers are ready and how many requests wait; None if TorchServe says nothing.
+
+        A queue that is full answers 503 by itself: the handler never sees those requests.
+        """
         model = f"{self.backends.current.management}/models/{self._settings.model}"
         try:
             async with self._http.get(model, timeout=STATE) as reply:
-                workers = json.loads(await reply.read())[0]["workers"]
-            return any(worker["status"] == "READY" for worker in workers)
+                found = json.loads(await reply.read())[0]
+            ready = sum(worker["status"] == "READY" for worker in found["workers"])
+            return State(ready, int(found["jobQueueStatus"]["pendingRequests"]))
         except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError):
-            return False
+            return None
 
     async def metrics(self) -> bytes | None:
         """TorchServe's metrics in Prometheus' text format; None if it does not answer."""

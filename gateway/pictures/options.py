@@ -28,8 +28,8 @@ def option_texts(description: Description, given: Iterable[tuple[str, Any]]) -> 
     texts: dict[str, str] = {}
     for called, value in given:
         name = description.get("synonyms", {}).get(called, called)
-        if name not in description["options"]:
-            known = ", ".join(description["options"])
+        if name not in description["options"] and name not in description.get("extras", ()):
+            known = ", ".join([*description["options"], *description.get("extras", ())])
             raise GatewayError(
                 400, "unknown_option", f"unknown option {called[:40]!r}; known options: {known}"
             )

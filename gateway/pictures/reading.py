@@ -6,7 +6,7 @@ import base64
 import binascii
 import collections
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import Request
@@ -15,8 +15,8 @@ from starlette.datastructures import UploadFile
 from gateway.errors import GatewayError
 from gateway.pictures.options import Description, option_texts
 
-#: The bytes of a picture file, or its URL.
-Picture = bytes | str
+#: The bytes of a picture file, or its URL; of several pictures also why one cannot be read.
+Picture = bytes | str | GatewayError
 
 #: How a picture may be sent; part of the message to a client that sent none.
 HOW_TO_SEND = (
@@ -42,6 +42,14 @@ def read_picture(value: Any, where: str) -> Picture:
         GatewayError: The value is not text, or not base64.
     """
     return str(value) if is_url(value) else decode_base64(value, where)
+
+
+def or_error(read: Callable[[Any, str], Picture], value: Any, where: str) -> Picture:
+    """One of several pictures, or why it cannot be read: the others are captioned."""
+    try:
+        return read(value, where)
+    except GatewayError as error:
+        return error
 
 
 def decode_base64(value: Any, where: str) -> bytes:
@@ -192,7 +200,7 @@ def read_document(document: dict[str, Any]) -> tuple[list[Picture], dict[str, An
     else:
         if not isinstance(value, list):
             raise GatewayError(400, "bad_json", f'"{name}" must be a list of texts')
-        pictures = [_SEVERAL[name](each, f"{name}[{i}]") for i, each in enumerate(value)]
+        pictures = [or_error(_SEVERAL[name], each, f"{name}[{i}]") for i, each in enumerate(value)]
     return pictures, {**members, **grouped}
 
 

@@ -9,14 +9,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from gateway.captioning.captioner import Captioner
-from gateway.errors import GatewayError, error_response
 from gateway.pictures.reading import read_request
 from gateway.routes.replies import (
     PICTURE_ERRORS,
     CaptionsReply,
     DescriptionReply,
     errors,
-    picture_reply,
+    several_reply,
 )
 
 _BASE64 = {
@@ -94,17 +93,8 @@ def routes(captioner: Captioner) -> APIRouter:
         description = await captioner.description()
         pictures, options = await read_request(request, description)
         outcomes = await captioner.caption(pictures, options)
-        failures = [each for each in outcomes if isinstance(each, GatewayError)]
-        body: dict[str, Any] = {
-            "results": [picture_reply(each) for each in outcomes],
-            "succeeded": len(outcomes) - len(failures),
-            "failed": len(failures),
-            "model": description["model"],
-            "seconds": round(time.monotonic() - begin, 4),
-        }
-        if len(failures) == len(outcomes):
-            return error_response(request.url.path, failures[0], body)
-        return JSONResponse(body)
+        seconds = round(time.monotonic() - begin, 4)
+        return several_reply(request.url.path, outcomes, description["model"], seconds=seconds)
 
     @router.get(
         "/v1/description",

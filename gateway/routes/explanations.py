@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -129,10 +129,17 @@ async def _reply(captioner: Captioner, request: Request) -> Response:
     pictures, options = await read_request(
         request, with_explanations(description, "grid", "format")
     )
-    return as_response(await captioner.explain(_one(pictures), {**options, "explain": "true"}))
+    return as_response(
+        await captioner.explain(one_picture(pictures), {**options, "explain": "true"})
+    )
 
 
-def _one(pictures: list[Picture]) -> Picture:
+def one_picture(pictures: Sequence[Picture]) -> Picture:
+    """The only picture of a request for an explanation.
+
+    Raises:
+        GatewayError: It holds several.
+    """
     if len(pictures) > 1:
         raise GatewayError(
             400,

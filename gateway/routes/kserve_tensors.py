@@ -14,9 +14,10 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from client import CaptionResult
+from client import Caption
+from gateway.captioning.captioner import Outcome
 from gateway.errors import GatewayError
-from gateway.pictures.reading import decode_base64, parse_json
+from gateway.pictures.reading import Picture, decode_base64, or_error, parse_json
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 #: Name of each output tensor -> its datatype.
@@ -26,12 +27,15 @@ OUTPUTS = {
     "log_prob": "FP32",
     "tokens": "INT64",
     "finish_reason": "BYTES",
+    "quality": "FP32",
 }
 #: Datatype -> format of one number, little-endian.
 _FORMATS = {"FP32": "<f", "INT64": "<q"}
 #: Parameters of a request that say how to reply; the others are options.
 _BINARY_OUTPUT = "binary_data_output"
 MAX_DIMENSIONS = 5
+#: What stands in the row of a picture that failed.
+_NO_CAPTION = Caption("", 0.0, 0.0, 0, "error")
 
 
 class InferRequest:
@@ -75,7 +79,9 @@ class InferRequest:
         self.options = [*parameters.items(), *own.items()]
         if size is None:
             data = list(_flat(tensor.get("data")))
-            self.pictures = [decode_base64(each, f"data[{i}]") for i, each in enumerate(data)]
+            self.pictures: list[Picture] = [
+                or_error(decode_base64, each, f"data[{i}]") for i, each in enumerate(data)
+            ]
         else:
             if size != len(body) - length:
                 raise _bad(f"binary_data_size is {str(size)[:20]}, but {len(body) - length} follow")
@@ -84,25 +90,34 @@ class InferRequest:
 
 
 def infer_reply(
-    request: InferRequest, results: Sequence[CaptionResult], model: Mapping[str, Any]
+    request: InferRequest, outcomes: Sequence[Outcome], model: Mapping[str, Any]
 ) -> tuple[bytes, int | None]:
     """The body of a reply.
 
+    A picture without captions has a row without text. Why is in the tensor `error`, which is there
+    only where a picture has none.
+
     Args:
         request: Names the outputs, and which of them are binary.
-        results: For each picture its captions.
+        outcomes: For each picture its captions or its error; one at least has captions.
         model: Its name and version.
 
     Returns:
         The body, and the length of its JSON if bytes of tensors follow it.
     """
-    captions = [caption for result in results for caption in result.captions]
-    shape = [len(results), len(results[0].captions)]
+    results = [None if isinstance(each, GatewayError) else each for each in outcomes]
+    columns = max(len(result.captions) for result in results if result)
+    rows = [result.captions if result else (_NO_CAPTION,) * columns for result in results]
+    captions = [caption for row in rows for caption in row]
+    shape = [len(outcomes), columns]
     outputs, blobs = [], []
     for name, in_binary in request.outputs.items():
         datatype = OUTPUTS[name]
+        values = [getattr(each, name, None) for each in captions]
+        if name == "quality" and None in values:
+            continue  # a captioner without a quality head gives none
         # An older captioner gives no reason.
-        data = [value if (value := getattr(each, name)) is not None else "" for each in captions]
+        data = [value if value is not None else "" for value in values]
         output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
         if in_binary:
             blob = b"".join(_packed(each, datatype) for each in data)
@@ -111,11 +126,39 @@ def infer_reply(
         else:
             output["data"] = data
         outputs.append(output)
+    outputs += _more_outputs(outcomes)
     reply: dict[str, Any] = {"model_name": model["name"], "model_version": model["version"]}
     if request.id is not None:
         reply["id"] = request.id
     text = json.dumps({**reply, "outputs": outputs}).encode()
     return text + b"".join(blobs), len(text) if blobs else None
+
+
+def _more_outputs(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Tensors that are there only where they say something: `error` and `features`."""
+    outputs: list[dict[str, Any]] = []
+    count = len(outcomes)
+    if any(isinstance(each, GatewayError) for each in outcomes):
+        errors = [
+            json.dumps(each.to_dict()) if isinstance(each, GatewayError) else ""
+            for each in outcomes
+        ]
+        outputs.append({"name": "error", "datatype": "BYTES", "shape": [count], "data": errors})
+    found = [None if isinstance(each, GatewayError) else each.features for each in outcomes]
+    if one := next((each for each in found if each), None):
+        is_text = isinstance(one["data"], str)
+        nothing = "" if is_text else _zeros(one["shape"])
+        data = [each["data"] if each else nothing for each in found]
+        kind, size = ("BYTES", []) if is_text else ("FP32", one["shape"])
+        outputs.append(
+            {"name": "features", "datatype": kind, "shape": [count, *size], "data": data}
+        )
+    return outputs
+
+
+def _zeros(shape: Sequence[int]) -> Any:
+    """Zeros in lists as nested as a shape."""
+    return [_zeros(shape[1:]) for _ in range(shape[0])] if shape else 0.0
 
 
 def _the_tensor(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict
 from gateway.captioning.captioner import Captioner
 from gateway.errors import GatewayError
 from gateway.pictures.options import option_texts
-from gateway.pictures.reading import decode_base64
+from gateway.pictures.reading import decode_base64, or_error
 from gateway.routes.model_names import check_model
-from gateway.routes.replies import PICTURE_ERRORS, PictureReply, errors, picture_reply, results_of
+from gateway.routes.replies import PICTURE_ERRORS, PictureReply, check_any, errors, picture_reply
 
 #: Names that a picture may have in an instance.
 PICTURE_NAMES = ("data", "image", "b64")
@@ -32,7 +32,7 @@ class PredictRequest(BaseModel):
 
 
 class PredictReply(BaseModel):
-    """The captions of each picture."""
+    """The captions of each picture, or its error."""
 
     predictions: list[PictureReply]
 
@@ -45,7 +45,7 @@ def routes(captioner: Captioner, model: str) -> APIRouter:
         "/v1/models/{name}:predict", response_model=PredictReply, responses=errors(PICTURE_ERRORS)
     )
     async def predict(name: str, request: PredictRequest) -> Response:
-        """Caption every instance; an error of one is the reply's."""
+        """Caption every instance; the status is 200 if one of them has captions."""
         check_model(name, model)
         options = (request.parameters or {}).items()
         return JSONResponse(await answer_predict(captioner, request.instances, options))
@@ -64,14 +64,15 @@ async def answer_predict(
         options: Names and values, for all of them.
 
     Raises:
-        GatewayError: The request is wrong, or an instance gets no caption.
+        GatewayError: The request is wrong, or no instance gets a caption.
     """
     if not isinstance(instances, list):
         raise GatewayError(400, "no_image", '"instances" must be a list of pictures')
     texts = option_texts(await captioner.description(), options)
-    pictures = [_picture(each, f"instances[{i}]") for i, each in enumerate(instances)]
-    results = results_of(await captioner.caption(pictures, texts))
-    return {"predictions": [picture_reply(each) for each in results]}
+    pictures = [or_error(_picture, each, f"instances[{i}]") for i, each in enumerate(instances)]
+    outcomes = await captioner.caption(pictures, texts)
+    check_any(outcomes)
+    return {"predictions": [picture_reply(each) for each in outcomes]}
 
 
 def _picture(instance: Any, where: str) -> bytes:

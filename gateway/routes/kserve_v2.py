@@ -14,7 +14,7 @@ from gateway.captioning.captioner import Captioner
 from gateway.pictures.options import option_texts
 from gateway.routes.kserve_tensors import LENGTH_HEADER, OUTPUTS, InferRequest, infer_reply
 from gateway.routes.model_names import check_model
-from gateway.routes.replies import PICTURE_ERRORS, errors, results_of
+from gateway.routes.replies import PICTURE_ERRORS, check_any, errors
 from gateway.routes.state import NOT_READY, check_ready
 
 MODEL = "/v2/models/{name}"
@@ -212,13 +212,14 @@ async def answer_infer(
         options: Names and values beside those of the body.
 
     Raises:
-        GatewayError: The request is wrong, or a picture gets no caption.
+        GatewayError: The request is wrong, or no picture gets a caption.
     """
     description = await captioner.description()
     read = InferRequest(body, json_length)
     texts = option_texts(description, [*options, *read.options])
-    results = results_of(await captioner.caption(read.pictures, texts))
-    content, length = infer_reply(read, results, description["model"])
+    outcomes = await captioner.caption(read.pictures, texts)
+    check_any(outcomes)
+    content, length = infer_reply(read, outcomes, description["model"])
     if length is None:
         return Response(content, media_type="application/json")
     headers = {LENGTH_HEADER: str(length)}

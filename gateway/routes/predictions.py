@@ -18,13 +18,27 @@ from gateway.captioning.captioner import Captioner
 from gateway.errors import GatewayError, error_response
 from gateway.pictures.options import Description, option_texts
 from gateway.pictures.reading import Picture, parse_json, read_document, read_form
-from gateway.routes.explanations import as_response, asks_for_explanation, with_explanations
+from gateway.routes.explanations import (
+    as_response,
+    asks_for_explanation,
+    one_picture,
+    with_explanations,
+)
 from gateway.routes.kserve_tensors import LENGTH_HEADER
 from gateway.routes.kserve_v1 import PredictReply, answer_predict
 from gateway.routes.kserve_v2 import MODEL as KSERVE_V2
 from gateway.routes.kserve_v2 import InferReply, answer_infer
 from gateway.routes.model_names import check_model, check_version
-from gateway.routes.replies import PICTURE_ERRORS, Model, OneCaption, errors, results_of
+from gateway.routes.replies import (
+    PICTURE_ERRORS,
+    CaptionsReply,
+    Features,
+    Model,
+    OneCaption,
+    errors,
+    results_of,
+    several_reply,
+)
 
 #: Fields of a form that may hold the picture; the others are options.
 PICTURE_FIELDS = ("data", "image", "file", "body")
@@ -44,6 +58,14 @@ _BODY = {
                         "required": ["image"],
                         "properties": {
                             "image": {"type": "string", "description": "a picture file as base64"},
+                            "options": {"type": "object"},
+                        },
+                    },
+                    {
+                        "type": "object",
+                        "required": ["images"],
+                        "properties": {
+                            "images": {"type": "array", "items": {"type": "string"}},
                             "options": {"type": "object"},
                         },
                     },
@@ -72,10 +94,18 @@ class PlainReply(BaseModel):
     captions: list[OneCaption]
     model: Model
     warnings: list[str] | None = None
+    quality: float | None = None
+    features: Features | None = None
 
 
-class PredictionReply(RootModel[PlainReply | PredictReply | InferReply]):
-    """Captions in the form of the request: plain, or KServe's v1 or v2."""
+class SeveralReply(CaptionsReply):
+    """What became of each of several pictures."""
+
+    seconds: float | None = None  # type: ignore[assignment]
+
+
+class PredictionReply(RootModel[PlainReply | SeveralReply | PredictReply | InferReply]):
+    """Captions in the form of the request: of one picture, of several, or KServe's v1 or v2."""
 
 
 def routes(captioner: Captioner, model: str) -> APIRouter:
@@ -115,7 +145,10 @@ def routes(captioner: Captioner, model: str) -> APIRouter:
 async def _reply(captioner: Captioner, request: Request) -> Response:
     """The captions in the form that the request came in."""
     description = await captioner.description()
-    content, options = await _content(request)
+    held, options = await _content(request)
+    if len(held) > 1:
+        return await _several(captioner, description, request, held, options)
+    content = held[0]
     json_length = request.headers.get(LENGTH_HEADER)
     kind = request.headers.get("content-type", "").lower()
     if json_length is None and not _is_document(content, "json" in kind):
@@ -132,8 +165,10 @@ async def _reply(captioner: Captioner, request: Request) -> Response:
         except GatewayError as error:
             return error_response(KSERVE_V2, error)  # its clients read `error` as text
     pictures, members = read_document(document)
-    _check_one(pictures)
-    return await _plain(captioner, description, pictures[0], [*options, *members.items()])
+    options += members.items()
+    if "images" in document or "urls" in document:
+        return await _several(captioner, description, request, pictures, options)
+    return await _plain(captioner, description, pictures[0], options)
 
 
 async def _plain(
@@ -150,33 +185,38 @@ async def _plain(
     return JSONResponse(result.to_dict())
 
 
-async def _content(request: Request) -> tuple[bytes, list[tuple[str, Any]]]:
-    """The bytes of a picture or of JSON, and the options of the query and of the form.
+async def _several(
+    captioner: Captioner,
+    description: Description,
+    request: Request,
+    pictures: Sequence[Picture],
+    options: Sequence[tuple[str, Any]],
+) -> Response:
+    """A result for each of several pictures: captions or an error."""
+    known = with_explanations(description)
+    texts = option_texts(known, options)
+    if asks_for_explanation(texts):
+        one_picture(pictures)
+    outcomes = await captioner.caption(pictures, texts)
+    return several_reply(request.url.path, outcomes, description["model"])
+
+
+async def _content(request: Request) -> tuple[list[bytes], list[tuple[str, Any]]]:
+    """The bytes of pictures or of JSON, and the options of the query and of the form.
 
     Raises:
-        GatewayError: The form cannot be read, or does not hold one picture.
+        GatewayError: The form cannot be read, or holds no picture.
     """
     options: list[tuple[str, Any]] = [*request.query_params.multi_items()]
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        return await request.body(), options
+        return [await request.body()], options
     held, fields = await read_form(request)
     held += [str(value).encode() for name, value in fields if name in PICTURE_FIELDS]
-    _check_one(held)
-    return held[0], [*options, *(each for each in fields if each[0] not in PICTURE_FIELDS)]
-
-
-def _check_one(pictures: Sequence[Picture]) -> None:
-    """Refuse none and several: a plain reply has the captions of one picture."""
-    if not pictures:
+    if not held:
         raise GatewayError(
             400, "no_image", "the form holds no picture; send it as -F data=@photo.jpg"
         )
-    if len(pictures) > 1:
-        raise GatewayError(
-            400,
-            "bad_request",
-            f"the request holds {len(pictures)} pictures; send one, or several to /v1/captions",
-        )
+    return held, [*options, *(each for each in fields if each[0] not in PICTURE_FIELDS)]
 
 
 def _is_document(content: bytes, declared: bool) -> bool:

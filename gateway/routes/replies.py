@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
 from client import CaptionResult
 from gateway.captioning.captioner import Outcome
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, error_response
 
 
 class Error(BaseModel):
@@ -38,6 +40,7 @@ class OneCaption(BaseModel):
     """One caption of a picture.
 
     `confidence` is exp of the mean log-probability of its tokens, 0 to 1; `log_prob` is their sum.
+    `quality` is how likely the caption is right, 0 to 1, from a captioner that has learned it.
     `finish_reason` is `end`, or `length` where the caption was cut at `max_tokens`, or
     `characters` at `max_characters`.
     """
@@ -47,6 +50,14 @@ class OneCaption(BaseModel):
     log_prob: float
     tokens: int
     finish_reason: str = ""
+    quality: float | None = None
+
+
+class Features(BaseModel):
+    """The image's feature: numbers in lists as nested as the shape, or base64 of float32."""
+
+    shape: list[int]
+    data: list[Any] | str
 
 
 class PictureReply(BaseModel):
@@ -55,6 +66,8 @@ class PictureReply(BaseModel):
     caption: str | None = None
     confidence: float | None = None
     captions: list[OneCaption] | None = None
+    quality: float | None = None
+    features: Features | None = None
     error: Error | None = None
 
 
@@ -137,7 +150,44 @@ def picture_reply(outcome: Outcome) -> dict[str, Any]:
     return found
 
 
-def results_of(outcomes: list[Outcome]) -> list[CaptionResult]:
+def check_any(outcomes: Sequence[Outcome]) -> None:
+    """Let the request fail where each of its pictures has.
+
+    Raises:
+        GatewayError: The error of the first one, with its place if there are several.
+    """
+    if all(isinstance(each, GatewayError) for each in outcomes):
+        results_of(outcomes)
+
+
+def several_reply(
+    path: str, outcomes: Sequence[Outcome], model: Mapping[str, Any], **more: Any
+) -> Response:
+    """A result for each picture, and how many have captions.
+
+    The status is 200 if a picture was captioned. If all failed it is the status of the first error,
+    which then stands under `error` too.
+
+    Args:
+        path: Of the request.
+        outcomes: Of its pictures.
+        model: Its name and version.
+        more: Other fields of the reply.
+    """
+    failures = [each for each in outcomes if isinstance(each, GatewayError)]
+    body = {
+        "results": [picture_reply(each) for each in outcomes],
+        "succeeded": len(outcomes) - len(failures),
+        "failed": len(failures),
+        "model": model,
+        **more,
+    }
+    if len(failures) == len(outcomes):
+        return error_response(path, failures[0], body)
+    return JSONResponse(body)
+
+
+def results_of(outcomes: Sequence[Outcome]) -> list[CaptionResult]:
     """The captions of every picture, for interfaces that have no error for each picture.
 
     Raises:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
@@ -38,9 +40,9 @@ def routes(captioner: Captioner, torchserve: TorchServeClient, measures: Measure
     )
     async def metrics() -> Response:
         """The gateway's metrics and TorchServe's, for one scrape of Prometheus."""
-        found = await torchserve.metrics()
+        found, state = await asyncio.gather(torchserve.metrics(), torchserve.state())
         backends = torchserve.backends
-        text = measures.text(found, [backends.current, *backends.former])
+        text = measures.text(found, state, [backends.current, *backends.former])
         return Response(text, headers={"Content-Type": METRICS_TYPE})
 
     return router

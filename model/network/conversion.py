@@ -18,6 +18,7 @@ from model.network.captioner import ClipCap
 from model.network.decoder import Decoder
 from model.network.drafts import Drafts
 from model.network.encoder import ClipEncoder, ImageEncoder, SiglipEncoder
+from model.network.quality import QualityHead
 from model.network.search import Search
 from model.network.spelling import Spelling
 from model.network.vision_transformer import VisionTransformer
@@ -38,6 +39,7 @@ def build_search(
     precision: str = "fp32",
     spelling: Spelling | None = None,
     drafts: Drafts | None = None,
+    quality: QualityHead | None = None,
 ) -> Search:
     """The search over a copy of the captioner's GPT-2; it runs eagerly, or scripted when exported.
 
@@ -46,6 +48,7 @@ def build_search(
         precision: One of `model.layers.precision.PRECISIONS`.
         spelling: What tokens add to a text, for captions of a limited number of characters.
         drafts: Guesses of tokens, for a faster greedy search of one image.
+        quality: The head that judges the captions; a copy runs, in float32. None for none.
 
     Raises:
         Refusal: A variant of GPT-2 that the decoder does not compute, or a precision that this
@@ -56,7 +59,8 @@ def build_search(
         head = narrow_output_linear(decoder.output.head, precision)
         decoder.output = NarrowOutputLayer(head, decoder.wte)  # type: ignore[assignment]
     pack_linears(decoder, precision)
-    return Search(decoder, captioner.config.end_token_id, spelling, drafts).eval()
+    judge = copy.deepcopy(quality)
+    return Search(decoder, captioner.config.end_token_id, spelling, drafts, judge).eval()
 
 
 def build_decoder(gpt2: GPT2LMHeadModel) -> Decoder:

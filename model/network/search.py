@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from model.network.choice import drawn, penalised
 from model.network.decoder import Decoder
 from model.network.drafts import Drafts
+from model.network.quality import QualityHead
 from model.network.spelling import Spelling
 
 
@@ -31,6 +32,7 @@ class Search(nn.Module):
         end_token_id: The token that ends a caption; it also fills the rows after the end.
         spelling: What tokens add to a text. Without it, captions cannot be limited in characters.
         drafts: Guesses of the next tokens, with which greedy search of one image takes less time.
+        quality: Judges the captions from the decoder's states; None for captions without.
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class Search(nn.Module):
         end_token_id: int,
         spelling: Spelling | None = None,
         drafts: Drafts | None = None,
+        quality: QualityHead | None = None,
     ) -> None:
         super().__init__()
         self.decoder = decoder
         self.end_token_id = end_token_id
         self.spelling = spelling
         self.drafts = drafts
+        self.quality = quality
         # The score of a beam that must not be chosen. It is below every real score, also after the
         # strongest length penalty (a factor of 64 ** 5), and twice the value is still finite.
         self.excluded = -1.0e30
@@ -65,7 +69,7 @@ class Search(nn.Module):
         chances: Tensor | None = None,
         prompt: Tensor | None = None,
         max_characters: int = 0,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Captions for a batch of prefixes.
 
         Args:
@@ -92,10 +96,11 @@ class Search(nn.Module):
 
         Returns:
             Token ids int64 [B, M, T], where T is the length of the longest caption and shorter ones
-            are filled with end tokens; lengths int64 [B, M], the end token included; and
+            are filled with end tokens; lengths int64 [B, M], the end token included;
             log-probabilities float32 [B, M], summed over those tokens, in nats: the captioner's
-            own, without penalty and temperature. The best caption of an image comes first; of a
-            draw they come in the order of `chances`.
+            own, without penalty and temperature; and qualities float32 [B, M], from 0 to 1, or
+            [B, 0] without a quality head. The best caption of an image comes first; of a draw they
+            come in the order of `chances`.
         """
         start = prefix
         if prompt is not None:
@@ -105,9 +110,9 @@ class Search(nn.Module):
         is_plain = repetition_penalty == 1.0 and no_repeat_ngram_size == 0 and chances is None
         is_plain = is_plain and num_beams == 1 and min_tokens == 0 and room < 0
         if self.drafts is not None and is_plain and prefix.shape[0] == 1:
-            tokens, lengths, log_probs = self.guessed(prefix, max_tokens)
+            tokens, lengths, log_probs, states, each = self.guessed(prefix, max_tokens)
         elif num_beams > 1:
-            tokens, lengths, log_probs = self.beam(
+            tokens, lengths, log_probs, states, each = self.beam(
                 prefix,
                 num_beams,
                 max_tokens,
@@ -120,14 +125,17 @@ class Search(nn.Module):
             )
             tokens = tokens[:, :num_captions, : max(1, int(lengths[:, :num_captions].max()))]
             lengths, log_probs = lengths[:, :num_captions], log_probs[:, :num_captions]
+            states = states[:, :num_captions, : tokens.shape[2]]
+            each = each[:, :num_captions, : tokens.shape[2]]
             if repetition_penalty != 1.0:
-                log_probs = self._sums(prefix, tokens, lengths)
+                each = self._log_probs(prefix, tokens, lengths)
+                log_probs = each.sum(-1)
         else:
             count = 1
             if chances is not None:
                 count = num_captions
                 chances = chances[:count].repeat(prefix.shape[0], 1)
-            tokens, lengths, log_probs = self.single(
+            tokens, lengths, log_probs, states, each = self.single(
                 prefix.repeat_interleave(count, 0) if count > 1 else prefix,
                 max_tokens,
                 min_tokens,
@@ -143,18 +151,27 @@ class Search(nn.Module):
             shape = [prefix.shape[0], count]
             tokens, lengths = tokens.view(shape + [-1]), lengths.view(shape)
             log_probs = log_probs.view(shape)
+            states, each = states.unflatten(0, shape), each.unflatten(0, shape)
         if max_characters > 0:
             last = tokens.gather(2, (lengths - 1).clamp(min=0).unsqueeze(2)).squeeze(2)
             cut = (lengths < max_tokens) & ((last != self.end_token_id) | (lengths == 0))
             if bool(cut.any()):  # of the tokens that are left
-                log_probs = torch.where(cut, self._sums(prefix, tokens, lengths), log_probs)
+                left = self._log_probs(prefix, tokens, lengths)
+                log_probs = torch.where(cut, left.sum(-1), log_probs)
+                each = left
         if prompt is not None:
             batch, count, _ = tokens.shape
             tokens = torch.cat([prompt.expand(batch, count, -1), tokens], 2)
             lengths = lengths + prompt.shape[0]
-            own = self.score(start, prompt.expand(batch, -1)).sum(1, keepdim=True)  # [B, 1]
-            log_probs = log_probs + own
-        return tokens, lengths, log_probs
+            own, read = self._read(start, prompt.expand(batch, -1))  # [B, P], [B, P, E]
+            log_probs = log_probs + own.sum(1, keepdim=True)
+            each = torch.cat([own.unsqueeze(1).expand(-1, count, -1), each], 2)
+            states = torch.cat([read.unsqueeze(1).expand(-1, count, -1, -1), states], 2)
+        quality = self.quality
+        if quality is None:
+            return tokens, lengths, log_probs, log_probs[:, :0]
+        judged = quality(states.flatten(0, 1).float(), each.flatten(0, 1), lengths.flatten())
+        return tokens, lengths, log_probs, judged.view(lengths.shape)
 
     def single(
         self,
@@ -169,14 +186,16 @@ class Search(nn.Module):
         chances: Tensor | None,
         room: int,
         at_start: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """A caption for each prefix: the most likely token at every step, or one that is drawn.
 
         The arguments are those of `forward`; `chances` is [B, T'] here, `room` the number of
         characters that fit, or -1, and `at_start` whether the text begins with these captions.
 
         Returns:
-            Token ids [B, T], lengths [B] and log-probabilities [B], as from `forward`.
+            Token ids [B, T], lengths [B] and log-probabilities [B], as from `forward`. Then follow,
+            for the quality head, the states that the tokens were chosen from, [B, T, E], and the
+            log-probabilities of the tokens, [B, T]. Without a head both are empty.
         """
         batch, start, _ = prefix.shape
         device = prefix.device
@@ -190,7 +209,14 @@ class Search(nn.Module):
         row = torch.arange(batch, device=device)  # [b], the rows whose search still runs
         characters = torch.zeros_like(lengths)
         hidden, cache = self.decoder.prefill(prefix, start + max_tokens)
+        width = self._kept_width(hidden)
+        states = hidden.new_zeros([batch, max_tokens, width])
+        each = torch.zeros([batch, max_tokens if width > 0 else 0], device=device)
+        # Of the steps since a row left last: hidden states [b, 1, E], log-probabilities [b, 1].
+        recent: list[Tensor] = []
+        recent_log_probs: list[Tensor] = []
         for count in range(max_tokens):
+            recent.append(hidden)
             forbidden = self._forbidden_token(count, min_tokens)
             if by_rule:
                 logits = self.decoder.output.logits(hidden[:, 0])  # [b, V]
@@ -207,28 +233,41 @@ class Search(nn.Module):
             tokens[row, count] = token[:, 0]
             lengths[row] = count + 1
             log_probs[row] += best[:, 0]
+            recent_log_probs.append(best)
             running = token[:, 0] != self.end_token_id
             if room >= 0:
                 characters[row] += self._characters(token[:, 0], at_start and count == 0)
                 full = characters[row] > self._limit(room, at_start and count == 0)
                 lengths[row[full]] = self._kept(tokens[row[full], :count], token[full, 0])
                 running = running & ~full
-            if count + 1 == max_tokens or not bool(running.any()):
+            last = count + 1 == max_tokens or not bool(running.any())
+            leaving = last or not bool(running.all())
+            if leaving and self.quality is not None:
+                begin = count + 1 - len(recent)
+                states[row, begin : count + 1] = torch.cat(recent, 1)
+                each[row, begin : count + 1] = torch.cat(recent_log_probs, 1)
+            if last:
                 break
-            if not bool(running.all()):
+            if leaving:
+                recent.clear()
+                recent_log_probs.clear()
                 order = compacted_order(running)
                 row, token = row[order], token[order]
                 cache.select(order)
             hidden = self.decoder.step(token, start + count, cache, None)
         if room >= 0:
             tokens = self._cleared(tokens, lengths)
-        return tokens[:, : max(1, int(lengths.max()))], lengths, log_probs
+        longest = max(1, int(lengths.max()))
+        return tokens[:, :longest], lengths, log_probs, states[:, :longest], each[:, :longest]
 
-    def guessed(self, prefix: Tensor, max_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+    def guessed(
+        self, prefix: Tensor, max_tokens: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The greedy caption of one prefix [1, K, E], with fewer steps; see `model.network.drafts`.
 
         Returns:
-            Token ids [1, 1, T], length [1, 1] and log-probability [1, 1], as from `forward`.
+            Token ids [1, 1, T], length [1, 1] and log-probability [1, 1], as from `forward`; states
+            [1, 1, T, E] and log-probabilities of the tokens [1, 1, T], as from `single`.
         """
         assert self.drafts is not None, "this search has no drafts"
         start, device = prefix.shape[1], prefix.device
@@ -237,6 +276,9 @@ class Search(nn.Module):
         best, token = self.decoder.output(hidden[:, 0], 1, -1)
         tokens: list[int] = [self.end_token_id, int(token)]  # behind an end token, as drafts are
         log_prob = float(best)
+        width = self._kept_width(hidden)
+        states: list[Tensor] = [hidden[..., :width]]
+        each: list[float] = [log_prob]
         seen: list[float] = [0.0] * start  # mask of the cache: 0 at the slots of the caption
         while len(tokens) <= max_tokens and tokens[-1] != self.end_token_id:
             # The decoder reads the last token and the guesses behind it: N tokens, each of which
@@ -267,6 +309,9 @@ class Search(nn.Module):
             while node >= 0:  # along the guesses that are the tokens chosen
                 tokens.append(chosen[node])
                 log_prob += gains[node]
+                if self.quality is not None:
+                    states.append(hidden[:, node : node + 1])
+                    each.append(gains[node])
                 following = -1
                 if len(tokens) <= max_tokens and chosen[node] != self.end_token_id:
                     for index in range(len(guesses)):
@@ -278,7 +323,9 @@ class Search(nn.Module):
             seen = seen + kept
         found = torch.tensor([[tokens[1:]]], device=device)
         length = torch.tensor([[len(tokens) - 1]], device=device)
-        return found, length, torch.tensor([[log_prob]], device=device)
+        gained = torch.tensor([[each]], device=device)
+        read = torch.cat(states, 1).unsqueeze(1)
+        return found, length, torch.tensor([[log_prob]], device=device), read, gained
 
     def beam(
         self,
@@ -291,19 +338,24 @@ class Search(nn.Module):
         no_repeat_ngram_size: int,
         room: int,
         at_start: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The N best finished beams of each image, best first; see `forward` and `single`.
 
         The sums of log-probabilities are those that the beams were ranked by: with the penalty.
         With a limit of characters, tokens that do not fit fall out of the candidates.
+        Then follow, for the quality head, the states that the tokens were chosen from, [B, N, T,
+        E], and the log-probabilities of the tokens, [B, N, T], whose sums those are. Without a head
+        both are empty.
         """
         batch, start, _ = prefix.shape
         device = prefix.device
         candidate_count = 2 * num_beams  # at most N of them end, so at least N can continue
         by_rule = repetition_penalty != 1.0 or no_repeat_ngram_size > 0
-        # The result, filled in when the search of an image is finished.
+        # The result, filled in when the search of an image is finished. For the quality head,
+        # behind the tokens of a beam stand the places of the beams that they were chosen from.
+        columns = max_tokens if self.quality is None else 2 * max_tokens
         all_tokens = torch.full(
-            [batch, num_beams, max_tokens], self.end_token_id, dtype=torch.int64, device=device
+            [batch, num_beams, columns], self.end_token_id, dtype=torch.int64, device=device
         )
         all_lengths = torch.zeros([batch, num_beams], dtype=torch.int64, device=device)
         all_sums = torch.zeros([batch, num_beams], device=device)
@@ -328,7 +380,15 @@ class Search(nn.Module):
         mask = torch.zeros([batch, num_beams, start], device=device)
         new_entries = torch.full([num_beams, num_beams], float("-inf"), device=device)
         new_entries = new_entries.fill_diagonal_(0.0)
+        states = hidden.new_zeros([batch, max_tokens, num_beams, self._kept_width(hidden)])
+        sums = torch.zeros([batch, max_tokens, num_beams], device=device)
+        # Of the steps since an image left last: states [b, N, E], sums of log-probabilities [b, N].
+        recent: list[Tensor] = []
+        recent_sums: list[Tensor] = []
         for count in range(max_tokens):
+            if self.quality is not None:
+                recent.append(hidden.expand(-1, num_beams, -1))
+                recent_sums.append(running_sums.expand(-1, num_beams))
             # Candidates: the best tokens after each beam, and the best of those over all beams.
             # n is the number of beams: 1 for the first token, then N. They are [b, n, 2N].
             forbidden = self._forbidden_token(count, min_tokens)
@@ -356,7 +416,7 @@ class Search(nn.Module):
                 scores = scores.masked_fill(~(full[:, :, 0] & self._alive(running_sums)), -1e38)
                 cut_scores, index = torch.cat([cut_scores, scores], 1).topk(num_beams, 1)
                 cut_tokens = torch.cat([cut_tokens, own], 1).gather(
-                    1, index.unsqueeze(-1).expand(-1, -1, max_tokens)
+                    1, index.unsqueeze(-1).expand(-1, -1, columns)
                 )
                 cut_lengths = torch.cat([cut_lengths, kept.view(scores.shape)], 1).gather(1, index)
                 best = best.masked_fill(full, self.excluded)
@@ -365,8 +425,10 @@ class Search(nn.Module):
             candidates, index = candidates.topk(candidate_count, dim=1)  # [b, 2N]
             parent = index.div(candidate_count, rounding_mode="floor")
             token = token.flatten(1).gather(1, index)
-            sequences = running_tokens.gather(1, parent.unsqueeze(-1).expand(-1, -1, max_tokens))
+            sequences = running_tokens.gather(1, parent.unsqueeze(-1).expand(-1, -1, columns))
             sequences[:, :, count] = token
+            if self.quality is not None:
+                sequences[:, :, max_tokens + count] = parent
 
             # Candidates that end, among the N best, enter the finished beams if their score is
             # among the N best of those.
@@ -381,7 +443,7 @@ class Search(nn.Module):
             scores = torch.where(finishes, scores, torch.full_like(scores, 2 * self.excluded))
             finished_scores, kept = torch.cat([finished_scores, scores], 1).topk(num_beams, dim=1)
             finished_tokens = torch.cat([finished_tokens, sequences], 1).gather(
-                1, kept.unsqueeze(-1).expand(-1, -1, max_tokens)
+                1, kept.unsqueeze(-1).expand(-1, -1, columns)
             )
             finished_sums = torch.cat([finished_sums, candidates], 1).gather(1, kept)
             length = torch.full_like(index, count + 1)
@@ -393,7 +455,7 @@ class Search(nn.Module):
                 num_beams, 1
             )
             token = token.gather(1, chosen)
-            running_tokens = sequences.gather(1, chosen.unsqueeze(-1).expand(-1, -1, max_tokens))
+            running_tokens = sequences.gather(1, chosen.unsqueeze(-1).expand(-1, -1, columns))
             parent = parent.gather(1, chosen)
             if room >= 0:
                 characters = characters.gather(1, index.gather(1, chosen))
@@ -413,13 +475,19 @@ class Search(nn.Module):
                 if room >= 0:
                     place = self._places(is_finished, cut_scores)
                     found_tokens = torch.cat([finished_tokens, cut_tokens], 1).gather(
-                        1, place.unsqueeze(-1).expand(-1, -1, max_tokens)
+                        1, place.unsqueeze(-1).expand(-1, -1, columns)
                     )
                     found_lengths = torch.cat([finished_lengths, cut_lengths], 1).gather(1, place)
                     found_sums = torch.cat([finished_sums, cut_scores], 1).gather(1, place)
                 all_tokens[image[leaving]] = found_tokens[leaving]
                 all_lengths[image[leaving]] = found_lengths[leaving]
                 all_sums[image[leaving]] = found_sums[leaving]
+                if self.quality is not None:
+                    begin = count + 1 - len(recent)
+                    states[image, begin : count + 1] = torch.stack(recent, 1)
+                    sums[image, begin : count + 1] = torch.stack(recent_sums, 1)
+                    recent.clear()
+                    recent_sums.clear()
                 if not bool(running.any()):
                     break
                 order = compacted_order(running)
@@ -435,9 +503,24 @@ class Search(nn.Module):
             mask = mask.gather(1, parent.unsqueeze(-1).expand(-1, -1, mask.shape[2]))
             mask = torch.cat([mask, new_entries.expand(len(image), -1, -1)], dim=2)
             hidden = self.decoder.step(token, start + count, cache, mask)
+        each = all_sums.new_zeros([batch, num_beams, 0])
+        if self.quality is not None:
+            longest = max(1, int(all_lengths.max()))
+            steps = torch.arange(longest, device=device)
+            place = all_tokens[:, :, max_tokens : max_tokens + longest]  # [B, N, T]
+            place = place * (steps < all_lengths.unsqueeze(-1))  # other tokens than its own: 0
+            rows = torch.arange(batch, device=device)[:, None, None]
+            states = states[rows, steps, place]  # [B, N, T, E]
+            # A token's log-probability is the sum after it less that before it.
+            before = sums[rows, steps, place]
+            after = torch.cat([before[:, :, 1:], before[:, :, :1]], -1)
+            last = (all_lengths - 1).clamp(min=0)
+            after.scatter_(2, last.unsqueeze(-1), all_sums.unsqueeze(-1))
+            each = after - before
+        all_tokens = all_tokens[:, :, :max_tokens]
         if room >= 0:
             all_tokens = self._cleared(all_tokens, all_lengths)
-        return all_tokens, all_lengths, all_sums
+        return all_tokens, all_lengths, all_sums, states, each
 
     @torch.jit.export
     def score(self, prefix: Tensor, tokens: Tensor) -> Tensor:
@@ -450,23 +533,37 @@ class Search(nn.Module):
         Returns:
             float32 [B, T], in nats: of each token after the prefix and the tokens before it.
         """
+        return self._read(prefix, tokens)[0]
+
+    def _read(self, prefix: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [B, T] of given tokens [B, T], and the states before them.
+
+        The states are [B, T, E], or [B, T, 0] without a quality head.
+        """
         start, count = prefix.shape[1], tokens.shape[1]
         hidden, cache = self.decoder.prefill(prefix, start + count)
         log_probs: list[Tensor] = []
+        states: list[Tensor] = []
+        width = self._kept_width(hidden)
         for step in range(count):
+            states.append(hidden[..., :width])
             token = tokens[:, step : step + 1]
             log_probs.append(self.decoder.output.score(hidden, token.unsqueeze(-1))[:, 0])
             if step + 1 < count:
                 hidden = self.decoder.step(token, start + step, cache, None)
-        return torch.cat(log_probs, dim=1)
+        return torch.cat(log_probs, dim=1), torch.cat(states, dim=1)
 
-    def _sums(self, prefix: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Log-probabilities [B, M] of captions, summed over their tokens [B, M, T]."""
+    def _log_probs(self, prefix: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Log-probabilities [B, M, T] of the tokens of captions, 0 behind the end."""
         batch, count, longest = tokens.shape
         each = self.score(prefix.repeat_interleave(count, 0), tokens.flatten(0, 1))
         place = torch.arange(longest, device=tokens.device)
         counted = place < lengths.unsqueeze(-1)  # [B, M, T]
-        return each.view(batch, count, longest).masked_fill(~counted, 0.0).sum(-1)
+        return each.view(batch, count, longest).masked_fill(~counted, 0.0)
+
+    def _kept_width(self, hidden: Tensor) -> int:
+        """How much of the decoder's states is kept: all of it for the quality head, or nothing."""
+        return 0 if self.quality is None else hidden.shape[-1]
 
     def _room(self, prompt: Tensor | None, max_characters: int) -> int:
         """Characters that fit behind the prompt, or -1 for any number."""

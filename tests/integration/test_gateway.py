@@ -340,6 +340,8 @@ def test_one_scrape_gives_the_metrics_of_both(gateway: str):
     assert ("gateway_requests_total", "/made/up") not in samples
     assert samples["clipcap_captions_total", None] >= 1
     assert samples["gateway_torchserve_up", None] == 1
+    assert samples["gateway_torchserve_workers_ready", None] == 1
+    assert samples["gateway_torchserve_queue", None] == 0
 
 
 def test_the_description_is_the_captioner_s_own(server: TorchServe, gateway: str):

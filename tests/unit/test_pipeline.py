@@ -17,7 +17,7 @@ from tests import ROOT
 from training.config import Config, load_config
 
 EXPERIMENTS = ROOT / "training" / "conf" / "experiment"
-BLOCKS = ("prepare", "features", "train", "evaluate", "export", "archive")
+BLOCKS = ("prepare", "features", "train", "quality", "evaluate", "export", "archive")
 
 
 def stages() -> dict[str, PipelineStage]:
@@ -117,12 +117,24 @@ def test_a_stage_declares_the_paths_of_its_settings(name: str):
             {config.train.data, config.train.features},
             {f"{trained}/model.safetensors", f"{config.train.curves}/loss.csv"},
         ),
+        "training.quality": (
+            {config.quality.data, f"{trained}/model.safetensors"},
+            {f"{trained}/quality.safetensors", f"{trained}/quality.json"},
+        ),
         "training.evaluate": (
-            {config.evaluate.data, f"{trained}/model.safetensors"},
+            {
+                config.evaluate.data,
+                f"{trained}/model.safetensors",
+                f"{trained}/quality.safetensors",
+            },
             {f"{trained}/evaluation.json", f"{config.evaluate.out}/metrics.json"},
         ),
         "training.export": (
-            {f"{trained}/model.safetensors", f"{trained}/evaluation.json"},
+            {
+                f"{trained}/model.safetensors",
+                f"{trained}/quality.safetensors",
+                f"{trained}/evaluation.json",
+            },
             {config.export.out},
         ),
         "training.archive": ({config.export.out}, {config.archive.out}),

@@ -42,7 +42,7 @@ def test_every_command_explains_itself(
 
 def test_every_setting_is_a_setting():
     words = shlex.split(SHELL, comments=True) + INLINE.split()
-    blocks = "prepare|folder|webdataset|coco|features|train|evaluate|clip"
+    blocks = "prepare|folder|webdataset|coco|features|train|quality|evaluate|clip"
     pattern = rf"experiment=[a-z-]+|({blocks})\.[a-z0-9_.]+="
     overrides = [word for word in words if re.match(pattern, word)]
     assert any(word.startswith("experiment=") for word in overrides)
@@ -58,9 +58,9 @@ def test_options_named_are_the_options_there_are():
 
 def test_the_json_shown_has_the_fields_of_a_reply():
     shown = json.loads(re.findall(r"```json\n(.*?)```", README, re.DOTALL)[0])
-    assert shown.keys() == {"caption", "confidence", "captions", "model"}
+    assert shown.keys() == {"caption", "confidence", "quality", "captions", "model"}
     assert shown["captions"][0].keys() == {
-        *("caption", "confidence", "log_prob", "tokens", "finish_reason")
+        *("caption", "confidence", "quality", "log_prob", "tokens", "finish_reason")
     }
 
 

@@ -177,7 +177,8 @@ class CaptionerModule(pl.LightningModule):
         room = self.captioner.gpt2.config.n_positions - self.captioner.config.mapper.prefix_length
         for images in self.val_images(share):
             prefix = self.captioner.prefix(self.features(images.to(self.device)))
-            tokens, lengths, _ = search(prefix, 1, 1, min(self.settings.max_tokens, room), 0, 1.0)
+            longest = min(self.settings.max_tokens, room)
+            tokens, lengths, _, _ = search(prefix, 1, 1, longest, 0, 1.0)
             for ids, length in zip(tokens[:, 0].tolist(), lengths[:, 0].tolist(), strict=True):
                 ended = ids[length - 1] == self.captioner.config.end_token_id
                 captions.append(ids[: length - 1] if ended else ids[:length])

@@ -25,12 +25,16 @@ from training.evaluation.forced_choice import choices
 from training.evaluation.model_card import load_card, write_card
 from training.evaluation.on_device import artifact_on
 from training.evaluation.precision_gate import Gate, gates, lines
+from training.evaluation.reliability import Judged
 from training.evaluation.report import Section, Shown, draw_chart, figures_table, write_page
-from training.evaluation.scoring import score
+from training.evaluation.right import HUMAN_CIDER, RIGHT
+from training.evaluation.scoring import Scores, score
 from training.limits import check_limits
 
 #: Keys of `metrics.json` and `evaluation.json`: name of the data set, SHA-256 of its captions.json.
 DATA_SET, CAPTIONS = "data_set", "captions_sha256"
+#: Another key, if the captioner has a quality head: by split, the curve of the captions kept.
+KEPT = "kept_by_quality"
 #: Further keys: tokenizer of the scores; by split the number of pictures that were trained on.
 TOKENIZER, SEEN = "tokenizer", "seen_in_training"
 
@@ -85,6 +89,15 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
         if checked:
             false = {i: checked.add(i, text) for i, text in generated.items()}
             figures |= checked.figures()
+        judged = None
+        if checkpoint.quality:
+            right = [not false[i] for i in generated] if checked else _agreeing(scores)
+            judged = Judged(
+                [captions[i].quality or 0.0 for i in generated],
+                [captions[i].confidence for i in generated],
+                right,
+            )
+            figures |= judged.figures()
         shown = [
             Shown(
                 file=dataset.files[i],
@@ -93,10 +106,11 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
                 cider=scores.cider[i],
                 false=false.get(i, ()),
                 confidence=captions[i].confidence,
+                quality=captions[i].quality,
             )
             for i in generated
         ]
-        sections[split] = Section(figures, shown)
+        sections[split] = Section(figures, shown, judged.curve() if judged else ())
         notes += [note for note in scores.notes if note not in notes]
         tokenizers += [scores.tokenizer] if scores.tokenizer not in tokenizers else []
         for i, caption in captions.items():
@@ -105,6 +119,7 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
                 "image_id": i,
                 "caption": caption.text,
                 "confidence": round(caption.confidence, 4),
+                **({} if caption.quality is None else {"quality": round(caption.quality, 4)}),
                 "CIDEr": round(scores.cider[i], 4),
             }
             rows.append(json.dumps(line))
@@ -116,6 +131,11 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
     if settings.gate_images:
         found = precision_gates(checkpoint, dataset, splits[0], settings)
         metrics["precisions"] = {name: gate.to_dict() for name, gate in found.items()}
+    if checkpoint.quality:
+        metrics[KEPT] = {
+            split: [{n: round(v, 4) for n, v in kept._asdict().items()} for kept in section.kept]
+            for split, section in sections.items()
+        }
     metrics["weights_sha256"] = weights_sha256(settings.checkpoint)
     metrics[DATA_SET] = dataset.root.resolve().name
     with (dataset.root / "captions.json").open("rb") as file:
@@ -130,6 +150,12 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
     )
     print(f"card: {card}")
     return figures_by_split
+
+
+def _agreeing(scores: Scores) -> list[bool]:
+    """Which captions agree with their references at least half as much as a person's does."""
+    human = scores.figures.get("human_CIDEr", HUMAN_CIDER)
+    return [each >= RIGHT * human for each in scores.cider.values()]
 
 
 def _choose(

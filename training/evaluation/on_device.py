@@ -30,7 +30,10 @@ class DeviceArtifact(Artifact):
         captioner, config = checkpoint.captioner, checkpoint.captioner.config
         as_served = eager_artifact(checkpoint)
         encoder = PixelEncoder(copy.deepcopy(captioner.clip), config.mapper.feature_kind)
-        search = Search(build_decoder(captioner.gpt2), config.end_token_id, spelling(checkpoint))
+        quality = copy.deepcopy(checkpoint.quality.head) if checkpoint.quality else None
+        search = Search(
+            build_decoder(captioner.gpt2), config.end_token_id, spelling(checkpoint), None, quality
+        )
         mapper = copy.deepcopy(captioner.mapper)
         module = ServedCaptioner(encoder, mapper, search, config.normalize_feature)
         super().__init__(module.eval().to(device), as_served.info, as_served.tokenizer)
@@ -42,10 +45,12 @@ class DeviceArtifact(Artifact):
 
     def search(
         self, features: Tensor, options: GenerationOptions, draw: int = 0
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As of `Artifact`."""
-        tokens, lengths, log_probs = super().search(features.to(self.device), options, draw)
-        return tokens.cpu(), lengths.cpu(), log_probs.cpu()
+        tokens, lengths, log_probs, qualities = super().search(
+            features.to(self.device), options, draw
+        )
+        return tokens.cpu(), lengths.cpu(), log_probs.cpu(), qualities.cpu()
 
     def score(self, features: Tensor, tokens: Tensor) -> Tensor:
         """As of `Artifact`."""

@@ -22,6 +22,8 @@ from rich.table import Table
 
 from training.data.tar_picture import PictureFile
 from training.evaluation.checks import Checks, FalseStatement
+from training.evaluation.kept_chart import kept_chart
+from training.evaluation.reliability import Kept
 
 Figures = Mapping[str, Mapping[str, float]]
 """Split -> name of a figure (see `titles`) -> value."""
@@ -44,6 +46,9 @@ TITLES = {
     "METEOR": "METEOR",
     "ROUGE_L": "ROUGE-L",
     "SPICE": "SPICE",
+    "quality_AUROC": "quality, AUROC",
+    "quality_ECE": "quality, calibration error",
+    "confidence_AUROC": "confidence, AUROC",
 }
 
 
@@ -58,6 +63,7 @@ class Shown:
         cider: CIDEr of the caption against them.
         false: The statements of the caption that are false, if the data set has checks.
         confidence: exp(mean token log-probability), or None.
+        quality: How likely it is right, or None.
     """
 
     file: PictureFile
@@ -66,14 +72,20 @@ class Shown:
     cider: float
     false: Sequence[FalseStatement] = ()
     confidence: float | None = None
+    quality: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """One split: its figures (see `titles`) and the captions of all its pictures."""
+    """One split: its figures (see `titles`) and the captions of all its pictures.
+
+    `kept` is the share that is right of the captions with the highest quality, for several shares;
+    empty from a captioner without a quality head.
+    """
 
     figures: Mapping[str, float]
     shown: Sequence[Shown]
+    kept: Sequence[Kept] = ()
 
 
 def titles(checks: Checks | None) -> dict[str, str]:
@@ -115,6 +127,7 @@ def write_page(
         checked=checks is not None,
         sections=[_section(name, own, pictures, checks) for name, own in sections.items()],
         notes=list(dict.fromkeys(notes)),
+        kept_chart=kept_chart({name: own.kept for name, own in sections.items() if own.kept}),
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page + "\n", encoding="utf-8")
@@ -220,6 +233,10 @@ def _section(name: str, section: Section, pictures: int, checks: Checks | None) 
             for key, title in titles(checks).items()
             if key in section.figures
         ],
+        "kept": [
+            (f"{each.share:.0%}", f"{each.threshold:.2f}", f"{each.right:.1%}")
+            for each in section.kept
+        ],
         "groups": [(heading, list(map(_entry, shown))) for heading, shown in groups.items()],
     }
 
@@ -236,6 +253,8 @@ def _entry(shown: Shown) -> dict[str, Any]:
     numbers = [f"CIDEr {shown.cider:.2f}"]
     if shown.confidence is not None:
         numbers.append(f"confidence {shown.confidence:.2f}")
+    if shown.quality is not None:
+        numbers.append(f"quality {shown.quality:.2f}")
     if shown.false:
         numbers.append(f"{len(shown.false)} false")
     return {

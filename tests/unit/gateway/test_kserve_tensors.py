@@ -92,11 +92,34 @@ def test_without_binary_outputs_there_is_no_length():
         {"datatype": 5},
         {"parameters": {"binary_data_size": 1}},
         {"parameters": 5},
-        {"data": None},
-        {"data": [5]},
     ],
 )
 def test_a_tensor_of_another_form_is_refused(changes: dict[str, Any]):
     with pytest.raises(GatewayError) as raised:
         InferRequest(body(**changes), None)
     assert raised.value.status_code == 400
+
+
+@pytest.mark.parametrize("data", [None, [5], ["no base64!"]])
+def test_an_element_that_is_no_picture_is_an_error_of_its_own(data: Any):
+    [picture] = InferRequest(body(data=data), None).pictures
+    assert isinstance(picture, GatewayError)
+    assert picture.status_code == 400
+
+
+def test_a_reply_has_a_row_for_a_picture_that_failed():
+    request = InferRequest(body(), None)
+    caption = Caption("a boat", 0.5, -1.0, 3, "end")
+    features = {"shape": [2], "data": [0.25, 0.5]}
+    good = CaptionResult((caption,), "m", "1", (), features)
+    bad = GatewayError(400, "image_undecodable", "no picture")
+    content, length = infer_reply(request, [bad, good], {"name": "m", "version": "1"})
+    assert length is None
+    outputs = {each["name"]: each for each in json.loads(content)["outputs"]}
+    assert outputs["caption"]["shape"] == [2, 1]
+    assert outputs["caption"]["data"] == ["", "a boat"]
+    assert outputs["finish_reason"]["data"] == ["error", "end"]
+    assert json.loads(outputs["error"]["data"][0])["code"] == "image_undecodable"
+    assert outputs["error"]["data"][1] == ""
+    assert outputs["features"]["shape"] == [2, 2]
+    assert outputs["features"]["data"] == [[0.0, 0.0], [0.25, 0.5]]

@@ -105,8 +105,8 @@ def slow_beams(image: int, beams: int, limit: int, penalty: float) -> list[tuple
     return [found[n % len(found)][0] for n in range(beams)]
 
 
-def rows(result: tuple[Tensor, Tensor, Tensor]) -> list[list[tuple[int, ...]]]:
-    tokens, lengths, _ = result
+def rows(result: tuple[Tensor, ...]) -> list[list[tuple[int, ...]]]:
+    tokens, lengths, *_ = result
     return [
         [tuple(ids[:length]) for ids, length in zip(*image, strict=True)]
         for image in zip(tokens.tolist(), lengths.tolist(), strict=True)
@@ -187,7 +187,7 @@ def test_a_prompt_counts():
     prompt = torch.tensor([5, 7])
     used = characters((5, 7))
     for beams in (1, 5):
-        tokens, lengths, log_probs = search_of("scripted")(
+        tokens, lengths, log_probs, _ = search_of("scripted")(
             prefixes(), beams, 1, LONGEST, 0, 1.0, prompt=prompt, max_characters=used + 5
         )
         for ids, length, log_prob, prefix in zip(

@@ -47,7 +47,7 @@ def drafts_of(captions: Captions, vocabulary: int, end: int) -> Drafts:
 @torch.inference_mode()
 def greedy(longest: int) -> list[tuple[list[int], float]]:
     search = Search(build_decoder(language_model()), END).eval()
-    tokens, lengths, log_probs = search(prefixes(), 1, 1, longest, 0, 1.0)
+    tokens, lengths, log_probs, _ = search(prefixes(), 1, 1, longest, 0, 1.0)
     return [
         (ids[0][: length[0]], log_prob[0])
         for ids, length, log_prob in zip(
@@ -105,7 +105,7 @@ def test_captions_of_the_original_are_the_same_with_drafts(name: str):
     search = build_search(captioner, drafts=known)
     search.end_token_id = stop
     for prefix, expected in zip(captioner.prefix(features), cases["greedy"], strict=True):
-        tokens, lengths, _ = search(prefix[None], 1, 1, limit, 0, 1.0)
+        tokens, lengths, _, _ = search(prefix[None], 1, 1, limit, 0, 1.0)
         assert tokens[0, 0, : lengths[0, 0]].tolist() == expected
 
 

@@ -93,7 +93,7 @@ def test_a_narrow_export_says_what_it_said_before_and_loads_without_a_word(
 
 @torch.inference_mode()
 def test_the_file_alone_goes_from_pixels_to_tokens(artifact: Artifact):
-    tokens, lengths, log_probs = artifact.module(pictures(3), 4, 2, 10, 0, 1.0)
+    tokens, lengths, log_probs, _ = artifact.module(pictures(3), 4, 2, 10, 0, 1.0)
     features = artifact.encode(pictures(3))
     again = artifact.module.caption(features, 4, 2, 10, 0, 1.0, 1.0, 0, 0.0, 0, 1.0, None, None, 0)
     assert torch.equal(tokens, again[0])

@@ -33,7 +33,7 @@ def test_tokens_behind_a_prompt_are_those_of_hugging_face(
     kind: str, beams: int, penalty: float, ngram: int
 ):
     model, prompt = language_model(), torch.tensor(PROMPT)
-    tokens, lengths, log_probs = search_of(kind)(
+    tokens, lengths, log_probs, _ = search_of(kind)(
         prefixes(), beams, 1, LONGEST, 0, 1.0, penalty, ngram, 0.0, 0, 1.0, None, prompt
     )
     words = model.transformer.wte(prompt).expand(IMAGES, -1, -1)
@@ -58,7 +58,7 @@ def test_tokens_behind_a_prompt_are_those_of_hugging_face(
 @torch.inference_mode()
 def test_every_drawn_caption_has_the_prompt():
     drawing = (1, 3, LONGEST, 0, 1.0, 1.0, 0, 1.0, 0, 1.0, random_numbers(5, 0, 3, LONGEST))
-    tokens, _, _ = search_of("eager")(prefixes(), *drawing, torch.tensor(PROMPT))
+    tokens, _, _, _ = search_of("eager")(prefixes(), *drawing, torch.tensor(PROMPT))
     assert (tokens[:, :, : len(PROMPT)] == torch.tensor(PROMPT)).all()
 
 

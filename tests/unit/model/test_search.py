@@ -76,7 +76,7 @@ def found(
     penalty: float = 1.0,
 ) -> list[list[tuple[list[int], float]]]:
     """Per image its captions as token ids up to the end token, with their log-probabilities."""
-    tokens, lengths, log_probs = search_of(kind)(
+    tokens, lengths, log_probs, _ = search_of(kind)(
         prefix, beams, captions, longest, shortest, penalty
     )
     assert tokens.shape == (len(prefix), captions, int(lengths.max()))
@@ -155,7 +155,7 @@ def test_a_batch_of_eight_is_eight_batches_of_one(kind: str, beams: int):
 @pytest.mark.parametrize("beams", [1, 5])
 @torch.inference_mode()
 def test_rows_after_the_end_hold_the_end_token(beams: int):
-    tokens, lengths, _ = search_of("eager")(prefixes(), beams, 1, LONGEST, 0, 1.0)
+    tokens, lengths, _, _ = search_of("eager")(prefixes(), beams, 1, LONGEST, 0, 1.0)
     behind = torch.arange(tokens.shape[2]) >= lengths.unsqueeze(-1)
     assert behind.any()  # some row ended before another
     assert (tokens[behind] == END).all()
@@ -169,7 +169,7 @@ def test_decoding_stops_when_every_row_has_ended(monkeypatch: pytest.MonkeyPatch
     ended = [row for row, image in enumerate(generated(1, 1, 0, 1.0)) if len(image[0]) < LONGEST]
     for row in ended:
         steps.clear()
-        _, lengths, _ = search(prefixes()[row : row + 1], 1, 1, 64, 0, 1.0)
+        _, lengths, _, _ = search(prefixes()[row : row + 1], 1, 1, 64, 0, 1.0)
         assert len(steps) == int(lengths.max()) - 1
     steps.clear()
     search(prefixes()[ended], 5, 1, 64, 0, 0.0)

@@ -46,7 +46,7 @@ RULES = [
 def test_tokens_under_a_rule_are_those_of_hugging_face(
     kind: str, beams: int, shortest: int, penalty: float, ngram: int
 ):
-    tokens, lengths, log_probs = search_of(kind)(
+    tokens, lengths, log_probs, _ = search_of(kind)(
         prefixes(), beams, 1, LONGEST, shortest, 1.0, penalty, ngram
     )
     rows = language_model().generate(
@@ -84,7 +84,7 @@ def test_a_seed_draws_the_same_captions_alone_and_in_any_batch(kind: str):
     chances = random_numbers(5, 0, 3, LONGEST)
 
     def captions(rows: list[int]) -> list[list[list[int]]]:
-        tokens, lengths, _ = search(prefixes()[rows], *drawing, chances)
+        tokens, lengths, _, _ = search(prefixes()[rows], *drawing, chances)
         return [
             [ids[:length] for ids, length in zip(*image, strict=True)]
             for image in zip(tokens.tolist(), lengths.tolist(), strict=True)

@@ -45,6 +45,7 @@ def test_exactly_these_modules_are_packed():
         "handler/kserve_v2.py",
         "handler/overlay.py",
         "handler/parallel_passes.py",
+        "handler/reply_extras.py",
         "handler/request_document.py",
         "handler/request_fields.py",
         "handler/request_images.py",

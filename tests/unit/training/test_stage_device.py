@@ -85,12 +85,12 @@ def test_captions_of_another_device_are_those_of_a_server(tiny_checkpoint: Path)
     torch.testing.assert_close(plain.encode(pixels), features, atol=1e-5, rtol=1e-4)
     expected = served.score(features, tokens)
     torch.testing.assert_close(plain.score(features, tokens), expected, atol=1e-4, rtol=1e-4)
-    expected, _, _ = served.search(features, options)
+    expected, _, _, _ = served.search(features, options)
     assert plain.search(features, options)[0].tolist() == expected.tolist()
     values = options.to_dict()
     del values["seed"], values["prompt"]
     there = moved(plain.module)
-    own, (found, _, _), _ = on_other_device(
+    own, (found, _, _, _), _ = on_other_device(
         lambda: (
             there.encode(Remote(pixels)),
             there.caption(Remote(features), *values.values(), None, None),

@@ -1,5 +1,6 @@
 """The page shows pictures with their captions, marks what is false, and needs nothing else."""
 
+import dataclasses
 import html.parser
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from training.evaluation.reliability import Kept
 from training.evaluation.report import Section, Shown, draw_chart, figures_table, write_page
 from training.scenes.checks import SceneChecks
 from training.scenes.language.statements import Claim
@@ -123,3 +125,17 @@ def test_a_data_set_without_checks_has_scores_and_no_word_on_truth(
     assert "0.900" in text
     assert "scene precision" not in text
     assert "is not in the picture" not in text
+
+
+def test_captions_kept_by_quality_are_a_table_and_a_chart(
+    shown: list[Shown], tmp_path: Path
+) -> None:
+    file, kept = tmp_path / "page.html", [Kept(1.0, 0.02, 0.861), Kept(0.5, 0.95, 0.987)]
+    judged = [dataclasses.replace(each, quality=0.42) for each in shown]
+    write_page(file, "t", {"test": Section({"quality_AUROC": 0.85}, judged, kept)})
+    text = file.read_text()
+    for word in ("quality, AUROC", "0.850", "50%", "0.95", "98.7%", "quality 0.42"):
+        assert word in text
+    assert text.count("data:image/png;base64,") == 1
+    write_page(file, "t", {"test": Section({}, shown)})
+    assert "quality" not in file.read_text()

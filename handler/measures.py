@@ -1,0 +1,71 @@
+"""What the handler counts, for Prometheus; `metrics.yaml` declares each metric.
+
+Each value is a line that TorchServe reads from the worker's output, so counters are added up over a
+batch before they are written.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+
+from ts.context import Context
+from ts.metrics.metric_type_enum import MetricTypes
+
+from handler.failure import STATUSES
+from handler.request_result import RequestResult
+from model.artifact import FINISH_REASONS
+
+#: Counter -> the values that its own label may have; one without a label has an empty one.
+COUNTERS: dict[str, Sequence[str]] = {
+    "clipcap_captions_total": ("",),
+    "clipcap_explanations_total": ("",),
+    "clipcap_tokens_total": ("",),
+    "clipcap_finish_reasons_total": FINISH_REASONS,
+    "clipcap_failed_images_total": tuple(STATUSES),
+    "clipcap_errors_total": tuple(STATUSES),
+}
+
+
+def emit(context: Context, name: str, value: float, label: str = "") -> None:
+    """Record one value of a metric.
+
+    Args:
+        context: TorchServe's.
+        name: A name of `metrics.yaml`.
+        value: What to observe, or to count.
+        label: The value of the metric's own label, if it has one.
+    """
+    kind = MetricTypes.COUNTER if name in COUNTERS else MetricTypes.HISTOGRAM
+    metric = context.metrics.get_metric(name, kind)
+    metric.add_or_update(value, [context.model_name, "Model", *([label] if label else [])])
+
+
+def start(context: Context) -> None:
+    """Let every counter begin at 0: a rate needs a value before the first event."""
+    for name, labels in COUNTERS.items():
+        for label in labels:
+            emit(context, name, 0, label)
+
+
+def count(context: Context, results: Sequence[RequestResult]) -> None:
+    """Count what became of the requests of a batch and of their images."""
+    found: collections.Counter[tuple[str, str]] = collections.Counter()
+    for result in results:
+        if result.images:
+            emit(context, "clipcap_request_images", len(result.images))
+        if result.failure is not None:
+            found["clipcap_errors_total", result.failure.code] += 1
+            continue
+        for image in result.images:
+            if image.failure is not None:
+                found["clipcap_failed_images_total", image.failure.code] += 1
+                continue
+            found["clipcap_captions_total", ""] += 1
+            for caption in image.captions:
+                found["clipcap_tokens_total", ""] += caption.tokens
+                found["clipcap_finish_reasons_total", caption.finish_reason] += 1
+        if result.images and result.request and result.request.explanation:
+            found["clipcap_explanations_total", ""] += 1
+    for (name, label), value in found.items():
+        emit(context, name, value, label)
