@@ -41,8 +41,17 @@ class OutputLayer(nn.Module):
             scores.select(-1, forbidden).fill_(float("-inf"))
         return largest(scores, count)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [..., V] of every token after hidden states [..., E]."""
+    def logits(self, hidden: Tensor, tokens: Tensor, count: int) -> Tensor:
+        """Logits of every token, for rules that change some of them.
+
+        Args:
+            hidden: float32 [..., E], after the last layer norm.
+            tokens: Tokens whose logits a rule may change, int64 [..., t].
+            count: How many of the largest logits matter once t of them are lowered.
+
+        Returns:
+            float32 [..., V].
+        """
         return self.head(hidden)
 
     def score(self, hidden: Tensor, ids: Tensor) -> Tensor:
@@ -66,6 +75,8 @@ class NarrowOutputLayer(nn.Module):
         super().__init__()
         self.head = head
         self.embedding = embedding
+        # More than asked for in a short list, as the order of 8-bit logits may be wrong.
+        self.spare = 16
 
     def forward(self, hidden: Tensor, count: int, forbidden: int) -> tuple[Tensor, Tensor]:
         """The most likely tokens after each hidden state; see `OutputLayer.forward`."""
@@ -76,9 +87,15 @@ class NarrowOutputLayer(nn.Module):
         best, index = scores.topk(count, dim=-1)
         return best, ids.gather(-1, index)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Exact logits [..., V] of every token, which cost four times the approximate ones."""
-        return torch.matmul(hidden, self.embedding.weight.t())
+    def logits(self, hidden: Tensor, tokens: Tensor, count: int) -> Tensor:
+        """Logits of every token; see `OutputLayer.logits`.
+
+        Exact are those of `tokens` and the largest ones; the others are those of the 8-bit layer.
+        """
+        approximate = self.head(hidden)
+        wanted = min(count + tokens.shape[-1] + self.spare, approximate.shape[-1])
+        ids = torch.cat([largest(approximate, wanted)[1], tokens], -1)
+        return approximate.scatter(-1, ids, self._logits(hidden, ids))
 
     def score(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """Log-probabilities [..., n], in nats, of tokens [..., n] after hidden states [..., E]."""
@@ -91,9 +108,8 @@ class NarrowOutputLayer(nn.Module):
             Token ids [..., n] of the best approximate logits, their exact logits [..., n], and the
             log of the sum of exp(logit) over the vocabulary [..., 1].
         """
-        spare = 16  # more than asked for, as the order of 8-bit logits may be wrong
         approximate = self.head(hidden)  # [..., V]
-        best, ids = largest(approximate, min(count + spare, approximate.shape[-1]))
+        best, ids = largest(approximate, min(count + self.spare, approximate.shape[-1]))
         # The log-sum of the approximate logits, as a logit less its log-probability: `log_softmax`
         # is a single fused pass.
         log_sum = best[..., :1] - approximate.log_softmax(-1).gather(-1, ids[..., :1])
@@ -128,7 +144,7 @@ def largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
         4096,
     )  # tokens in a block; the smallest vocabulary for which blocks are faster
     vocabulary = scores.shape[-1]
-    if vocabulary < large:
+    if vocabulary < large or count > vocabulary // (4 * block):  # or most blocks are chosen
         return scores.topk(count, dim=-1)
     whole = vocabulary // block * block
     blocks = scores[..., :whole].unflatten(-1, [whole // block, block])

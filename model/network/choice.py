@@ -14,6 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from model.layers.output_layer import largest
+
 
 def penalised(scores: Tensor, tokens: Tensor, penalty: float, ngram: int, forbidden: int) -> Tensor:
     """Scores of the next token after repetition has been made less likely or forbidden.
@@ -62,16 +64,27 @@ def drawn(logits: Tensor, chance: Tensor, temperature: float, top_k: int, top_p:
     Returns:
         int64 [R, 1].
     """
-    logits, ids = (logits / temperature).sort(dim=-1, descending=True, stable=True)
+    share = (logits / temperature).softmax(-1)
+    if top_k == 0 and top_p == 1.0:
+        return _at(share.cumsum(-1), chance)
     if top_k > 0:
-        logits, ids = logits[:, :top_k], ids[:, :top_k]
-    share = logits.softmax(-1)
-    total = share.cumsum(-1)
+        share, ids = largest(share, min(top_k, share.shape[1]))
+        share = share / share.sum(-1, keepdim=True)
+    else:
+        every = share
+        usual = 1024  # tokens, which nearly always have the probability of `top_p` together
+        share, ids = largest(every, min(usual, every.shape[1]))
+        if bool((share.sum(-1) < top_p).any()):
+            share, ids = every.sort(dim=-1, descending=True, stable=True)
     if top_p < 1.0:
         # A token stays if those before it do not have enough; so the first one always does.
-        share = share.masked_fill(total - share >= top_p, 0.0)
-        total = share.cumsum(-1)
-    wanted = chance.unsqueeze(1) * total[:, -1:]
-    place = (total <= wanted).sum(-1, keepdim=True)  # the first place whose total is above it
-    last = (share > 0).sum(-1, keepdim=True) - 1  # against rounding
-    return ids.gather(1, torch.minimum(place, last))
+        share = share.masked_fill(share.cumsum(-1) - share >= top_p, 0.0)
+    return ids.gather(1, _at(share.cumsum(-1), chance))
+
+
+def _at(total: Tensor, chance: Tensor) -> Tensor:
+    """The first place, int64 [R, 1], whose running total [R, n] is above its share of the whole."""
+    whole = total[:, -1:]
+    # Against rounding: the last place that adds something is the last one that may be found.
+    wanted = torch.minimum(chance.unsqueeze(1) * whole, whole * (1.0 - 1e-6))
+    return (total <= wanted).sum(-1, keepdim=True).clamp(max=total.shape[1] - 1)

@@ -201,6 +201,9 @@ class Search(nn.Module):
         device = prefix.device
         # All scores are needed by a rule that changes some of them; else the best one is.
         by_rule = repetition_penalty != 1.0 or no_repeat_ngram_size > 0 or chances is not None
+        # How many of the largest logits must be exact: one beside the end token, or those that are
+        # likely to be drawn.
+        enough = 2 if chances is None else max(256, top_k)
         tokens = torch.full(
             [batch, max_tokens], self.end_token_id, dtype=torch.int64, device=device
         )
@@ -219,9 +222,10 @@ class Search(nn.Module):
             recent.append(hidden)
             forbidden = self._forbidden_token(count, min_tokens)
             if by_rule:
-                logits = self.decoder.output.logits(hidden[:, 0])  # [b, V]
+                own = tokens[row, :count]
+                logits = self.decoder.output.logits(hidden[:, 0], own, enough)  # [b, V]
                 allowed = penalised(
-                    logits, tokens[row, :count], repetition_penalty, no_repeat_ngram_size, forbidden
+                    logits, own, repetition_penalty, no_repeat_ngram_size, forbidden
                 )
                 if chances is not None:
                     token = drawn(allowed, chances[row, count], temperature, top_k, top_p)
@@ -393,11 +397,12 @@ class Search(nn.Module):
             # n is the number of beams: 1 for the first token, then N. They are [b, n, 2N].
             forbidden = self._forbidden_token(count, min_tokens)
             if by_rule:
-                log_probs = self.decoder.output.logits(hidden).log_softmax(-1)  # [b, n, V]
-                so_far = running_tokens[:, : hidden.shape[1], :count].flatten(0, 1)
+                own = running_tokens[:, : hidden.shape[1], :count]
+                logits = self.decoder.output.logits(hidden, own, candidate_count + 1)
+                log_probs = logits.log_softmax(-1)  # [b, n, V]
                 allowed = penalised(
                     log_probs.flatten(0, 1),
-                    so_far,
+                    own.flatten(0, 1),
                     repetition_penalty,
                     no_repeat_ngram_size,
                     forbidden,

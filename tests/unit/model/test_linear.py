@@ -85,11 +85,12 @@ def test_fp32_needs_onednn_only_where_its_layers_are_packed_by_it(monkeypatch: p
 
 
 @pytest.mark.parametrize("vocabulary", [20, 4096, 4099, 50257])
-@pytest.mark.parametrize("count", [1, 10, 16])
+@pytest.mark.parametrize("count", [1, 10, 16, 300])
 def test_the_largest_are_those_that_topk_finds(vocabulary: int, count: int):
     scores = torch.randn(2, 3, vocabulary)
     scores[0, 0, -5:] += 10  # in the part that is no whole block
     scores[1, :, 100:164] += 5  # all of them in two blocks
+    count = min(count, vocabulary)
     best, ids = largest(scores, count)
     expected = scores.topk(count)
     assert torch.equal(best, expected[0])
@@ -138,3 +139,21 @@ def test_an_8_bit_output_layer_is_near_the_layer_before_and_after_its_file(preci
     nn.init.ones_(plain.weight)
     full = narrow_output_linear(plain, precision)(torch.ones(1, 96))
     torch.testing.assert_close(full, torch.full((1, 50), 96.0))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_logits_for_rules_are_exact_where_rules_look(precision: str):
+    if precision not in available():
+        pytest.skip(f"this processor does not compute {precision}")
+    torch.manual_seed(3)
+    embedding = torch.nn.Embedding(5000, 64)
+    wide = OutputLayer(embedding)
+    narrow = NarrowOutputLayer(narrow_output_linear(wide.head, precision), embedding)
+    hidden, own = torch.randn(3, 2, 64), torch.randint(0, 5000, (3, 2, 7))
+    exact, found = wide.logits(hidden, own, 5), narrow.logits(hidden, own, 5)
+    torch.testing.assert_close(found.gather(-1, own), exact.gather(-1, own), atol=1e-4, rtol=0)
+    best, ids = exact.topk(5 + own.shape[-1], -1)
+    torch.testing.assert_close(found.gather(-1, ids), best, atol=1e-4, rtol=0)
+    assert (found - exact).abs().max() < 0.1 * exact.abs().max()
+    none = own[..., :0]
+    torch.testing.assert_close(narrow.logits(hidden, none, 2).amax(-1), exact.amax(-1))
