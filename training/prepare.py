@@ -4,6 +4,7 @@
     python -m training.prepare prepare.source=folder folder.path=DIR           copies pictures
     python -m training.prepare prepare.source=webdataset webdataset.shards=DIR reads tar files
     python -m training.prepare prepare.source=coco                             downloads COCO
+    python -m training.prepare --look PATH                                     says what is there
 
 Each writes a folder of the same format (see `training.data.dataset`).
 """
@@ -49,10 +50,17 @@ def prepare(config: Config, **given: object) -> None:
 def main() -> None:
     """Parse the command line and make the data set."""
     parser = arguments(__doc__)
+    parser.add_argument(
+        "--look", metavar="PATH", help="say what captions and pictures are there, and write nothing"
+    )
     parser.add_argument("--seed", type=int, help="the seed of the source")
     parser.add_argument("--count", type=int, help="scenes.count: pictures in all splits together")
     parser.add_argument("--out", help="folder of the data set")
     options = parser.parse_args()
+    if options.look is not None:
+        config = load_config(options.overrides)
+        import_module("training.sources.look").look(options.look, config)
+        return
     given = {name: getattr(options, name) for name in ("seed", "count", "out")}
     given = {name: value for name, value in given.items() if value is not None}
     prepare(load_config(options.overrides), **given)

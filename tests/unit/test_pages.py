@@ -25,6 +25,7 @@ from torch import nn
 
 from model.checkpoint import Checkpoint
 from tests import ROOT
+from tests.caption_forms import FORMS, TARS
 from tests.hub_server import add_published, hub_server
 from tests.models import save_clip, save_gpt2
 from training.config import load_config
@@ -108,6 +109,7 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
         "captions-alone.md",
         "cloud.md",
         "coco.md",
+        "data-sets.md",
         "explanations.md",
         "fine-tune-clip.md",
         "kubernetes.md",
@@ -145,6 +147,88 @@ def test_your_pictures(run: Run, holiday: CaptionDataset):
     card = ModelCard.load("models/mine/README.md")
     assert card.data.eval_results[0].dataset_name == "pictures of holiday"
     assert "were not counted" in card.text
+
+
+#: Folder in data-sets.md -> the form that is made in it.
+FOLDERS = {
+    "holiday": "CSV",
+    "columns": "CSV with several columns",
+    "lines": "JSON lines",
+    "object": "JSON mapping",
+    "lora": "text beside",
+    "lora-caption": "text beside, .caption",
+    "beside": "text beside, one a line",
+    "cc3m": "img2dataset files",
+    "cc3m-parquet": "img2dataset Parquet",
+    "image-folder": "image folder, CSV",
+    "image-folder-jsonl": "image folder, JSON lines",
+    "image-folder-parquet": "image folder, Parquet",
+    "hub": "Parquet with pictures",
+    "saved": "save_to_disk",
+    "flickr8k": "Flickr8k",
+    "flickr8k-token": "Flickr8k token",
+    "flickr30k": "Flickr30k",
+    "flickr30k-token": "Flickr30k token",
+    "karpathy-coco": "Karpathy's JSON for COCO",
+    "karpathy-flickr8k": "Karpathy's JSON for Flickr8k",
+    "karpathy-flickr30k": "Karpathy's JSON for Flickr30k",
+    "blip": "BLIP",
+    "clipcap": "ClipCap",
+    "coco": "COCO in several files",
+    "vizwiz": "VizWiz",
+    "nocaps": "nocaps",
+    "textcaps": "TextCaps",
+    "shards": "WebDataset",
+    "cc3m-tar": "img2dataset",
+    "dots": "dots in keys",
+    "edits": "two pictures",
+    "named": "a split in each name",
+}
+#: The settings in the last column of its tables.
+ROWS = re.findall(
+    r"\| `((?:folder|prepare)\.[^`]+)` \|$", (ROOT / "docs/data-sets.md").read_text(), re.M
+)
+
+
+def test_data_sets_names_every_form():
+    named = re.findall(r"(?:folder.path|webdataset.shards)=([\w-]+)", " ".join(ROWS))
+    assert named == list(FOLDERS)
+    assert set(FOLDERS.values()) == {*FORMS, *TARS}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_data_sets(row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    given = shlex.split(row)
+    values = dict(word.split("=", 1) for word in given)
+    folder = Path(values.get("folder.path") or values["webdataset.shards"])
+    made = {**FORMS, **TARS}[FOLDERS[str(folder)]](folder)
+    block = values.get("prepare.source", "folder")
+    first = ["experiment=folder"] if block == "folder" else []
+    # So few pictures would not fill three splits.
+    few = [f"{block}.fractions={{train: 1, val: 0, test: 0}}", f"{block}.workers=0"]
+    monkeypatch.setattr(sys, "argv", ["training.prepare", *first, *given, *few, "--out", "made"])
+    importlib.import_module("training.prepare").main()
+    data = CaptionDataset.load("made")
+    assert sorted(data.captions.values()) == sorted(made.captions.values())
+    assert {name for name, ids in data.splits.items() if ids} == (
+        set(made.splits.values()) or {"train"}
+    )
+
+
+def test_data_sets_are_looked_at(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    FORMS["CSV"](tmp_path / "holiday")
+    with (tmp_path / "holiday" / "captions.csv").open("a") as file:
+        file.write("none.png,a bird\nIMG_0412.png,ein Floß\n")
+    before = sorted(tmp_path.rglob("*"))
+    run("data-sets.md")
+    said = capsys.readouterr().out
+    assert "recognised table of captions: captions.csv\npictures: 2 in the folder, 2 of" in said
+    assert "captions: 3; 1 to 2 for each picture" in said
+    assert "letters: Latin 100%" in said
+    assert "faults: 1 fault\n  captions.csv line 4: none.png is missing" in said
+    assert "training.prepare folder.path=holiday experiment=folder folder.on_broken=skip" in said
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.usefixtures("holiday")

@@ -7,5 +7,6 @@ caption_index.py     its captions and file names, with little memory
 json_members.py      reads a large JSON file entry by entry
 id_index.py          finds image ids
 tar_picture.py       a picture inside a tar file
+stored_picture.py    a picture inside a Parquet or Arrow file
 image_decoding.py    decodes pictures in worker processes
 """

@@ -32,6 +32,12 @@ class IdIndex:
         found = np.searchsorted(self._sorted, wanted).clip(max=len(self.ids) - 1)
         return np.where(self._sorted[found] == wanted, self._order[found], -1)
 
+    def every(self, wanted: int) -> list[int]:
+        """All rows of an id, in order."""
+        start = np.searchsorted(self._sorted, wanted)
+        end = np.searchsorted(self._sorted, wanted, side="right")
+        return self._order[start:end].tolist()
+
     def repeated(self) -> int | None:
         """An id that is in the list more than once; None if there is none."""
         repeated = self._sorted[1:][self._sorted[1:] == self._sorted[:-1]]

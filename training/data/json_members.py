@@ -29,7 +29,7 @@ def members(file: Path, chunk: int = CHUNK) -> Iterator[tuple[str, Any]]:
     """Names and values of the JSON object in a file.
 
     Args:
-        file: UTF-8.
+        file: UTF-8, with or without a byte order mark.
         chunk: Characters read at a time; an entry may be longer.
 
     Returns:
@@ -41,7 +41,7 @@ def members(file: Path, chunk: int = CHUNK) -> Iterator[tuple[str, Any]]:
             members have been returned by then.
         TypeError: The file holds another value than an object.
     """
-    with file.open(encoding="utf-8", newline="") as opened:
+    with file.open(encoding="utf-8-sig", newline="") as opened:
         text = _TextReader(opened, chunk)
         if text.peek() not in ("{", ""):
             raise TypeError("it is no object")
@@ -58,6 +58,24 @@ def members(file: Path, chunk: int = CHUNK) -> Iterator[tuple[str, Any]]:
             else:
                 yield name, text.value()
             end = text.take(",}")
+        if text.peek():
+            raise text.refusal("extra data")
+
+
+def list_entries(file: Path, chunk: int = CHUNK) -> Iterator[Any]:
+    """The entries of the JSON list in a file, one after the other.
+
+    Args as of `members`.
+
+    Raises:
+        Refusal: The file is not JSON; as for `members`.
+        TypeError: The file holds another value than a list.
+    """
+    with file.open(encoding="utf-8-sig", newline="") as opened:
+        text = _TextReader(opened, chunk)
+        if text.peek() != "[":
+            raise TypeError("it is no list")
+        yield from _entries(text)
         if text.peek():
             raise text.refusal("extra data")
 

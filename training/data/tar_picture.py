@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from model.refusal import Refusal
+from training.data.stored_picture import StoredPicture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,5 +59,5 @@ class TarPicture:
         return f"{self.tar}: {self.name}"
 
 
-#: A picture of a data set: a file, or a byte range of a tar file.
-PictureFile = Path | TarPicture
+#: A picture: a file, a byte range of a tar file, or a row of a table.
+PictureFile = Path | TarPicture | StoredPicture

@@ -14,6 +14,8 @@ from training.data.dataset import MAX_ID
 
 #: Faults that a message lists; further ones are only counted.
 MAX_LISTED = 20
+#: Faults that are kept as text; further ones are only counted.
+MAX_KEPT = 1000
 
 
 def clean_text(value: Any, name: str) -> str:
@@ -31,7 +33,7 @@ def clean_text(value: Any, name: str) -> str:
         ValueError: `value` is not a text, is empty, or holds half of a surrogate pair.
     """
     if not isinstance(value, str):
-        raise ValueError(f"{name} is {_short_json(value)}, which is no text")
+        raise ValueError(f"{name} is {short_json(value)}, which is no text")
     text = value.strip() if name == "file" else " ".join(value.split())
     if not text:
         raise ValueError(f"{name} is empty")
@@ -64,8 +66,33 @@ def read_id(item: Any, name: str) -> int:
         raise ValueError("must be an object in braces")
     value = item.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_ID:
-        raise ValueError(f"{name} is {_short_json(value)}; it must be a whole number, 0 or more")
+        raise ValueError(f"{name} is {short_json(value)}; it must be a whole number, 0 or more")
     return value
+
+
+class Faults(Sequence[str]):
+    """A list of faults that keeps the first `MAX_KEPT` and counts the others.
+
+    A file of a million lines may have a fault in each.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[str] = []
+        self._count = 0
+
+    def append(self, fault: str) -> None:
+        """Add a fault."""
+        self._count += 1
+        if len(self._kept) < MAX_KEPT:
+            self._kept.append(fault)
+
+    def __len__(self) -> int:
+        """Number of faults, with those that are not kept."""
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        """A fault or a slice of the first `MAX_KEPT`."""
+        return self._kept[index]
 
 
 def counted(faults: Sequence[str]) -> str:
@@ -93,6 +120,6 @@ def check_on_broken(setting: str, value: str) -> None:
         raise Refusal(f"{setting} is {value!r}; it must be stop or skip")
 
 
-def _short_json(value: Any) -> str:
+def short_json(value: Any) -> str:
     """A value for a message: its JSON, at most 40 characters of it."""
     return "a list or an object" if isinstance(value, list | dict) else json.dumps(value)[:40]

@@ -58,24 +58,48 @@ class OwnPictures:
 
 @dataclasses.dataclass
 class Folder(OwnPictures):
-    """A folder of pictures with a file of their captions.
+    """A folder of pictures with captions in one of the forms of docs/data-sets.md.
 
-    `captions` is the name of that file in the folder `path`; null looks for captions.csv, .jsonl
-    or .json. The file may name the split of each picture; then `fractions` is not used.
+    `captions` is the name of the caption file in the folder `path`, or a pattern such as
+    `annotations/captions_*.json`; null looks for it. `file_column` and `caption_column` are the
+    names of columns or fields that are called otherwise than usual. `text_extension` is that of the
+    text files beside the pictures; null looks for .txt and .caption. `text_lines` is `one` for a
+    caption in each of those files, `each` for one in each line. The captions may name the split of
+    each picture; then `fractions` is not used, and `val_share` is the share of train that goes to
+    val.
     """
 
     path: str | None
     captions: str | None
+    file_column: str | None
+    caption_column: str | None
+    text_extension: str | None
+    text_lines: str
+    val_share: float
+
+
+@dataclasses.dataclass
+class ShardSplits:
+    """A pattern of tar names for each split; null for a split without tar files."""
+
+    train: str | None
+    val: str | None
+    test: str | None
 
 
 @dataclasses.dataclass
 class WebDataset(OwnPictures):
     """Tar files of pictures and captions, which are read in place and not copied.
 
-    `shards` is a folder of .tar files, or a pattern of names: shards/{00000..00009}.tar.
+    `shards` is a folder of .tar files, or a pattern of names: shards/{00000..00009}.tar. `picture`
+    is the extension of the picture where samples have several, such as input.jpg. `splits` gives
+    each split a pattern of tar names, such as {train: "train-*.tar", val: "val-*.tar"}; then
+    `fractions` is not used.
     """
 
     shards: str | None
+    picture: str | None
+    splits: ShardSplits
 
 
 @dataclasses.dataclass

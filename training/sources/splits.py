@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from model.refusal import Refusal
@@ -131,9 +131,13 @@ class KnownPictures:
 
     Scores on a picture that was trained on under another name would mislead. Memory holds two
     numbers for each picture.
+
+    Args:
+        describe: What messages call a picture, by what `check` got as `where`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, describe: Callable[[Any], str] = str) -> None:
+        self._describe = describe
         self._first: dict[int, tuple[str, Any]] = {}
         #: `digest` of each picture that was given more than once.
         self.repeated: set[int] = set()
@@ -157,6 +161,6 @@ class KnownPictures:
         other, first = self._first[content]
         if other != split:
             raise ValueError(
-                f"is in split {split!r}, but has the same bytes as {first} in split {other!r}; "
-                "remove one of the two, or give both the same split"
+                f"is in split {split!r}, but has the same bytes as {self._describe(first)} in "
+                f"split {other!r}; remove one of the two, or give both the same split"
             )

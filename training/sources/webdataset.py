@@ -10,10 +10,12 @@ place.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from rich.console import Console
@@ -23,9 +25,10 @@ from model.refusal import Refusal
 from training.data.dataset import Picture, TarPosition, check_target, write_index, writing_dataset
 from training.data.image_decoding import examine_files
 from training.data.tar_picture import TarPicture
-from training.sources.caption_text import print_changes
+from training.sources.captions.caption_text import print_changes
+from training.sources.captions.entry import Reading
 from training.sources.faults import check_on_broken, counted, listed
-from training.sources.settings import WebDataset
+from training.sources.settings import ShardSplits, WebDataset
 from training.sources.splits import DrawnSplits, KnownPictures, print_moves, split_fractions
 from training.sources.tar_samples import read_samples
 
@@ -42,26 +45,28 @@ def prepare(settings: WebDataset) -> None:
     check_on_broken("webdataset.on_broken", settings.on_broken)
     fractions = split_fractions("webdataset.fractions", settings.fractions)
     check_target(settings.out)
-    tars = _shards(settings.shards)
-    faults: list[str] = []
-    changes: Counter[str] = Counter()
+    tars = find_shards(settings.shards)
+    splits = shard_splits(tars, settings.splits)
+    print(f"recognised WebDataset: {len(tars)} shards{_told(splits)}")
+    reading = Reading()
+    faults = reading.faults
     drawn, known = DrawnSplits(fractions), KnownPictures()
     with writing_dataset(settings.out) as folder:
-        pictures = _pictures(tars, settings, drawn, known, faults, changes)
+        pictures = _pictures(tars, splits, settings, drawn, known, reading)
         counts = write_index(
             folder,
             f"{len(tars)} tar shards",
             pictures,
             tars,
-            lambda: drawn.moves(known.repeated),
+            lambda: {} if splits else drawn.moves(known.repeated),
         )
         if faults and settings.on_broken == "stop":
             raise Refusal(
                 f"{counted(faults)} in {len(tars)} shards; correct them, or leave out what they "
                 f"name with webdataset.on_broken=skip:{listed(faults)}"
             )
-        moves = drawn.moves(known.repeated)
-        if set(drawn.empty()) - set(moves.values()):
+        moves = {} if splits else drawn.moves(known.repeated)
+        if not splits and set(drawn.empty()) - set(moves.values()):
             raise Refusal(
                 f"no picture of {settings.shards} came to {' and '.join(drawn.empty())} by "
                 f"webdataset.fractions {fractions}, and there are too few to give each split one; "
@@ -69,12 +74,44 @@ def prepare(settings: WebDataset) -> None:
             )
     if faults:
         print(f"left out for {counted(faults)}:{listed(faults)}", file=sys.stderr)
-    print_changes(changes)
+    if left_out := [f"{count} {what}" for what, count in reading.left_out.items()]:
+        print(f"left out, and no fault:{listed(left_out)}", file=sys.stderr)
+    print_changes(reading.changes)
     print_moves({f"image {image_id}": split for image_id, split in moves.items()})
     print(f"{settings.out}: {counts}")
 
 
-def _shards(pattern: str | None) -> list[Path]:
+def shard_splits(tars: Sequence[Path], settings: ShardSplits) -> dict[Path, str]:
+    """The split of each tar file by the setting `webdataset.splits`; empty if that is not set.
+
+    Raises:
+        Refusal: A tar file is in no split or in two, or a pattern has no tar file.
+    """
+    patterns = {split: one for split, one in dataclasses.asdict(settings).items() if one}
+    found: dict[Path, list[str]] = {tar: [] for tar in tars if patterns}
+    for split, pattern in patterns.items():
+        own = [tar for tar in tars if any(fnmatch(tar.name, one) for one in _expanded(pattern))]
+        if not own:
+            raise Refusal(
+                f"webdataset.splits: no tar file of {len(tars)} matches {split}: {pattern}"
+            )
+        for tar in own:
+            found[tar].append(split)
+    if wrong := [tar.name for tar, splits in found.items() if len(set(splits)) != 1]:
+        raise Refusal(
+            f"webdataset.splits: {len(wrong)} tar files match no pattern or those of two splits; "
+            f"each must be in one split:{listed(wrong)}"
+        )
+    return {tar: splits[0] for tar, splits in found.items()}
+
+
+def _told(splits: Mapping[Path, str]) -> str:
+    """How many shards each split has, for the first line that is printed."""
+    counts = Counter(splits.values())
+    return f"; {', '.join(f'{split} {count}' for split, count in counts.items())}" if counts else ""
+
+
+def find_shards(pattern: str | None) -> list[Path]:
     """The tar files of the setting `webdataset.shards`, with links resolved.
 
     Raises:
@@ -122,11 +159,11 @@ def _expanded(pattern: str) -> Iterator[str]:
 
 def _pictures(
     tars: Sequence[Path],
+    splits: Mapping[Path, str],
     settings: WebDataset,
     drawn: DrawnSplits,
     known: KnownPictures,
-    faults: list[str],
-    changes: Counter[str],
+    reading: Reading,
 ) -> Iterator[Picture]:
     """The pictures that have no fault, shard by shard.
 
@@ -135,30 +172,31 @@ def _pictures(
 
     Args:
         tars: The shards.
+        splits: Split of each shard; empty draws the split of each picture.
         settings: Of this source.
-        drawn: The pictures are added.
+        drawn: The pictures whose split is drawn are added.
         known: The pictures are added.
-        faults: One line for each fault is appended.
-        changes: What was changed in captions -> number of captions; added to.
+        reading: Faults and counts are added.
     """
     image_id = 0
     for number, tar in enumerate(track(tars, "checking shards", console=Console(stderr=True))):
-        samples, where = read_samples(tar, faults, changes), f"a picture of {tar.name}"
-        size = tar.stat().st_size
+        samples = read_samples(tar, reading, settings.picture)
+        where, size = f"a picture of {tar.name}", tar.stat().st_size
         files = [TarPicture(tar, size, one.name, one.offset, one.size) for one in samples]
         results = examine_files(files, settings.max_pixels, settings.workers)
         for file, sample, found in zip(files, samples, results, strict=True):
             image_id += 1
             if found.fault:
-                faults.append(found.fault)
+                reading.faults.append(found.fault)
                 continue
             key = f"{settings.seed}/{tar.name}/{sample.key}"
-            split = drawn.split(key)
+            split = splits.get(tar) or drawn.split(key)
             try:
                 known.check(found.sha256, split, where)
             except ValueError as error:
-                faults.append(f"{file} {error}")
+                reading.faults.append(f"{file} {error}")
                 continue
-            drawn.add(key, image_id, found.sha256)
+            if tar not in splits:
+                drawn.add(key, image_id, found.sha256)
             position = TarPosition(number, sample.offset, sample.size)
             yield Picture(image_id, sample.name, sample.captions, split, position, found.sha256)

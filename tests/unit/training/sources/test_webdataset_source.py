@@ -101,7 +101,10 @@ def test_every_stage_treats_them_as_pictures_of_a_folder(
 FAULTS: dict[str, tuple[list[tuple[str, bytes]], str]] = {
     "no caption": ([("1.png", PNG)], "1: has no caption"),
     "no picture": ([("1.txt", b"a boat")], "1: has no pictures"),
-    "two pictures": ([*captioned("1", "a boat"), ("1.jpg", b"")], "1: has 2 pictures"),
+    "two pictures": (
+        [*captioned("1", "a boat"), ("1.jpg", b"")],
+        r"1: has 2 pictures \(.png, .jpg\); it must have one; choose with webdataset.picture=",
+    ),
     "empty caption": (captioned("1", " "), "1: caption is empty"),
     "not UTF-8": ([("1.png", PNG), ("1.txt", b"\xff")], "1: .txt is not UTF-8"),
     "no JSON": ([("1.png", PNG), ("1.json", b"{")], "1: .json is not JSON"),
@@ -247,6 +250,31 @@ def test_a_compressed_shard_is_a_fault(tmp_path: Path):
     shutil.move(tmp_path / "packed.tar.gz", tmp_path / "shards" / "0.tar")
     with pytest.raises(Refusal, match=r"0.tar: cut short, damaged or compressed .*give a whole"):
         make(tmp_path, ALL_TRAIN)
+
+
+def test_a_shard_is_in_the_split_of_its_pattern(tmp_path: Path):
+    for number, name in enumerate(("train-0", "train-1", "val-0")):
+        content = encoded(Image.new("RGB", (9 + number, 9)), "PNG")
+        pack(tmp_path / "shards" / f"{name}.tar", [("0.png", content), ("0.txt", name.encode())])
+    splits = 'webdataset.splits={train: "train-{0..1}.tar", val: "val-*.tar"}'
+    data = make(tmp_path, splits)
+    assert {n: list(ids) for n, ids in data.splits.items()} == {"train": [1, 2], "val": [3]}
+    for wrong, words in (
+        ("{train: 'train-*.tar'}", r"1 tar files match no pattern .*\n  val-0.tar"),
+        ("{train: '*.tar', val: 'val-*.tar'}", r"1 tar files .* of two splits; .*\n  val-0.tar"),
+        ("{train: '*.tar', test: 'test-*.tar'}", "no tar file of 3 matches test: test-"),
+    ):
+        with pytest.raises(Refusal, match=words):
+            make(tmp_path, f"webdataset.splits={wrong}")
+
+
+def test_dots_in_keys_and_one_without_a_caption(tmp_path: Path):
+    members = [("v1.0.png", PNG), ("v1.1.png", PNG), ("v1.1.txt", b"a boat"), ("v1.cls", b"3")]
+    pack(tmp_path / "shards" / "0.tar", members)
+    with pytest.raises(Refusal, match=r"1 fault in 1 shards(?s:.*)0.tar: v1.0: has no caption"):
+        make(tmp_path, ALL_TRAIN)
+    data = make(tmp_path, ALL_TRAIN, "webdataset.on_broken=skip")
+    assert data.captions == {1: ["a boat"]}
 
 
 @pytest.mark.parametrize(
