@@ -112,10 +112,10 @@ def check_options(description: Mapping[str, Any], texts: Mapping[str, str]) -> N
     """Refuse options that the server would refuse, each for itself.
 
     What two options say together, such as more captions than beams, is left to the server, and so
-    are the fields that ask for an explanation.
+    are the fields that ask for an explanation or for more in the reply.
 
     Args:
-        description: The server's own, with `options`, `synonyms` and `explanation`.
+        description: The server's own, with `options`, `synonyms`, `explanation` and `extras`.
         texts: Names and values, as they are sent.
 
     Raises:
@@ -139,6 +139,13 @@ def check_options(description: Mapping[str, Any], texts: Mapping[str, str]) -> N
             raise bad_option(called, repr(text[:40]), f"left out where {name} is given")
         given.add(name)
         options[name].check(text)
+
+
+def _other_fields(description: Mapping[str, Any]) -> set[str]:
+    """Fields of a request that stand where options stand, and are none."""
+    explanation, extras = description.get("explanation"), description.get("extras")
+    fields = {"explain", *explanation} if isinstance(explanation, dict) else set()
+    return fields | set(extras) if isinstance(extras, dict) else fields
 
 
 def option_texts(options: Mapping[str, float | str]) -> dict[str, str]:

@@ -153,9 +153,10 @@ def test_what_an_older_or_newer_server_does_not_say_is_not_checked():
         check_options({"options": strange}, {"e": "1"})
 
 
-def test_fields_of_explanations_are_left_to_a_server_that_has_explanations():
-    fields = {"explain": "true", "grid": "3", "format": "png", "num_beams": "2"}
-    check_options({**DESCRIPTION, "explanation": {"grid": {"from": 2}, "format": []}}, fields)
+def test_fields_that_are_no_options_are_left_to_a_server_that_describes_them():
+    fields = {"explain": "true", "grid": "3", "format": "png", "num_beams": "2", "features": "true"}
+    described = {"explanation": {"grid": {"from": 2}, "format": []}, "extras": {"features": {}}}
+    check_options({**DESCRIPTION, **described}, fields)
     with pytest.raises(CaptionError, match="unknown option 'explain'"):
         check_options(DESCRIPTION, fields)
 
