@@ -43,6 +43,7 @@ def test_exactly_these_modules_are_packed():
         "handler/explanation_request.py",
         "handler/failure.py",
         "handler/kserve_v2.py",
+        "handler/measures.py",
         "handler/overlay.py",
         "handler/parallel_passes.py",
         "handler/reply_extras.py",
