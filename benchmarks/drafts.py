@@ -202,14 +202,14 @@ def drafts_section(measured: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
         "## One image at a time",
         "",
-        "For one image, a step takes the time of reading the weights, whether it reads one token "
-        "or six. So greedy search of one image guesses what follows, from the n-grams of the "
-        "training captions that the checkpoint keeps (`drafts.safetensors`), and the decoder checks "
-        "five guesses a step. The tokens are those of plain greedy search. Measured on captions "
-        "that a captioner has learned: the default one on drawn scenes, its decoder brought to the "
-        "cost of GPT-2 124M by repeating its widths and by layers that change nothing; the encoder "
-        "is ViT-B/32. How much it gains depends on how well n-grams guess: here a step gives "
-        "{:.1f} tokens.",
+        "For one image, a step takes the time of reading the weights, whether it reads one "
+        "token or six. So greedy search of one image guesses what follows, from the n-grams of "
+        "the training captions that the checkpoint keeps (`drafts.safetensors`), and the "
+        "decoder checks five guesses a step. The tokens are those of plain greedy search. "
+        "Measured on captions that a captioner has learned: the default one on drawn scenes, "
+        "its decoder brought to the cost of GPT-2 124M by repeating its widths and by layers "
+        "that change nothing; the encoder is ViT-B/32. How much it gains depends on how well "
+        "n-grams guess: here a step gives {:.1f} tokens.",
         "",
     ]
     columns = {
