@@ -89,11 +89,12 @@ def test_captions_of_another_device_are_those_of_a_server(tiny_checkpoint: Path)
     assert plain.search(features, options)[0].tolist() == expected.tolist()
     values = options.to_dict()
     del values["seed"], values["prompt"]
+    characters = values.pop("max_characters")
     there = moved(plain.module)
     own, (found, _, _, _), _ = on_other_device(
         lambda: (
             there.encode(Remote(pixels)),
-            there.caption(Remote(features), *values.values(), None, None),
+            there.caption(Remote(features), *values.values(), None, None, characters),
             there.score(Remote(features), Remote(tokens)),
         )
     )
