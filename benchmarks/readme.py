@@ -5,7 +5,8 @@ writes the figures between the marks of
 
     README.md              scores (`benchmarks.heldout`), throughput (`benchmarks.serve`) and memory
                            of training (`benchmarks.memory`)
-    docs/speed.md          ours beside other systems (`benchmarks.decode`)
+    docs/speed.md          ours beside other systems (`benchmarks.decode`), one image at a time
+                           (`benchmarks.drafts`), and options (`benchmarks.options`)
     docs/serving-speed.md  what TorchServe costs (`benchmarks.serve`), and what the gateway in front
                            of it does (`benchmarks.gateway`)
     docs/training-cost.md  training beside the original's (`benchmarks.train`,
@@ -29,9 +30,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
+from benchmarks.drafts import drafts_section
 from benchmarks.explanations import explanations_section
 from benchmarks.gateway_figures import gateway_section
 from benchmarks.machine import KINDS, RESULTS, ROOT, options_parser, results_folder, write_results
+from benchmarks.options import options_section
 from benchmarks.pages import Results, serving_figures, speed_figures, table
 from benchmarks.training_figures import training_section
 from model.refusal import Refusal
@@ -194,10 +197,19 @@ def pages() -> dict[Path, str]:
     return {
         README: readme_figures(scenes, load, memory, served),
         EXPLANATIONS: explanations_section(explanations),
-        SPEED: speed_figures(decoded),
+        SPEED: "\n\n".join([speed_figures(decoded), *_of_one_and_of_options(measured)]),
         SERVING: "\n\n".join(serving),
         TRAINING: training_section(measured, kept),
     }
+
+
+def _of_one_and_of_options(measured: Results) -> list[str]:
+    """The sections on one image at a time and on options, as far as they were measured."""
+    sections = []
+    for name, section in (("drafts", drafts_section), ("options", options_section)):
+        if kept := {kind: files[name] for kind, files in measured.items() if name in files}:
+            sections.append(section(kept))
+    return sections
 
 
 def write_figures(page: Path, figures: str) -> None:

@@ -24,6 +24,8 @@ The network, as the paper draws it (`network`), first as it is trained, then as 
     network/vision_transformer       the encoder as it is served
     network/decoder                  GPT-2 as it is served, with its cache
     network/choice                   which tokens may follow: no repetition, drawing by chance
+    network/spelling                 what tokens add to a text, for limits of characters
+    network/drafts                   guesses of the next tokens, for a faster greedy search
     network/quality                  how likely a caption is right, from the decoder's states
     network/search                   greedy, beam and drawn captions over the decoder
     network/conversion               trained modules -> served modules, with the same weights

@@ -29,7 +29,7 @@ from model.refusal import Refusal
 from model.tokenizer import load_tokenizer
 
 #: Version of the layout of `captioner.json`; a file of another version is refused.
-FORMAT = 2
+FORMAT = 3
 #: Why a caption ends: with the end token, at `max_tokens`, or at `max_characters`.
 FINISH_REASONS = ("end", "length", "characters")
 #: How often each caption of a draw is drawn again while it equals another one of its image.
@@ -158,11 +158,7 @@ class Artifact:
             chances = random_numbers(seed, draw, options.num_captions, options.max_tokens)
             chances = chances.to(features.device)
         head = torch.tensor(prompt, device=features.device) if prompt else None
-        tokens, lengths, log_probs, *rest = self.module.caption(
-            features, *values.values(), chances, head, characters
-        )
-        # An artifact that was exported before there was a quality head gives three.
-        return tokens, lengths, log_probs, rest[0] if rest else log_probs[:, :0]
+        return self.module.caption(features, *values.values(), chances, head, characters)
 
     @torch.inference_mode()
     @unoptimised

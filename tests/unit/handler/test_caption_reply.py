@@ -7,22 +7,25 @@ import json
 from typing import Any
 
 import pytest
+import torch
 
 from handler.caption_reply import reply_body
 from handler.caption_request import CaptionRequest, Form
+from handler.request_result import ImageResult
 from model.artifact import GeneratedCaption
 from model.options import GenerationOptions
 
 CAPTIONS = [
-    GeneratedCaption("a boat", -0.5, 3, "end", 0.91234567),
-    GeneratedCaption("a ship", -1.5, 3, "end", 0.25),
+    GeneratedCaption("a boat", -0.5, 3, quality=0.91234567),
+    GeneratedCaption("a ship", -1.5, 3, quality=0.25),
 ]
 BARE = [dataclasses.replace(caption, quality=None) for caption in CAPTIONS]
 
 
 def reply(form: Form, captions: list[GeneratedCaption]) -> dict[str, Any]:
     request = CaptionRequest([b""], [GenerationOptions()], form)
-    return json.loads(reply_body(request, [captions], [[]], "clipcap", "1.0"))
+    image = ImageResult(torch.zeros(3, 8, 8), GenerationOptions(), captions=captions)
+    return json.loads(reply_body(request, [image], "clipcap", "1.0"))
 
 
 @pytest.mark.parametrize("form", [Form.PLAIN, Form.KSERVE_V1])

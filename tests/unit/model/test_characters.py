@@ -105,8 +105,8 @@ def slow_beams(image: int, beams: int, limit: int, penalty: float) -> list[tuple
     return [found[n % len(found)][0] for n in range(beams)]
 
 
-def rows(result: tuple[Tensor, Tensor, Tensor]) -> list[list[tuple[int, ...]]]:
-    tokens, lengths, _ = result
+def rows(result: tuple[Tensor, ...]) -> list[list[tuple[int, ...]]]:
+    tokens, lengths, *_ = result
     return [
         [tuple(ids[:length]) for ids, length in zip(*image, strict=True)]
         for image in zip(tokens.tolist(), lengths.tolist(), strict=True)
