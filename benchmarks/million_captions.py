@@ -3,7 +3,8 @@
     python -m benchmarks.million_captions --lines 1000000 --pictures 200000 --folder build/million
 
 Each form is read by `python -m training.prepare --look`, which decodes no picture: the picture
-files are empty. It prints a Markdown table; memory is what reading adds to the program itself.
+files are empty. It prints a Markdown table; memory is what reading adds to the program itself. It
+needs Linux.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from pathlib import Path
 
 #: Reads a folder and prints seconds, those of one core, megabytes before and at the peak.
 READ = """
-import resource, sys, time
+import re, sys, time
 from training.config import load_config
 from training.sources.look import look
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+def peak():  # of this program alone: `getrusage` has that of the one that started it too
+    with open("/proc/self/status") as status:
+        return int(re.search(r"VmHWM:\\s+(\\d+)", status.read())[1]) // 1024
 before, start, cpu = peak(), time.perf_counter(), time.process_time()
 look(sys.argv[1], load_config())
 wall, cpu = time.perf_counter() - start, time.process_time() - cpu
