@@ -103,7 +103,7 @@ def train(config: Config, callbacks: Sequence[pl.Callback] = ()) -> None:
     gpt2: GPT2LMHeadModel | dict[str, Any]
     if start is None:
         tokenizer, gpt2 = language_model(settings, dataset)
-        end_token_id = end_token(tokenizer)
+        end_token_id = end_token(tokenizer, settings.gpt2.end_token)
     else:
         tokenizer, gpt2 = start.tokenizer, start.captioner.gpt2
         end_token_id = start.captioner.config.end_token_id

@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from huggingface_hub import ModelCard
 from torch import Tensor
-from transformers import GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from model.checkpoint import Checkpoint
 from model.config import MapperConfig
@@ -567,15 +567,54 @@ def test_a_language_model_that_cannot_be_used_is_refused(
 ):
     base = tmp_path / "gpt2"
     if what != "missing":
-        save_gpt2(base, end="</s>" if what == "no end token" else END)
+        save_gpt2(base, end="[STOP]" if what == "no end token" else END)
     if what == "no tokenizer":
         for file in base.glob("*token*"):
             file.unlink()
     gpt2 = dataclasses.replace(tiny_run.train.gpt2, base=str(base))
     with pytest.raises(Refusal) as caught:
         train(variant(gpt2=gpt2))
-    assert str(base) in str(caught.value)
+    assert (str(base) if what != "no end token" else "[STOP]") in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "setting"), [("[SEP]", None), ("</s>", None), ("[STOP]", "[STOP]")]
+)
+def test_a_language_model_may_end_captions_with_another_token(
+    variant: Variant, tiny_run: Config, tmp_path: Path, end: str, setting: str | None
+):
+    base = save_gpt2(tmp_path / "gpt2", end=end)
+    gpt2 = dataclasses.replace(tiny_run.train.gpt2, base=str(base), end_token=setting)
+    config = variant(gpt2=gpt2)
+    train(config)
+    checkpoint = Checkpoint.load(config.train.out)
+    token = checkpoint.captioner.config.end_token_id
+    assert checkpoint.tokenizer.id_to_token(token) == end
+    assert not checkpoint.captioner.config.end_token_is_text
+
+
+def test_a_chinese_gpt2_with_the_tokenizer_of_bert_writes_without_blanks(
+    variant: Variant, tiny_run: Config, tmp_path: Path
+):
+    base = tmp_path / "gpt2"
+    base.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"海上有两只红船的蓝", "boat", "##s"]
+    (base / "vocab.txt").write_text("\n".join([*words, *(f"word{n}" for n in range(80))]))
+    # As uer/gpt2-chinese-cluecorpussmall: the end token of its config is not one of its vocabulary.
+    config = GPT2Config(vocab_size=96, n_positions=64, n_embd=32, n_layer=1, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(base)
+    described = json.loads((base / "config.json").read_text())
+    described["tokenizer_class"] = "BertTokenizer"
+    (base / "config.json").write_text(json.dumps(described))
+    given = dataclasses.replace(tiny_run.train.gpt2, base=str(base))
+    train(settings := variant(gpt2=given, turned=[]))
+    checkpoint = Checkpoint.load(settings.train.out)
+    assert checkpoint.captioner.config.end_token_id == words.index("[SEP]")
+    artifact = eager_artifact(checkpoint)
+    ids = [words.index(word) for word in ("海", "上", "有", "boat", "##s", "[SEP]")]
+    assert artifact.text(ids) == "海上有 boats"
+    assert artifact.prompt_tokens("海上") == ids[:2]
 
 
 def test_a_run_without_a_fresh_start_leaves_the_old_checkpoint(variant: Variant, tmp_path: Path):
