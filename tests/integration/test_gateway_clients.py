@@ -363,7 +363,7 @@ def test_kserve_has_a_row_for_a_picture_that_failed(
     captions = [each.decode() for each in found.as_numpy("caption").ravel()]
     assert captions[0]
     assert captions[1] == ""
-    errors = [each.decode() for each in found.as_numpy("error")]
+    errors = list(found.as_numpy("error"))
     assert errors[0] == ""
     assert "image_undecodable" in errors[1]
 
