@@ -96,9 +96,9 @@ def picture_file(data: bytes | bytearray, where: str) -> bytes | bytearray:
     Raises:
         RequestRefusal: It is a URL, or base64 text that is damaged.
     """
-    if begins_as_known_format(data):
-        return data
     head = bytes(data[:_HEAD])
+    if begins_as_known_format(head.lstrip()):
+        return data
     if _URL.match(head.decode("latin-1")):
         raise refused_url(f'"{where}"')
     if head.lstrip()[:5].lower() == b"data:" or _is_base64_of_a_picture(head):
@@ -113,6 +113,6 @@ def _is_base64_of_a_picture(head: bytes) -> bool:
     first = b"".join(head.split())[:_FIRST].rstrip(b"=")
     first = first[: len(first) // 4 * 4]
     try:
-        return begins_as_known_format(base64.b64decode(first, altchars=b"-_"))
+        return begins_as_known_format(base64.b64decode(first, altchars=b"-_").lstrip())
     except binascii.Error:  # a "=" in the middle
         return False

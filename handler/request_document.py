@@ -99,7 +99,8 @@ def parse_document(
         raise RequestRefusal("no_image", f'the JSON body has no "image"; {HOW_TO_SEND}')
     if len(names) > 1:
         raise RequestRefusal(
-            "bad_request", f"the JSON body holds a picture in {' and in '.join(names)}; send one"
+            "bad_request",
+            f"the JSON body holds a picture in each of {' and '.join(names)}; send one",
         )
     picture = decode_base64(_encoded(fields.pop(names[0]), names[0]), names[0])
     return CaptionRequest([picture], [merge_options(options, fields)])
