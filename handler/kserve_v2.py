@@ -21,6 +21,9 @@ from model.options import GenerationOptions
 
 #: Fields of a KServe v2 input tensor.
 TENSOR_FIELDS = ("name", "shape", "datatype", "data", "parameters")
+#: Fields of a request that change nothing: `outputs` are the tensors that a client wants, and the
+#: reply always has them all; the model is the one of the route.
+UNREAD_FIELDS = ("outputs", "model_name", "model_version")
 #: Parameters that KServe v2 and its extensions define, and that change nothing here: the reply is
 #: always JSON, and requests are independent of each other.
 PROTOCOL_PARAMETERS = (
@@ -57,7 +60,8 @@ def parse_kserve_v2(
         BadOption: It gives an option a value it cannot take.
     """
     inputs, request_id = fields.pop("inputs"), fields.pop("id", None)
-    fields.pop("outputs", None)  # the tensors that a client wants; the reply always has them all
+    for name in UNREAD_FIELDS:
+        fields.pop(name, None)
     options = merge_options(options, _without_protocol(fields))
     if request_id is not None and not isinstance(request_id, str):
         raise RequestRefusal("bad_request", f'"id" is {kind_of(request_id)}; it must be text')

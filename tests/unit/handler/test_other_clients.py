@@ -185,6 +185,11 @@ def test_the_text_of_a_tensor_needs_no_list():
     assert parse_json(document) == CaptionRequest([PICTURE], [DEFAULTS], Form.KSERVE_V2, "d3b1")
 
 
+def test_the_model_that_kserve_s_client_names_is_no_option():
+    document = {"model_name": "clipcap", "model_version": None, "inputs": [tensor(TEXT)]}
+    assert parse_json(document) == CaptionRequest([PICTURE], [DEFAULTS], Form.KSERVE_V2)
+
+
 def test_several_tensors_are_their_pictures_one_after_another():
     own = {"parameters": {"num_beams": 2}}
     request = parse_json({"inputs": [tensor(TEXT, TEXT), tensor(TEXT, **own)]})
