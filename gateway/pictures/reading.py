@@ -267,8 +267,9 @@ def read_document(document: dict[str, Any]) -> tuple[list[Picture], dict[str, An
 def is_hugging_face(document: Mapping[str, Any]) -> bool:
     """Whether `inputs` is Hugging Face's, text or a list of texts, and not KServe's tensors."""
     inputs = document.get("inputs")
-    several = isinstance(inputs, list) and len(inputs) > 0
-    return isinstance(inputs, str) or (several and all(isinstance(each, str) for each in inputs))
+    if isinstance(inputs, list):
+        return bool(inputs) and all(isinstance(each, str) for each in inputs)
+    return isinstance(inputs, str)
 
 
 def _inputs(value: Any) -> list[Picture]:
