@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -99,42 +97,6 @@ def check_count(pictures: Any, where: str, max_pictures: int) -> None:
             f'"{where}" holds {len(pictures)} pictures; the limit is {max_pictures} a request; '
             "send several requests",
         )
-
-
-def decode_base64(value: Any, where: str) -> bytes:
-    """Bytes from base64: standard or URL-safe alphabet, with or without line breaks or `data:`.
-
-    Args:
-        value: Any JSON value.
-        where: Its place in the document, for messages.
-
-    Raises:
-        RequestRefusal: It is no text, or not base64.
-    """
-    if not isinstance(value, str):
-        raise RequestRefusal(
-            "bad_base64", f'"{where}" is {kind_of(value)}; it must be a picture file as base64 text'
-        )
-    text = value
-    if text.startswith("data:"):
-        text = text[:200].partition(",")[2] + text[200:]
-    text = "".join(text.split()).translate({ord("-"): "+", ord("_"): "/"})
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise RequestRefusal(
-            "bad_base64",
-            f'"{where}" is not valid base64 ({error}); encode the bytes of the '
-            "picture file, e.g. with base64 -w0 photo.jpg",
-        ) from None
-
-
-def decoded_or_refusal(value: Any, where: str) -> bytes | RequestRefusal:
-    """One of several pictures from base64, or why it is not; see `decode_base64`."""
-    try:
-        return decode_base64(value, where)
-    except RequestRefusal as refusal:
-        return refusal
 
 
 def kind_of(value: Any) -> str:

@@ -26,6 +26,7 @@ STATUSES = {
     "bad_base64": 400,
     "bad_request": 400,
     "no_explanations": 400,
+    "no_urls": 400,
     "unknown_option": 400,
     "empty": 400,
     "image_undecodable": 400,

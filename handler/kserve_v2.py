@@ -2,8 +2,10 @@
 
     {"inputs": [{"name": ..., "shape": [1], "datatype": "BYTES", "data": ["<base64>"]}]}
 
-In the protocol's binary extension the tensor has a parameter `binary_data_size` instead of `data`,
-and the bytes of the picture files follow the document.
+Several tensors are their pictures one after another. A shape may be -1 or have a side of -1, as in
+TorchServe's examples; the data then tells how many there are. In the protocol's binary extension a
+tensor has a parameter `binary_data_size` instead of `data`, and the bytes of the picture files
+follow the document.
 """
 
 from __future__ import annotations
@@ -13,11 +15,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from handler.caption_request import CaptionRequest, Form, RequestRefusal
-from handler.document_values import check_count, decoded_or_refusal, kind_of, merge_options
+from handler.document_values import kind_of, merge_options
+from handler.picture_text import decoded_or_refusal
 from model.options import GenerationOptions
 
 #: Fields of a KServe v2 input tensor.
 TENSOR_FIELDS = ("name", "shape", "datatype", "data", "parameters")
+#: Fields of a request that change nothing: `outputs` are the tensors that a client wants, and the
+#: reply always has them all; the model is the one of the route.
+UNREAD_FIELDS = ("outputs", "model_name", "model_version")
 #: Parameters that KServe v2 and its extensions define, and that change nothing here: the reply is
 #: always JSON, and requests are independent of each other.
 PROTOCOL_PARAMETERS = (
@@ -54,64 +60,152 @@ def parse_kserve_v2(
         BadOption: It gives an option a value it cannot take.
     """
     inputs, request_id = fields.pop("inputs"), fields.pop("id", None)
-    fields.pop("outputs", None)  # the tensors that a client wants; the reply always has them all
+    for name in UNREAD_FIELDS:
+        fields.pop(name, None)
     options = merge_options(options, _without_protocol(fields))
     if request_id is not None and not isinstance(request_id, str):
         raise RequestRefusal("bad_request", f'"id" is {kind_of(request_id)}; it must be text')
-    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], Mapping):
-        raise RequestRefusal("bad_request", '"inputs" must be a list of one tensor of pictures')
-    tensor = inputs[0]
-    if unknown := [name for name in tensor if name not in TENSOR_FIELDS]:
+    if not isinstance(inputs, list) or not all(isinstance(each, Mapping) for each in inputs):
+        raise RequestRefusal("bad_request", '"inputs" must be a list of tensors of pictures')
+    if not inputs:
+        raise RequestRefusal("bad_request", '"inputs" must be a list of at least one tensor')
+    read = [_Tensor(each, f"inputs[{i}]", options) for i, each in enumerate(inputs)]
+    sizes = [each.binary_size for each in read]
+    if sum(size or 0 for size in sizes) != len(binary):
         raise RequestRefusal(
             "bad_request",
-            f'"inputs[0]" has the field {unknown[0][:40]!r}, which is not one of a tensor: '
-            f"{', '.join(TENSOR_FIELDS)}",
+            f'{len(binary)} bytes follow the JSON document; "inputs[0].parameters.binary_data_size"'
+            " must be that number, or those of several tensors together",
         )
-    # Options may also be parameters of the tensor.
-    of_tensor = _without_protocol({"parameters": tensor.get("parameters")})
-    binary_size = None
-    if isinstance(of_tensor["parameters"], dict):
-        binary_size = of_tensor["parameters"].pop("binary_data_size", None)
-    options = merge_options(options, of_tensor)
-    datatype = tensor.get("datatype")
-    if datatype != "BYTES":
-        shown = repr(datatype[:20]) if isinstance(datatype, str) else kind_of(datatype)
-        raise RequestRefusal("bad_request", f'"inputs[0].datatype" is {shown}; it must be "BYTES"')
-    shape = tensor.get("shape")
-    if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
-        raise RequestRefusal(
-            "bad_request", '"inputs[0].shape" must be a list of whole numbers from 0'
-        )
-    if len(shape) > MAX_DIMENSIONS:  # multiplying thousands of numbers would take minutes
-        raise RequestRefusal(
-            "bad_request",
-            f'"inputs[0].shape" has {len(shape)} dimensions; the limit is {MAX_DIMENSIONS}',
-        )
-    if binary_size is not None or binary:
-        if "data" in tensor or type(binary_size) is not int or binary_size != len(binary):
+    pictures: list[bytes | bytearray | RequestRefusal] = []
+    options_of_each: list[GenerationOptions] = []
+    at = 0
+    for tensor in read:
+        room = max_pictures - len(pictures)
+        if tensor.binary_size is None:
+            pictures += tensor.decoded(room, max_pictures)
+        else:
+            end = at + tensor.binary_size
+            pictures += tensor.elements(binary, at, end, room, max_pictures)
+            at = end
+        options_of_each += [tensor.options] * (len(pictures) - len(options_of_each))
+    return CaptionRequest(pictures, options_of_each, Form.KSERVE_V2, request_id)
+
+
+class _Tensor:
+    """An input tensor whose fields have the right types.
+
+    Attributes:
+        options: Those of its pictures.
+        binary_size: Its bytes behind the document; None if its data is in the document.
+    """
+
+    def __init__(self, tensor: Mapping[str, Any], where: str, options: GenerationOptions) -> None:
+        """Read the fields of a tensor.
+
+        Args:
+            tensor: The JSON object.
+            where: Its place in the document, for messages.
+            options: Options where its parameters give none.
+        """
+        self._where = where
+        if unknown := [name for name in tensor if name not in TENSOR_FIELDS]:
             raise RequestRefusal(
                 "bad_request",
-                f"{len(binary)} bytes follow the JSON document; "
-                '"inputs[0].parameters.binary_data_size" must be that number, without "data"',
+                f'"{where}" has the field {unknown[0][:40]!r}, which is not one of a tensor: '
+                f"{', '.join(TENSOR_FIELDS)}",
             )
-        count = math.prod(shape)
-        if not 0 < count <= max_pictures:
+        # Options may also be parameters of the tensor.
+        own = _without_protocol({"parameters": tensor.get("parameters")})
+        size = None
+        if isinstance(own["parameters"], dict):
+            size = own["parameters"].pop("binary_data_size", None)
+        self.options = merge_options(options, own)
+        datatype = tensor.get("datatype")
+        if datatype != "BYTES":
+            shown = repr(datatype[:20]) if isinstance(datatype, str) else kind_of(datatype)
+            raise RequestRefusal(
+                "bad_request", f'"{where}.datatype" is {shown}; it must be "BYTES"'
+            )
+        if size is not None and ("data" in tensor or type(size) is not int or size < 0):
+            raise RequestRefusal(
+                "bad_request",
+                f'"{where}.parameters.binary_data_size" must be that number of bytes of the tensor '
+                'which follow the document, without "data"',
+            )
+        self.binary_size: int | None = size
+        self._data = tensor.get("data")
+        self._shape = tensor.get("shape")
+        self._sides = _sides(self._shape, where)
+
+    def decoded(self, room: int, limit: int) -> list[bytes | RequestRefusal]:
+        """Pictures from base64 text in the document, at most `room` of the request's `limit`."""
+        data = list(_flat(self._data))
+        self._check(len(data), f'"data" holds {len(data)} elements')
+        self._check_count(len(data), room, limit)
+        where = f"{self._where}.data"
+        return [decoded_or_refusal(item, f"{where}[{i}]") for i, item in enumerate(data)]
+
+    def elements(
+        self, binary: bytes | bytearray, at: int, end: int, room: int, limit: int
+    ) -> list[bytes | bytearray]:
+        """Picture files from the bytes `at` to `end`: each has its length before it, in 4 bytes."""
+        if -1 not in self._sides:
+            count = math.prod(self._sides)
+            self._check_count(count, room, limit)
+        found: list[bytes | bytearray] = []
+        first = at
+        while at < end and len(found) <= room:
+            begin = at + 4
+            at = begin + int.from_bytes(binary[at:begin], "little")
+            found.append(binary[begin:at])
+        if at == end:
+            self._check(len(found), f"the binary data has {len(found)}")
+        if at > end:
+            raise RequestRefusal(
+                "bad_request",
+                f'"{self._where}" has {len(found)} elements, which end at byte {at - first} of the '
+                f"binary data; the data has {end - first} bytes",
+            )
+        self._check_count(len(found), room, limit)
+        return found
+
+    def _check(self, count: int, said: str) -> None:
+        """Refuse another number of elements than the shape has."""
+        known = math.prod(side for side in self._sides if side != -1)
+        fits = count % known == 0 if -1 in self._sides and known else count == known
+        if not fits:
+            raise RequestRefusal(
+                "bad_request", f'"{self._where}.shape" is {str(self._shape)[:40]}, but {said}'
+            )
+
+    def _check_count(self, count: int, room: int, limit: int) -> None:
+        if not 0 < count <= room:
             raise RequestRefusal(
                 "too_many_images" if count else "no_image",
-                f'"inputs[0].shape" is {str(shape)[:40]}; it must be that of 1 to {max_pictures} '
-                "pictures; send several requests",
+                f'"{self._where}.shape" is {str(self._shape)[:40]}; it must be that of 1 to '
+                f"{limit} pictures, those of all tensors together; send several requests",
             )
-        pictures = _binary_elements(binary, count)
-        return CaptionRequest(pictures, [options] * len(pictures), Form.KSERVE_V2, request_id)
-    data = list(_flat(tensor.get("data")))
-    if math.prod(shape) != len(data):
+
+
+def _sides(shape: Any, where: str) -> list[int]:
+    """The sides of a shape, one of which may be -1, for any number."""
+    sides = [shape] if type(shape) is int else shape
+    if (
+        not isinstance(sides, list)
+        or not all(type(side) is int and side >= -1 for side in sides)
+        or sides.count(-1) > 1
+    ):
         raise RequestRefusal(
             "bad_request",
-            f'"inputs[0].shape" is {str(shape)[:40]}, but "data" holds {len(data)} elements',
+            f'"{where}.shape" must be a list of whole numbers from 0, of which one may be -1',
         )
-    check_count(data, "inputs[0].data", max_pictures)
-    decoded = [decoded_or_refusal(item, f"inputs[0].data[{i}]") for i, item in enumerate(data)]
-    return CaptionRequest(decoded, [options] * len(decoded), Form.KSERVE_V2, request_id)
+    if len(sides) > MAX_DIMENSIONS:  # multiplying thousands of numbers would take minutes
+        raise RequestRefusal(
+            "bad_request",
+            f'"{where}.shape" has {len(sides)} dimensions; the limit is {MAX_DIMENSIONS}',
+        )
+    return sides
 
 
 def _without_protocol(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,22 +216,6 @@ def _without_protocol(fields: Mapping[str, Any]) -> dict[str, Any]:
             name: value for name, value in parameters.items() if name not in PROTOCOL_PARAMETERS
         }
     return found
-
-
-def _binary_elements(binary: bytes | bytearray, count: int) -> list[bytes | bytearray]:
-    """Picture files from a binary BYTES tensor: each has its length before it, in 4 bytes."""
-    elements, at = [], 0
-    for _ in range(count):
-        begin = at + 4
-        at = begin + int.from_bytes(binary[at:begin], "little")
-        elements.append(binary[begin:at])
-    if at != len(binary):
-        raise RequestRefusal(
-            "bad_request",
-            f'"inputs[0].shape" has {count} elements, which end at byte {at} of the binary data; '
-            f"the data has {len(binary)} bytes",
-        )
-    return elements
 
 
 def _flat(data: Any, depth: int = 0) -> Iterator[Any]:

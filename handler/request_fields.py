@@ -2,8 +2,9 @@
 
 TorchServe gives the handler one mapping for each request. It has the key `body` for raw bytes or
 JSON, the fields of a form, or the keys of a gRPC message. On the routes that pass a query on, it
-also has the query's parameters. The picture is the bytes of a file, or base64 in a JSON document
-(`request_document.py`), behind which the binary extension of KServe v2 puts the bytes of tensors.
+also has the query's parameters. The picture is the bytes of a file, its base64 text, or base64 in
+a JSON document (`request_document.py`), behind which the binary extension of KServe v2 puts the
+bytes of tensors.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from handler import explanation_request
 from handler.caption_request import HOW_TO_SEND, CaptionRequest, Form, RequestRefusal
 from handler.document_values import read_json
 from handler.explanation_request import explained, read_explanation, take_fields, take_members
+from handler.picture_text import picture_file, refused_url
 from handler.reply_extras import FIELDS, read_extras
 from handler.request_document import form_of, parse_document
 from model.options import GenerationOptions
@@ -76,6 +78,8 @@ def read_body(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> RequestB
     given = {name: value for name, value in fields.items() if name not in ROUTE_FIELDS}
     explains = _is(headers, "explain", "true")
     holders = [name for name in PICTURE_FIELDS if name in given]
+    if not holders and "url" in given:
+        raise refused_url('"url"')
     if not holders:
         raise _no_picture(headers)
     if len(holders) > 1:
@@ -90,7 +94,11 @@ def read_body(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> RequestB
     value, binary = _split(value, _header(headers, _JSON_LENGTH))
     document = _document(value, _content_type(headers, holders[0]))
     if document is None and binary is None:
-        return RequestBody(_as_bytes(value), False, options, explains=explains)
+        data = _as_bytes(value)
+        if _header(headers, "Content-Type").lower().startswith(_FORM) and holders[0] != "body":
+            data = data.strip().replace(b" ", b"+")  # a "+" of base64 that was not escaped
+        picture = picture_file(data, holders[0])
+        return RequestBody(picture, False, options, explains=explains)
     if document is None:
         raise RequestRefusal(
             "bad_json",

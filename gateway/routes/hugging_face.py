@@ -1,4 +1,7 @@
-"""Hugging Face's interface for image-to-text, as `InferenceClient.image_to_text` asks it."""
+"""Hugging Face's interface for image-to-text, as `InferenceClient.image_to_text` asks it.
+
+The reply has a list of captions; where `inputs` is a list, a list for each picture of it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,13 @@ from pydantic import BaseModel, RootModel
 from gateway.captioning.captioner import Captioner
 from gateway.errors import GatewayError
 from gateway.pictures.options import option_texts
-from gateway.pictures.reading import Picture, parse_json, read_picture
+from gateway.pictures.reading import (
+    Picture,
+    file_or_url,
+    is_hugging_face,
+    parse_json,
+    read_document,
+)
 from gateway.routes.model_names import check_model
 from gateway.routes.replies import PICTURE_ERRORS, errors, results_of
 
@@ -23,8 +32,11 @@ _BODY = {
                 "required": ["inputs"],
                 "properties": {
                     "inputs": {
-                        "type": "string",
-                        "description": "a picture file as base64 text, or its URL",
+                        "anyOf": [
+                            {"type": "string"},
+                            {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                        ],
+                        "description": "a picture file as base64 text, or its URL; or several",
                     },
                     "parameters": {"type": "object"},
                 },
@@ -40,8 +52,8 @@ class GeneratedText(BaseModel):
     generated_text: str
 
 
-class GeneratedTexts(RootModel[list[GeneratedText]]):
-    """The captions of the picture, best first."""
+class GeneratedTexts(RootModel[list[GeneratedText] | list[list[GeneratedText]]]):
+    """The captions of the picture, best first; or of each of several."""
 
 
 def routes(captioner: Captioner, model: str) -> APIRouter:
@@ -59,16 +71,22 @@ def routes(captioner: Captioner, model: str) -> APIRouter:
         check_model(name, model)
         description = await captioner.description()
         body = await request.body()
-        picture: Picture = body
+        pictures: list[Picture] = [file_or_url(body)]
         options: dict[str, str] = {}
-        if "json" in request.headers.get("content-type", "").lower():
+        several = False
+        # `curl -d` declares a form.
+        declared = "json" in request.headers.get("content-type", "").lower()
+        if declared or body[:64].lstrip().startswith(b"{"):
             document = parse_json(body)
-            parameters = document.get("parameters") or {}
-            if not isinstance(parameters, dict):
-                raise GatewayError(400, "bad_json", '"parameters" must be an object')
-            options = option_texts(description, parameters.items())
-            picture = read_picture(document.get("inputs"), "inputs")
-        [result] = results_of(await captioner.caption([picture], options))
-        return JSONResponse([{"generated_text": each.caption} for each in result.captions])
+            if not is_hugging_face(document):
+                raise GatewayError(
+                    400, "bad_base64", '"inputs" must be a picture file as base64 text, or a list'
+                )
+            pictures, members = read_document(document)
+            options = option_texts(description, members.items())
+            several = isinstance(document["inputs"], list)
+        results = results_of(await captioner.caption(pictures, options))
+        found = [[{"generated_text": each.caption} for each in one.captions] for one in results]
+        return JSONResponse(found if several else found[0])
 
     return router

@@ -2,7 +2,8 @@
 
 A binary request is JSON followed by the bytes of its tensors; the header
 `Inference-Header-Content-Length` is the length of the JSON. An element of a BYTES tensor is its
-length as 4 bytes, little-endian, and its bytes.
+length as 4 bytes, little-endian, and its bytes. Several tensors are their pictures one after
+another.
 (KServe, "Open Inference Protocol", extension "Binary Tensor Data".)
 """
 
@@ -66,27 +67,46 @@ class InferRequest:
                 )
             length = int(header_length)
         document = parse_json(body[:length])
-        tensor = _the_tensor(document)
+        tensors = _tensors(document)
         self.id = document.get("id")
         if self.id is not None and not isinstance(self.id, str):
             raise _bad('"id" must be text')
         parameters = _object(document, "parameters")
         in_binary = parameters.pop(_BINARY_OUTPUT, False) is True
         self.outputs = _outputs(document.get("outputs"), in_binary)
-        own = _object(tensor, "parameters")
-        size = own.pop("binary_data_size", None)
-        own.pop("content_type", None)  # a hint about the encoding
-        self.options = [*parameters.items(), *own.items()]
-        if size is None:
-            data = list(_flat(tensor.get("data")))
-            self.pictures: list[Picture] = [
-                or_error(decode_base64, each, f"data[{i}]") for i, each in enumerate(data)
-            ]
-        else:
-            if size != len(body) - length:
-                raise _bad(f"binary_data_size is {str(size)[:20]}, but {len(body) - length} follow")
-            self.pictures = list(_elements(body[length:]))
-        _check_shape(tensor.get("shape"), len(self.pictures))
+        self.pictures: list[Picture] = []
+        owns: list[dict[str, Any]] = []
+        for index, tensor in enumerate(tensors):
+            where = f"inputs[{index}]"
+            own = _object(tensor, "parameters")
+            size = own.pop("binary_data_size", None)
+            own.pop("content_type", None)  # a hint about the encoding
+            owns.append(own)
+            found: list[Picture]
+            if size is None:
+                data = list(_flat(tensor.get("data")))
+                places = [
+                    f"data[{i}]" if not index else f"{where}.data[{i}]" for i in range(len(data))
+                ]
+                found = [
+                    or_error(decode_base64, each, place)
+                    for each, place in zip(data, places, strict=True)
+                ]
+            else:
+                if type(size) is not int or not 0 <= size <= len(body) - length:
+                    raise _bad(
+                        f"binary_data_size of {where} is {str(size)[:20]}, but "
+                        f"{len(body) - length} bytes are left"
+                    )
+                found = [*_elements(body[length : length + size])]
+                length += size
+            _check_shape(tensor.get("shape"), len(found), where)
+            self.pictures += found
+        if any(own != owns[0] for own in owns):
+            raise _bad("the tensors have different parameters; send several requests")
+        if length != len(body):
+            raise _bad(f"{len(body) - length} bytes follow those that the tensors name")
+        self.options = [*parameters.items(), *owns[0].items()]
 
 
 def infer_reply(
@@ -161,15 +181,15 @@ def _zeros(shape: Sequence[int]) -> Any:
     return [_zeros(shape[1:]) for _ in range(shape[0])] if shape else 0.0
 
 
-def _the_tensor(document: Mapping[str, Any]) -> dict[str, Any]:
+def _tensors(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     inputs = document.get("inputs")
-    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
-        raise _bad('"inputs" must be a list of one tensor of pictures')
-    tensor: dict[str, Any] = inputs[0]
-    if tensor.get("datatype") != "BYTES":
-        shown = str(tensor.get("datatype"))[:20]
-        raise _bad(f'"inputs[0].datatype" is {shown}; it must be "BYTES"')
-    return tensor
+    if not isinstance(inputs, list) or not inputs or not all(isinstance(x, dict) for x in inputs):
+        raise _bad('"inputs" must be a list of tensors of pictures')
+    for index, tensor in enumerate(inputs):
+        if tensor.get("datatype") != "BYTES":
+            shown = str(tensor.get("datatype"))[:20]
+            raise _bad(f'"inputs[{index}].datatype" is {shown}; it must be "BYTES"')
+    return inputs
 
 
 def _outputs(wanted: Any, in_binary: bool) -> dict[str, bool]:
@@ -187,15 +207,22 @@ def _outputs(wanted: Any, in_binary: bool) -> dict[str, bool]:
     return found
 
 
-def _check_shape(shape: Any, count: int) -> None:
+def _check_shape(shape: Any, count: int, where: str) -> None:
+    """Refuse a shape of another number of elements; one side may be -1, for any number."""
+    sides = [shape] if type(shape) is int else shape
     if (
-        not isinstance(shape, list)
-        or len(shape) > MAX_DIMENSIONS
-        or not all(type(side) is int and 0 <= side <= 1 << 32 for side in shape)
+        not isinstance(sides, list)
+        or len(sides) > MAX_DIMENSIONS
+        or not all(type(side) is int and -1 <= side <= 1 << 32 for side in sides)
+        or sides.count(-1) > 1
     ):
-        raise _bad(f'"inputs[0].shape" must be a list of at most {MAX_DIMENSIONS} whole numbers')
-    if math.prod(shape) != count:
-        raise _bad(f'"inputs[0].shape" is {shape}, but there are {count} elements')
+        raise _bad(
+            f'"{where}.shape" must be a list of at most {MAX_DIMENSIONS} whole numbers, of which '
+            "one may be -1"
+        )
+    known = math.prod(side for side in sides if side != -1)
+    if count % known if -1 in sides and known else count != known:
+        raise _bad(f'"{where}.shape" is {shape}, but there are {count} elements')
 
 
 def _flat(data: Any, depth: int = 0) -> Iterator[Any]:

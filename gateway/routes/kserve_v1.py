@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict
 from gateway.captioning.captioner import Captioner
 from gateway.errors import GatewayError
 from gateway.pictures.options import option_texts
-from gateway.pictures.reading import decode_base64, or_error
+from gateway.pictures.reading import PICTURE_NAMES, decode_base64, encoded, or_error
 from gateway.routes.model_names import check_model
 from gateway.routes.replies import PICTURE_ERRORS, PictureReply, check_any, errors, picture_reply
 
-#: Names that a picture may have in an instance.
-PICTURE_NAMES = ("data", "image", "b64")
+#: Members of an instance that nothing is done with: what a client notes for itself, and the class
+#: that TorchServe's examples name for explanations.
+_UNREAD = ("metadata", "target")
 
 
 class PredictRequest(BaseModel):
@@ -78,12 +79,14 @@ async def answer_predict(
 def _picture(instance: Any, where: str) -> bytes:
     if not isinstance(instance, dict):
         return decode_base64(instance, where)
-    names = [name for name in PICTURE_NAMES if name in instance]
-    if len(names) != 1 or len(instance) != 1:
+    members = {name: value for name, value in instance.items() if name not in _UNREAD}
+    names = [name for name in PICTURE_NAMES if name in members]
+    if "url" in members:
+        raise GatewayError(
+            400, "no_urls", f"{where} has a URL; on this route none is fetched; send the bytes"
+        )
+    if len(names) != 1 or len(members) != 1:
         raise GatewayError(
             400, "no_image", f'{where} must hold one "data" with a base64 picture, and no more'
         )
-    value = instance[names[0]]
-    if isinstance(value, dict) and set(value) == {"b64"}:  # as TensorFlow Serving's clients write
-        value = value["b64"]
-    return decode_base64(value, f"{where}.{names[0]}")
+    return decode_base64(encoded(members[names[0]]), f"{where}.{names[0]}")

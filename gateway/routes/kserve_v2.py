@@ -32,13 +32,17 @@ _BODY = {
                     "inputs": {
                         "type": "array",
                         "minItems": 1,
-                        "maxItems": 1,
                         "items": {
                             "type": "object",
                             "required": ["name", "shape", "datatype"],
                             "properties": {
                                 "name": {"type": "string"},
-                                "shape": {"type": "array", "items": {"type": "integer"}},
+                                "shape": {
+                                    "anyOf": [
+                                        {"type": "array", "items": {"type": "integer"}},
+                                        {"type": "integer", "enum": [-1]},
+                                    ]
+                                },
                                 "datatype": {"type": "string", "enum": ["BYTES"]},
                                 "data": {"type": "array", "items": {"type": "string"}},
                                 "parameters": {"type": "object"},
@@ -186,7 +190,7 @@ def routes(captioner: Captioner, model: str) -> APIRouter:
 
     @router.post(f"{MODEL}/infer", **inference)
     async def infer(name: str, request: Request) -> Response:
-        """Caption the pictures of the one input tensor, in base64 or binary form."""
+        """Caption the pictures of the input tensors, in base64 or binary form."""
         return await infer_response(request, name)
 
     @router.post(f"{VERSION}/infer", **inference)
@@ -203,7 +207,7 @@ async def answer_infer(
     json_length: str | None,
     options: Sequence[tuple[str, Any]] = (),
 ) -> Response:
-    """Caption the pictures of the one input tensor.
+    """Caption the pictures of the input tensors.
 
     Args:
         captioner: Captions the pictures.

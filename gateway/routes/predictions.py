@@ -17,7 +17,17 @@ from pydantic import BaseModel, RootModel
 from gateway.captioning.captioner import Captioner
 from gateway.errors import GatewayError, error_response
 from gateway.pictures.options import Description, option_texts
-from gateway.pictures.reading import Picture, parse_json, read_document, read_form
+from gateway.pictures.reading import (
+    Picture,
+    file_or_url,
+    holds_fields,
+    is_form,
+    is_hugging_face,
+    parse_json,
+    read_document,
+    read_form,
+    without_unread,
+)
 from gateway.routes.explanations import (
     as_response,
     asks_for_explanation,
@@ -40,8 +50,6 @@ from gateway.routes.replies import (
     several_reply,
 )
 
-#: Fields of a form that may hold the picture; the others are options.
-PICTURE_FIELDS = ("data", "image", "file", "body")
 _FILE = {"type": "string", "format": "binary"}
 _BODY = {
     "required": True,
@@ -77,7 +85,7 @@ _BODY = {
                     {
                         "type": "object",
                         "required": ["inputs"],
-                        "description": "as for /v2/models/{name}/infer",
+                        "description": "as for /v2/models/{name}/infer, or for /models/{name}",
                     },
                 ]
             }
@@ -151,22 +159,23 @@ async def _reply(captioner: Captioner, request: Request) -> Response:
     content = held[0]
     json_length = request.headers.get(LENGTH_HEADER)
     kind = request.headers.get("content-type", "").lower()
-    if json_length is None and not _is_document(content, "json" in kind):
+    if isinstance(content, str) or (
+        json_length is None and not _is_document(content, "json" in kind)
+    ):
         return await _plain(captioner, description, content, options)
     document = {} if json_length is not None else parse_json(content)
     if "instances" in document:
         instances = document.pop("instances")
-        document.pop("signature_name", None)  # of TensorFlow Serving's clients
-        options += _options(document)
+        options += _options(without_unread(document))
         return JSONResponse(await answer_predict(captioner, instances, options))
-    if json_length is not None or "inputs" in document:
+    if json_length is not None or ("inputs" in document and not is_hugging_face(document)):
         try:
             return await answer_infer(captioner, content, json_length, options)
         except GatewayError as error:
             return error_response(KSERVE_V2, error)  # its clients read `error` as text
     pictures, members = read_document(document)
     options += members.items()
-    if "images" in document or "urls" in document:
+    if "images" in document or "urls" in document or isinstance(document.get("inputs"), list):
         return await _several(captioner, description, request, pictures, options)
     return await _plain(captioner, description, pictures[0], options)
 
@@ -201,22 +210,25 @@ async def _several(
     return several_reply(request.url.path, outcomes, description["model"])
 
 
-async def _content(request: Request) -> tuple[list[bytes], list[tuple[str, Any]]]:
-    """The bytes of pictures or of JSON, and the options of the query and of the form.
+async def _content(request: Request) -> tuple[list[bytes | str], list[tuple[str, Any]]]:
+    """The bytes of pictures or of JSON, or URLs, and the options of the query and of the form.
 
     Raises:
         GatewayError: The form cannot be read, or holds no picture.
     """
     options: list[tuple[str, Any]] = [*request.query_params.multi_items()]
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        return [await request.body()], options
-    held, fields = await read_form(request)
-    held += [str(value).encode() for name, value in fields if name in PICTURE_FIELDS]
+    if not is_form(request):
+        body = await request.body()
+        if not holds_fields(request, body):
+            picture = file_or_url(body)
+            return [body if isinstance(picture, GatewayError) else picture], options
+    pictures, fields = await read_form(request)
+    held = [each for each in pictures if not isinstance(each, GatewayError)]
     if not held:
         raise GatewayError(
             400, "no_image", "the form holds no picture; send it as -F data=@photo.jpg"
         )
-    return held, [*options, *(each for each in fields if each[0] not in PICTURE_FIELDS)]
+    return held, [*options, *fields]
 
 
 def _is_document(content: bytes, declared: bool) -> bool:

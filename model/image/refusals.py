@@ -103,6 +103,14 @@ def too_many(what: str, limit: int) -> ImageRefusal:
     )
 
 
+def begins_as_known_format(data: bytes | bytearray) -> bool:
+    """Whether a file begins like one of the accepted formats, or of the others named here."""
+    head = bytes(data[:16])
+    accepted = [start for _, _, starts in _ACCEPTED for start in starts]
+    others = [(at, magic) for at, magic, _ in _OTHER_FORMATS]
+    return any(head.startswith(magic, at) for at, magic in [*accepted, *others])
+
+
 def unrecognised(data: bytes | bytearray) -> ImageRefusal:
     """The refusal for bytes that Pillow recognises as none of the accepted formats."""
     head = bytes(data[:16])

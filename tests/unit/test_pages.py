@@ -117,6 +117,7 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
         "profiling.md",
         "published-weights.md",
         "remote-storage.md",
+        "requests.md",
         "serving-speed.md",
         "speed.md",
         "training-cost.md",

@@ -84,10 +84,13 @@ def test_without_binary_outputs_there_is_no_length():
     [
         {"shape": [2]},
         {"shape": [1] * 6},
-        {"shape": [-1]},
+        {"shape": [-1, -1]},
+        {"shape": [-1, 2]},
+        {"shape": [-2]},
         {"shape": [1.0]},
         {"shape": [10**400, 0]},
-        {"shape": 1},
+        {"shape": 2},
+        {"shape": "1"},
         {"datatype": "FP32"},
         {"datatype": 5},
         {"parameters": {"binary_data_size": 1}},
@@ -123,3 +126,41 @@ def test_a_reply_has_a_row_for_a_picture_that_failed():
     assert outputs["error"]["data"][1] == ""
     assert outputs["features"]["shape"] == [2, 2]
     assert outputs["features"]["data"] == [[0.0, 0.0], [0.25, 0.5]]
+
+
+@pytest.mark.parametrize("shape", [-1, [-1], [-1, 1], 2, [2]])
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_shape_may_leave_the_number_open(shape: Any, binary: bool):
+    if not binary:
+        found = InferRequest(body(shape=shape, data=["AAAA", "BBBB"]), None)
+        assert [len(each) for each in found.pictures] == [3, 3]
+        return
+    blob = b"".join(struct.pack("<I", 2) + each for each in (b"ab", b"cd"))
+    tensor = {"name": "image", "shape": shape, "datatype": "BYTES"}
+    tensor["parameters"] = {"binary_data_size": len(blob)}
+    text = json.dumps({"inputs": [tensor]}).encode()
+    assert InferRequest(text + blob, str(len(text))).pictures == [b"ab", b"cd"]
+
+
+def test_several_tensors_are_their_pictures_one_after_another():
+    def tensor(*parts: bytes, **parameters: Any) -> tuple[dict[str, Any], bytes]:
+        blob = b"".join(struct.pack("<I", len(each)) + each for each in parts)
+        known = {"binary_data_size": len(blob), **parameters}
+        shape = [len(parts)]
+        return {"name": "a", "shape": shape, "datatype": "BYTES", "parameters": known}, blob
+
+    def read(*tensors: tuple[dict[str, Any], bytes], more: bytes = b"") -> InferRequest:
+        text = json.dumps({"inputs": [each for each, _ in tensors]}).encode()
+        return InferRequest(text + b"".join(each for _, each in tensors) + more, str(len(text)))
+
+    in_json = {"name": "b", "shape": -1, "datatype": "BYTES", "data": ["AAAA"]}
+    found = read(tensor(b"ab", b"cd"), (in_json, b""), tensor(b"e"))
+    assert found.pictures == [b"ab", b"cd", bytes(3), b"e"]
+    assert read(tensor(b"a", num_beams=2), tensor(b"b", num_beams=2)).options == [("num_beams", 2)]
+    for message, wrong in (
+        ("different parameters", lambda: read(tensor(b"a", num_beams=2), tensor(b"b"))),
+        ("1 bytes follow", lambda: read(tensor(b"a"), more=b"x")),
+        ("but 0 bytes are left", lambda: read(tensor(b"a"), (tensor(b"b")[0], b""))),
+    ):
+        with pytest.raises(GatewayError, match=message):
+            wrong()

@@ -356,7 +356,7 @@ def test_kserve_v2_with_binary_tensors(pictures: list[bytes]):
         (None, {"parameters": {"binary_data_size": 30}}, "bad_request", "must be that number"),
         (None, {"parameters": {"binary_data_size": "31"}}, "bad_request", "must be that number"),
         (None, {"data": [TEXT]}, "bad_request", 'without "data"'),
-        (None, {"shape": [2]}, "bad_request", "has 2 elements, which end at byte 35"),
+        (None, {"shape": [2]}, "bad_request", "is [2], but the binary data has 1"),
         (None, {"shape": [0]}, "no_image", "must be that of 1 to 3 pictures"),
         (None, {"shape": [4]}, "too_many_images", "must be that of 1 to 3 pictures"),
         (None, {"shape": [10**4000] * 5}, "too_many_images", "1 to 3 pictures"),
