@@ -296,7 +296,7 @@ def test_coco(run: Run, tiny_scenes: Path):
         assert Checkpoint.load(f"models/{name}").captioner.config.mapper.kind == kind
         figures = json.loads(Path(f"reports/{name}/metrics.json").read_text())
         identity = {"weights_sha256", "data_set", "captions_sha256"}
-        identity |= {"tokenizer", "seen_in_training"}
+        identity |= {"tokenizer", "references", "seen_in_training"}
         assert set(figures) == {"test", "precisions", *identity}
 
 
