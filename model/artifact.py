@@ -26,7 +26,7 @@ from model.layers.loading import load_module
 from model.layers.precision import unsupported_reason
 from model.options import OPTIONS, BadOption, GenerationOptions
 from model.refusal import Refusal
-from model.tokenizer import load_tokenizer
+from model.tokenizer import decode, load_tokenizer
 
 #: Version of the layout of `captioner.json`; a file of another version is refused.
 FORMAT = 3
@@ -289,7 +289,7 @@ class Artifact:
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of token ids, without the end token unless that is part of the caption."""
-        return " ".join(self.tokenizer.decode(self.text_ids(ids)).split())
+        return decode(self.tokenizer, self.text_ids(ids))
 
     def text_ids(self, ids: Sequence[int]) -> list[int]:
         """Token ids without the end token, unless that is part of the caption."""

@@ -46,7 +46,8 @@ def save_quality(folder: Path, quality: Quality, weights_sha256: str) -> None:
     """
     tensors = {name: value.contiguous() for name, value in quality.head.state_dict().items()}
     aside = folder / f"{HEAD}.partial"
-    save_file(tensors, aside, metadata={"format": "pt", "weights_sha256": weights_sha256})
+    # One entry only: safetensors writes several in an order that changes from run to run.
+    save_file(tensors, aside, metadata={"weights_sha256": weights_sha256})
     aside.replace(folder / HEAD)
     aside = folder / f"{RECORD}.partial"
     aside.write_text(json.dumps(quality.record, indent=2) + "\n")

@@ -49,7 +49,9 @@ def small_config(**changes: Any) -> CaptionerConfig:
     return dataclasses.replace(config, **changes)
 
 
-def save_clip(folder: Path, preprocessing: Preprocessing = PREPROCESSING, seed: int = 0) -> Path:
+def save_clip(
+    folder: Path, preprocessing: Preprocessing = PREPROCESSING, seed: int = 0, width: int = 24
+) -> Path:
     """A CLIP with both towers, tokenizer and preprocessor, written by `save_pretrained`."""
     bpe = train_tokenizer(WORDS, 300, (END, START))
     end, start = bpe.token_to_id(END), bpe.token_to_id(START)
@@ -72,7 +74,7 @@ def save_clip(folder: Path, preprocessing: Preprocessing = PREPROCESSING, seed: 
         "pad_token_id": end,
     }
     torch.manual_seed(seed)
-    clip = CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=24))
+    clip = CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=width))
     clip.save_pretrained(folder)
     PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token=START, eos_token=END, pad_token=END, model_max_length=24

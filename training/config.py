@@ -181,6 +181,7 @@ class Gpt2:
     """`base` is a Hugging Face name or folder, null for a GPT-2 of these sizes from scratch."""
 
     base: str | None
+    end_token: str | None
     layers: Positive
     width: Positive
     heads: Positive

@@ -545,18 +545,23 @@ class Search(nn.Module):
 
         The states are [B, T, E], or [B, T, 0] without a quality head.
         """
-        start, count = prefix.shape[1], tokens.shape[1]
+        batch, start, _ = prefix.shape
+        count = tokens.shape[1]
         hidden, cache = self.decoder.prefill(prefix, start + count)
+        if count > 1:  # all tokens at once, each of which attends to those before it
+            later = torch.full([count - 1, count - 1], float("-inf"), device=prefix.device).triu(1)
+            mask = torch.cat([later.new_zeros([count - 1, start]), later], 1)
+            mask = mask.expand(batch, -1, -1)
+            depths = torch.arange(count - 1, device=prefix.device)
+            states = self.decoder.step(tokens[:, :-1], start, cache, mask, depths)
+            hidden = torch.cat([hidden, states], 1)  # [B, T, E]
+        # A few rows at a time: the logits of all need T times the memory of a search's step.
+        rows, ids = hidden.flatten(0, 1).split(64), tokens.reshape(-1, 1).split(64)
         log_probs: list[Tensor] = []
-        states: list[Tensor] = []
+        for index in range(len(rows)):
+            log_probs.append(self.decoder.output.score(rows[index], ids[index]))
         width = self._kept_width(hidden)
-        for step in range(count):
-            states.append(hidden[..., :width])
-            token = tokens[:, step : step + 1]
-            log_probs.append(self.decoder.output.score(hidden, token.unsqueeze(-1))[:, 0])
-            if step + 1 < count:
-                hidden = self.decoder.step(token, start + step, cache, None)
-        return torch.cat(log_probs, dim=1), torch.cat(states, dim=1)
+        return torch.cat(log_probs).view(batch, count), hidden[..., :width]
 
     def _log_probs(self, prefix: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Log-probabilities [B, M, T] of the tokens of captions, 0 behind the end."""

@@ -16,6 +16,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from model.tokenizer import decode
+
 #: The last character of a sentence, of scripts with blanks between words and of those without.
 _SENTENCE_ENDS = ".!?…。！？｡।؟"
 #: Beginnings of the names of characters that are written without blanks between words.
@@ -106,14 +108,12 @@ def spelling_of(
             data = piece.encode() if id_ in added else bytes(values[each] for each in piece)
             _describe(id_, data, data, first, later, begins, ends)
     else:
-        # Behind another token, as a decoder may put a blank between the two.
-        anchor = pieces[0][0]
-        before = tokenizer.decode([anchor])
-        alone = tokenizer.decode_batch([[id_] for id_, _ in pieces])
-        behind = tokenizer.decode_batch([[anchor, id_] for id_, _ in pieces])
-        for (id_, _), own, both in zip(pieces, alone, behind, strict=True):
-            added_text = both.removeprefix(before)
-            _describe(id_, own.encode(), added_text.encode(), first, later, begins, ends)
+        # Behind other tokens, as a decoder may put a blank between two: behind a word it does, and
+        # between two Chinese characters `decode` takes it out. The same token tells both.
+        for id_, _ in pieces:
+            own = decode(tokenizer, [id_])
+            behind = decode(tokenizer, [id_, id_]).removeprefix(own)
+            _describe(id_, own.encode(), behind.encode(), first, later, begins, ends)
     return Spelling(first, later, begins, ends)
 
 

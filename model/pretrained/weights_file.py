@@ -1,6 +1,7 @@
 """A weights file as the authors of ClipCap published theirs, read into a captioner.
 
-A flat state dict: `gpt.*` is a Hugging Face GPT-2, `clip_project.*` the mapper. Every size is
+A flat state dict: `gpt.*` is a Hugging Face GPT-2, `clip_project.*` the mapper. ClipCap-Chinese
+calls the GPT-2 `gpt2.*`, and its captions end with the token `[SEP]`. Every size is
 inferred from shapes, except numbers of heads: GPT-2 has 64 dimensions a head in every published
 size, and the transformer mapper has 8 heads. There is no end token: a caption ends at the full
 stop.
@@ -45,8 +46,14 @@ def read_published(file: str | Path, normalize_feature: bool | None = None) -> C
     """
     file = Path(file)
     weights = _load(file)
-    gpt2 = {k.removeprefix("gpt."): v for k, v in weights.items() if k.startswith("gpt.")}
+    name = "gpt2." if any(key.startswith("gpt2.") for key in weights) else "gpt."
+    gpt2 = {k.removeprefix(name): v for k, v in weights.items() if k.startswith(name)}
     gpt2 = {k: v for k, v in gpt2.items() if not _BUFFERS.search(k)}
+    if any(key.startswith("clip_project.bert.") for key in weights):
+        raise Refusal(
+            f"{file} has a mapper that is a BERT (clip_project.bert.*), which is not supported; "
+            "give weights of ClipCap-Chinese with the MLP mapper"
+        )
     mapper = {
         k.removeprefix("clip_project."): v
         for k, v in weights.items()

@@ -334,7 +334,7 @@ def test_kserve_takes_options_as_parameters(
     ("status", "text", "how"),
     [
         ("400", "picture", {"inputs": [tensor(BAD)]}),
-        ("400", r"picture \[1\]", {"inputs": [tensor(PNG, BAD)]}),
+        ("400", r"picture \[0\]", {"inputs": [tensor(BAD, BAD)]}),
         ("404", "not served", {"model_name": "other"}),
         ("404", "not served", {"model_version": "2.0"}),
         ("422", "num_beams", {"parameters": {"num_beams": 1000}}),
@@ -354,6 +354,18 @@ def test_kserve_s_errors_are_text(
     with pytest.raises(InferenceServerException, match=text) as raised:
         kserve.infer(**request)
     assert raised.value.status() == status
+
+
+def test_kserve_has_a_row_for_a_picture_that_failed(
+    kserve: triton.InferenceServerClient, headers: dict[str, str]
+):
+    found = kserve.infer("clipcap", [tensor(PNG, BAD)], headers=headers)
+    captions = [each.decode() for each in found.as_numpy("caption").ravel()]
+    assert captions[0]
+    assert captions[1] == ""
+    errors = [each.decode() for each in found.as_numpy("error")]
+    assert errors[0] == ""
+    assert "image_undecodable" in errors[1]
 
 
 @pytest.mark.parametrize(

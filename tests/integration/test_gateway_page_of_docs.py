@@ -68,6 +68,9 @@ def test_a_command_of_curl_captions(gateway: str, line: str):
     if "/v1/captions" in line:
         assert (reply["succeeded"], reply["failed"]) == (1, 0)
         [reply] = reply["results"]
+    elif line.count("-F data=") == 2:
+        assert (reply["succeeded"], reply["failed"]) == (2, 0)
+        return
     assert len(reply["captions"]) == (2 if "num_captions=2" in line else 1)
 
 

@@ -43,10 +43,6 @@ def language_model(
                 f"{sizes.base!r} has no tokenizer that fits: it has {size} tokens, its GPT-2 "
                 f"{gpt2.config.vocab_size}; give a folder with both from one model"
             )
-        if tokenizer.token_to_id(END) is None:
-            raise Refusal(
-                f"the tokenizer of {sizes.base!r} has no token {END}; a captioner needs it to end"
-            )
         return tokenizer, gpt2
     texts = (text for i in dataset.ids("train") for text in dataset.captions[i])
     tokenizer = train_tokenizer(texts, sizes.vocabulary)

@@ -10,6 +10,9 @@ from model.refusal import Refusal
 
 #: Marks the end of a caption, as in GPT-2 and CLIP.
 END = "<|endoftext|>"
+#: Names of the end token: GPT-2's, that of BERT's tokenizer, which Chinese and some German GPT-2s
+#: have, and those of others.
+ENDS = (END, "[SEP]", "</s>", "<eos>")
 #: Marks the start of a text for CLIP's text tower.
 START = "<|startoftext|>"
 
@@ -38,13 +41,23 @@ def train_tokenizer(
     return tokenizer
 
 
-def end_token(tokenizer: Tokenizer) -> int:
-    """Id of `END`.
+def end_token(tokenizer: Tokenizer, wanted: str | None = None) -> int:
+    """Id of the token that ends a caption.
+
+    Args:
+        tokenizer: Of GPT-2, or of another language model with GPT-2's network.
+        wanted: The token, as the tokenizer writes it; None takes the first of `ENDS` that it has.
 
     Raises:
         Refusal: The tokenizer has no such token.
     """
-    token = tokenizer.token_to_id(END)
-    if token is None:
-        raise Refusal(f"the tokenizer has no token {END}; a captioner needs it to end a caption")
-    return token
+    for name in ENDS if wanted is None else (wanted,):
+        if (token := tokenizer.token_to_id(name)) is not None:
+            return token
+    missing = wanted or f"none of {', '.join(ENDS)}"
+    added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    raise Refusal(
+        f"the tokenizer has {'no token ' if wanted else ''}{missing}; a captioner needs one to "
+        "end a caption: name it with train.gpt2.end_token (special tokens here: "
+        f"{', '.join(added[:12]) or 'none'})"
+    )

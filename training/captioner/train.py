@@ -103,7 +103,7 @@ def train(config: Config, callbacks: Sequence[pl.Callback] = ()) -> None:
     gpt2: GPT2LMHeadModel | dict[str, Any]
     if start is None:
         tokenizer, gpt2 = language_model(settings, dataset)
-        end_token_id = end_token(tokenizer)
+        end_token_id = end_token(tokenizer, settings.gpt2.end_token)
     else:
         tokenizer, gpt2 = start.tokenizer, start.captioner.gpt2
         end_token_id = start.captioner.config.end_token_id
@@ -116,7 +116,11 @@ def train(config: Config, callbacks: Sequence[pl.Callback] = ()) -> None:
     sizes = gpt2 if isinstance(gpt2, dict) else gpt2.config.to_dict()
     if start is not None:
         sizes = start.captioner.config.gpt2
-    captioner = ClipCap(_captioner_config(settings, encoder, sizes, end_token_id))
+    described = _captioner_config(settings, encoder, sizes, end_token_id)
+    if start is not None:  # a full stop that ends captions stays part of them
+        is_text = start.captioner.config.end_token_is_text
+        described = dataclasses.replace(described, end_token_is_text=is_text)
+    captioner = ClipCap(described)
     frozen = settings.clip.tuning == "frozen"
     # Features of a frozen encoder are cached; it is added again for the checkpoint folder.
     captioner.clip = None if frozen else encoder.model

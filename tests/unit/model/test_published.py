@@ -27,6 +27,23 @@ def test_sizes_come_from_shapes_and_logits_are_the_same(kind: str, tmp_path: Pat
     assert ours.config.end_token_is_text
 
 
+def test_the_weights_of_clipcap_chinese_are_read(tmp_path: Path):
+    original = captioner_of("mlp")
+    named = {
+        f"gpt2.{name.removeprefix('gpt.')}" if name.startswith("gpt.") else name: value
+        for name, value in as_published(original).items()
+    }
+    torch.save(named, tmp_path / "weights.pt")
+    ours = read_published(tmp_path / "weights.pt")
+    features = torch.randn(2, 48)
+    with torch.inference_mode():
+        assert torch.equal(ours.prefix(features), original.prefix(features))
+    named["clip_project.bert.encoder.layer.0.attention.self.query.weight"] = torch.ones(2, 2)
+    torch.save(named, tmp_path / "weights.pt")
+    with pytest.raises(Refusal, match="a mapper that is a BERT"):
+        read_published(tmp_path / "weights.pt")
+
+
 def test_an_unknown_layout_is_refused_with_what_was_found(tmp_path: Path):
     torch.save({"encoder.weight": torch.ones(2)}, tmp_path / "w.pt")
     with pytest.raises(Refusal, match=r"expected gpt\.transformer.*found encoder\.weight"):

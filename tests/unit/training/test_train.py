@@ -13,15 +13,19 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from huggingface_hub import ModelCard
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from transformers import GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from model.checkpoint import Checkpoint
 from model.config import MapperConfig
 from model.export import eager_artifact
 from model.network.captioner import ClipCap
 from model.options import GenerationOptions
+from model.pretrained.completion import complete
+from model.pretrained.weights_file import read_published
 from model.refusal import Refusal
+from tests import ROOT
 from tests.interruption import power_cut
 from tests.models import save_clip, save_gpt2, small_config
 from tests.training_runs import Variant, rows, weights
@@ -567,15 +571,91 @@ def test_a_language_model_that_cannot_be_used_is_refused(
 ):
     base = tmp_path / "gpt2"
     if what != "missing":
-        save_gpt2(base, end="</s>" if what == "no end token" else END)
+        save_gpt2(base, end="[STOP]" if what == "no end token" else END)
     if what == "no tokenizer":
         for file in base.glob("*token*"):
             file.unlink()
     gpt2 = dataclasses.replace(tiny_run.train.gpt2, base=str(base))
     with pytest.raises(Refusal) as caught:
         train(variant(gpt2=gpt2))
-    assert str(base) in str(caught.value)
+    assert (str(base) if what != "no end token" else "[STOP]") in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "setting"), [("[SEP]", None), ("</s>", None), ("[STOP]", "[STOP]")]
+)
+def test_a_language_model_may_end_captions_with_another_token(
+    variant: Variant, tiny_run: Config, tmp_path: Path, end: str, setting: str | None
+):
+    base = save_gpt2(tmp_path / "gpt2", end=end)
+    gpt2 = dataclasses.replace(tiny_run.train.gpt2, base=str(base), end_token=setting)
+    config = variant(gpt2=gpt2)
+    train(config)
+    checkpoint = Checkpoint.load(config.train.out)
+    token = checkpoint.captioner.config.end_token_id
+    assert checkpoint.tokenizer.id_to_token(token) == end
+    assert not checkpoint.captioner.config.end_token_is_text
+
+
+def test_published_weights_are_fine_tuned_on_another_data_set(
+    variant: Variant, tiny_run: Config, tmp_path: Path
+):
+    """Weights of the original's layout (`tests/golden`), converted, on pictures that are new."""
+    clip = save_clip(tmp_path / "clip", width=16)
+    words = [f"word{n}" for n in range(100)]
+    words[13] = "."
+    tokenizer = Tokenizer(models.WordLevel({w: n for n, w in enumerate(words)}, unk_token="word0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path / "tokenizer")
+    file = ROOT / "tests" / "golden" / "mlp_weights.pt"
+    published = complete(read_published(file), file, str(clip), str(tmp_path / "tokenizer"))
+    published.save(tmp_path / "published")
+    before = published.captioner.state_dict()
+
+    config = variant(init=str(tmp_path / "published"), turned=[], max_tokens=8, epochs=2)
+    features = dataclasses.replace(
+        config.features, clip=str(clip), out=str(tmp_path / "features"), device="cpu"
+    )
+    settings = dataclasses.replace(config.train, features=str(tmp_path / "features"))
+    config = dataclasses.replace(config, features=features, train=settings)
+    encode_dataset(config.features)
+    train(config)
+    checkpoint = Checkpoint.load(config.train.out)
+    assert checkpoint.captioner.config.end_token_id == 13
+    assert checkpoint.captioner.config.end_token_is_text
+    assert checkpoint.tokenizer.to_str() == published.tokenizer.to_str()
+    after = checkpoint.captioner.state_dict()
+    assert after.keys() == before.keys()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert any(name.startswith("mapper.") for name in changed)
+    assert not any(name.startswith("clip.") for name in changed)
+    losses = [float(row["val_loss"]) for row in rows(Path(config.train.curves) / "validation.csv")]
+    assert losses[-1] < losses[0]
+    assert eager_artifact(checkpoint).text([5, 6, 13]) == "word5 word6 ."
+
+
+def test_a_chinese_gpt2_with_the_tokenizer_of_bert_writes_without_blanks(
+    variant: Variant, tiny_run: Config, tmp_path: Path
+):
+    base = tmp_path / "gpt2"
+    base.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"海上有两只红船的蓝", "boat", "##s"]
+    (base / "vocab.txt").write_text("\n".join([*words, *(f"word{n}" for n in range(80))]))
+    # As uer/gpt2-chinese-cluecorpussmall: the end token of its config is not one of its vocabulary.
+    config = GPT2Config(vocab_size=96, n_positions=64, n_embd=32, n_layer=1, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(base)
+    described = json.loads((base / "config.json").read_text())
+    described["tokenizer_class"] = "BertTokenizer"
+    (base / "config.json").write_text(json.dumps(described))
+    given = dataclasses.replace(tiny_run.train.gpt2, base=str(base))
+    train(settings := variant(gpt2=given, turned=[]))
+    checkpoint = Checkpoint.load(settings.train.out)
+    assert checkpoint.captioner.config.end_token_id == words.index("[SEP]")
+    artifact = eager_artifact(checkpoint)
+    ids = [words.index(word) for word in ("海", "上", "有", "boat", "##s", "[SEP]")]
+    assert artifact.text(ids) == "海上有 boats"
+    assert artifact.prompt_tokens("海上") == ids[:2]
 
 
 def test_a_run_without_a_fresh_start_leaves_the_old_checkpoint(variant: Variant, tmp_path: Path):
