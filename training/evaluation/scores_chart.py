@@ -15,6 +15,8 @@ from training.evaluation.report import Figures
 #: Colours of the chart.
 _MODEL, _HUMAN = "#1f6f78", "#c9b890"
 _SPLITS = ("#1f6f78", "#d98e4a", "#8a6fa8")
+#: In inches: least width of the part with CIDEr, room for the label of a split, width of the bars.
+_WIDTH, _LABEL, _BARS = 4.0, 1.5, 7.4
 
 
 def draw_chart(
@@ -31,8 +33,9 @@ def draw_chart(
         checks: The checks of the data set, or None.
         settings: Split -> `Scores.setting`.
     """
-    chart = Figure(figsize=(11, 4.2) if checks else (4.4, 4.2), layout="constrained", dpi=130)
-    ratios = (1, 2.2) if checks else (1,)
+    own = max(_WIDTH, _LABEL * len(figures))
+    ratios = (own, _BARS) if checks else (own,)
+    chart = Figure(figsize=(sum(ratios), 4.2), layout="constrained", dpi=130)
     axes: Sequence[Axes] = chart.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
     _draw_cider(axes[0], figures, settings)
     if checks:
@@ -62,7 +65,7 @@ def _draw_cider(axis: Axes, figures: Figures, settings: Mapping[str, str]) -> No
         )
         axis.bar_label(bars, fmt="%.2f", fontsize=8, padding=2)
     labels = [f"{split}\n{settings.get(split, '')}".strip() for split in figures]
-    axis.set_xticks(range(len(figures)), labels)
+    axis.set_xticks(range(len(figures)), labels, fontsize=9)
     axis.set_title("CIDEr", loc="left")
     axis.margins(y=0.1)
 
