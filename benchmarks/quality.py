@@ -31,6 +31,7 @@ from model.config import CaptionerConfig, MapperConfig
 from model.export import eager_artifact
 from model.network.captioner import ClipCap
 from model.options import GenerationOptions
+from model.pretrained.hugging_face import load_clip
 from model.refusal import Refusal
 from training.captioner.data import TokenizedCaptions
 from training.captioner.language_model import language_model
@@ -39,12 +40,13 @@ from training.config import Config, load_config
 from training.data.dataset import CaptionDataset
 from training.encoding.encoder import Encoder
 from training.encoding.feature_file import FeatureFile
+from training.encoding.text_encoder import TextEncoder
 from training.evaluation.checks import find_checks
+from training.evaluation.clip_score import clip_score
 from training.evaluation.scoring import cider
 
-#: Most tokens of a caption of the original (67 there, but 64 is our limit), and the weight of
-#: CLIPScore (arXiv 2104.08718).
-ORIGINAL_TOKENS, CLIP_SCORE = 64, 2.5
+#: Most tokens of a caption of the original (67 there, but 64 is our limit).
+ORIGINAL_TOKENS = 64
 #: Learning rate of all recipes but the original as published.
 OUR_RATE = 1e-3
 POOLED = ("features.kind=pooled", "train.mapper={kind: mlp, prefix_length: 10}")
@@ -126,8 +128,8 @@ class Scenes:
         assert checks is not None
         self.checks = checks
         folder = load_config().features.clip
-        self.clip = CLIPModel.from_pretrained(folder).eval()
-        self.words = AutoTokenizer.from_pretrained(folder)
+        clip = load_clip(folder, CLIPModel).eval()
+        self.texts = TextEncoder(clip, AutoTokenizer.from_pretrained(folder))
 
     def features(self, kind: str) -> Path:
         """Folder of the features."""
@@ -169,12 +171,8 @@ class Scenes:
         return found
 
     def _clip_score(self, images: Tensor, captions: Sequence[str]) -> float:
-        """Mean of 2.5 max(cosine, 0) of image and caption, by the CLIP of the features."""
-        words = self.words(list(captions), padding=True, truncation=True, return_tensors="pt")
-        texts = self.clip.get_text_features(**words)
-        texts = texts if isinstance(texts, Tensor) else texts.pooler_output
-        cosines = F.cosine_similarity(images, texts)
-        return float(CLIP_SCORE * cosines.clamp(min=0).mean())
+        """Mean CLIPScore by the CLIP of the features, which knows no word of the paper's prompt."""
+        return float(clip_score(F.normalize(images, dim=-1), self.texts.features(captions)).mean())
 
 
 def train_recipe(recipe: Recipe, scenes: Scenes, seed: int, epochs: int, out: Path) -> None:

@@ -368,12 +368,22 @@ class Evaluate:
     data set `train.data`. For another one the report goes to the folder `report` in that data set,
     unless the command line gives `evaluate.out` (see `training.evaluate`). `device` captions the
     splits, as for `Features`; the precisions are compared on the CPU, which serves them.
+    `results` is a file of captions in COCO's form that is scored in place of a captioner; null asks
+    the captioner of `checkpoint`. `allow_empty` scores empty captions in it, which are refused
+    otherwise. `clip` is the Hugging Face name or folder of a CLIP that gives CLIPScore (see
+    `training.evaluation.clip_score`). `instances` is COCO's instances file, for CHAIR (see
+    `training.evaluation.chair`), and `synonyms` a list of objects in place of that of COCO.
     """
 
     checkpoint: str
     data: str
     out: str
+    results: str | None
+    allow_empty: bool
     splits: list[str]
+    clip: str | None
+    instances: str | None
+    synonyms: str | None
     device: str
     batch_size: Positive
     workers: NotNegative

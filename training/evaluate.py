@@ -7,6 +7,7 @@ of a data set as a server would, and writes
     captions.html     sampled pictures with their captions and references, worst and best first
     captions.jsonl    every caption with its confidence and CIDEr
     scores.png        the main figures as a picture
+    results_SPLIT.json    the captions of a split in COCO's form, for other tools
 
 It also writes the figures, and the limits that they show, into the checkpoint's model card
 (README.md), in a section for each data set.
@@ -28,6 +29,9 @@ from pathlib import Path
 from training.command import arguments, command
 from training.config import Evaluate, load_config
 
+#: Settings of the block `evaluate` that have an option of their own.
+NAMES = ("data", "checkpoint", "results", "out")
+
 
 def read_settings(words: Sequence[str]) -> tuple[Evaluate, bool]:
     """Settings of an evaluation from the words of its command line.
@@ -41,15 +45,21 @@ def read_settings(words: Sequence[str]) -> tuple[Evaluate, bool]:
     parser = arguments(__doc__)
     parser.add_argument("--data", help="evaluate.data: another caption data set")
     parser.add_argument("--checkpoint", help="evaluate.checkpoint: checkpoint folder")
+    parser.add_argument(
+        "--results", metavar="FILE", help="evaluate.results: captions to score, in COCO's form"
+    )
     parser.add_argument("--out", help="evaluate.out: folder of the report")
     options = parser.parse_args(words)
     config = load_config(options.overrides)
-    given = {name: getattr(options, name) for name in ("data", "checkpoint", "out")}
+    given = {name: getattr(options, name) for name in NAMES}
     given = {name: value for name, value in given.items() if value is not None}
     settings = dataclasses.replace(config.evaluate, **given)
     own = Path(settings.data).resolve() == Path(config.train.data).resolve()
     out_given = options.out or any(word.startswith("evaluate.out=") for word in options.overrides)
-    if not own and not out_given:
+    if settings.results is not None and not out_given:
+        file = Path(settings.results)
+        settings = dataclasses.replace(settings, out=str(file.with_name(f"{file.stem}-report")))
+    elif not own and not out_given:
         settings = dataclasses.replace(settings, out=str(Path(settings.data) / "report"))
     return settings, own
 
@@ -57,6 +67,11 @@ def read_settings(words: Sequence[str]) -> tuple[Evaluate, bool]:
 def main() -> None:
     """Evaluate with the settings of the command line."""
     settings, own = read_settings(sys.argv[1:])
+    if settings.results is not None:
+        from training.evaluation.score_results import score_results
+
+        score_results(settings)
+        return
     from training.evaluation.evaluate import evaluate  # after the settings: it imports torch
 
     evaluate(settings, own)

@@ -28,7 +28,7 @@ from tests import ROOT
 from tests.caption_forms import FORMS, TARS
 from tests.hub_server import add_published, hub_server
 from tests.models import save_clip, save_gpt2
-from training.config import load_config
+from training.config import Config, load_config
 from training.data.dataset import CaptionDataset
 from training.encoding.encoder import Encoder
 from training.sweeping.space import read_search
@@ -110,6 +110,7 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
         "cloud.md",
         "coco.md",
         "data-sets.md",
+        "evaluation.md",
         "explanations.md",
         "fine-tune-clip.md",
         "kubernetes.md",
@@ -241,6 +242,35 @@ def test_training(run: Run, capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().err.count("note: epoch 1 of 1 is kept") == 2
 
 
+def test_evaluation(
+    run: Run, tiny_scenes: Path, tiny_run: Config, bases: dict[str, str], tmp_path: Path
+):
+    for name in ("mine", "coco"):
+        shutil.copytree(tiny_scenes, f"data/{name}")
+    shutil.copytree(tiny_run.train.out, "models/mine")
+    shutil.copytree(bases["clip.base"], "clip")
+    FORMS["nocaps"](tmp_path / "nocaps")
+    ids = list(CaptionDataset.load("data/coco").ids("test"))
+    captions = [{"image_id": str(i), "caption": "a zebra"} for i in ids]
+    Path("theirs.json").write_text(json.dumps(captions))
+    Path("annotations").mkdir()
+    objects = (ROOT / "training/evaluation/coco_objects.txt").read_text().splitlines()
+    instances = {
+        "images": [{"id": i} for i in ids],
+        "annotations": [],
+        "categories": [{"id": n, "name": own.split(",")[0]} for n, own in enumerate(objects)],
+    }
+    Path("annotations/instances_val2014.json").write_text(json.dumps(instances))
+    run("evaluation.md")
+    ours = json.loads(Path("data/mine/report/metrics.json").read_text())
+    assert ours["clip"] == "clip"
+    assert set(json.loads(Path("data/nocaps/report/metrics.json").read_text())) >= {
+        *("test_in_domain", "test_near_domain", "test_out_domain", "overall"),
+    }
+    theirs = json.loads(Path("theirs-report/metrics.json").read_text())  # of the last command
+    assert theirs["test"]["CHAIR_i"] == theirs["test"]["CHAIR_s"] == 1.0
+
+
 @pytest.mark.usefixtures("holiday")
 def test_fine_tune_clip(run: Run, bases: dict[str, str]):
     run("fine-tune-clip.md")
@@ -297,7 +327,7 @@ def test_coco(run: Run, tiny_scenes: Path):
         assert Checkpoint.load(f"models/{name}").captioner.config.mapper.kind == kind
         figures = json.loads(Path(f"reports/{name}/metrics.json").read_text())
         identity = {"weights_sha256", "data_set", "captions_sha256"}
-        identity |= {"tokenizer", "seen_in_training"}
+        identity |= {"tokenizer", "references", "seen_in_training"}
         assert set(figures) == {"test", "precisions", *identity}
 
 

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, CLIPModel
 
 from model.pretrained.hugging_face import load_clip
 from training.data.dataset import CaptionDataset
+from training.encoding.text_encoder import TextEncoder
 
 #: Captions that the text tower reads at a time.
 CAPTIONS_TOGETHER = 256
@@ -44,21 +45,12 @@ def text_features(dataset: CaptionDataset, split: str, name: str) -> np.ndarray:
         Refusal: There is no CLIP with a text tower of this name.
     """
     clip = load_clip(name, CLIPModel).train(False)
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    encoder = TextEncoder(clip, AutoTokenizer.from_pretrained(name))
     texts = [text for i in dataset.ids(split) for text in dataset.captions[i]]
     with tempfile.TemporaryFile() as file:
         for start in range(0, len(texts), CAPTIONS_TOGETHER):
-            tokens = tokenizer(
-                texts[start : start + CAPTIONS_TOGETHER],
-                padding=True,
-                truncation=True,
-                max_length=clip.config.text_config.max_position_embeddings,
-                return_tensors="pt",
-            )
-            pooled = clip.text_model(
-                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-            ).pooler_output
-            F.normalize(clip.text_projection(pooled), dim=-1).numpy().tofile(file)
+            part = texts[start : start + CAPTIONS_TOGETHER]
+            encoder.features(part).numpy().tofile(file)
         return np.memmap(file, np.float32, "r+").reshape(len(texts), -1)
 
 

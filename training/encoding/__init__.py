@@ -6,4 +6,5 @@
 - feature_file.py: the file of features, reading
 - feature_shards.py: the same, writing, with resumption after a kill
 - pixel_cache.py: decoded pixels
+- text_encoder.py: CLIP's text tower, for captions
 """

@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from torch import Tensor
 
-from model.artifact import Artifact
+from model.artifact import Artifact, GeneratedCaption
 from model.checkpoint import EVALUATION, Checkpoint, read_evaluation, weights_sha256
-from model.refusal import Refusal
 from training.config import Evaluate
 from training.data.dataset import CaptionDataset
 from training.data.seen_images import FILE, count_seen
 from training.device import chosen_device
 from training.evaluation.captioning import caption_split, decode_pixels
-from training.evaluation.checks import Checks, SplitChecks, find_checks
+from training.evaluation.checks import SplitChecks, find_checks
+from training.evaluation.domains import scored_splits, with_overall
 from training.evaluation.forced_choice import choices
+from training.evaluation.measures import Measures, caption_line
 from training.evaluation.model_card import load_card, write_card
 from training.evaluation.on_device import artifact_on
 from training.evaluation.precision_gate import Gate, gates, lines
 from training.evaluation.reliability import Judged
-from training.evaluation.report import Section, Shown, draw_chart, figures_table, write_page
+from training.evaluation.report import Section, settings_of
+from training.evaluation.report_folder import CAPTIONS, DATA_SET, metrics_of, write_report
+from training.evaluation.results_file import write_results
 from training.evaluation.right import HUMAN_CIDER, RIGHT
-from training.evaluation.scoring import Scores, score
+from training.evaluation.scoring import Scores
 from training.limits import check_limits
 
-#: Keys of `metrics.json` and `evaluation.json`: name of the data set, SHA-256 of its captions.json.
-DATA_SET, CAPTIONS = "data_set", "captions_sha256"
-#: Another key, if the captioner has a quality head: by split, the curve of the captions kept.
+#: Key of `metrics.json`, if the captioner has a quality head: by split, the curve of the captions
+#: kept.
 KEPT = "kept_by_quality"
-#: Further keys: tokenizer of the scores; by split the number of pictures that were trained on.
-TOKENIZER, SEEN = "tokenizer", "seen_in_training"
+#: Another key: by split the number of pictures that were trained on.
+SEEN = "seen_in_training"
 
 
 def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]]:
@@ -55,12 +56,7 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
     """
     check_limits(settings, "evaluate")
     dataset = CaptionDataset.load(settings.data)
-    splits = [split for split in settings.splits if dataset.splits.get(split)]
-    if not splits:
-        raise Refusal(
-            f"{settings.data} has none of the splits {', '.join(settings.splits)}; it has "
-            f"{', '.join(dataset.splits)}; name them: evaluate.splits=[...]"
-        )
+    splits = scored_splits(dataset, settings.splits)
     device = chosen_device(settings.device, "evaluate.device")
     checkpoint = Checkpoint.load(settings.checkpoint)
     load_card(Path(settings.checkpoint), checkpoint)  # refuses a damaged one before the captions
@@ -70,28 +66,31 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
             f"note: {settings.data} has no truth about its pictures to check captions against; "
             "they are scored against its captions only"
         )
+    measures = Measures(dataset, settings, device)
+    measures.check(splits)
     artifact = artifact_on(checkpoint, device)
+    seen = {s: count_seen(settings.checkpoint, dataset, dataset.ids(s)) for s in splits}
+    warnings = _seen_warnings(dataset, seen)
+    captioned: dict[str, dict[int, GeneratedCaption]] = {}
+    chosen: dict[str, SplitChecks] = {}
+    for split in splits:
+        look = None
+        if checks:
+            chosen[split] = checks.split()
+            look = partial(_choose, artifact, dataset, chosen[split])
+        captioned[split] = caption_split(artifact, dataset, split, settings, look)
     sections: dict[str, Section] = {}
     notes: list[str] = []
     rows: list[str] = []
-    tokenizers: list[str] = []
-    seen = {s: count_seen(settings.checkpoint, dataset, dataset.ids(s)) for s in splits}
-    warnings = _seen_warnings(dataset, seen)
-    for split in splits:
-        checked = checks.split() if checks else None
-        look = partial(_choose, artifact, dataset, checked) if checked else None
-        captions = caption_split(artifact, dataset, split, settings, look)
-        generated = {image_id: caption.text for image_id, caption in captions.items()}
-        references = {image_id: dataset.captions[image_id] for image_id in generated}
-        scores = score(generated, references)
-        figures = dict(scores.figures)
-        false: dict[int, Any] = {}
-        if checked:
-            false = {i: checked.add(i, text) for i, text in generated.items()}
-            figures |= checked.figures()
+    for split, captions in with_overall(captioned).items():
+        checked = chosen.get(split, checks.split()) if checks else None
+        generated = {i: caption.text for i, caption in captions.items()}
+        measured = measures.measure(split, generated, checked)
+        figures = dict(measured.figures)
         judged = None
         if checkpoint.quality:
-            right = [not false[i] for i in generated] if checked else _agreeing(scores)
+            false = measured.false
+            right = [not false[i] for i in generated] if checked else _agreeing(measured.scores)
             judged = Judged(
                 [captions[i].quality or 0.0 for i in generated],
                 [captions[i].confidence for i in generated],
@@ -99,35 +98,20 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
             )
             figures |= judged.figures()
         shown = [
-            Shown(
-                file=dataset.files[i],
-                caption=generated[i],
-                references=references[i],
-                cider=scores.cider[i],
-                false=false.get(i, ()),
-                confidence=captions[i].confidence,
-                quality=captions[i].quality,
-            )
-            for i in generated
+            dataclasses.replace(each, confidence=caption.confidence, quality=caption.quality)
+            for each, caption in zip(measured.shown, captions.values(), strict=True)
         ]
-        sections[split] = Section(figures, shown, judged.curve() if judged else ())
-        notes += [note for note in scores.notes if note not in notes]
-        tokenizers += [scores.tokenizer] if scores.tokenizer not in tokenizers else []
-        for i, caption in captions.items():
-            line = {
-                "split": split,
-                "image_id": i,
-                "caption": caption.text,
-                "confidence": round(caption.confidence, 4),
-                **({} if caption.quality is None else {"quality": round(caption.quality, 4)}),
-                "CIDEr": round(scores.cider[i], 4),
-            }
-            rows.append(json.dumps(line))
-    figures_by_split = {split: dict(section.figures) for split, section in sections.items()}
-    metrics: dict[str, Any] = {
-        split: {name: round(value, 4) for name, value in own_figures.items()}
-        for split, own_figures in figures_by_split.items()
-    }
+        curve = judged.curve() if judged else ()
+        sections[split] = Section(figures, shown, curve, measured.scores)
+        notes += [note for note in measured.notes if note not in notes]
+        if empty := sum(not text.strip() for text in generated.values()):
+            notes.append(f"{split}: {empty} captions are empty; every score of words gives them 0.")
+        for i, caption in captions.items() if split in splits else ():
+            sure = {"confidence": round(caption.confidence, 4)}
+            if caption.quality is not None:
+                sure["quality"] = round(caption.quality, 4)
+            rows.append(caption_line(split, i, caption.text, **sure, **measured.rows[i]))
+    metrics = metrics_of(dataset, sections) | measures.names()
     if settings.gate_images:
         found = precision_gates(checkpoint, dataset, splits[0], settings)
         metrics["precisions"] = {name: gate.to_dict() for name, gate in found.items()}
@@ -137,19 +121,26 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
             for split, section in sections.items()
         }
     metrics["weights_sha256"] = weights_sha256(settings.checkpoint)
-    metrics[DATA_SET] = dataset.root.resolve().name
-    with (dataset.root / "captions.json").open("rb") as file:
-        metrics[CAPTIONS] = hashlib.file_digest(file, "sha256").hexdigest()
-    metrics[TOKENIZER] = ", ".join(tokenizers)
     if all(counts is not None for counts in seen.values()):
         metrics[SEEN] = seen
-    _write_report(settings, sections, warnings + notes, rows, metrics, checks)
+    out = Path(settings.out)
+    write_report(out, settings.page_images, sections, warnings + notes, rows, metrics, checks)
+    for split, captions in captioned.items():
+        texts = {i: caption.text for i, caption in captions.items()}
+        write_results(out / f"results_{split}.json", texts)
     keep_evaluation(Path(settings.checkpoint), metrics, own)
+    by_split = {split: dict(section.figures) for split, section in sections.items()}
     card = write_card(
-        Path(settings.checkpoint), checkpoint, dataset, figures_by_split, checks, warnings
+        Path(settings.checkpoint),
+        checkpoint,
+        dataset,
+        by_split,
+        checks,
+        warnings,
+        settings_of(sections),
     )
     print(f"card: {card}")
-    return figures_by_split
+    return by_split
 
 
 def _agreeing(scores: Scores) -> list[bool]:
@@ -244,26 +235,3 @@ def keep_evaluation(checkpoint: Path, metrics: dict[str, Any], own: bool) -> boo
     aside.write_text(json.dumps(metrics, indent=2) + "\n")
     aside.replace(checkpoint / EVALUATION)
     return True
-
-
-def _write_report(
-    settings: Evaluate,
-    sections: dict[str, Section],
-    notes: list[str],
-    rows: list[str],
-    metrics: dict[str, Any],
-    checks: Checks | None,
-) -> None:
-    """Write the files of the report folder and print the table."""
-    out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
-    figures = {split: section.figures for split, section in sections.items()}
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    (out / "captions.jsonl").write_text("\n".join(rows) + "\n")
-    write_page(out / "captions.html", "Captions", sections, notes, settings.page_images, checks)
-    draw_chart(out / "scores.png", figures, checks)
-    console = Console()
-    console.print(figures_table(figures, checks))
-    for note in notes:
-        console.print(f"note: {note}", highlight=False)
-    print(f"page: {out / 'captions.html'}")

@@ -11,8 +11,9 @@ can decide on one.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard
@@ -20,8 +21,9 @@ from huggingface_hub import EvalResult, ModelCard
 from model.checkpoint import CARD, Checkpoint, weights_sha256
 from training.data.dataset import CaptionDataset
 from training.evaluation.checks import Checks
+from training.evaluation.domains import count_pictures
 from training.evaluation.marked_block import replaced_block
-from training.evaluation.report import Figures, number, titles
+from training.evaluation.report import SETTING, Figures, number, titles
 from training.evaluation.retrained_card import parse_card, training_block
 
 
@@ -32,6 +34,7 @@ def write_card(
     figures: Figures,
     checks: Checks | None = None,
     warnings: Sequence[str] = (),
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Put the figures of one data set into the card of a checkpoint folder.
 
@@ -42,6 +45,7 @@ def write_card(
         figures: The figures of the evaluation.
         checks: The checks of the data set, or None.
         warnings: Sentences that come first among the limits.
+        settings: Split -> `Scores.setting`, what CIDEr depends on beside the captions.
 
     Returns:
         The card's file.
@@ -57,7 +61,8 @@ def write_card(
     data.model_name = data.model_name or folder.resolve().name
     others = [result for result in data.eval_results or [] if result.dataset_type != name]
     data.eval_results = others + _results(name, dataset.description, figures, checks)
-    card.text = _with_section(card.text, name, _section(folder, dataset, figures, checks, warnings))
+    section = _section(folder, dataset, figures, checks, warnings, settings)
+    card.text = _with_section(card.text, name, section)
     aside = file.with_name(f"{CARD}.partial")
     aside.write_text(str(card), encoding="utf-8")
     os.replace(aside, file)
@@ -108,15 +113,19 @@ def _section(
     figures: Figures,
     checks: Checks | None,
     warnings: Sequence[str],
+    settings: Mapping[str, str],
 ) -> str:
     """Figures and limits on one data set."""
     name = dataset.description or dataset.root.resolve().name
-    counts = ", ".join(f"{split} {len(dataset.ids(split)):,}" for split in figures)
+    counts = ", ".join(f"{s} {count_pictures(dataset, s, figures):,}" for s in figures)
     lines = [f"| | {' | '.join(figures)} |", f"|---|{'---:|' * len(figures)}"]
     for key, title in titles(checks).items():
         if any(key in own for own in figures.values()):
             row = (number(key, own[key], checks) if key in own else "" for own in figures.values())
             lines.append(f"| {title} | {' | '.join(row)} |")
+    if settings:
+        cells = " | ".join(settings.get(split, "") for split in figures)
+        lines.append(f"| {SETTING} | {cells} |")
     limits = "\n".join(f"- {limit}" for limit in [*warnings, *_limits(name, figures, checks)])
     return (
         f"## Figures on {name}\n\n" + "\n".join(lines) + "\n\n"
@@ -145,6 +154,12 @@ def _limits(name: str, figures: Figures, checks: Checks | None) -> list[str]:
                 f"{split}: scored as one of the references is against the others, it gets a CIDEr "
                 f"of {ours:.2f}, a person {human:.2f}: {verdict}."
             )
+        if "CHAIR_i" in own:
+            limits.append(
+                f"{split}: {own['CHAIR_i']:.1%} of the objects that its captions mention are not "
+                f"in the picture (CHAIR), and {own['CHAIR_s']:.1%} of the captions mention one."
+            )
+            checked = True
         if checks and (found := checks.limits(split, own)):
             limits += found
             checked = True

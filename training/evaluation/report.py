@@ -1,4 +1,4 @@
-"""Report of an evaluation: a page of pictures, a table for the terminal, and a chart.
+"""Report of an evaluation: a page of pictures, and a table for the terminal.
 
 The page is one HTML file with the pictures inside it. It can be opened anywhere and loads nothing
 from elsewhere.
@@ -12,11 +12,10 @@ import io
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import jinja2
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 from rich.table import Table
 
@@ -25,14 +24,14 @@ from training.evaluation.checks import Checks, FalseStatement
 from training.evaluation.kept_chart import kept_chart
 from training.evaluation.reliability import Kept
 
+if TYPE_CHECKING:
+    from training.evaluation.scoring import Scores
+
 Figures = Mapping[str, Mapping[str, float]]
 """Split -> name of a figure (see `titles`) -> value."""
 
 _TEMPLATE = "report_page.html"
 _THUMBNAIL = (420, 320)  # width and height in pixels, at most
-#: Colours of the chart.
-_MODEL, _HUMAN = "#1f6f78", "#c9b890"
-_SPLITS = ("#1f6f78", "#d98e4a", "#8a6fa8")
 
 #: Scores on page, card and in the table, and the title of each.
 TITLES = {
@@ -46,10 +45,16 @@ TITLES = {
     "METEOR": "METEOR",
     "ROUGE_L": "ROUGE-L",
     "SPICE": "SPICE",
+    "CLIPScore": "CLIPScore",
+    "RefCLIPScore": "RefCLIPScore",
+    "CHAIR_i": "CHAIR, of mentions",
+    "CHAIR_s": "CHAIR, of captions",
     "quality_AUROC": "quality, AUROC",
     "quality_ECE": "quality, calibration error",
     "confidence_AUROC": "confidence, AUROC",
 }
+#: Title of `Scores.setting`, which stands beside every CIDEr.
+SETTING = "CIDEr's tokenizer, references"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +85,23 @@ class Section:
     """One split: its figures (see `titles`) and the captions of all its pictures.
 
     `kept` is the share that is right of the captions with the highest quality, for several shares;
-    empty from a captioner without a quality head.
+    empty from a captioner without a quality head. `scores` are what `scoring.score` gave.
     """
 
     figures: Mapping[str, float]
     shown: Sequence[Shown]
     kept: Sequence[Kept] = ()
+    scores: Scores | None = None
+
+    @property
+    def setting(self) -> str:
+        """What CIDEr depends on beside the captions; empty without `scores`."""
+        return self.scores.setting if self.scores else ""
+
+
+def settings_of(sections: Mapping[str, Section]) -> dict[str, str]:
+    """Split -> `Section.setting`, of the splits that have one."""
+    return {split: own.setting for split, own in sections.items() if own.setting}
 
 
 def titles(checks: Checks | None) -> dict[str, str]:
@@ -133,7 +149,11 @@ def write_page(
     file.write_text(page + "\n", encoding="utf-8")
 
 
-def figures_table(figures: Figures, checks: Checks | None = None) -> Table:
+def figures_table(
+    figures: Figures,
+    checks: Checks | None = None,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> Table:
     """The figures of every split side by side, for the terminal."""
     table = Table(title="Scores by split", title_justify="left")
     table.add_column("")
@@ -148,68 +168,9 @@ def figures_table(figures: Figures, checks: Checks | None = None) -> Table:
                     for own in figures.values()
                 ),
             )
+    if settings:
+        table.add_row(SETTING, *(settings.get(split, "") for split in figures))
     return table
-
-
-def draw_chart(file: Path, figures: Figures, checks: Checks | None = None) -> None:
-    """Draw CIDEr of every split beside that of people, and the bars of the checks.
-
-    Args:
-        file: The picture; its suffix decides the format.
-        figures: Split name -> figures of `scoring.score` and of the checks.
-        checks: The checks of the data set, or None.
-    """
-    chart = Figure(figsize=(11, 4.2) if checks else (4.4, 4.2), layout="constrained", dpi=130)
-    ratios = (1, 2.2) if checks else (1,)
-    axes: Sequence[Axes] = chart.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
-    _draw_cider(axes[0], figures)
-    if checks:
-        _draw_bars(axes[1], figures, checks)
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.tick_params(length=0)
-        axis.legend(
-            frameon=False, fontsize=8, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.995)
-        )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    chart.savefig(file)
-
-
-def _draw_cider(axis: Axes, figures: Figures) -> None:
-    """CIDEr of the model and, where it is known, of a person."""
-    bars_of = {"CIDEr": ("model", _MODEL), "human_CIDEr": ("a person", _HUMAN)}
-    names = [name for name in bars_of if any(name in own for own in figures.values())]
-    for offset, name in enumerate(names):
-        label, colour = bars_of[name]
-        bars = axis.bar(
-            [i + 0.38 * (offset - (len(names) - 1) / 2) for i in range(len(figures))],
-            [own.get(name, 0.0) for own in figures.values()],
-            0.34,
-            color=colour,
-            label=label,
-        )
-        axis.bar_label(bars, fmt="%.2f", fontsize=8, padding=2)
-    axis.set_xticks(range(len(figures)), list(figures))
-    axis.set_title("CIDEr", loc="left")
-    axis.margins(y=0.1)
-
-
-def _draw_bars(axis: Axes, figures: Figures, checks: Checks) -> None:
-    """The bars of the checks, in per cent, those of the splits side by side."""
-    width = 0.8 / len(figures)
-    for offset, (split, own) in enumerate(figures.items()):
-        bars = axis.bar(
-            [i + width * (offset - (len(figures) - 1) / 2) for i in range(len(checks.bars))],
-            [100 * own.get(name, 0.0) for name in checks.bars],
-            width * 0.92,
-            color=_SPLITS[offset % len(_SPLITS)],
-            label=split,
-        )
-        axis.bar_label(bars, fmt="%.0f", fontsize=7, padding=2)
-    axis.set_xticks(range(len(checks.bars)), list(checks.bars.values()))
-    axis.set_ylim(0, 112)
-    axis.set_yticks(range(0, 101, 20))
-    axis.set_title(checks.bars_title, loc="left")
 
 
 def _section(name: str, section: Section, pictures: int, checks: Checks | None) -> dict[str, Any]:
@@ -228,6 +189,7 @@ def _section(name: str, section: Section, pictures: int, checks: Checks | None) 
         "id": "split-" + "".join(letter if letter.isalnum() else "-" for letter in name),
         "name": name,
         "count": len(ranked),
+        "setting": section.setting,
         "figures": [
             (title, number(key, section.figures[key], checks), _share(key, section, checks))
             for key, title in titles(checks).items()

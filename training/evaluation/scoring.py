@@ -50,12 +50,22 @@ class Scores:
         notes: Lines for the reader: which score was left out, and why.
         tokenizer: What separated the captions into words: `PTB`, or `UNICODE` where most letters of
             the references are not Latin.
+        references: The fewest and the most references of an image.
     """
 
     figures: dict[str, float]
     cider: dict[int, float]
     notes: list[str]
     tokenizer: str
+    references: tuple[int, int]
+
+    @property
+    def setting(self) -> str:
+        """What CIDEr depends on beside the captions, such as `PTB, 5 references`."""
+        fewest, most = self.references
+        if fewest != most:
+            return f"{self.tokenizer}, {fewest} to {most} references"
+        return f"{self.tokenizer}, {most} reference{'s' if most > 1 else ''}"
 
 
 def score(generated: Mapping[int, str], references: References) -> Scores:
@@ -106,7 +116,9 @@ def score(generated: Mapping[int, str], references: References) -> Scores:
     elif spice is not None:
         figures["SPICE"] = spice
     cider_of = dict(zip(target, (float(value) for value in each), strict=True))
-    return Scores(figures, cider_of, notes, PTB if latin else UNICODE)
+    counts = [len(own) for own in references.values()]
+    tokenizer = PTB if latin else UNICODE
+    return Scores(figures, cider_of, notes, tokenizer, (min(counts), max(counts)))
 
 
 def cider(generated: Mapping[int, str], references: References) -> float:

@@ -43,7 +43,7 @@ def test_metrics_hold_scores_and_scene_accuracy_of_each_split(reports: Path, tin
     assert set(metrics) == {
         *("test", "compositional", "precisions"),
         *("weights_sha256", "data_set", "captions_sha256"),
-        *("tokenizer", "seen_in_training"),
+        *("tokenizer", "references", "seen_in_training"),
     }
     assert metrics["tokenizer"] == "PTB"
     unseen = {"train": 0, "val": 0}

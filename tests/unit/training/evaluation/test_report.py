@@ -9,7 +9,8 @@ from PIL import Image
 from rich.console import Console
 
 from training.evaluation.reliability import Kept
-from training.evaluation.report import Section, Shown, draw_chart, figures_table, write_page
+from training.evaluation.report import Section, Shown, figures_table, write_page
+from training.evaluation.scores_chart import draw_chart
 from training.scenes.checks import SceneChecks
 from training.scenes.language.statements import Claim
 
