@@ -96,7 +96,7 @@ def read_body(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> RequestB
     if document is None and binary is None:
         data = _as_bytes(value)
         if _header(headers, "Content-Type").lower().startswith(_FORM) and holders[0] != "body":
-            data = data.strip().replace(b" ", b"+")  # a "+" of base64 that was not escaped
+            data = data.replace(b" ", b"+")  # a "+" of base64 that was not escaped
         picture = picture_file(data, holders[0])
         return RequestBody(picture, False, options, explains=explains)
     if document is None:

@@ -219,7 +219,7 @@ async def read_form(request: Request) -> tuple[list[Picture], list[tuple[str, An
                 pictures.append(await value.read())
             elif name in PICTURE_FIELDS:
                 # In a form without files a "+" that was not escaped has become a space.
-                text = value if has_files else value.strip().replace(" ", "+")
+                text = value if has_files else value.replace(" ", "+")
                 pictures.append(file_or_url(text.encode()))
             elif name == "url":
                 pictures.append(value)
