@@ -122,10 +122,7 @@ def check_options(description: Mapping[str, Any], texts: Mapping[str, str]) -> N
         CaptionError: 400 `unknown_option` or 422 `bad_option`.
     """
     options = read_options(description)
-    synonyms, explanation = description.get("synonyms"), description.get("explanation")
-    # Fields that stand where options stand; the server checks them.
-    others = set(description.get("extras") or ())
-    others |= {"explain", *explanation} if isinstance(explanation, dict) else set()
+    synonyms, others = description.get("synonyms"), _other_fields(description)
     given = set()
     for called, text in texts.items():
         if called in others:

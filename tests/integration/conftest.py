@@ -12,6 +12,7 @@ from deploy.ports import on_free_ports
 from deploy.properties import derived_config
 from deploy.torchserve import TorchServe
 from loadtests.chaos.faulty_archive import make_faulty
+from tests.integration.gateways import running, settings_for
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +37,19 @@ def serve(
 def server(tiny_archive: Path, serve: Callable[[Path], TorchServe]) -> TorchServe:
     """The server, with its workers ready."""
     return serve(tiny_archive)
+
+
+@pytest.fixture(scope="module")
+def gateway(server: TorchServe) -> Iterator[str]:
+    """The address of a gateway in front of the server, with the usual settings."""
+    with running(settings_for(server)) as address:
+        yield address
+
+
+@pytest.fixture(params=["torchserve", "gateway"])
+def address(request: pytest.FixtureRequest, server: TorchServe, gateway: str) -> str:
+    """Where a test asks: TorchServe itself, then the gateway in front of it."""
+    return server.rest if request.param == "torchserve" else gateway
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import pytest
 
 from client import CaptionClient, CaptionError, CaptionResult
 from deploy.torchserve import TorchServe
-from tests.integration.gateways import running, settings_for
 from tests.pictures import broken, encoded, picture, sound
 
 BROKEN = broken()
@@ -49,12 +48,6 @@ JSON: dict[str, tuple[bytes, int, str]] = {
         "bad_request",
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def gateway(server: TorchServe) -> Iterator[str]:
-    with running(settings_for(server)) as address:
-        yield address
 
 
 @pytest.fixture(scope="module", params=["rest", "grpc", "gateway"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,16 +13,9 @@ from client import AsyncCaptionClient, CaptionClient, CaptionError, CaptionResul
 from client.__main__ import main
 from deploy.torchserve import TorchServe
 from model.options import OPTIONS
-from tests.integration.gateways import running, settings_for
 from tests.pictures import broken, sound
 
 SOUND, BROKEN = sound(), broken()
-
-
-@pytest.fixture(scope="module")
-def gateway(server: TorchServe) -> Iterator[str]:
-    with running(settings_for(server)) as address:
-        yield address
 
 
 @pytest.fixture(scope="module", params=["rest", "grpc", "gateway"])

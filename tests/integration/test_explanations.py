@@ -8,7 +8,6 @@ import json
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,6 @@ from tests.pictures import sound
 
 PNG = sound()["png"]
 TEXT = base64.b64encode(PNG).decode()
-
-
-@pytest.fixture(scope="module")
-def gateway(server: TorchServe) -> Iterator[str]:
-    with running(settings_for(server)) as address:
-        yield address
 
 
 def checked(reply: httpx.Response, grid: int = 8) -> dict[str, Any]:

@@ -32,12 +32,6 @@ BAD = b"this is no picture"
 
 
 @pytest.fixture(scope="module")
-def gateway(server: TorchServe) -> Iterator[str]:
-    with running(settings_for(server)) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
 def expected(server: TorchServe) -> dict[str, Any]:
     """What TorchServe answers to the picture, without its model."""
     with CaptionClient(server.rest) as client:

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +28,6 @@ PNG, JPEG = PICTURES["png"], PICTURES["jpeg"]
 TEXT, OTHER = (base64.b64encode(data).decode() for data in (PNG, JPEG))
 URL = "https://example.org/photo.jpg"
 PAGE = (ROOT / "docs" / "requests.md").read_text()
-
-
-@pytest.fixture(scope="module")
-def gateway(server: TorchServe) -> Iterator[str]:
-    with running(settings_for(server)) as address:
-        yield address
-
-
-@pytest.fixture(params=["torchserve", "gateway"])
-def address(request: pytest.FixtureRequest, server: TorchServe, gateway: str) -> str:
-    return server.rest if request.param == "torchserve" else gateway
 
 
 @pytest.fixture(scope="module")

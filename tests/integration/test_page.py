@@ -66,12 +66,6 @@ def browser() -> Iterator[Any]:
         yield browser
 
 
-@pytest.fixture(scope="module")
-def gateway(server: TorchServe) -> Iterator[str]:
-    with running(settings_for(server)) as address:
-        yield address
-
-
 @pytest.fixture
 def page(browser: Any, gateway: str) -> Iterator[Any]:
     page = open_page(browser, gateway, **DESK, **READABLE)

@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -49,18 +48,6 @@ def expected(server: TorchServe) -> dict[str, Any]:
     """The reply to the picture with default options."""
     with CaptionClient(server.rest) as client:
         return client.caption(PNG).to_dict()
-
-
-@pytest.fixture(scope="module")
-def gateway(server: TorchServe) -> Iterator[str]:
-    with running(settings_for(server)) as address:
-        yield address
-
-
-@pytest.fixture(params=["TorchServe", "gateway"])
-def address(request: pytest.FixtureRequest, server: TorchServe, gateway: str) -> str:
-    """The address of each server that takes TorchServe's requests."""
-    return gateway if request.param == "gateway" else server.rest
 
 
 def curl(*arguments: str | Path) -> tuple[int, dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -13,24 +12,12 @@ import pytest
 
 from client import CaptionClient, CaptionError
 from deploy.torchserve import TorchServe
-from tests.integration.gateways import running, settings_for
 from tests.pictures import sound
 
 PICTURES = sound()
 PNG, JPEG = PICTURES["png"], PICTURES["jpeg"]
 TEXT, OTHER = (base64.b64encode(data).decode() for data in (PNG, JPEG))
 BAD = base64.b64encode(b"no picture").decode()
-
-
-@pytest.fixture(scope="module")
-def gateway(server: TorchServe) -> Iterator[str]:
-    with running(settings_for(server)) as address:
-        yield address
-
-
-@pytest.fixture(params=["torchserve", "gateway"])
-def address(request: pytest.FixtureRequest, server: TorchServe, gateway: str) -> str:
-    return server.rest if request.param == "torchserve" else gateway
 
 
 def asked(address: str, document: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -23,6 +23,8 @@ from client import Caption, CaptionClient, CaptionError, ServerTimeout, ServerUn
 from client.__main__ import main
 from tests import ROOT
 
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
 GOOD = {
     "caption": "a boat",
     "confidence": 0.87,
@@ -131,11 +133,6 @@ def rpc() -> Iterator[Script]:
     script.address = f"grpc://127.0.0.1:{port}"
     yield script
     server.stop(None)
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client.retries, "FIRST_PAUSE", 0.001)
 
 
 def test_rest_gives_typed_results_and_sends_options_as_a_form(rest: Script):

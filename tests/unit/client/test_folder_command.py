@@ -7,32 +7,21 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import client.retries
 from client.__main__ import main
-from tests.picture_peer import Peer, caption_of, picture_peer
+from tests.picture_peer import Peer, caption_of
+
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 DESCRIPTION: dict[str, Any] = {
     "model": {"name": "clipcap", "version": "1.0"},
     "formats": ["JPEG", "XYZ"],
     "options": {"num_beams": {"type": "int", "from": 1, "to": 8, "default": 5, "help": "width"}},
 }
-
-
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    with picture_peer() as found:
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client.retries, "FIRST_PAUSE", 0.001)
 
 
 @pytest.fixture

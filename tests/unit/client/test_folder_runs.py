@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,6 @@ import pytest
 
 from tests import ROOT
 from tests.picture_peer import Peer, caption_of, picture_peer
-
-
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    with picture_peer() as found:
-        yield found
 
 
 def rows(path: Path) -> list[dict[str, str]]:

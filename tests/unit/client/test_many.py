@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-import client.retries
 from client import (
     AsyncCaptionClient,
     CaptionClient,
@@ -25,18 +24,9 @@ from client import (
 from client.results import read_reply
 from tests.picture_peer import Peer, caption_of, picture_peer
 
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
 Outcomes = list[tuple[Any, CaptionResult | CaptionError]]
-
-
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    with picture_peer() as found:
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client.retries, "FIRST_PAUSE", 0.001)
 
 
 def with_threads(address: str, pictures: Iterable[Any], **given: Any) -> Outcomes:
