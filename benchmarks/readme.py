@@ -109,6 +109,8 @@ def readme_figures(
         "weather: precision / recall": "{weather_precision:.1%} / {weather_recall:.1%}",
         "the true one of two relations preferred": "{choice:.1%}",
         "captions with nothing false in them": "{faultless:.1%}",
+        "a right caption has the higher `quality` than a wrong one": "{quality_AUROC:.1%}",
+        "… the higher `confidence`": "{confidence_AUROC:.1%}",
         "different sentence moulds in 1,000 captions": "{moulds:.1%}",
     }
     rows = [

@@ -17,7 +17,7 @@ from typing import Any
 from handler.caption_request import CaptionRequest, Form, RequestRefusal
 from handler.document_values import kind_of, merge_options
 from handler.picture_text import decoded_or_refusal
-from model.options import GenerationOptions
+from model.options import BadOption, GenerationOptions
 
 #: Fields of a KServe v2 input tensor.
 TENSOR_FIELDS = ("name", "shape", "datatype", "data", "parameters")
@@ -89,6 +89,13 @@ def parse_kserve_v2(
             pictures += tensor.elements(binary, at, end, room, max_pictures)
             at = end
         options_of_each += [tensor.options] * (len(pictures) - len(options_of_each))
+    counts = sorted({each.num_captions for each in options_of_each})
+    if len(counts) > 1:
+        raise BadOption(
+            "num_captions",
+            counts[-1],
+            f"{counts[0]} as in another tensor: the rows of a reply are alike",
+        )
     return CaptionRequest(pictures, options_of_each, Form.KSERVE_V2, request_id)
 
 

@@ -114,6 +114,20 @@ def test_kserve_replies_hold_an_error_for_a_picture(captioner: CaptionHandler): 
     assert np.shape(outputs["features"]["data"]) == tuple(outputs["features"]["shape"])
 
 
+def test_kserve_tensors_ask_for_as_many_captions_each(captioner: CaptionHandler):  # noqa: F811
+    def tensors(*counts: int) -> dict[str, Any]:
+        own = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [PNG_TEXT]}
+        return {"inputs": [{**own, "parameters": {"num_captions": each}} for each in counts]}
+
+    status, body = asked(captioner, tensors(1, 2))  # a tensor of captions is rectangular
+    assert status == 422
+    assert "num_captions" in body["error"]
+    status, body = asked(captioner, tensors(2, 2))
+    assert status == 200
+    for output in body["outputs"]:
+        assert len(output["data"]) == 4
+
+
 @pytest.mark.parametrize("unit", [False, True])
 def test_features_are_those_of_the_encoder(captioner: CaptionHandler, unit: bool):  # noqa: F811
     own = captioner.artifact
