@@ -109,10 +109,14 @@ def readme_figures(
         "weather: precision / recall": "{weather_precision:.1%} / {weather_recall:.1%}",
         "the true one of two relations preferred": "{choice:.1%}",
         "captions with nothing false in them": "{faultless:.1%}",
-        "a right caption has the higher `quality` than a wrong one": "{quality_AUROC:.1%}",
-        "… the higher `confidence`": "{confidence_AUROC:.1%}",
         "different sentence moulds in 1,000 captions": "{moulds:.1%}",
     }
+    # A captioner that has not learned its quality has no such figures.
+    if all("quality_AUROC" in own for own in scenes["splits"].values()):
+        scores |= {
+            "a right caption has the higher `quality` than a wrong one": "{quality_AUROC:.1%}",
+            "… the higher `confidence`": "{confidence_AUROC:.1%}",
+        }
     rows = [
         {"name": name, **{split: cell.format_map(own) for split, own in scenes["splits"].items()}}
         for name, cell in scores.items()
