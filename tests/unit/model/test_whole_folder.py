@@ -166,8 +166,7 @@ def test_a_child_that_outlives_a_killed_run_does_not_keep_the_lock(tmp_path: Pat
     code = (
         "import os, time; from model.whole_folder import whole_folder\n"
         f"with whole_folder({str(tmp_path / 'out')!r}, 'mark'):\n"
-        "    child = os.fork()\n"
-        "    if child: print(child, flush=True)\n"
+        "    if not os.fork(): print(os.getpid(), flush=True)\n"  # filelock has closed its copy by then
         "    time.sleep(60)\n"
     )
     run = subprocess.Popen(
