@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "client": {"client"},
     "deploy": {"deploy", "client"},
     "gateway": {"gateway", "client"},
+    "scale": {"scale", "handler", "model"},
 }
 ROOMS = {*MAY_IMPORT, "loadtests", "benchmarks", "tests"}
 #: room -> packages it must never need.
@@ -29,6 +30,7 @@ NEVER = {
     "handler": {"transformers", "pytorch_lightning", "lightning", "hydra", "numpy", "dvc"},
     "client": {"torch", "transformers", "ts", "PIL", "numpy"},
     "gateway": {"torch", "transformers", "ts", "PIL", "numpy"},
+    "scale": {"transformers", "pytorch_lightning", "lightning", "hydra", "ts", "dvc"},
 }
 
 
