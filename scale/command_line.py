@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from handler.reply_extras import FIELDS, extras_limits
+from handler.replies.extras import FIELDS, extras_limits
 from model.image.decode import MAX_PIXELS
 from model.options import OPTIONS, SYNONYMS
 

@@ -70,7 +70,7 @@ def read_job(store: Store) -> Job | None:
     try:
         fields = json.loads(store.read(JOB))
     except FileNotFoundError:
-        others = sorted(store.names() - {"_plan", "_lock"})
+        others = sorted(store.names() - {"_plan", "_lock", "_sample.html"})
         if others:
             raise Refusal(
                 f"{store.address} has other files, such as {others[0]}; give an empty folder"

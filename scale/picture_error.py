@@ -1,6 +1,6 @@
 """Why a picture has no caption: a code and a message, as in the REST contract.
 
-Codes of pictures that cannot be decoded are those of `handler.failure`. Reading them has codes that
+Codes of decoding are those of `handler.replies.failure`. Reading a picture has codes that
 the clients and the gateway have as well: `unreadable_file`, `fetch_failed`, `request_too_large`,
 and `worker_failed` for a picture that ends the process which decodes it.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from handler.failure import failure_of
+from handler.replies.failure import failure_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from handler.caption_request import Extras
+from handler.requests.caption_request import Extras
 from model.image.preprocessing import Preprocessing
 from model.options import GenerationOptions
 from model.refusal import Refusal

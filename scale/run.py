@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from handler.reply_extras import read_extras
+from handler.replies.extras import read_extras
 from model.artifact import Artifact
 from model.options import GenerationOptions
 from model.refusal import Refusal

@@ -16,8 +16,8 @@ from collections.abc import Iterable
 import torch
 from PIL import Image
 
-from handler.caption_request import Extras
 from handler.caption_settings import cores
+from handler.requests.caption_request import Extras
 from scale.inputs.entry import Entry
 from scale.inputs.listing import Listing
 from scale.inputs.parquet_rows import Columns

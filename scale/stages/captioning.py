@@ -17,10 +17,10 @@ import ray
 import torch
 
 from handler.caption_batch import caption_images
-from handler.caption_reply import picture_fields
-from handler.caption_request import Extras
 from handler.parallel_passes import ParallelPasses
+from handler.replies.caption_reply import picture_fields
 from handler.request_result import ImageResult
+from handler.requests.caption_request import Extras
 from model.artifact import Artifact
 from model.image.preprocessing import normalized
 from model.options import GenerationOptions
