@@ -95,11 +95,10 @@ class Listing:
             name = path.rpartition("/")[2]
             if name.startswith(".") or path == folder:
                 continue
-            if info["type"] == "directory":
-                if info.get("islink"):
-                    self.passed_over["links to folders"] += 1
-                else:
-                    yield from self._walk(fs, path, f"{below}{name}/")
+            if info.get("islink") and fs.isdir(path):  # it may lead in a circle
+                self.passed_over["links to folders"] += 1
+            elif info["type"] == "directory":
+                yield from self._walk(fs, path, f"{below}{name}/")
             else:
                 yield f"{below}{name}", path, -1 if info["size"] is None else int(info["size"])
 

@@ -26,6 +26,8 @@ FETCHES, FETCHED = 16, 32
 ANSWER_SECONDS, PICTURE_SECONDS = 10, 60
 #: How often a URL is asked, and statuses that are worth asking again.
 TRIES = 3
+#: Seconds before it is asked again; twice as many the time after.
+PAUSE = 2.0
 _AGAIN = (429, 500, 502, 503, 504)
 
 
@@ -113,7 +115,7 @@ class PictureReader:
         why = ""
         for number in range(TRIES):
             if number:
-                time.sleep(2**number)
+                time.sleep(PAUSE * number)
             try:
                 with self._session.get(url, stream=True, timeout=ANSWER_SECONDS) as reply:
                     why = f"status {reply.status_code}"

@@ -60,13 +60,12 @@ class DecodedBlock:
 
     @classmethod
     def of_row(cls, row: pa.Table, side: int) -> DecodedBlock:
-        """The block of a table of one row; its pixels [N, S, S, 3] share the table's memory."""
+        """The block of a table of one row; its pixels are a tensor [N, S, S, 3]."""
         codes, messages = (row.column(name)[0].as_py() for name in ("codes", "messages"))
         data = row.column("pixels")[0].as_buffer()
         pixels = torch.empty(0, dtype=torch.uint8)
-        if data.size:
-            # Nothing writes to them; torch has no tensors that cannot be written to.
-            pixels = torch.frombuffer(memoryview(data), dtype=torch.uint8)
+        if data.size:  # a copy, since torch has no tensors that cannot be written to
+            pixels = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         return cls(
             row.column("block")[0].as_py(),
             row.column("ids")[0].as_py(),
