@@ -29,6 +29,9 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+#: Of the processes that caption: their threads wait for each other without taking a processor for
+#: long, which others may need.
+_OF_WORKERS = {"GOMP_SPINCOUNT": "5000"}
 _QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
 
 
@@ -91,6 +94,7 @@ def _start(ray: Any, store_bytes: int, shown: dict[str, Any]) -> None:
     # Processes of Ray find our packages as this one does.
     paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    os.environ.update(_OF_WORKERS)
     ray.init(
         address="local",
         num_cpus=cores(),
@@ -114,7 +118,8 @@ def _join(ray: Any, address: str, shown: dict[str, Any]) -> None:
             raise Refusal(f"no cluster answers at --address {address}: {error}") from None
     packages = [str(ROOT / name) for name in PACKAGES]
     try:
-        ray.init(address=address, runtime_env={"py_modules": packages}, **shown)
+        needed = {"py_modules": packages, "env_vars": _OF_WORKERS}
+        ray.init(address=address, runtime_env=needed, **shown)
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = str(error).strip().partition("\n")[0]
         raise Refusal(f"the cluster at --address {address} is not joined: {first}") from None

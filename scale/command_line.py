@@ -50,8 +50,6 @@ def parse_arguments(description: str | None, words: Sequence[str] | None) -> arg
     add("--sample", type=_positive, metavar="N",
         help="write OUT/_sample.html, a page of N pictures by chance, and nothing else")
     add("--sample-seed", type=int, default=0, metavar="N", help="another number, other pictures")
-    add("--dedupe", type=_similarity, metavar="SIMILARITY",
-        help="caption one of pictures whose features have this cosine, such as 0.98")
     add("--features", action="store_true", help="write the CLIP feature of each picture too")
     add("--unit-features", action="store_true", help="divide each feature by its L2 norm")
     add("--image-column", metavar="NAME", help="column of Parquet with bytes, or paths or URLs")
@@ -101,13 +99,3 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) < 1 << 62:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
-
-
-def _similarity(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.5 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.5 to 1")
-    return value

@@ -36,7 +36,6 @@ class Job:
         features: Whether features are written, and whether they are divided by their norm.
         columns: Of Parquet inputs.
         limit: Most pictures that were taken.
-        dedupe: Cosine similarity from which pictures share a caption; None for captions of all.
     """
 
     inputs: list[str]
@@ -49,7 +48,6 @@ class Job:
     features: dict[str, bool]
     columns: dict[str, str | None]
     limit: int | None = None
-    dedupe: float | None = None
 
     @property
     def plan(self) -> Plan:
@@ -124,7 +122,7 @@ def begin_or_continue(store: Store, listed: ListedInput, wanted: Job) -> tuple[J
 def _differences(before: Job, wanted: Job) -> list[tuple[str, Any, Any]]:
     """Name, old and new value of what differs, but for the input."""
     found: list[tuple[str, Any, Any]] = []
-    for name in ("captioner", "limit", "dedupe", "block_rows"):
+    for name in ("captioner", "limit", "block_rows"):
         found.append((name, getattr(before, name), getattr(wanted, name)))
     for name in ("options", "features", "columns"):
         old, new = getattr(before, name), getattr(wanted, name)

@@ -113,7 +113,6 @@ def _job(given: argparse.Namespace, captioning: Captioning, listed: ListedInput)
         features={"features": given.features, "unit_features": given.unit_features},
         columns={"picture": given.image_column, "id": given.id_column},
         limit=given.limit,
-        dedupe=given.dedupe,
     )
 
 

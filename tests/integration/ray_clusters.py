@@ -109,7 +109,7 @@ class Cluster:
         return node
 
     def workers(self, stage: str) -> list[psutil.Process]:
-        """The processes of a stage, such as `CaptionStage`, on all nodes."""
+        """The processes of a stage, such as `CaptionStage`, on all nodes; none before it begins."""
         found = []
         for node in self.nodes:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -118,6 +118,15 @@ class Cluster:
                         if f"({stage})" in " ".join(process.cmdline()):
                             found.append(process)
         return found
+
+    def kill_workers(self, stage: str) -> None:
+        """End the processes of a stage as soon as there are some."""
+        end = time.monotonic() + 200
+        while not (found := self.workers(stage)):
+            assert time.monotonic() < end, f"{stage} has no process"
+            time.sleep(0.02)
+        for process in found:
+            process.kill()
 
     def stop(self) -> None:
         """End all nodes at once; SIGTERM would wait half a minute."""
