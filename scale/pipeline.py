@@ -29,9 +29,13 @@ from scale.stages.decoding import DecodeStage
 
 #: Neighbouring blocks that one call of the first stage decodes.
 RUN_BLOCKS = 4
-#: The part of a processor that Ray reserves for a decoder, and for each thread of a worker. Two
-#: stages that took whole ones would wait for each other for ever on a small machine.
-RESERVED = 0.5
+#: The part of a processor that Ray reserves for a decoder, and for each thread of a worker. Both
+#: stages together take at most half of all processors. So they never wait for each other, and the
+#: other half of a cluster has room for the processes of nodes that went away: Ray repeats work on
+#: the process that had it, and would wait for ever for room to start that again.
+RESERVED = 0.25
+#: Seconds without any progress after which the job ends with an error.
+STUCK = 3600
 #: Most threads of a worker, where the machine decides.
 MANY_THREADS = 8
 
@@ -138,6 +142,7 @@ def run_blocks(work: Work, sizes: Sizes, blocks: Iterable[int]) -> Iterator[tupl
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     context.target_max_block_size = 1  # each row is passed on when it is made
+    context.execution_no_progress_timeout_s = STUCK
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     deaths = ray.remote(Deaths).options(num_cpus=0, scheduling_strategy=here).remote()
     artifact = ray.put(read_files(work.artifact))

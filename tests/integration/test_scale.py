@@ -27,6 +27,7 @@ from tests.integration.ray_clusters import (
     Cluster,
     cluster,
     finish,
+    kill_node,
     start_command,
     wait_for_blocks,
 )
@@ -210,6 +211,28 @@ def test_a_bucket_is_input_and_output(
     assert found["sub/empty.png"]["error_code"] == "empty"
     said = finish(start_command(*words, environment=ray.environment, log=log), log)
     assert "10 of 10 pictures have their rows from before" in said
+
+
+def test_a_node_that_is_killed_costs_no_row(
+    ray: Cluster, tiny_artifact: Path, pictures: Path, tmp_path: Path
+):
+    table, out, log = (
+        many(pictures, tmp_path / "many.parquet", 3000),
+        tmp_path / "out",
+        tmp_path / "log",
+    )
+    node = ray.add_node(2)
+    command = start_command(
+        table, "--out", out, "--artifact", tiny_artifact, "--address", ray.address,
+        "--block-rows", "20", environment=ray.environment, log=log,
+    )  # fmt: skip
+    wait_for_blocks(out, command, log)
+    assert "2 workers of 2 threads" in log.read_text()
+    assert len(ray.workers("CaptionStage")) == 2
+    kill_node(node)
+    assert len(list(out.glob("part-*"))) < 3
+    finish(command, log)
+    assert len(rows(out)) == 3000
 
 
 def test_what_cannot_be_done_is_refused_in_one_line(
