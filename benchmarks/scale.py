@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import os
 import statistics
 import subprocess
 import sys
@@ -122,6 +123,7 @@ def rates(given: argparse.Namespace) -> None:
         stack.enter_context(ListedInput(entries)).write_plan(store, given.block_rows)
         size = 3 * artifact.preprocessing.size**2 * given.block_rows
         memory = cluster.store_bytes(size, given.artifact)
+        os.environ["RAY_worker_niceness"] = "0"  # as this process, with which it is compared
         stack.enter_context(cluster.connected(None, memory))
         from scale.pipeline import Sizes, Work
 

@@ -19,6 +19,8 @@ from tests.processes import free_port
 
 #: Ends a picture whose decoding ends the process, as a fault of a decoder would.
 MARK = b"ends the process that decodes it"
+#: Ray gives way to all other processes of a machine; a test has to end on a busy one too.
+NOT_NICE = {"RAY_worker_niceness": "0"}
 #: Read by every Python process of a cluster at its start.
 _DEADLY = f"""
 import importlib.abc, importlib.util, os, signal, sys
@@ -72,6 +74,7 @@ class Cluster:
             "RAY_AUTH_MODE": "token",
             "RAY_USAGE_STATS_ENABLED": "0",
             "OMP_NUM_THREADS": "1",
+            **NOT_NICE,
         }
         self._python_path = str(deadly)
         self._ray("get-auth-token", "--generate")
@@ -166,7 +169,12 @@ def start_command(
         return subprocess.Popen(
             [sys.executable, "-m", "scale.caption", *map(str, words)],
             cwd=ROOT,
-            env={**(environment or os.environ), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env={
+                **(environment or os.environ),
+                **NOT_NICE,
+                "PYTHONPATH": str(ROOT),
+                "OMP_NUM_THREADS": "1",
+            },
             stdout=file,
             stderr=file,
         )
