@@ -35,7 +35,7 @@ class Settings:
         explanation_seconds: Seconds that the explanations of a batch may take together. The other
             requests of the batch wait so much longer at most.
         threads: Threads of torch in this worker.
-        request_log: Whether each request gets a line in the log; see `handler/request_log.py`.
+        request_log: Whether each request gets a line in the log (`telemetry/request_log.py`).
     """
 
     max_pixels: int

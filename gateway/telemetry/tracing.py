@@ -11,7 +11,7 @@ A request has these spans:
       fetch             fetching a picture by URL
       queue             waiting for a place in TorchServe
       torchserve        from the request to TorchServe to the end of its reply
-        clipcap ...     the handler's own spans, see `handler/tracing.py`
+        clipcap ...     the handler's own spans, see `handler/telemetry/tracing.py`
 
 Of a client's `traceparent` only the id of the trace is taken over. Its flags are not, because a
 client must not decide what is recorded, nor is any other header of it passed on.

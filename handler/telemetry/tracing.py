@@ -24,9 +24,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from handler.phases import Phases
-from handler.request_fields import header
 from handler.request_result import RequestResult
+from handler.requests.fields import header
+from handler.telemetry.phases import Phases
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor

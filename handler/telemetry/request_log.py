@@ -22,9 +22,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from handler.phases import Phases
-from handler.request_fields import header
 from handler.request_result import RequestResult
+from handler.requests.fields import header
+from handler.telemetry.phases import Phases
 
 logger = logging.getLogger(__name__)
 
