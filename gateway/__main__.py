@@ -45,6 +45,7 @@ def main() -> int:
     try:
         settings = Settings.from_environment(os.environ, given.settings)
         tls = read_certificate(settings)
+        traces = tracing.from_environment()
         if given.check:
             if settings.keys:
                 read_keys(settings.keys)
@@ -56,7 +57,6 @@ def main() -> int:
             print(json.dumps(check))
             return 0
         log.start(as_json=settings.json_log)
-        traces = tracing.from_environment()
         measures = Measures()
         torchserve = TorchServeClient(settings)
         app = create_app(settings, torchserve, measures, traces)
