@@ -126,7 +126,7 @@ def _draw(axis: Axes, panel: Panel, queries: Sequence[Mapping[str, Line]]) -> No
     for found in queries:
         for name, (moments, values) in sorted(found.items()):
             if values:
-                axis.plot(moments, values, label=name, linewidth=1.2)  # type: ignore[arg-type]
+                axis.plot(moments, values, label=name or "other", linewidth=1.2)  # type: ignore[arg-type]
                 drawn += 1
     if not drawn:
         axis.text(0.5, 0.5, "no data", ha="center", transform=axis.transAxes)

@@ -45,3 +45,21 @@ def test_panels_lie_side_by_side_and_read_from_the_provisioned_source():
         assert max(x for x, _ in cells) < 24
         assert not cells & taken, panel["title"]
         taken |= cells
+
+
+def test_the_page_says_what_each_panel_shows_and_when_each_alert_fires():
+    page = (ROOT / "docs" / "monitoring.md").read_text()
+    for panels in ROWS.values():
+        for panel in panels:
+            assert f"| {panel.title} | {panel.about} |" in page, panel.title
+    for name in ("serving", "drift"):
+        rules = yaml.safe_load(
+            (ROOT / "monitoring" / "prometheus" / "rules" / f"{name}.yml").read_text()
+        )
+        for group in rules["groups"]:
+            for rule in group["rules"]:
+                if alert := rule.get("alert"):
+                    row = f"| [{alert}](runbook.md#{alert.lower()}) |"
+                    assert row in page
+                    (line,) = [each for each in page.splitlines() if each.startswith(row)]
+                    assert line.endswith(f"| {rule['labels']['severity']} |")
