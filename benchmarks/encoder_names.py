@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import tempfile
 import time
@@ -123,8 +124,9 @@ def try_export(work: Path) -> dict[str, Any]:
     begin = time.perf_counter()
     pixels = to_pixels(load_image(SAMPLE.read_bytes()), artifact.preprocessing)[None]
     caption = artifact.caption(artifact.encode(pixels), artifact.defaults)[0][0]
-    if not caption.text:
-        raise Refusal(f"the captioner in {work} says nothing")
+    # The text of random tokens may be blank.
+    if caption.tokens != TOKENS or not math.isfinite(caption.log_prob):
+        raise Refusal(f"the artifact wrote {caption.tokens} tokens instead of {TOKENS}")
     return {
         "export_seconds": round(exported, 1),
         "artifact_mb": round((work / "artifact" / "captioner.pt").stat().st_size / 1e6),
