@@ -42,7 +42,7 @@ from model.pretrained.encoder_folder import load_encoder
 from model.refusal import Refusal
 from training.command import command
 from training.config import Export
-from training.evaluation.marked_block import replaced_block
+from training.evaluation.report.marked_block import replaced_block
 from training.exporting.export import export
 
 PAGE = ROOT / "docs" / "encoders.md"
@@ -50,8 +50,8 @@ SAMPLE = ROOT / "docs" / "sample.jpg"
 BEGIN, END = "<!-- figures: python -m benchmarks.encoder_names -->", "<!-- /figures -->"
 #: An export holds the weights in float32 up to three times, beside torch and transformers.
 COPIES, BASE_GB = 3.0, 0.7
-#: The GPT-2 of the captioners: six layers, as distilgpt2 has them, and short captions.
-LAYERS, TOKENS = 6, 12
+#: The GPT-2 of the captioners has six layers, as distilgpt2 has them; the captions are short.
+GPT2, TOKENS = {"n_layer": 6}, 12
 #: Weights of that GPT-2 and of a mapper.
 OTHER_WEIGHTS = 115e6
 
@@ -69,7 +69,7 @@ def try_encoder(named: Named, work: Path) -> dict[str, Any]:
     """
     save_encoder(named, work / "encoder")
     encoder, preprocessing = load_encoder(str(work / "encoder"))
-    gpt2 = GPT2Config(n_layer=LAYERS)
+    gpt2 = GPT2Config(**GPT2)
     end = gpt2.vocab_size - 1
     config = CaptionerConfig(
         clip=encoder.config,

@@ -24,10 +24,11 @@ from huggingface_hub import ModelCard
 from torch import nn
 
 from model.checkpoint import Checkpoint
+from model.network.encoder import SiglipEncoder
 from tests import ROOT
 from tests.caption_forms import FORMS, TARS
 from tests.hub_server import TOKEN, add_published, hub_server
-from tests.models import save_clip, save_gpt2
+from tests.models import save_clip, save_gpt2, save_siglip
 from training.config import Config, load_config
 from training.data.dataset import CaptionDataset
 from training.encoding.encoder import Encoder
@@ -310,6 +311,16 @@ def test_published_weights(
     assert Path("data/mine/report/captions.html").exists()
     assert Path("models/coco.lock.json").exists()
     assert Path("models/by-hand/model.safetensors").exists()
+
+
+def test_encoders(run: Run, tiny_scenes: Path):
+    shutil.copytree(tiny_scenes, "data/mine")
+    # Folders of these names come before the hub.
+    save_siglip(Path("google/siglip2-so400m-patch14-384"))
+    save_gpt2(Path("distilgpt2"), positions=128)
+    run("encoders.md")
+    captioner = Checkpoint.load("models/mine").captioner
+    assert isinstance(captioner.clip, SiglipEncoder)
 
 
 def test_hub(

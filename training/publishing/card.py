@@ -13,8 +13,8 @@ from typing import Any
 from model.checkpoint import CARD, Checkpoint
 from model.pretrained.checkpoint_name import HubName, hub_name
 from model.refusal import Refusal
-from training.evaluation.marked_block import replaced_block
-from training.evaluation.retrained_card import parse_card
+from training.evaluation.report.marked_block import replaced_block
+from training.evaluation.report.retrained_card import parse_card
 
 LIBRARY = "clipcap"
 #: Where the hub has the models that transformers knows by one word.

@@ -42,7 +42,7 @@ def evaluated(tiny_run: Config, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("publish") / "evaluated"
     shutil.copytree(tiny_run.train.out, folder)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("training.evaluation.scoring._meteor", lambda *_: 0.0)
+        monkeypatch.setattr("training.evaluation.scores.scoring._meteor", lambda *_: 0.0)
         evaluate(evaluation(tiny_run, folder, folder.parent / "report"))
     return folder
 
@@ -299,7 +299,7 @@ def test_what_is_on_the_hub_is_evaluated_and_left_as_it_is(
     hub_of_tests: HubServer, checkpoint: Path, tiny_run: Config, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ):  # fmt: skip
-    monkeypatch.setattr("training.evaluation.scoring._meteor", lambda *_: 0.0)
+    monkeypatch.setattr("training.evaluation.scores.scoring._meteor", lambda *_: 0.0)
     hub_of_tests.add(NAME, checkpoint)
     folder = checkpoint_folder(NAME)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
