@@ -34,6 +34,9 @@ from model.options import OPTIONS
 from model.refusal import Refusal
 from model.whole_folder import whole_folder
 
+#: Files of an older export, of this format or of `model.programs`, in a folder that is replaced.
+MARKS = ("captioner.json", "captioner.pt", "programs")
+
 
 def eager_artifact(checkpoint: Checkpoint, precision: str = "fp32") -> Artifact:
     """The captioner as it will be exported, run eagerly: for evaluation, and as a reference.
@@ -85,7 +88,7 @@ def export_torchscript(
         module.encoder = torch.jit.trace(module.encoder, torch.zeros(2, 3, side, side))
         module.mapper = torch.jit.trace(module.mapper, features)
         scripted = torch.jit.script(module)
-    with whole_folder(out, "captioner.json", "captioner.pt") as partial:
+    with whole_folder(out, *MARKS) as partial:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             scripted.save(str(partial / "captioner.pt"))

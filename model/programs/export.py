@@ -22,9 +22,10 @@ from torch import nn
 from torch.export import Dim
 
 from model.checkpoint import Checkpoint
-from model.export import describe, origin, spelling
+from model.export import MARKS, describe, origin, spelling
 from model.layers.packing import replace_linears
 from model.network.conversion import build_decoder, plain_vision
+from model.network.quality import QualityHead
 from model.network.vision_transformer import VisionTransformer
 from model.programs.modules import NarrowLinear, Reading
 from model.refusal import Refusal
@@ -34,8 +35,6 @@ from model.whole_folder import whole_folder
 #: are widened by an operator that takes packed weights only, and 8-bit layers round their inputs by
 #: operators of the processor.
 PRECISIONS = ("fp32", "bf16")
-#: Files of an older export in a folder that may be replaced.
-MARKS = ("captioner.json", "captioner.pt", "programs")
 
 
 @torch.no_grad()
@@ -132,18 +131,16 @@ def _export_reading(file: Path, reading: Reading, heads: int, dtype: torch.dtype
     _export(file, reading, inputs, (*sizes, cached, cached))
 
 
-def _export_quality(file: Path, head: nn.Module) -> None:
+def _export_quality(file: Path, head: QualityHead) -> None:
     """The states, log-probabilities and lengths of captions to qualities."""
     captions, tokens = Dim("n"), Dim("T")
-    width = (head.first.in_features - 1) // 2  # type: ignore[union-attr, operator]
+    width = (head.first.in_features - 1) // 2
     inputs = (torch.zeros(3, 5, width), torch.zeros(3, 5), torch.ones(3, dtype=torch.int64))
     sizes = ({0: captions, 1: tokens}, {0: captions, 1: tokens}, {0: captions})
     _export(file, copy.deepcopy(head), inputs, sizes)
 
 
-def _export(
-    file: Path, module: nn.Module, inputs: tuple[Any, ...], sizes: tuple[Any, ...]
-) -> None:
+def _export(file: Path, module: nn.Module, inputs: tuple[Any, ...], sizes: tuple[Any, ...]) -> None:
     """Record a module and write it.
 
     Args:

@@ -32,6 +32,8 @@ from model.tokenizer import load_tokenizer
 
 #: The fields of `captioner.json` that are read here, beside those of every artifact.
 _REQUIRED = {"programs", "decoder", "normalize_feature", "vocabulary"}
+#: Precision -> type of the decoder's cache.
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 #: Programs that every captioner has.
 _PARTS = ("encoder.pt2", "mapper.pt2", "decoder.pt2", "output.pt2", "tables.pt")
 
@@ -59,6 +61,11 @@ def load_programs(folder: str | Path) -> Artifact:
         if not (folder / name).is_file():
             raise Refusal(f"{folder / name} is missing; export the captioner again")
     info = read_info(folder / "captioner.json", _REQUIRED)
+    if info["precision"] not in _DTYPES:
+        raise Refusal(
+            f"{folder} says that it was exported in {info['precision']}, which programs cannot "
+            "hold; export it with export.precision=fp32"
+        )
     if reason := unsupported_reason(info["precision"]):
         raise Refusal(
             f"{folder} was exported in {info['precision']}: {reason}; export it with "
@@ -117,7 +124,7 @@ def _decoder(programs: Path, info: dict[str, Any]) -> ProgramDecoder:
         pack_program(reading)
         if info["precision"] == "fp32":
             pack_program(logits)
-    dtype = torch.bfloat16 if info["precision"] == "bf16" else torch.float32
+    dtype = _DTYPES[info["precision"]]
     return ProgramDecoder(reading, wte, output, **info["decoder"], dtype=dtype)
 
 

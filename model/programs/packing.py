@@ -57,8 +57,8 @@ def linear_of(program: GraphModule, node: Node, activation: str = "none") -> nn.
     """
     weight, *bias = (_attribute(program, each) for each in node.args[1:])
     assert weight is not None, f"{node} has no weight"
-    with torch.device("meta"):  # no memory for weights that are replaced at once
-        linear = InnerLinear(weight.shape[1], weight.shape[0], activation)
+    linear = InnerLinear(1, 1, activation)  # whose weights are replaced at once
+    linear.out_features, linear.in_features = weight.shape
     linear.weight = nn.Parameter(weight, requires_grad=False)
     linear.bias = nn.Parameter(bias[0], requires_grad=False) if bias else None  # type: ignore[assignment]
     return linear
