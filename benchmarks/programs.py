@@ -2,9 +2,9 @@
 
 `python -m benchmarks.programs` writes a captioner of real size with random weights
 (`benchmarks.real_size`) and exports it in both formats. Each is loaded in a process of its own, and
-both write captions of exactly 20 tokens in turns, from pixels. Their tokens must be equal. It prints
-a table, and writes `programs.json` into `benchmarks/results/KIND`; `python -m benchmarks.readme`
-shows it in `docs/speed.md`.
+both write captions of exactly 20 tokens in turns, from pixels. Their tokens must be equal. It
+prints a table, and writes `programs.json` into `benchmarks/results/KIND`; `python -m
+benchmarks.readme` shows it in `docs/speed.md`.
 """
 
 from __future__ import annotations

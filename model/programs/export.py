@@ -4,7 +4,7 @@ Each part of the network is recorded by `torch.export` as one graph, with any nu
 words. Weights are stored as trained, or in bfloat16, and never packed: that is done when loading,
 for the processor or device at hand (see `model.programs.load`).
 
-Axes: B batch, N words, S filled slots of the cache, R rows, T tokens of a caption.
+Axes: B batch, N words, S filled slots of the cache, R rows, E width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from model.checkpoint import Checkpoint
 from model.export import MARKS, describe, origin, spelling
 from model.layers.packing import replace_linears
 from model.network.conversion import build_decoder, plain_vision
-from model.network.quality import QualityHead
 from model.network.vision_transformer import VisionTransformer
 from model.programs.modules import NarrowLinear, Reading
 from model.refusal import Refusal
@@ -86,9 +85,11 @@ def export_programs(
             replace_linears(decoder.blocks, NarrowLinear)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         _export_reading(programs / "decoder.pt2", Reading(decoder), sizes["heads"], dtype)
-        if checkpoint.quality:
-            _export_quality(programs / "quality.pt2", checkpoint.quality.head)
-        tables = {"spelling": spelling(checkpoint).state_dict(), "drafts": checkpoint.drafts}
+        tables = {
+            "spelling": spelling(checkpoint).state_dict(),
+            "drafts": checkpoint.drafts,
+            "quality": checkpoint.quality.head.state_dict() if checkpoint.quality else None,
+        }
         torch.save(tables, programs / "tables.pt")
         shutil.copy(Path(checkpoint_folder) / "tokenizer.json", partial)
         info = {
@@ -129,15 +130,6 @@ def _export_reading(file: Path, reading: Reading, heads: int, dtype: torch.dtype
     )
     sizes = ({0: batch, 1: words}, {0: words}, {0: words}, {0: batch, 1: words, 2: slots})
     _export(file, reading, inputs, (*sizes, cached, cached))
-
-
-def _export_quality(file: Path, head: QualityHead) -> None:
-    """The states, log-probabilities and lengths of captions to qualities."""
-    captions, tokens = Dim("n"), Dim("T")
-    width = (head.first.in_features - 1) // 2
-    inputs = (torch.zeros(3, 5, width), torch.zeros(3, 5), torch.ones(3, dtype=torch.int64))
-    sizes = ({0: captions, 1: tokens}, {0: captions, 1: tokens}, {0: captions})
-    _export(file, copy.deepcopy(head), inputs, sizes)
 
 
 def _export(file: Path, module: nn.Module, inputs: tuple[Any, ...], sizes: tuple[Any, ...]) -> None:

@@ -22,6 +22,7 @@ from model.layers.memory import release_free_memory
 from model.layers.output_layer import NarrowOutputLayer, OutputLayer
 from model.layers.precision import onednn_available, unsupported_reason
 from model.network.drafts import Drafts
+from model.network.quality import QualityHead
 from model.network.search import Search
 from model.network.served import ServedCaptioner
 from model.network.spelling import Spelling
@@ -77,9 +78,11 @@ def load_programs(folder: str | Path) -> Artifact:
     drafts = None
     if tables["drafts"] is not None:
         drafts = Drafts(**tables["drafts"], vocabulary=info["vocabulary"])
-    quality: Any = None
-    if (programs / "quality.pt2").is_file():
-        quality = _program(programs / "quality.pt2")
+    quality = None
+    if tables["quality"] is not None:
+        inner, inputs = tables["quality"]["first.weight"].shape
+        quality = QualityHead((inputs - 1) // 2, inner).eval()
+        quality.load_state_dict(tables["quality"])
     decoder: Any = _decoder(programs, info)
     spelling = Spelling(**tables["spelling"])
     search = Search(decoder, info["end_token_id"], spelling, drafts, quality)

@@ -26,7 +26,7 @@ def pack_program(program: GraphModule) -> None:
         program: As `ExportedProgram.module` gives it.
     """
     graph = program.graph
-    for number, node in enumerate([each for each in graph.nodes if each.target is _LINEAR]):
+    for number, node in enumerate([each for each in graph.nodes if _has_own_weights(each)]):
         last, activation = _with_activation(node)
         x, weight, *bias = node.args
         linear = linear_of(program, node, activation)
@@ -55,13 +55,22 @@ def linear_of(program: GraphModule, node: Node, activation: str = "none") -> nn.
         node: Of an `aten.linear`.
         activation: Of `model.layers.linear.ACTIVATIONS`, behind the product.
     """
-    weight, *bias = (_attribute(program, each) for each in node.args[1:])
-    assert weight is not None, f"{node} has no weight"
+    weight, *bias = (_attribute(program, each) for each in node.args[1:] if each)
     linear = InnerLinear(1, 1, activation)  # whose weights are replaced at once
     linear.out_features, linear.in_features = weight.shape
     linear.weight = nn.Parameter(weight, requires_grad=False)
     linear.bias = nn.Parameter(bias[0], requires_grad=False) if bias else None  # type: ignore[assignment]
     return linear
+
+
+def _has_own_weights(node: Node) -> bool:
+    """Whether a node is a linear layer, and not a product with a part of another weight.
+
+    Attention of torch computes queries, keys and values from parts of one weight.
+    """
+    return node.target is _LINEAR and all(
+        isinstance(each, Node) and each.op == "get_attr" for each in node.args[1:] if each
+    )
 
 
 def _with_activation(node: Node) -> tuple[Node, str]:

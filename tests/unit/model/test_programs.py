@@ -250,7 +250,7 @@ def test_a_program_runs_where_our_code_is_not(folder: Path, programs: Artifact, 
 
 
 @pytest.mark.parametrize("name", ["captioner.json", "tokenizer.json", "programs/decoder.pt2",
-                                  "programs/quality.pt2", "programs/tables.pt"])  # fmt: skip
+                                  "programs/tables.pt"])  # fmt: skip
 def test_a_missing_file_is_refused_by_name(copied: Path, name: str):
     (copied / name).unlink()
     with pytest.raises(Refusal, match=f"{name} is missing; export the captioner again"):
@@ -314,12 +314,11 @@ def test_auto_takes_a_precision_of_the_format(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_command_replaces_an_export_of_the_other_format(checkpoint: Path, tmp_path: Path):
     assert load_config(["export.format=programs"]).export.format == "programs"
-    settings = Export(str(checkpoint), str(tmp_path / "out"), "fp32", "torchscript", None)
-    export(settings)
-    export(dataclasses.replace(settings, format="programs"))
+    export_torchscript(checkpoint, tmp_path / "out")
+    export(Export(str(checkpoint), str(tmp_path / "out"), "fp32", "programs", None))
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {"captioner.json", "tokenizer.json", "programs"}
-    export(settings)
+    export_torchscript(checkpoint, tmp_path / "out")
     assert (tmp_path / "out" / "captioner.pt").is_file()
 
 
