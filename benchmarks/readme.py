@@ -41,7 +41,7 @@ from benchmarks.programs import programs_section
 from benchmarks.training_figures import training_section
 from model.refusal import Refusal
 from training.command import command
-from training.evaluation.marked_block import replaced_block
+from training.evaluation.report.marked_block import replaced_block
 
 README, SPEED = ROOT / "README.md", ROOT / "docs" / "speed.md"
 EXPLANATIONS = ROOT / "docs" / "explanations.md"
