@@ -146,7 +146,7 @@ def programs_section(measured: Mapping[str, Mapping[str, Any]]) -> str:
     Args:
         measured: Kind of processor -> `programs.json`.
     """
-    lines = ["## Without TorchScript", ""]
+    lines = ["## Programs beside TorchScript", ""]
     for results in measured.values():
         lines += [
             "The same captioner exported with `export.format=programs`: programs of `torch.export`,"
