@@ -399,13 +399,16 @@ class Export:
     """Checkpoint folder in, artifact folder out; the figures of its evaluation are put into it.
 
     `precision` is `fp32`, `fp16`, `bf16`, `int8`, or `auto`, which follows the rule in
-    `training.exporting.precision_choice`. `data` is a data set whose pictures the artifact is
-    checked with; null, or a folder without one, checks it with generated pictures.
+    `training.exporting.precision_choice`. `format` is `torchscript`, one file, which is what a
+    server loads; or `programs`, the same captioner as programs of `torch.export`, in fp32 or bf16.
+    `data` is a data set whose pictures the artifact is checked with; null, or a folder without one,
+    checks it with generated pictures.
     """
 
     checkpoint: str
     out: str
     precision: Annotated[str, Choice("auto", "fp32", "fp16", "bf16", "int8")]
+    format: Annotated[str, Choice("torchscript", "programs")]
     data: str | None
 
 
