@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "deploy": {"deploy", "client"},
     "gateway": {"gateway", "client"},
     "scale": {"scale", "handler", "model"},
+    "monitoring": {"monitoring", "model"},
 }
 ROOMS = {*MAY_IMPORT, "loadtests", "benchmarks", "tests"}
 #: room -> packages it must never need.

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoint import Checkpoint, weights_sha256
+from model.pretrained.checkpoint_name import hub_name
 from model.quality_file import HEAD, RECORD, Quality, save_quality
 from model.refusal import Refusal
 from training.config import Config
 from training.config import Quality as Settings
 from training.data.dataset import CaptionDataset
 from training.device import chosen_device
-from training.evaluation.checks import find_checks
 from training.evaluation.on_device import artifact_on
+from training.evaluation.scores.checks import find_checks
 from training.judging.examples import Examples, write_examples
 from training.judging.learning import calibrated, figures, learn_head, split_pictures
 from training.judging.targets import ByReferences, ByTruth
@@ -44,6 +45,11 @@ def learn(config: Config) -> dict[str, Any]:
     """
     settings = config.quality
     folder = Path(settings.checkpoint)
+    if (name := hub_name(folder)) is not None:
+        raise Refusal(
+            f"{name} is no folder here; a quality head is written into the checkpoint, so give a "
+            "folder (docs/hub.md says how to get one from the hub)"
+        )
     device = chosen_device(settings.device, "quality.device")
     checkpoint = Checkpoint.load(folder, quality=False)
     artifact = artifact_on(checkpoint, device)

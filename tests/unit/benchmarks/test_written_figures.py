@@ -27,9 +27,10 @@ def test_every_kept_result_is_read():
     kept = {file.relative_to(readme.RESULTS).as_posix() for file in readme.RESULTS.rglob("*.*")}
     names = {name.rpartition("/")[2] for name in kept if "/" in name}
     of_kinds = {"decode", "drafts", "features", "gate", "gateway", "options", "serve", "train"}
+    of_kinds.add("programs")
     assert names <= {f"{name}.json" for name in of_kinds}
     of_all = {"load.json", "memory.json", "scenes.json", "quality.json", "quality.png"}
-    of_all.add("explanations.json")
+    of_all |= {"explanations.json", "encoders.json"}
     assert {name for name in kept if "/" not in name} <= of_all
 
 
@@ -75,7 +76,8 @@ def test_held_out_scores_come_from_scenes_of_their_own(
 ):
     # The commands themselves, but in this process, which has imported everything already.
     monkeypatch.setattr(heldout, "run_command", partial(run_here, monkeypatch))
-    monkeypatch.setattr("training.evaluation.scoring._meteor", lambda *_: 0.5)  # seconds to start
+    # METEOR takes seconds to start.
+    monkeypatch.setattr("training.evaluation.scores.scoring._meteor", lambda *_: 0.5)
     before = {file.name: file.read_bytes() for file in tiny_checkpoint.iterdir()}
     words = ["--count", "3", "--seed", "5", "--checkpoint", str(tiny_checkpoint)]
     run_here(monkeypatch, "benchmarks.heldout", *words, "--out", str(tmp_path))
