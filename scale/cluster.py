@@ -180,7 +180,7 @@ def store_bytes(block_bytes: int, artifact: Path) -> int:
         block_bytes: Of a decoded block.
         artifact: Folder of the captioner.
     """
-    files = sum(file.stat().st_size for file in artifact.iterdir() if file.is_file())
+    files = sum(file.stat().st_size for file in artifact.rglob("*") if file.is_file())
     wanted = max(LEAST_STORE, block_bytes * BLOCKS_PER_CORE * cores() + 2 * files)
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min(wanted, int(LARGEST_SHARE * machine))

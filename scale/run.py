@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import datetime
+import hashlib
 import json
 import sys
 import time
@@ -19,6 +20,7 @@ from rich.console import Console
 from handler.replies.extras import read_extras
 from model.artifact import Artifact
 from model.options import GenerationOptions
+from model.programs.load import load_artifact
 from model.refusal import Refusal
 from scale import cluster
 from scale.inputs.listing import Listing
@@ -54,15 +56,23 @@ class Captioning:
         Raises:
             Refusal: The artifact is damaged, or it cannot take the options.
         """
-        artifact = Artifact.load(given.artifact)
+        artifact = load_artifact(given.artifact)
         options = artifact.defaults.updated(given.options)
         artifact.check(options)
         return cls(artifact, options)
 
     @property
+    def sha256(self) -> str:
+        """Of the captioner: that of its file, or of those of all its programs."""
+        info = self.artifact.info
+        if "sha256" in info:
+            return str(info["sha256"])
+        return hashlib.sha256(json.dumps(info["programs"], sort_keys=True).encode()).hexdigest()
+
+    @property
     def version(self) -> str:
-        """Of the captioner: the first characters of the SHA-256 of its file."""
-        return str(self.artifact.info["sha256"])[:12]
+        """Of the captioner, for the rows: the first characters of its SHA-256."""
+        return self.sha256[:12]
 
 
 def run(given: argparse.Namespace) -> None:
@@ -104,7 +114,7 @@ def _job(given: argparse.Namespace, captioning: Captioning, listed: ListedInput)
         repeated=listed.repeated,
         fingerprint=listed.fingerprint,
         block_rows=given.block_rows,
-        captioner=captioning.artifact.info["sha256"],
+        captioner=captioning.sha256,
         options={
             **captioning.options.to_dict(),
             **given.extras,

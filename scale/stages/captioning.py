@@ -24,15 +24,13 @@ from handler.requests.caption_request import Extras
 from model.artifact import Artifact
 from model.image.preprocessing import normalized
 from model.options import GenerationOptions
+from model.programs.load import load_artifact
 from scale.output.parts import write_block
 from scale.output.rows import CaptionRow, counts_of, table_of_rows
 from scale.output.store import Store
 from scale.picture_error import PictureError
 from scale.stages.blocks import DecodedBlock
 from scale.stages.deaths import check_attempts
-
-#: Files of an artifact.
-FILES = ("captioner.json", "captioner.pt", "tokenizer.json")
 
 
 class Captioner:
@@ -146,7 +144,8 @@ class CaptionStage:
 
 def read_files(folder: Path) -> dict[str, bytes]:
     """The files of an artifact folder, for `load_files` in other processes."""
-    return {name: (folder / name).read_bytes() for name in FILES}
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 def load_files(files: Mapping[str, bytes]) -> Artifact:
@@ -157,5 +156,7 @@ def load_files(files: Mapping[str, bytes]) -> Artifact:
     """
     with tempfile.TemporaryDirectory(prefix="clipcap-") as folder:
         for name, data in files.items():
-            (Path(folder) / name).write_bytes(data)
-        return Artifact.load(folder)  # its file may be removed: what it needs stays open
+            file = Path(folder) / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(data)
+        return load_artifact(folder)  # its files may be removed: what it needs stays open
