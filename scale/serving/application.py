@@ -75,6 +75,7 @@ def build(settings: ServingSettings) -> Application:
         name=COUNTS,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=ALL_REQUESTS,
+        logging_config={"enable_access_log": False},
     ).bind(settings.name)
     fixed = settings.min_replicas == settings.max_replicas
     number: dict[str, Any] = {"num_replicas": settings.min_replicas}

@@ -98,17 +98,16 @@ def test_a_body_that_is_too_large_is_refused(declared: bool):
     [
         ("multipart/form-data", b"abc"),
         ("multipart/form-data; boundary=x", b"no boundary here"),
-        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data\r\n\r\na\r\n--x--"),
-        ("multipart/form-data; boundary=" + "y" * 5000, b"abc"),
+        (
+            "multipart/form-data; boundary=x",
+            b"--x\r\nContent-Disposition: form-data\r\n\r\na\r\n--x--",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_form_is_the_clients_fault(kind: str, body: bytes):
-    try:
-        found = received(post(content=body, headers={"Content-Type": kind}))
-    except RequestRefusal as error:
-        assert error.code == "bad_request"
-    else:  # the handler's code refuses it: it has no picture
-        assert not found.fields
+    with pytest.raises(RequestRefusal, match="form cannot be read") as caught:
+        received(post(content=body, headers={"Content-Type": kind}))
+    assert caught.value.code == "bad_request"
 
 
 @pytest.mark.parametrize(
