@@ -25,7 +25,10 @@ SHIPPED = ROOT / "training" / "pretrained" / "scenes-captioner"
 #: Files of a checkpoint folder that every captioner has.
 _REQUIRED = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json")
 #: Files that change what is exported or archived, if a checkpoint has them.
-_OPTIONAL = ("evaluation.json", "training.json", "training_features.json")
+_OPTIONAL = (
+    *("evaluation.json", "training.json", "training_features.json", "drafts.safetensors"),
+    *("quality.safetensors", "quality.json", "ood.safetensors", "ood.json"),
+)
 #: Code and settings that an archive is made with or contains.
 _CODE = ("handler", "model", "training")
 _CODE_SUFFIXES = (".py", ".yaml", ".xml")

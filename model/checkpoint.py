@@ -8,6 +8,7 @@
     training_features.json   optional: statistics of the features it was trained on
     training.json            optional: what it was trained on, and how
     quality.safetensors      optional: the quality head (`model.quality_file`), and quality.json
+    ood.safetensors          optional: how to tell unusual images (`model.ood_file`), and ood.json
     seen_images.safetensors  optional: digests of the images it was trained on
     README.md                optional: model card
     evaluation.json          optional: figures of its last evaluation (`training.evaluate`)
@@ -31,6 +32,7 @@ from torch import Tensor
 from model.config import CaptionerConfig
 from model.network.captioner import ClipCap
 from model.network.drafts import WIDTH
+from model.ood_file import OOD, Ood, load_ood, save_ood
 from model.options import DRAW, OPTIONS, GenerationOptions
 from model.quality_file import HEAD, Quality, load_quality, save_quality
 from model.refusal import Refusal
@@ -59,6 +61,7 @@ class Checkpoint:
         card: Model card in Markdown; or None.
         training: By name, what it was trained on and how, for the model card; or None.
         quality: The head that says how likely a caption is right; None for captions without.
+        ood: How far features are from those of the training images; None where nobody knows.
         drafts: `keys`, `following` and `shares` of `model.network.drafts.Drafts`; or None.
     """
 
@@ -70,6 +73,7 @@ class Checkpoint:
     training: dict[str, Any] | None = None
     quality: Quality | None = None
     drafts: dict[str, Tensor] | None = None
+    ood: Ood | None = None
 
     def save(self, folder: str | Path) -> None:
         """Write the folder; it replaces an older one when it is complete.
@@ -101,18 +105,21 @@ class Checkpoint:
                 _write_json(self.training, partial / "training.json")
             if self.quality is not None:
                 save_quality(partial, self.quality, weights_sha256(partial))
+            if self.ood is not None:
+                save_ood(partial, self.ood, weights_sha256(partial))
             if self.drafts is not None:
                 save_file(self.drafts, partial / DRAFTS)
             if self.card is not None:
                 (partial / CARD).write_text(self.card, encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: str | Path, quality: bool = True) -> Checkpoint:
+    def load(cls, folder: str | Path, learned: bool = True) -> Checkpoint:
         """Read a folder.
 
         Args:
             folder: The folder.
-            quality: Read its quality head too, if it has one.
+            learned: Read what was learned after the weights too, if it is there: the quality head
+                and the out-of-distribution score.
 
         Raises:
             Refusal: A file is missing, damaged, or does not fit the others.
@@ -152,13 +159,15 @@ class Checkpoint:
         statistics = _read_json(features) if features.exists() else None
         training = _read_json(record) if record.exists() else None
         card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).exists() else None
-        head = None
-        if quality and (folder / HEAD).exists():
+        head, ood = None, None
+        if learned and (folder / HEAD).exists():
             width = captioner.gpt2.config.n_embd
             head = load_quality(folder, width, weights_sha256(folder))
+        if learned and (folder / OOD).exists():
+            ood = load_ood(folder, captioner.config.feature_width, weights_sha256(folder))
         drafts = _read_drafts(folder / DRAFTS, vocabulary)
         return cls(
-            captioner.eval(), tokenizer, generation, statistics, card, training, head, drafts
+            captioner.eval(), tokenizer, generation, statistics, card, training, head, drafts, ood
         )
 
 

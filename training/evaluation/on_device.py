@@ -36,7 +36,9 @@ class DeviceArtifact(Artifact):
         )
         mapper = copy.deepcopy(captioner.mapper)
         module = ServedCaptioner(encoder, mapper, search, config.normalize_feature)
-        super().__init__(module.eval().to(device), as_served.info, as_served.tokenizer)
+        super().__init__(
+            module.eval().to(device), as_served.info, as_served.tokenizer, as_served.ood_score
+        )
         self.device = device
 
     def encode(self, pixels: Tensor) -> Tensor:

@@ -68,6 +68,7 @@ def test_exactly_these_modules_are_packed():
         "model/layers/loading.py",
         "model/layers/memory.py",
         "model/layers/precision.py",
+        "model/ood.py",
         "model/options.py",
         "model/refusal.py",
         "model/tokenizer.py",
