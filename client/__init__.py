@@ -15,7 +15,7 @@ from client.async_client import AsyncCaptionClient
 from client.caption_client import CaptionClient
 from client.errors import CaptionError, ServerTimeout, ServerUnreachable, UnreadableFile
 from client.options import Option
-from client.results import Caption, CaptionResult
+from client.results import Caption, CaptionResult, Ood
 
 __all__ = [
     "AsyncCaptionClient",
@@ -23,6 +23,7 @@ __all__ = [
     "CaptionClient",
     "CaptionError",
     "CaptionResult",
+    "Ood",
     "Option",
     "ServerTimeout",
     "ServerUnreachable",

@@ -24,6 +24,7 @@ import model
 from handler import caption_settings, measures
 from handler.admission import Admission
 from handler.caption_batch import caption_images
+from handler.capture.capturing import Capture
 from handler.decoding_memory import DecodingMemory
 from handler.explanation import (
     BatchExplanations,
@@ -33,7 +34,7 @@ from handler.explanation import (
 )
 from handler.parallel_passes import ParallelPasses
 from handler.replies.caption_reply import failed_body, reply_body, to_json
-from handler.replies.extras import extras_limits
+from handler.replies.extras import check_extras, extras_limits
 from handler.replies.failure import PHRASES
 from handler.request_images import decode_images
 from handler.request_result import ImageResult, RequestResult, record_failure
@@ -84,11 +85,12 @@ class CaptionHandler:
             _check_origin(folder)
             self.artifact = Artifact.load(folder)
             self._warm_up()
+            self.name = context.model_name
+            self.version = str(context.manifest["model"]["modelVersion"])
+            self.capture = self._start_capture()
         except Exception as error:  # of any kind: TorchServe would only start the worker again
             reason = " ".join(str(error).split()) or type(error).__name__
             raise RuntimeError(f"{CANNOT_BE_SERVED}: {reason[:500]}") from error
-        self.name = context.model_name
-        self.version = str(context.manifest["model"]["modelVersion"])
         measures.start(context)
         logger.info("captioner %s %s is ready, %s", self.name, self.version, self.settings)
 
@@ -134,6 +136,7 @@ class CaptionHandler:
                 )
                 if (timeout := result.request.extras.timeout) is not None:
                     result.deadline = min(result.deadline, begin + timeout)
+                check_extras(result.request.extras, self.artifact.ood_score is not None)
                 for options in result.request.options:
                     self.artifact.check(options)
             return result
@@ -207,7 +210,19 @@ class CaptionHandler:
         """Give each request its status, and return its reply."""
         replies = [self._reply(result, index, context) for index, result in enumerate(results)]
         measures.count(context, results)
+        if self.capture is not None:
+            for index, result in enumerate(results):
+                self.capture.offer(context.get_request_id(index), result)
+            measures.count_captured(context, self.capture.take_counts())
         return replies
+
+    def _start_capture(self) -> Capture | None:
+        """Begin to capture, if the settings ask for it."""
+        if self.settings.capture is None:
+            return None
+        weights = self.artifact.info.get("weights_sha256") or ""
+        described = {"model": self.name, "version": self.version, "weights_sha256": weights}
+        return Capture(self.settings.capture, described)
 
     def _reply(self, result: RequestResult, index: int, context: Context) -> str | bytes:
         """The reply to one request; sets its status and headers."""

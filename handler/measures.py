@@ -7,11 +7,12 @@ batch before they are written.
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ts.context import Context
 from ts.metrics.metric_type_enum import MetricTypes
 
+from handler.capture.capturing import OUTCOMES
 from handler.replies.failure import STATUSES
 from handler.request_result import RequestResult
 from model.artifact import FINISH_REASONS
@@ -22,6 +23,7 @@ COUNTERS: dict[str, Sequence[str]] = {
     "clipcap_explanations_total": ("",),
     "clipcap_tokens_total": ("",),
     "clipcap_finish_reasons_total": FINISH_REASONS,
+    "clipcap_capture_rows_total": OUTCOMES,
     "clipcap_failed_images_total": tuple(STATUSES),
     "clipcap_errors_total": tuple(STATUSES),
 }
@@ -48,6 +50,12 @@ def start(context: Context) -> None:
             emit(context, name, 0, label)
 
 
+def count_captured(context: Context, rows: Mapping[str, int]) -> None:
+    """Count what has become of captured rows, by outcome."""
+    for outcome, number in rows.items():
+        emit(context, "clipcap_capture_rows_total", number, outcome)
+
+
 def count(context: Context, results: Sequence[RequestResult]) -> None:
     """Count what became of the requests of a batch and of their images."""
     found: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -61,6 +69,8 @@ def count(context: Context, results: Sequence[RequestResult]) -> None:
             if image.failure is not None:
                 found["clipcap_failed_images_total", image.failure.code] += 1
                 continue
+            if image.ood is not None:
+                emit(context, "clipcap_ood_p_value", image.ood.p_value)
             found["clipcap_captions_total", ""] += 1
             for caption in image.captions:
                 found["clipcap_tokens_total", ""] += caption.tokens

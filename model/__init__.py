@@ -47,6 +47,7 @@ What training writes, and what is served:
     learned_file                     files of what is learned after the weights
     quality_file                     the quality head beside the weights of a checkpoint
     ood_file                         the out-of-distribution score beside them
+    reference_file                   what the captioner says about usual pictures
     checkpoint                       the folder of a trained captioner
     export                           checkpoint -> artifact
 

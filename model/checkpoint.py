@@ -9,6 +9,7 @@
     training.json            optional: what it was trained on, and how
     quality.safetensors      optional: the quality head (`model.quality_file`), and quality.json
     ood.safetensors          optional: how to tell unusual images (`model.ood_file`), and ood.json
+    reference.jsonl          optional: what it says about usual pictures (`model.reference_file`)
     seen_images.safetensors  optional: digests of the images it was trained on
     README.md                optional: model card
     evaluation.json          optional: figures of its last evaluation (`training.evaluate`)
@@ -21,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +115,13 @@ class Checkpoint:
                 (partial / CARD).write_text(self.card, encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: str | Path, learned: bool = True) -> Checkpoint:
+    def load(cls, folder: str | Path, learned: Collection[str] = ("quality", "ood")) -> Checkpoint:
         """Read a folder.
 
         Args:
             folder: The folder.
-            learned: Read what was learned after the weights too, if it is there: the quality head
-                and the out-of-distribution score.
+            learned: Which of the things that are learned after the weights to read, if they are
+                there: the quality head, the out-of-distribution score.
 
         Raises:
             Refusal: A file is missing, damaged, or does not fit the others.
@@ -160,10 +162,10 @@ class Checkpoint:
         training = _read_json(record) if record.exists() else None
         card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).exists() else None
         head, ood = None, None
-        if learned and (folder / HEAD).exists():
+        if "quality" in learned and (folder / HEAD).exists():
             width = captioner.gpt2.config.n_embd
             head = load_quality(folder, width, weights_sha256(folder))
-        if learned and (folder / OOD).exists():
+        if "ood" in learned and (folder / OOD).exists():
             ood = load_ood(folder, captioner.config.feature_width, weights_sha256(folder))
         drafts = _read_drafts(folder / DRAFTS, vocabulary)
         return cls(

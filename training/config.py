@@ -364,14 +364,16 @@ class OodSettings:
     """How far a picture is from those of the training (see `training.ood`).
 
     It is learned from at most `pictures` training pictures of the data set `data`, in at most
-    `groups` groups, and calibrated on at most as many of its validation pictures. `device` encodes,
-    as for `Features`.
+    `groups` groups, and calibrated on at most as many of its validation pictures. Of at most
+    `reference` of those the captions are kept, for `monitoring.drift`. `device` encodes, as for
+    `Features`.
     """
 
     checkpoint: str
     data: str
     pictures: Annotated[int, Range(3)]
     groups: Positive
+    reference: Positive
     seed: Seed
     device: str
     batch_size: Positive

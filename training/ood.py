@@ -7,8 +7,10 @@ weights, which stay as they are:
 
     ood.safetensors   the out-of-distribution score
     ood.json          what it was learned from
+    reference.jsonl   what the captioner says about validation pictures
 
 A server then says how unusual each picture is: in its metrics, and in replies that ask for `ood`.
+`monitoring.drift` compares what a server captured with the reference.
 """
 
 from __future__ import annotations

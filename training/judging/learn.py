@@ -45,7 +45,7 @@ def learn(config: Config) -> dict[str, Any]:
     settings = config.quality
     folder = Path(settings.checkpoint)
     device = chosen_device(settings.device, "quality.device")
-    checkpoint = Checkpoint.load(folder, learned=False)
+    checkpoint = Checkpoint.load(folder, learned=())
     artifact = artifact_on(checkpoint, device)
     with _pictures(config) as dataset:
         split = settings.split

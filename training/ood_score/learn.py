@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from model.artifact import Artifact
+from model.artifact import Artifact, GeneratedCaption
 from model.checkpoint import Checkpoint, weights_sha256
 from model.ood import pooled
-from model.ood_file import OOD, OOD_RECORD, Ood, save_ood
+from model.ood_file import OOD, Ood, save_ood
+from model.reference_file import REFERENCE, Reference, ReferenceRow
 from model.refusal import Refusal
 from training.config import OodSettings
 from training.data.dataset import CaptionDataset
@@ -42,7 +43,7 @@ def learn(settings: OodSettings) -> dict[str, Any]:
     """
     folder = Path(settings.checkpoint)
     device = chosen_device(settings.device, "ood.device")
-    checkpoint = Checkpoint.load(folder, learned=False)
+    checkpoint = Checkpoint.load(folder, learned=("quality",))
     if checkpoint.captioner.clip is None:
         raise Refusal(f"{folder} has no CLIP encoder; what a picture looks like to it is unknown")
     artifact = artifact_on(checkpoint, device)
@@ -63,11 +64,11 @@ def learn(settings: OodSettings) -> dict[str, Any]:
     elif len(validation) < FEW:
         print(f"note: {len(validation)} validation pictures are few; p-values will be coarse")
     validation = _chosen(validation, settings.pictures, settings.seed)
-    features = {
-        name: encode(artifact, dataset, ids, settings, name)
-        for name, ids in {"training": training, "validation": validation}.items()
-    }
-    score = fit(features["training"], features["validation"], settings.groups, settings.seed)
+    features, _ = encode(artifact, dataset, training, settings, "training pictures")
+    usual, captions = encode(
+        artifact, dataset, validation, settings, "validation pictures", settings.reference
+    )
+    score = fit(features, usual, settings.groups, settings.seed)
     record = {
         "training_pictures": len(training),
         "validation_pictures": len(validation),
@@ -76,10 +77,20 @@ def learn(settings: OodSettings) -> dict[str, Any]:
         "seed": settings.seed,
         "data": dataset.description,
     }
-    save_ood(folder, Ood(score, record), weights_sha256(folder))
+    digest = weights_sha256(folder)
+    save_ood(folder, Ood(score, record), digest)
+    scores, p_values = score(usual)
+    rows = [
+        ReferenceRow(each.text, each.confidence, each.quality, *own, feature)
+        for each, *own, feature in zip(
+            captions, scores.tolist(), p_values.tolist(), usual, strict=False
+        )
+    ]
+    Reference(digest, dataset.description, rows).save(folder)
     print(
         f"{folder / OOD}: {record['groups']} groups of {len(training):,} training pictures, "
-        f"calibrated on {len(validation):,} validation pictures; {OOD_RECORD} says the same"
+        f"calibrated on {len(validation):,} validation pictures; {REFERENCE} has the captions of "
+        f"{len(rows):,} of them"
     )
     return record
 
@@ -90,8 +101,21 @@ def encode(
     ids: Sequence[int],
     settings: OodSettings,
     what: str = "pictures",
-) -> Tensor:
-    """Features of pictures, [N, D]: the mean of an image's patches where it has patches.
+    captioned: int = 0,
+) -> tuple[Tensor, list[GeneratedCaption]]:
+    """Features of pictures, and captions of some.
+
+    Args:
+        artifact: The captioner.
+        dataset: Has the pictures.
+        ids: Which of them.
+        settings: See `training.config.OodSettings`.
+        what: Name of the pictures, for the progress bar.
+        captioned: Of the first so many at least the captions are returned too.
+
+    Returns:
+        Features [N, D], the mean of an image's patches where it has patches, and the best captions
+        by the captioner's own defaults.
 
     Raises:
         Refusal: A picture cannot be read.
@@ -99,6 +123,7 @@ def encode(
     files = [dataset.files[i] for i in ids]
     decoded = decode_pixels(artifact.preprocessing, files, settings)
     found: list[Tensor] = []
+    captions: list[GeneratedCaption] = []
     waiting: list[Tensor] = []
     bar = track(decoded, f"encoding {what}", len(ids), console=Console(stderr=True))
     for number, pixels in enumerate(bar, start=1):
@@ -106,9 +131,13 @@ def encode(
             raise Refusal(f"{pixels}; mend the data set")
         waiting.append(pixels)
         if len(waiting) == settings.batch_size or number == len(ids):
-            found.append(pooled(artifact.encode(torch.stack(waiting))))
+            features = artifact.encode(torch.stack(waiting))
+            found.append(pooled(features))
+            if len(captions) < captioned:
+                best = artifact.caption(features, artifact.defaults)
+                captions += [each[0] for each in best]
             waiting.clear()
-    return torch.cat(found)
+    return torch.cat(found), captions[:captioned]
 
 
 def _chosen(ids: Sequence[int], count: int, seed: int) -> list[int]:
