@@ -13,6 +13,7 @@ The commands:
     quality_head  what the quality head costs when it captions
     tuned_clip    a CLIP fine-tuned on few pictures: what it learns, what it forgets
     ood           whether unusual pictures are told from usual ones, and what that costs
+    capture       what capturing costs the replies of the handler
     robustness    captions of worse and worse pictures, and what the score of `ood` says of them
     heldout       scores of the default captioner on scenes drawn with a seed of their own
     explanations  whether explanations point at the things that words name

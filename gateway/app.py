@@ -19,6 +19,7 @@ from gateway.measures import Measures
 from gateway.pictures.fetching import Fetcher
 from gateway.routes import (
     captions,
+    drift,
     explanations,
     hugging_face,
     kserve_v1,
@@ -79,6 +80,7 @@ def create_app(settings: Settings, torchserve: TorchServeClient, measures: Measu
         kserve_v1.routes(captioner, settings.model),
         kserve_v2.routes(captioner, settings.model),
         state.routes(captioner, torchserve, measures),
+        drift.routes(settings),
         page_files.routes(page),
     ):
         app.include_router(router)

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "client": {"client"},
     "deploy": {"deploy", "client"},
     "gateway": {"gateway", "client"},
+    "monitoring": {"monitoring", "model"},
 }
 ROOMS = {*MAY_IMPORT, "loadtests", "benchmarks", "tests"}
 #: room -> packages it must never need.
@@ -28,7 +29,7 @@ NEVER = {
     "model": {"pytorch_lightning", "lightning", "hydra", "omegaconf", "ts", "dvc"},
     "handler": {"transformers", "pytorch_lightning", "lightning", "hydra", "numpy", "dvc"},
     "client": {"torch", "transformers", "ts", "PIL", "numpy"},
-    "gateway": {"torch", "transformers", "ts", "PIL", "numpy"},
+    "gateway": {"torch", "transformers", "ts", "PIL", "numpy", "pandas", "pyarrow", "evidently"},
 }
 
 
