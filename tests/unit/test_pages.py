@@ -59,7 +59,9 @@ def run(bases: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "training.evaluation.scores.scoring._meteor", lambda *_: 0.0
     )  # seconds each to start
     small = {**bases, "train.epochs": "1", "clip.epochs": "1", "clip.precision": "32-true"}
-    workers = {f"{block}.workers": "0" for block in ("folder", "features", "quality", "evaluate")}
+    workers = {
+        f"{block}.workers": "0" for block in ("folder", "features", "quality", "ood", "evaluate")
+    }
 
     def start(page: str, more: Sequence[str] = ()) -> list[list[str]]:
         lines = commands(ROOT / "docs" / page)
@@ -110,6 +112,7 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
         "cloud.md",
         "coco.md",
         "data-sets.md",
+        "drift.md",
         "evaluation.md",
         "explanations.md",
         "fine-tune-clip.md",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import json
 import re
 import subprocess
@@ -24,7 +25,8 @@ from tests.pictures import sound
 
 pyarrow = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
-pytest.importorskip("evidently")
+if importlib.util.find_spec("evidently") is None:
+    pytest.skip("the extra monitoring is not installed", allow_module_level=True)
 
 from monitoring.drift import captures as captures_module  # noqa: E402 - needs pyarrow
 from monitoring.drift.__main__ import main  # noqa: E402
