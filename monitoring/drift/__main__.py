@@ -115,7 +115,13 @@ def _compare(
     folder: Path | None,
 ) -> dict[str, Any]:
     """All that `drift.json` says."""
-    from monitoring.drift.comparison import Components, compare, numbers, sure_first
+    from monitoring.drift.comparison import (
+        Components,
+        compare,
+        feature_shift,
+        numbers,
+        sure_first,
+    )
     from monitoring.drift.words import word_changes, words_of
 
     reference = _reference(captures.weights_sha256, options.checkpoint)
@@ -132,7 +138,14 @@ def _compare(
     found: dict[str, Any] = {}
     for name, (sample, own_words, count) in against.items():
         page = folder / f"{name.replace(' ', '-')}.html" if folder else None
-        changes = sure_first(compare(numbers(sample, components), columns, page))
+        shifted = feature_shift(sample["feature"], now.sample["feature"])
+        changes = sure_first(
+            compare(
+                {**numbers(sample, components), "feature shift": shifted[0]},
+                {**columns, "feature shift": shifted[1]},
+                page,
+            )
+        )
         worded = word_changes(own_words, count, now.words, now.count)
         found[name] = {
             "compared_with": count,

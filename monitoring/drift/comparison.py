@@ -66,7 +66,7 @@ class Components:
 
 
 def numbers(sample: Mapping[str, Any], components: Components) -> dict[str, np.ndarray]:
-    """The columns of numbers of captures, without those that no capture has.
+    """The columns of numbers of captures, without those that a capture lacks, such as quality.
 
     Args:
         sample: Name of a column -> values, as `Window.sample` has them.
@@ -80,6 +80,38 @@ def numbers(sample: Mapping[str, Any], components: Components) -> dict[str, np.n
         if all(value is not None for value in sample[name]):
             columns[name.replace("_", " ")] = np.array(sample[name], float)
     return {**columns, **components.columns(sample["feature"])}
+
+
+def feature_shift(before: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates along the direction in which the features of two sets differ most.
+
+    It finds shifts that no principal component shows, since those are where features vary much
+    anyway. The direction is that of a linear discriminant, found on one half of each set for the
+    coordinates of the other half: on its own half it would find a difference by chance.
+
+    Args:
+        before: Features of the reference, [n, D].
+        now: Features of the captures, [m, D].
+
+    Returns:
+        [n] and [m], in standard deviations of the reference, whose mean is 0.
+    """
+    from sklearn.covariance import ledoit_wolf
+
+    found = np.zeros(len(before)), np.zeros(len(now))
+    for fold in range(2):
+        halves = [each[np.arange(len(each)) % 2 != fold] for each in (before, now)]
+        means = [half.mean(0) for half in halves]
+        centred = np.concatenate(
+            [half - mean for half, mean in zip(halves, means, strict=True)]
+        ).astype(np.float64)
+        covariance = ledoit_wolf(centred, assume_centered=True)[0]
+        direction = np.linalg.lstsq(covariance, means[1] - means[0], rcond=None)[0]
+        own = before[fold::2] @ direction
+        scale = own.std() or 1.0  # all features alike
+        found[0][fold::2] = (own - own.mean()) / scale
+        found[1][fold::2] = (now[fold::2] @ direction - own.mean()) / scale
+    return found
 
 
 def compare(
