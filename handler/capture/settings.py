@@ -57,7 +57,7 @@ def read_capture(section: Any) -> CaptureSettings | None:
     if not isinstance(folder, str) or not folder:
         raise _refusal(f".folder is {folder!r}; it must be the path of a folder")
     for name in ("sample", "days", "seconds_a_file", "image_days"):
-        value = section.get(name)
+        value: Any = section.get(name)
         if name not in section or (name == "image_days" and value is None):
             continue
         if type(value) not in (int, float) or not 0 < value < math.inf:
