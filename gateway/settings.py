@@ -89,6 +89,7 @@ class Settings:
         drift_seconds: Seconds that a report may take.
         tls_certificate: PEM file of the certificate and its chain; TLS is spoken with it.
         tls_key: PEM file of its key, without a passphrase.
+        json_log: Whether each line of the log is a JSON object; see `gateway/telemetry/log.py`.
     """
 
     host: str = "127.0.0.1"
@@ -121,6 +122,7 @@ class Settings:
     drift_seconds: float = 60.0
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    json_log: bool = False
 
     def __post_init__(self) -> None:
         """Check values and their combination.

@@ -23,7 +23,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Limits of one worker, all above 0.
+    """Limits of one worker, all numbers above 0, and what it logs.
 
     Attributes:
         max_pixels: Most pixels (width x height) at which a picture is decoded. It also gives the
@@ -36,6 +36,7 @@ class Settings:
         explanation_seconds: Seconds that the explanations of a batch may take together. The other
             requests of the batch wait so much longer at most.
         threads: Threads of torch in this worker.
+        request_log: Whether each request gets a line in the log (`telemetry/request_log.py`).
         capture: What is kept of captioned pictures; None for nothing.
     """
 
@@ -45,6 +46,7 @@ class Settings:
     deadline_seconds: float
     explanation_seconds: float
     threads: int
+    request_log: bool
     capture: CaptureSettings | None = None
 
 
@@ -56,8 +58,8 @@ def read(config: Mapping[str, Any]) -> Settings:
             `minWorkers` gets an equal part of the cores.
 
     Raises:
-        Refusal: A key of the section is unknown or missing, a value is not a positive number, or
-            the deadline is not before TorchServe's own.
+        Refusal: A key of the section is unknown or missing, a value has the wrong type or is not
+            above 0, or the deadline is not before TorchServe's own.
     """
     section = dict(config.get("handler") or {})
     workers = max(1, int(config.get("minWorkers") or 1))
@@ -72,6 +74,10 @@ def read(config: Mapping[str, Any]) -> Settings:
         if name not in section:
             raise _refusal(f"handler.{name} is missing; handler/model-config.yaml has them all")
         value = section[name]
+        if kind is bool:
+            if type(value) is not bool:
+                raise _refusal(f"handler.{name} is {value!r}; it must be true or false")
+            continue
         whole = kind is int
         if type(value) not in ((int,) if whole else (int, float)) or not 0 < value < math.inf:
             noun = "whole number" if whole else "number"

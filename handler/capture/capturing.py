@@ -83,12 +83,14 @@ class Capture:
         self._thread.start()
         atexit.register(self.close)
 
-    def offer(self, request_id: str | None, result: RequestResult) -> None:
+    def offer(self, request_id: str | None, result: RequestResult, named: str = "") -> None:
         """Capture a sample of the captioned pictures of a request; never waits.
 
         Args:
             request_id: The id that the request has in this server; None for a new one.
             result: The request; one that failed has nothing to capture.
+            named: What names it in logs; several requests may have the same name, if one request
+                to a gateway became several.
         """
         if result.failure is not None or result.request is None:
             return
@@ -104,7 +106,7 @@ class Capture:
                 self._count("queue_full", 1)
                 continue
             try:
-                self._queue.put_nowait(captured_row(request_id, number, image, kept))
+                self._queue.put_nowait(captured_row(request_id, number, image, kept, named))
             except queue.Full:
                 self._fits(-len(kept or b""))
                 self._count("queue_full", 1)

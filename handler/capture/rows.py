@@ -40,6 +40,7 @@ def schema(arrow: Any, metadata: dict[str, str]) -> pyarrow.Schema:
     """
     fields = [
         ("id", arrow.string()),  # of the request, and the number of the picture in it
+        ("request", arrow.string()),  # what names the request in logs
         ("time", arrow.timestamp("us", tz="UTC")),
         ("caption", arrow.string()),
         ("other_captions", arrow.list_(arrow.string())),
@@ -63,7 +64,11 @@ def image_schema(arrow: Any, metadata: dict[str, str]) -> pyarrow.Schema:
 
 
 def captured_row(
-    request_id: str, number: int, image: ImageResult, picture: bytes | None = None
+    request_id: str,
+    number: int,
+    image: ImageResult,
+    picture: bytes | None = None,
+    named: str = "",
 ) -> CapturedRow:
     """What is kept of one captioned picture; costs a mean over its patches.
 
@@ -72,11 +77,13 @@ def captured_row(
         number: Of the picture in the request, from 0.
         image: The picture, captioned.
         picture: The bytes of its file, if pictures are kept.
+        named: What names the request in logs.
     """
     assert image.features is not None
     best = image.captions[0]
     columns = {
         "id": f"{request_id}/{number}",
+        "request": named,
         "time": datetime.datetime.now(datetime.UTC),
         "caption": best.text,
         "other_captions": [each.text for each in image.captions[1:]],

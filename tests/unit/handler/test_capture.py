@@ -70,7 +70,8 @@ def test_captured_rows_say_what_the_replies_said(started: Any, tmp_path: Path):
         "ood": True,
     }
     rows = [{"body": json.dumps(document).encode()}, {"body": b"no picture"}, {"body": PNG}]
-    (_, several, _), _, (_, plain, _) = answer(captioner, rows)
+    named = {"Host": "x", "X-Request-Id": "named-by-a-client"}
+    (_, several, _), _, (_, plain, _) = answer(captioner, rows, [named, named, {"Host": "x"}])
     captioner.capture.close()
     captured = rows_in(tmp_path / "captures")
     replies = [several["results"][0], several["results"][2], plain]
@@ -85,6 +86,7 @@ def test_captured_rows_say_what_the_replies_said(started: Any, tmp_path: Path):
     assert json.loads(captured[1]["options"])["num_beams"] == 2
     assert [row["id"].rpartition("/")[2] for row in captured] == ["0", "2", "0"]
     assert captured[0]["id"][:-2] == captured[1]["id"][:-2] != captured[2]["id"][:-2]
+    assert [row["request"] for row in captured] == ["named-by-a-client"] * 2 + [""]
     own = captioner.artifact
     pixels = to_pixels(open_image(PNG, 10**6, own.preprocessing.size).decode(), own.preprocessing)
     expected = pooled(own.encode(pixels[None]))[0].numpy()

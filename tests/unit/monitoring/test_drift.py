@@ -47,6 +47,7 @@ def usual(count: int, seed: int) -> list[dict[str, Any]]:
         rows.append(
             {
                 "id": f"{seed}-{number}/0",
+                "request": "",
                 "time": NOW - datetime.timedelta(seconds=float(chance.uniform(0, 3600))),
                 "caption": own.caption,
                 "other_captions": [],
