@@ -109,10 +109,13 @@ def art(folder: Path, count: int) -> Iterator[Image.Image]:
     random.Random(SEED).shuffle(files)
     found = 0
     for file in files:
-        with Image.open(file) as opened:
-            if opened.width * opened.height > MOST_PIXELS or min(opened.size) < LEAST_SIDE:
-                continue
-            drawn = opened.convert("RGBA")
+        try:
+            with Image.open(file) as opened:
+                if opened.width * opened.height > MOST_PIXELS or min(opened.size) < LEAST_SIDE:
+                    continue
+                drawn = opened.convert("RGBA")
+        except Image.DecompressionBombError:  # one of them has 600 million pixels
+            continue
         white = Image.new("RGBA", drawn.size, "white")
         white.alpha_composite(drawn)
         yield white.convert("RGB")
