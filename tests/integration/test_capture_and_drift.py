@@ -85,7 +85,7 @@ def gateway(
 ) -> Iterator[str]:
     """A gateway that reports on the captures."""
     settings = settings_for(
-        capturing, drift_captures=folder, drift_checkpoint=checkpoint, drift_seconds=240
+        capturing, drift_captures=folder, drift_checkpoint=checkpoint, drift_seconds=900
     )
     with running(settings) as address:
         yield address
@@ -96,7 +96,7 @@ def rows_in(folder: Path) -> int:
     return sum(len(pq.read_table(file)) for file in folder.glob("capture-*.parquet"))
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -120,22 +120,22 @@ def test_what_is_captioned_is_captured_and_counted(capturing: TorchServe, folder
 
 
 def test_the_gateway_says_what_has_moved(gateway: str, capturing: TorchServe, folder: Path):
-    reply = httpx.get(f"{gateway}/drift?last=30", timeout=300)
+    reply = httpx.get(f"{gateway}/drift?last=30", timeout=900)
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "no_drift_report")
     assert "captures of the time" in reply.json()["error"]["message"]
     with CaptionClient(gateway) as client:
         list(client.caption_many([PNG] * 30))
     wait_until(lambda: rows_in(folder) >= 40)
-    reply = httpx.get(f"{gateway}/drift?last=30", timeout=300)
+    reply = httpx.get(f"{gateway}/drift?last=30", timeout=900)
     assert reply.status_code == 200
     found = reply.json()
     assert found["moved"] is True  # pictures are no noise
     assert found["captures"] >= 30
     assert "ood score" in found["against"]["training"]["moved"]
     begin = time.monotonic()
-    assert httpx.get(f"{gateway}/drift?last=30", timeout=300).json() == found
+    assert httpx.get(f"{gateway}/drift?last=30", timeout=900).json() == found
     assert time.monotonic() - begin < 1  # kept
-    assert httpx.get(f"{gateway}/drift?last=3", timeout=300).status_code == 422
+    assert httpx.get(f"{gateway}/drift?last=3", timeout=900).status_code == 422
 
 
 def test_a_killed_worker_leaves_whole_files(capturing: TorchServe, folder: Path):
@@ -163,7 +163,7 @@ def test_a_killed_worker_leaves_whole_files(capturing: TorchServe, folder: Path)
         ]
         os.kill(worker.pid, signal.SIGKILL)
         at_the_kill = rows_in(folder)
-        wait_until(lambda: rows_in(folder) >= at_the_kill + 20, 120)
+        wait_until(lambda: rows_in(folder) >= at_the_kill + 20)
     finally:
         stop.set()
         for each in clients:
@@ -177,7 +177,7 @@ def _serves(worker: psutil.Process, folder: Path) -> bool:
 
 def test_without_a_folder_there_is_no_report(capturing: TorchServe):
     with running(settings_for(capturing)) as address:
-        assert httpx.get(f"{address}/drift").status_code == 404
+        assert httpx.get(f"{address}/drift", timeout=60).status_code == 404
 
 
 def test_a_report_that_takes_too_long_is_ended(capturing: TorchServe, folder: Path):

@@ -49,7 +49,7 @@ def learn(settings: OodSettings) -> dict[str, Any]:
     artifact = artifact_on(checkpoint, device)
     dataset = CaptionDataset.load(settings.data)
     training = _chosen(dataset.ids("train"), settings.pictures, settings.seed)
-    validation = list(dataset.ids("val")) if "val" in dataset.splits else []
+    validation = list(dataset.splits.get("val", ()))
     if len(training) < 3:
         raise Refusal(
             f"{settings.data} has {len(training)} training pictures; what they look like is "
