@@ -70,7 +70,8 @@ def main(words: Sequence[str]) -> int:
     with whole_folder(options.out, "drift.json") as folder:
         found = _compare(captures, now, before, options, folder)
         (folder / "drift.json").write_text(json.dumps(found, indent=2) + "\n")
-        pictures = captures.pictures([each["id"] for each in found["unusual"]])
+        listed = [each["id"] for each in found["unusual"]]
+        pictures = captures.pictures(listed, now.first or begin)
         write_page(folder / "index.html", found, pictures)
     _report(found, options.out)
     return MOVED if found["moved"] else NOTHING_MOVED
@@ -161,8 +162,8 @@ def _compare(
         "first": now.first.isoformat() if now.first else None,
         "last": now.last.isoformat() if now.last else None,
         "weights_sha256": captures.weights_sha256,
-        "files_of_other_captioners": captures.others,
-        "unreadable_files": captures.unreadable,
+        "files_of_other_captioners": len(captures.others),
+        "unreadable_files": sorted(captures.unreadable),
         "share_with_p_value_up_to_0.01": (
             round(sum(each <= 0.01 for each in p_values) / len(p_values), 4) if p_values else None
         ),

@@ -7,10 +7,12 @@ of the rows of a window a sample is kept, and counts are kept of all.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import datetime
 import heapq
 import random
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ import pyarrow.parquet as parquet
 from model.refusal import Refusal
 from monitoring.drift.words import words_of
 
+#: A file of rows, or of pictures, and when it was written.
+_NAME = re.compile(r"(?:capture|images)-(\d{8}T\d{6}\.\d{6}Z)-.*\.parquet")
 #: Rows that are read at a time.
 BATCH = 4096
 #: Columns that are read, but for `feature`, which most rows do not need.
@@ -53,50 +57,71 @@ class Window:
     last: datetime.datetime | None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Captures:
     """A folder of captures.
+
+    Only files that may hold captures of the time that is asked for are opened: a folder may have
+    many thousands.
 
     Attributes:
         folder: The folder.
         files: Its files of rows, oldest first.
         weights_sha256: The captioner of the newest file; only its rows are read.
-        others: Files of other captioners, which are left out.
-        unreadable: Files that cannot be read, which are left out.
+        others: Files of other captioners among those that were opened; they are left out.
+        unreadable: Files that could not be read; they are left out.
     """
 
     folder: Path
     files: list[Path]
-    weights_sha256: str
-    others: int
-    unreadable: list[str]
+    weights_sha256: str = ""
+    others: set[str] = dataclasses.field(default_factory=set)
+    unreadable: set[str] = dataclasses.field(default_factory=set)
 
     @classmethod
     def open(cls, folder: Path) -> Captures:
-        """Look at the files of a folder.
+        """Look at the names in a folder, and at the newest file that can be read.
 
         Raises:
-            Refusal: There are none.
+            Refusal: There is none.
         """
         found = sorted(folder.glob("capture-*.parquet")) if folder.is_dir() else []
-        files: list[tuple[Path, str]] = []
-        unreadable: list[str] = []
-        for file in found:
-            try:
-                metadata = parquet.read_schema(file).metadata or {}
-                files.append((file, metadata[b"weights_sha256"].decode()))
-            except FileNotFoundError:
-                continue  # it was old, and the server has removed it
-            except (OSError, KeyError, pyarrow.ArrowInvalid):
-                unreadable.append(file.name)
-        if not files:
-            raise Refusal(
-                f"{folder} holds no captures; set handler.capture in model-config.yaml to that "
-                "folder, and caption some pictures"
-            )
-        newest = files[-1][1]
-        own = [file for file, weights in files if weights == newest]
-        return cls(folder, own, newest, len(files) - len(own), unreadable)
+        named = [file for file in found if _NAME.fullmatch(file.name)]
+        captures = cls(folder, named)
+        captures.unreadable.update({file.name for file in found}.difference(f.name for f in named))
+        for file in reversed(named):
+            with captures._opened(file) as opened:
+                if opened is not None:
+                    captures.weights_sha256 = _weights(opened)
+                    return captures
+        raise Refusal(
+            f"{folder} holds no captures; set handler.capture in model-config.yaml to that folder, "
+            "and caption some pictures"
+        )
+
+    @contextlib.contextmanager
+    def _opened(self, file: Path) -> Iterator[parquet.ParquetFile | None]:
+        """A file; None if it cannot be read, or if the server has just removed it."""
+        try:
+            opened = parquet.ParquetFile(file)
+        except FileNotFoundError:
+            yield None
+        except (OSError, pyarrow.ArrowInvalid):
+            self.unreadable.add(file.name)
+            yield None
+        else:
+            with opened:
+                yield opened
+
+    def _batches(self, file: Path, columns: list[str]) -> Iterator[pyarrow.RecordBatch]:
+        """The rows of a file, some at a time; none of a file of another captioner."""
+        with self._opened(file) as opened:
+            if opened is None:
+                return
+            if _weights(opened) != self.weights_sha256:
+                self.others.add(file.name)
+                return
+            yield from opened.iter_batches(BATCH, columns=columns)
 
     def newest(self, count: int) -> datetime.datetime:
         """The time since which there are at least so many captures; of all if there are fewer.
@@ -105,7 +130,7 @@ class Captures:
         """
         newest: list[datetime.datetime] = []
         for file in reversed(self.files):
-            for batch in _batches(file, ["time"]):
+            for batch in self._batches(file, ["time"]):
                 newest += batch.column("time").to_pylist()
             # Files of several workers overlap, so that one more is read than seems enough.
             if len(newest) >= count + BATCH:
@@ -128,9 +153,9 @@ class Captures:
         first: datetime.datetime | None = None
         last: datetime.datetime | None = None
         for file in self.files:
-            if _written(file) < after:
+            if (written := _written(file)) is None or written < after:
                 continue  # its rows are older still
-            for batch in _batches(file, list(COLUMNS)):
+            for batch in self._batches(file, list(COLUMNS)):
                 rows = batch.drop_columns(["feature"]).to_pylist()
                 features = batch.column("feature")
                 for place, row in enumerate(rows):
@@ -153,16 +178,27 @@ class Captures:
         listed = [each[-1] for each in sorted(unusual, reverse=True)]
         return Window(count, words, _columns(sample), listed, first, last)
 
-    def pictures(self, ids: Sequence[str]) -> dict[str, bytes]:
-        """The stored pictures of some captures, by id; without those that were not stored."""
+    def pictures(self, ids: Sequence[str], since: datetime.datetime) -> dict[str, bytes]:
+        """The stored pictures of some captures, by id; without those that were not stored.
+
+        Args:
+            ids: Of the captures.
+            since: None of the captures is older.
+        """
         wanted = set(ids)
         found: dict[str, bytes] = {}
         for file in sorted(self.folder.glob("images-*.parquet")):
-            for batch in _batches(file, ["id"]):
-                if wanted & set(batch.column("id").to_pylist()):
-                    for row in _rows(file, ["id", "image"], wanted):
-                        found[row["id"]] = row["image"]
-                    break
+            if (written := _written(file)) is None or written < since:
+                continue
+            ids_here = {
+                each
+                for batch in self._batches(file, ["id"])
+                for each in batch.column("id").to_pylist()
+            }
+            if wanted & ids_here:
+                for batch in self._batches(file, ["id", "image"]):
+                    rows = batch.to_pylist()
+                    found |= {row["id"]: row["image"] for row in rows if row["id"] in wanted}
         return found
 
 
@@ -175,22 +211,15 @@ def _columns(sample: list[dict[str, Any]]) -> dict[str, Any]:
     return columns
 
 
-def _batches(file: Path, columns: list[str]) -> Iterator[pyarrow.RecordBatch]:
-    """The rows of a file, some at a time; none of a file that the server has just removed."""
-    try:
-        with parquet.ParquetFile(file) as opened:
-            yield from opened.iter_batches(BATCH, columns=columns)
-    except FileNotFoundError:
-        return
+def _weights(opened: parquet.ParquetFile) -> str:
+    """The captioner of a file, by the digest of its weights."""
+    metadata = opened.schema_arrow.metadata or {}
+    return metadata.get(b"weights_sha256", b"").decode()
 
 
-def _rows(file: Path, columns: list[str], ids: set[str]) -> Iterator[dict[str, Any]]:
-    for batch in _batches(file, columns):
-        yield from (row for row in batch.to_pylist() if row["id"] in ids)
-
-
-def _written(file: Path) -> datetime.datetime:
-    """When a file was written, by its name: `capture-20261130T151200.123456Z-PID-N.parquet`."""
-    stamp = file.name.split("-")[1]
-    found = datetime.datetime.strptime(stamp, "%Y%m%dT%H%M%S.%fZ")
-    return found.replace(tzinfo=datetime.UTC)
+def _written(file: Path) -> datetime.datetime | None:
+    """When a file was written, by its name; None for a name that the server does not give."""
+    if (found := _NAME.fullmatch(file.name)) is None:
+        return None
+    written = datetime.datetime.strptime(found[1], "%Y%m%dT%H%M%S.%fZ")
+    return written.replace(tzinfo=datetime.UTC)

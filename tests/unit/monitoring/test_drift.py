@@ -189,9 +189,13 @@ def test_captures_of_another_captioner_are_left_out_and_counted(tmp_path: Path):
 def test_damaged_files_are_named(tmp_path: Path):
     folder = tmp_path / "captures"
     write(folder, usual(100, 2))
-    (folder / "capture-20261101T000000.000000Z-1-1.parquet").write_bytes(b"half")
+    (folder / "capture-20261130T110000.000000Z-1-1.parquet").write_bytes(b"half")
+    (folder / "capture-of-something-else.parquet").write_bytes(b"")
     _, found = run(folder)
-    assert found["unreadable_files"] == ["capture-20261101T000000.000000Z-1-1.parquet"]
+    assert found["unreadable_files"] == [
+        "capture-20261130T110000.000000Z-1-1.parquet",
+        "capture-of-something-else.parquet",
+    ]
 
 
 def test_a_sample_is_kept_of_many_captures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
