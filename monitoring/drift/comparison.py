@@ -98,6 +98,9 @@ def feature_shift(before: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.n
     """
     from sklearn.covariance import ledoit_wolf
 
+    spread = before.std(0)
+    spread[spread == 0] = 1.0
+    before, now = before / spread, now / spread  # the covariance is shrunk towards one scale
     found = np.zeros(len(before)), np.zeros(len(now))
     for fold in range(2):
         halves = [each[np.arange(len(each)) % 2 != fold] for each in (before, now)]
