@@ -134,7 +134,7 @@ def _draw(axis: Axes, panel: Panel, queries: Sequence[Mapping[str, Line]]) -> No
     if panel.limit is not None:
         axis.axhline(panel.limit, color="red", linewidth=0.8, linestyle="--")
     axis.set_ylim(bottom=0)
-    axis.xaxis.set_major_formatter(DateFormatter("%H:%M"))
+    axis.xaxis.set_major_formatter(DateFormatter("%H:%M"))  # type: ignore[no-untyped-call]
     axis.tick_params(labelsize=7)
     if panel.unit == "percentunit":
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
