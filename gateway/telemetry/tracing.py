@@ -4,9 +4,10 @@ They are on if `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector, such as `http://
 Spans go there in OTLP over HTTP, in the background and in groups. If the collector does not answer,
 they are dropped and the log says so; no request waits for it.
 
-One request in ten is recorded, unless `OTEL_TRACES_SAMPLER` says otherwise (`parentbased_always_on`,
-or `parentbased_traceidratio` and `OTEL_TRACES_SAMPLER_ARG`): the spans of a request take about 0.9 ms
-of a core. The other variables of OpenTelemetry apply as well.
+One request in ten is recorded, unless `OTEL_TRACES_SAMPLER` says otherwise:
+`parentbased_always_on`, or `parentbased_traceidratio` and `OTEL_TRACES_SAMPLER_ARG`. To record
+every request costs a small captioner some percent of its throughput (docs/monitoring.md). The other
+variables of OpenTelemetry apply as well.
 
 A request has these spans:
 

@@ -41,8 +41,8 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 SAMPLER, SHARE = "OTEL_TRACES_SAMPLER", 0.1
 #: Most characters of `traceparent` that are read; 00-<trace>-<span>-<flags> has 55.
 _LONGEST = 200
-#: A request that the gateway does not record.
-_NOT_RECORDED = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-00")
+#: A request that the gateway does not record: the last bit of the flags is 0.
+_NOT_RECORDED = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f][02468ace]")
 
 
 def from_environment() -> Tracing | None:
