@@ -16,11 +16,12 @@ from tests import ROOT
 #: room -> the rooms it may import from; `loadtests`, `benchmarks` and `tests` look on from outside.
 MAY_IMPORT = {
     "model": {"model"},
-    "training": {"training", "model"},
+    "training": {"training", "model", "feedback"},
     "handler": {"handler", "model"},
     "client": {"client"},
     "deploy": {"deploy", "client"},
-    "gateway": {"gateway", "client"},
+    "feedback": {"feedback"},
+    "gateway": {"gateway", "client", "feedback"},
 }
 ROOMS = {*MAY_IMPORT, "loadtests", "benchmarks", "tests"}
 #: room -> packages it must never need.
@@ -29,6 +30,7 @@ NEVER = {
     "handler": {"transformers", "pytorch_lightning", "lightning", "hydra", "numpy", "dvc"},
     "client": {"torch", "transformers", "ts", "PIL", "numpy"},
     "gateway": {"torch", "transformers", "ts", "PIL", "numpy"},
+    "feedback": {"torch", "transformers", "ts", "PIL", "numpy"},
 }
 
 
