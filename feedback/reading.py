@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 from sqlalchemy import Connection, func, select
@@ -42,11 +43,13 @@ class KeptPicture:
         sha256: Of the picture file, in hex.
         corrections: Better captions, the newest last; as often as they were written.
         praised: Captions that got thumbs up and no correction.
+        corrected: Captions that somebody corrected.
     """
 
     sha256: str
     corrections: tuple[str, ...]
     praised: tuple[str, ...]
+    corrected: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,22 +90,18 @@ def kept_pictures(connection: Connection) -> Iterator[KeptPicture]:
         .where(feedback.c.picture.is_not(None))
         .order_by(feedback.c.picture, feedback.c.given, feedback.c.id)
     )
-    held: str | None = None
-    corrections: list[str] = []
-    praised: list[str] = []
-    for sha256, caption, thumbs, correction in connection.execution_options(yield_per=ROWS).execute(
-        query
-    ):
-        if held is not None and sha256 != held:
-            yield KeptPicture(held, tuple(corrections), tuple(praised))
-            corrections, praised = [], []
-        held = sha256
-        if correction is not None:
-            corrections.append(correction)
-        elif thumbs == 1:
-            praised.append(caption)
-    if held is not None:
-        yield KeptPicture(held, tuple(corrections), tuple(praised))
+    rows = connection.execution_options(yield_per=ROWS).execute(query)
+    for sha256, group in itertools.groupby(rows, key=lambda row: row.picture):
+        corrections: list[str] = []
+        praised: list[str] = []
+        corrected: list[str] = []
+        for row in group:
+            if row.correction is not None:
+                corrections.append(row.correction)
+                corrected.append(row.caption)
+            elif row.thumbs == 1:
+                praised.append(row.caption)
+        yield KeptPicture(sha256, tuple(corrections), tuple(praised), tuple(corrected))
 
 
 def content(connection: Connection, sha256: str) -> bytes:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
-import contextlib
+import json
 import time
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,11 @@ from feedback.__main__ import main as command
 from feedback.answers import new_request_id
 from feedback.database import open_database, reading, writing
 from feedback.reading import Counts, content, counts, kept_pictures, opinions
-from feedback.tables import METADATA, answers
+from feedback.tables import METADATA, REVISION, answers
 from gateway.access.keys import add_key
+from gateway.settings import SettingsError
 from tests.databases import KINDS, empty_database
-from tests.integration.gateways import process, running, settings_for
+from tests.integration.gateways import running, settings_for
 from tests.pictures import sound
 from tests.postgresql import Cluster
 
@@ -156,42 +159,39 @@ def test_each_picture_of_a_request_has_its_own_feedback(gateway: str):
     assert refusal(one) == (404, "unknown_caption")
 
 
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({}, (422, "nothing_said")),
-        ({"thumbs": "sideways"}, (422, "bad_request")),
-        ({"thumbs": 1}, (422, "bad_request")),
-        ({"correction": " \u00a0"}, (422, "bad_text")),
-        ({"correction": "a\nb"}, (422, "bad_text")),
-        ({"correction": "a\0b"}, (422, "bad_text")),
-        ({"correction": "a\u2028b"}, (422, "bad_text")),
-        ({"correction": "a\ud800b"}, (422, "bad_text")),
-        ({"correction": "a" * 501}, (422, "bad_text")),
-        ({"correction": ["a"]}, (422, "bad_request")),
-        ({"caption": "one that was never served", "thumbs": "up"}, (422, "bad_request")),
-        ({"picture_index": -1, "thumbs": "up"}, (422, "bad_request")),
-        ({"picture_index": 2**70, "thumbs": "up"}, (422, "bad_request")),
-        ({"request_id": "a b", "thumbs": "up"}, (422, "bad_request")),
-        ({"request_id": "x" * 129, "thumbs": "up"}, (422, "bad_request")),
-        ({"thumbs": "up", "image": "%%%"}, (400, "bad_base64")),
-        ({"thumbs": "down", "image": "QUJD"}, (422, "no_use")),
-        ({"request_id": "never-seen", "thumbs": "up"}, (404, "unknown_request")),
-    ],
-)
-def test_what_cannot_be_taken_is_refused_and_stores_nothing(
-    gateway: str, url: str, fields: dict[str, Any], expected: tuple[int, str]
-):
+REFUSED: list[tuple[dict[str, Any], tuple[int, str]]] = [
+    ({}, (422, "nothing_said")),
+    ({"thumbs": "sideways"}, (422, "bad_request")),
+    ({"thumbs": 1}, (422, "bad_request")),
+    ({"correction": " \u00a0"}, (422, "bad_text")),
+    ({"correction": "a\nb"}, (422, "bad_text")),
+    ({"correction": "a\0b"}, (422, "bad_text")),
+    ({"correction": "a\u2028b"}, (422, "bad_text")),
+    ({"correction": "a" * 501}, (422, "bad_text")),
+    ({"correction": ["a"]}, (422, "bad_request")),
+    ({"caption": "one that was never served", "thumbs": "up"}, (422, "bad_request")),
+    ({"picture_index": -1, "thumbs": "up"}, (422, "bad_request")),
+    ({"picture_index": 2**70, "thumbs": "up"}, (422, "bad_request")),
+    ({"request_id": "a b", "thumbs": "up"}, (422, "bad_request")),
+    ({"request_id": "x" * 129, "thumbs": "up"}, (422, "bad_request")),
+    ({"thumbs": "up", "image": "%%%"}, (400, "bad_base64")),
+    ({"thumbs": "down", "image": "QUJD"}, (422, "no_use")),
+    ({"request_id": "never-seen", "thumbs": "up"}, (404, "unknown_request")),
+]
+
+
+def test_what_cannot_be_taken_is_refused_and_stores_nothing(gateway: str, url: str):
     reply = ask(gateway)
-    assert refusal(say(gateway, reply, **fields)) == expected
+    for fields, expected in REFUSED:
+        assert refusal(say(gateway, reply, **fields)) == expected, fields
+    surrogate = {"request_id": reply.headers["X-Request-Id"], "correction": "a\ud800b"}
+    said = httpx.post(f"{gateway}/feedback", content=json.dumps(surrogate))
+    assert refusal(said) == (422, "bad_text")
+    for body in (b"", b"[]", b"\xff"):
+        assert refusal(httpx.post(f"{gateway}/feedback", content=body)) == (400, "bad_json")
+    twice = b'{"a":1,"a":2}'
+    assert refusal(httpx.post(f"{gateway}/feedback", content=twice)) == (400, "bad_request")
     assert stored(url).feedback == 0
-
-
-@pytest.mark.parametrize("body", [b"", b"[]", b"\xff", b'{"a":1,"a":2}'])
-def test_a_body_that_is_no_object_is_refused(gateway: str, body: bytes):
-    assert refusal(httpx.post(f"{gateway}/feedback", content=body)) == (
-        (400, "bad_request") if b'"a"' in body else (400, "bad_json")
-    )
 
 
 def test_a_form_with_too_much_is_refused(gateway: str):
@@ -317,25 +317,29 @@ def test_the_description_says_whether_feedback_is_taken(gateway: str, server: To
 
 
 def test_feedback_goes_on_while_the_captioner_is_overloaded(server: TorchServe, url: str):
-    with running(settings_for(server, feedback=url, max_in_flight=1)) as address:
+    with running(settings_for(server, feedback=url, max_in_flight=1, **NO_LIMIT)) as address:
         reply = ask(address)
-        slow = {"images": [base64.b64encode(PNG).decode()], "options": {"num_beams": 10}}
-        with httpx.Client(timeout=60) as client:
-            statuses = set()
-            for _ in range(3):
-                statuses.add(client.post(f"{address}/v1/captions", json=slow).status_code)
-                statuses.add(say(address, reply, thumbs="up").status_code)
-        assert statuses == {200}
+        statuses: list[int] = []
+
+        def flood() -> None:
+            for _ in range(15):
+                flooded = httpx.post(f"{address}/v1/captions", content=PNG, timeout=60)
+                statuses.append(flooded.status_code)
+
+        with ThreadPoolExecutor(3) as pool:
+            floods = [pool.submit(flood) for _ in range(3)]
+            said = []
+            while not all(each.done() for each in floods):
+                said.append(say(address, reply, thumbs="up").status_code)
+    assert 503 in statuses
+    assert set(said) == {200}
 
 
 def test_captions_go_on_without_the_database_and_feedback_comes_back(
-    server: TorchServe, postgresql: Cluster, tmp_path: Path
+    server: TorchServe, postgresql: Cluster, caplog: pytest.LogCaptureFixture
 ):
-    url = postgresql.create("outage")
-    with process(tmp_path / "log", **settings_for_process(server), feedback=url, **NO_LIMIT) as (
-        _,
-        address,
-    ):
+    url = postgresql.create(f"outage_{uuid.uuid4().hex[:8]}")
+    with running(settings_for(server, feedback=url, **NO_LIMIT)) as address:
         reply = ask(address)
         assert say(address, reply, thumbs="up").status_code == 200
         postgresql.stop()
@@ -348,15 +352,11 @@ def test_captions_go_on_without_the_database_and_feedback_comes_back(
             ask(address)
             assert refusal(say(address, reply, thumbs="down")) == (503, "feedback_unavailable")
             assert time.monotonic() - begin < 5
-            metrics = httpx.get(f"{address}/metrics").text
-            assert "gateway_feedback_database_up 0.0" in metrics
-            # A gateway starts without it too.
-            with process(tmp_path / "late", **settings_for_process(server), feedback=url) as (
-                _,
-                late,
-            ):
+            assert "gateway_feedback_database_up 0.0" in httpx.get(f"{address}/metrics").text
+            caplog.clear()
+            with running(settings_for(server, feedback=url)) as late:  # it starts without, too
                 ask(late)
-                assert "captions go on without" in (tmp_path / "late").read_text()
+            assert "cannot be used, captions go on without" in caplog.text
         finally:
             postgresql.start()
         end = time.monotonic() + 20
@@ -368,42 +368,39 @@ def test_captions_go_on_without_the_database_and_feedback_comes_back(
         assert "gateway_feedback_answers_lost_total 0.0" in metrics
 
 
-def settings_for_process(server: TorchServe) -> dict[str, str]:
-    return {
-        "inference": server.rest,
-        "management": server.management,
-        "metrics": server.metrics,
-    }
-
-
-def refused_start(tmp_path: Path, server: TorchServe, url: str) -> str:
-    log = tmp_path / "log"
-    settings = settings_for_process(server)
-    with contextlib.suppress(AssertionError), process(log, **settings, feedback=url):
+def refused(server: TorchServe, url: str) -> str:
+    """Why a gateway does not start; one line."""
+    with (
+        pytest.raises(SettingsError, match=r"^GATEWAY_FEEDBACK: .+") as raised,
+        running(settings_for(server, feedback=url)),
+    ):
         pytest.fail("the gateway started")
-    return log.read_text()
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
 
 
-def test_a_database_that_cannot_be_used_is_refused_at_the_start(
-    server: TorchServe, url: str, tmp_path: Path
-):
+def test_a_database_of_a_newer_program_is_refused_at_the_start(server: TorchServe, url: str):
     engine = open_database(url, create=True)
     with writing(engine) as connection:
         connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'"))
     try:
-        said = refused_start(tmp_path, server, url)
+        said = refused(server, url)
     finally:
         with writing(engine) as connection:
-            step = schema.known()[-1]
-            connection.execute(
-                text(f"UPDATE {schema.VERSION_TABLE} SET version_num = :step"), {"step": step}
-            )
-    assert "error: GATEWAY_FEEDBACK: " in said
-    assert "a newer program made" in said
+            own = {"step": REVISION}
+            connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = :step"), own)
+        engine.dispose()
+    assert "has tables of the version 9999, which a newer program made" in said
+
+
+def test_a_database_that_cannot_be_used_is_refused_at_the_start(
+    server: TorchServe, postgresql: Cluster, tmp_path: Path
+):
     other = tmp_path / "notes.txt"
     other.write_text("this is no database, and longer than sixteen bytes")
-    assert "is no SQLite database" in refused_start(tmp_path, server, f"sqlite:///{other}")
-    if url.startswith("postgresql"):
-        said = refused_start(tmp_path, server, f"{url}_that_is_not_there")
-        assert "does not exist" in said
-        assert "Traceback" not in said
+    assert "is no SQLite database" in refused(server, f"sqlite:///{other}")
+    assert "cannot be used as a database" in refused(server, f"sqlite:///{tmp_path}")
+    assert "does not exist" in refused(server, f"{postgresql.url}_that_is_not_there")
+    with_secret = refused(server, "mysql://me:secret@host/db")
+    assert "secret" not in with_secret
+    assert "begins with 'mysql'" in with_secret
