@@ -26,6 +26,12 @@ export class Feedback {
       event.preventDefault();
       this.correct();
     });
+    // A caption is one line: Enter sends it, as in a field of one line.
+    this.part("correction").addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.isComposing) return;
+      event.preventDefault();
+      this.part("form").requestSubmit();
+    });
     this.part("better").setAttribute("aria-label", `Write a better caption: ${picture.file.name}`);
   }
 
@@ -82,7 +88,7 @@ export class Feedback {
   }
 
   async correct() {
-    const correction = this.part("correction").value.trim();
+    const correction = this.part("correction").value.replace(/\s+/g, " ").trim();
     if (correction === "") {
       this.tell("Write a caption first.");
       return;

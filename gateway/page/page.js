@@ -69,7 +69,7 @@ addEventListener("drop", (event) => {
   take(event.dataTransfer, "dropped");
 });
 addEventListener("paste", (event) => {
-  if (!event.target.closest("input") || event.clipboardData.files.length > 0) {
+  if (!event.target.closest("input, textarea") || event.clipboardData.files.length > 0) {
     take(event.clipboardData, "pasted");
   }
 });

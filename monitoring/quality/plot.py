@@ -15,7 +15,7 @@ def draw(quality: Quality, file: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from matplotlib import dates, ticker
+    from matplotlib import ticker
     from matplotlib import pyplot as plt
 
     figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(9, 6), layout="constrained")
@@ -33,7 +33,6 @@ def draw(quality: Quality, file: Path) -> None:
     below.set_ylim(bottom=0)
     below.set_title("CIDEr of captions against their corrections", loc="left")
     below.set_xlabel("week of the caption, from Monday; bars: 95 percent intervals")
-    below.xaxis.set_major_formatter(dates.DateFormatter("%Y-%m-%d"))
     below.tick_params(axis="x", rotation=30)
     for axes in (above, below):
         axes.grid(alpha=0.3)
