@@ -112,6 +112,7 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
         "data-sets.md",
         "evaluation.md",
         "explanations.md",
+        "feedback.md",
         "fine-tune-clip.md",
         "kubernetes.md",
         "operations.md",
