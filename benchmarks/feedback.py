@@ -40,7 +40,7 @@ from feedback.database import described, open_database, read_url, reading
 from feedback.reading import counts
 from model.refusal import Refusal
 from training.command import command
-from training.evaluation.marked_block import replaced_block
+from training.evaluation.report.marked_block import replaced_block
 
 OFF, ON = "none", "taken"
 BEGIN, END = "<!-- benchmarks.feedback -->", "<!-- end -->"

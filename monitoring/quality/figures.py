@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 from feedback.reading import Opined, opinions
 from monitoring.quality.intervals import Estimate, Mean, share
 from monitoring.quality.words import CorrectedWords
-from training.evaluation.cider_reward import CiderReward
+from training.evaluation.scores.cider_reward import CiderReward
 
 #: Rows that are scored together.
 CHUNK = 500

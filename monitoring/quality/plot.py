@@ -15,8 +15,8 @@ def draw(quality: Quality, file: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from matplotlib import ticker
     from matplotlib import pyplot as plt
+    from matplotlib import ticker
 
     figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(9, 6), layout="constrained")
     versions = sorted({(model, version) for _, model, version in quality.weeks})

@@ -6,7 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Iterator
 
-from training.evaluation.words import words
+from training.evaluation.scores.words import words
 
 #: Most different corrections that are counted; rare ones are forgotten beyond that.
 MOST = 200_000

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "client": {"client"},
     "deploy": {"deploy", "client"},
     "feedback": {"feedback"},
+    "monitoring": {"monitoring", "model", "feedback", "training"},
     "gateway": {"gateway", "client", "feedback"},
 }
 ROOMS = {*MAY_IMPORT, "loadtests", "benchmarks", "tests"}

@@ -25,7 +25,7 @@ from monitoring.quality.figures import DAY, Quality, measure, week_of
 from monitoring.quality.intervals import Mean, share
 from monitoring.quality.words import CorrectedWords, changes
 from tests import ROOT
-from training.evaluation.scoring import cider
+from training.evaluation.scores.scoring import cider
 
 #: A Monday at noon.
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()

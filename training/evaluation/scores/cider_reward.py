@@ -50,7 +50,7 @@ class CiderReward:
         references: The references of each image whose words are counted; of the training split,
             for a reward.
         end: Whether the end of a caption is a word, as a reward needs it. Without it the scores are
-            those of `training.evaluation.scoring.cider`, where both count the same references.
+            those of `scoring.cider`, where both count the same references.
     """
 
     def __init__(self, references: Iterable[Sequence[str]], *, end: bool = True) -> None:
