@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -15,6 +16,7 @@ import httpx
 import pytest
 from sqlalchemy import delete, text, update
 
+from client import AsyncCaptionClient, CaptionClient, CaptionError, Feedback
 from deploy.torchserve import TorchServe
 from feedback import schema
 from feedback.__main__ import main as command
@@ -304,6 +306,40 @@ def test_the_operator_deletes_all_of_a_request(gateway: str, url: str, capsys: A
     assert stored(url).pictures == 0
     assert command(["status", "--database", url]) == 0
     assert "0 feedbacks" in capsys.readouterr().out
+
+
+def test_the_clients_give_feedback(gateway: str, url: str, tmp_path: Path):
+    file = tmp_path / "a.png"
+    file.write_bytes(PNG)
+    with CaptionClient(gateway) as client:
+        result = client.caption(file, num_captions=2)
+        said = client.feedback(result, caption_index=1, correction="a red ball", picture=file)
+        assert said == Feedback(result.captions[1].caption, None, "a red ball", True, False)
+        with pytest.raises(CaptionError, match="caption_index is 2") as raised:
+            client.feedback(result, caption_index=2, thumbs="up")
+        assert (raised.value.status, raised.value.code) == (404, "unknown_caption")
+
+    async def rate() -> Feedback:
+        async with AsyncCaptionClient(gateway) as client:
+            result = await client.caption(PNG)
+            await client.feedback(result, thumbs="down", picture=None)
+            return await client.feedback(str(result.request_id), thumbs="up", picture=PNG)
+
+    said = asyncio.run(rate())
+    assert (said.thumbs, said.picture_kept, said.replaced) == ("up", True, True)
+    assert stored(url).feedback == 2
+
+
+def test_a_client_of_torchserve_itself_is_told(server: TorchServe):
+    with CaptionClient(server.rest) as client, pytest.raises(CaptionError) as raised:
+        client.feedback(client.caption(PNG), thumbs="up")
+    assert raised.value.status in (404, 405)
+    with CaptionClient(server.grpc, management=server.management) as client:
+        result = client.caption(PNG)
+        with pytest.raises(ValueError, match="has no request id"):
+            client.feedback(result, thumbs="up")
+        with pytest.raises(CaptionError, match="takes no feedback; give the address of a gateway"):
+            client.feedback("some-id", thumbs="up")
 
 
 def test_the_description_says_whether_feedback_is_taken(gateway: str, server: TorchServe):
