@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,19 +118,24 @@ def reason(error: DBAPIError) -> str:
 
 
 def _check_file(file: Path, create: bool) -> None:
+    """Refuse a file that cannot be read and written.
+
+    It is not opened: a program that closes a file loses its locks on it, also those of SQLite, and
+    another program would then take the database for one that nobody uses.
+    """
     try:
         if create:
             file.parent.mkdir(parents=True, exist_ok=True)
             # Its owner alone may read what people wrote and the pictures that they left.
             file.touch(0o600)
-        elif not file.exists():
-            raise DatabaseRefused(f"{file} does not exist; a gateway makes it when it starts")
-        with file.open("rb+") as opened:
-            head = opened.read(16)
     except OSError as error:
         raise DatabaseRefused(f"{file} cannot be used as a database: {error.strerror}") from None
-    if head not in (b"", b"SQLite format 3\0"):
-        raise DatabaseRefused(f"{file} is no SQLite database; give another file")
+    if not file.exists():
+        raise DatabaseRefused(f"{file} does not exist; a gateway makes it when it starts")
+    if not file.is_file():
+        raise DatabaseRefused(f"{file} cannot be used as a database: it is no file")
+    if not os.access(file, os.R_OK | os.W_OK):
+        raise DatabaseRefused(f"{file} cannot be used as a database: this user may not write it")
 
 
 def _prepare_sqlite(engine: Engine) -> None:
@@ -138,7 +144,13 @@ def _prepare_sqlite(engine: Engine) -> None:
         connection.isolation_level = None  # else Python's module ends a transaction before DDL
         cursor = connection.cursor()
         # Readers and a writer do not wait for each other; a commit is safe when a program ends.
-        cursor.execute("PRAGMA journal_mode=WAL")
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.DatabaseError as error:
+            if "not a database" not in str(error):
+                raise
+            file = engine.url.database
+            raise DatabaseRefused(f"{file} is no SQLite database; give another file") from None
         cursor.execute("PRAGMA synchronous=NORMAL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten

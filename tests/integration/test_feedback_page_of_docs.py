@@ -65,7 +65,7 @@ def python(words: list[str]) -> list[str]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
 def test_the_lines_of_curl(gateway: str, folder: Path):
-    script = block("sh", "/feedback").replace("http://127.0.0.1:8000", gateway)
+    script = block("sh", "image=@").replace("http://127.0.0.1:8000", gateway)
     done = run(["bash", "-ec", script.replace("\ncurl", "\necho; curl")], folder)
     assert done.returncode == 0, done.stderr
     first, second = (json.loads(line) for line in done.stdout.strip().splitlines()[-2:])

@@ -167,9 +167,10 @@ def bodies() -> list[tuple[str, Any, int]]:
 
 
 def test_a_feedback_has_the_documented_form(document: Any):
-    address = document.config.base_url or document.get_base_url()
-    given = httpx.post(f"{address}/v1/captions", content=sound()["png"], timeout=60)
-    body = {"request_id": given.headers["X-Request-Id"], "thumbs": "up", "correction": "a boat"}
+    image = {"image": base64.b64encode(sound()["png"]).decode()}
+    captions = document["/v1/captions"]["POST"].Case(body=image, media_type="application/json")
+    [request_id] = captions.call(timeout=60).headers["x-request-id"]
+    body = {"request_id": request_id, "thumbs": "up", "correction": "a boat"}
     case = document["/feedback"]["POST"].Case(body=body, media_type="application/json")
     response = case.call(timeout=60)
     assert response.status_code == 200

@@ -154,3 +154,19 @@ def test_a_lock_of_sqlite_is_waited_for_and_then_an_error(
         assert counts(connection).feedback == 0  # a reader does not wait for the writer
         with pytest.raises(OperationalError, match="locked"), writing(engine):
             pass
+
+
+def test_what_another_program_writes_is_seen_after_a_second_look(tmp_path: Path):
+    """To open and close the file beside SQLite would end its locks, and the two would part."""
+    url = f"sqlite:///{tmp_path / 'feedback.db'}"
+    engine = open_database(url, create=True)
+    schema.upgrade(engine)
+    open_database(url)
+    code = (
+        "import sys; from feedback.database import *\n"
+        "with writing(open_database(sys.argv[1])) as c:\n"
+        "    c.execute(text(\"UPDATE feedback_revision SET version_num = '7'\"))"
+    )
+    subprocess.run([sys.executable, "-c", code, url], cwd=ROOT, check=True)
+    with engine.connect() as connection:
+        assert schema.revision(connection) == "7"
