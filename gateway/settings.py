@@ -96,6 +96,7 @@ class Settings:
         feedback_rate: Feedbacks a second that one client may send in the long run; more are
             answered with 429. 0 for no limit.
         feedback_burst: Feedbacks that a client may send at once after a pause.
+        json_log: Whether each line of the log is a JSON object; see `gateway/telemetry/log.py`.
     """
 
     host: str = "127.0.0.1"
@@ -134,6 +135,7 @@ class Settings:
     feedback_days: float = 400.0
     feedback_rate: float = 1.0
     feedback_burst: float = 60.0
+    json_log: bool = False
 
     def __post_init__(self) -> None:
         """Check values and their combination.
