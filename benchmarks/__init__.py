@@ -5,6 +5,7 @@ The commands:
     decode        captions a second: ours, the original, Hugging Face, BLIP, the machine's limit
     serve         what TorchServe costs beside the captioner, and latency under load
     gateway       what the gateway costs beside TorchServe alone
+    feedback      what feedback costs the captions of the gateway
     features      encoding a data set beside the original's loop
     train         a training step beside one of the original's loop
     quality       scores of captioners: the original's recipe and ours, a switch at a time

@@ -16,12 +16,13 @@ from tests import ROOT
 #: room -> the rooms it may import from; `loadtests`, `benchmarks` and `tests` look on from outside.
 MAY_IMPORT = {
     "model": {"model"},
-    "training": {"training", "model"},
+    "training": {"training", "model", "feedback"},
     "handler": {"handler", "model"},
     "client": {"client"},
     "deploy": {"deploy", "client"},
-    "gateway": {"gateway", "client"},
-    "monitoring": {"monitoring", "model"},
+    "feedback": {"feedback"},
+    "monitoring": {"monitoring", "model", "feedback", "training"},
+    "gateway": {"gateway", "client", "feedback"},
 }
 ROOMS = {*MAY_IMPORT, "loadtests", "benchmarks", "tests"}
 #: room -> packages it must never need.
@@ -30,6 +31,7 @@ NEVER = {
     "handler": {"transformers", "pytorch_lightning", "lightning", "hydra", "numpy", "dvc"},
     "client": {"torch", "transformers", "ts", "PIL", "numpy"},
     "gateway": {"torch", "transformers", "ts", "PIL", "numpy"},
+    "feedback": {"torch", "transformers", "ts", "PIL", "numpy"},
 }
 
 

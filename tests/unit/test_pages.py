@@ -115,6 +115,7 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
         "encoders.md",
         "evaluation.md",
         "explanations.md",
+        "feedback.md",
         "fine-tune-clip.md",
         "hub.md",
         "kubernetes.md",
