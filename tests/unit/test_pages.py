@@ -117,6 +117,7 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
         "explanations.md",
         "feedback.md",
         "fine-tune-clip.md",
+        "gpu.md",
         "hub.md",
         "kubernetes.md",
         "monitoring.md",
