@@ -23,6 +23,7 @@ from model.options import GenerationOptions
 from model.programs.load import load_artifact
 from model.refusal import Refusal
 from scale import cluster
+from scale.first_blocks import checked
 from scale.inputs.listing import Listing
 from scale.inputs.parquet_rows import Columns
 from scale.job import JOB, Job, begin_or_continue
@@ -187,7 +188,8 @@ def _caption(
             f"threads, {sizes.decoders} decoders",
         )
         with Shown(job.rows, assembly.rows, console) as shown:
-            for block, counts in run_blocks(work, sizes, assembly.remaining()):
+            written = run_blocks(work, sizes, assembly.remaining())
+            for block, counts in checked(store, written, is_first=not assembly.rows):
                 if assembly.add(block):
                     shown.advance(counts)
 
