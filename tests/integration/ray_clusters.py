@@ -20,7 +20,9 @@ from tests.processes import free_port
 #: Ends a picture whose decoding ends the process, as a fault of a decoder would.
 MARK = b"ends the process that decodes it"
 #: Ray gives way to all other processes of a machine; a test has to end on a busy one too.
-NOT_NICE = {"RAY_worker_niceness": "0"}
+NOT_NICE = {"RAY_worker_niceness": "0", "RAY_raylet_start_wait_time_s": "300"}
+#: Seconds after which a test gives up; on a quiet machine nothing takes a tenth of it.
+PATIENCE = 400
 #: Read by every Python process of a cluster at its start.
 _DEADLY = f"""
 import importlib.abc, importlib.util, os, signal, sys
@@ -83,7 +85,7 @@ class Cluster:
     def _ray(self, *words: str) -> None:
         subprocess.run(
             [sys.executable, "-m", "ray.scripts.scripts", *words],
-            env=self.environment, check=True, capture_output=True, timeout=120,
+            env=self.environment, check=True, capture_output=True, timeout=PATIENCE,
         )  # fmt: skip
 
     def add_node(self, processors: int) -> subprocess.Popen[bytes]:
@@ -104,7 +106,7 @@ class Cluster:
         )
         self.nodes.append(node)
         name = self._folder / f"node-{len(self.nodes) - 1}.log"
-        end = time.monotonic() + 120
+        end = time.monotonic() + PATIENCE
         while b"Ray runtime started" not in name.read_bytes():
             assert node.poll() is None, name.read_text()
             assert time.monotonic() < end, name.read_text()
@@ -124,7 +126,7 @@ class Cluster:
 
     def kill_workers(self, stage: str) -> None:
         """End the processes of a stage as soon as there are some."""
-        end = time.monotonic() + 200
+        end = time.monotonic() + PATIENCE
         while not (found := self.workers(stage)):
             assert time.monotonic() < end, f"{stage} has no process"
             time.sleep(0.02)
@@ -180,7 +182,7 @@ def start_command(
         )
 
 
-def finish(command: subprocess.Popen[bytes], log: Path, status: int = 0, seconds: int = 200) -> str:
+def finish(command: subprocess.Popen[bytes], log: Path, status: int = 0, seconds: int = PATIENCE) -> str:
     """Wait for the command; what it printed."""
     try:
         command.wait(seconds)
@@ -195,7 +197,7 @@ def finish(command: subprocess.Popen[bytes], log: Path, status: int = 0, seconds
 
 def wait_for_blocks(out: Path, command: subprocess.Popen[bytes], log: Path, count: int = 1) -> int:
     """Wait until so many blocks are written; how many there are."""
-    end = time.monotonic() + 200
+    end = time.monotonic() + PATIENCE
     while (found := len(list((out / "_blocks").glob("[0-9]*.parquet")))) < count:
         assert command.poll() is None, log.read_text()
         assert time.monotonic() < end, log.read_text()
