@@ -182,7 +182,9 @@ def start_command(
         )
 
 
-def finish(command: subprocess.Popen[bytes], log: Path, status: int = 0, seconds: int = PATIENCE) -> str:
+def finish(
+    command: subprocess.Popen[bytes], log: Path, status: int = 0, seconds: int = PATIENCE
+) -> str:
     """Wait for the command; what it printed."""
     try:
         command.wait(seconds)
