@@ -20,7 +20,9 @@ from tests.processes import free_port
 #: Ends a picture whose decoding ends the process, as a fault of a decoder would.
 MARK = b"ends the process that decodes it"
 #: Ray gives way to all other processes of a machine; a test has to end on a busy one too.
-NOT_NICE = {"RAY_worker_niceness": "0", "RAY_raylet_start_wait_time_s": "300"}
+NOT_NICE = {"RAY_worker_niceness": "0"}
+#: How often a node is started: Ray gives up after half a minute.
+STARTS = 4
 #: Seconds after which a test gives up; on a quiet machine nothing takes a tenth of it.
 PATIENCE = 400
 #: Read by every Python process of a cluster at its start.
@@ -97,21 +99,22 @@ class Cluster:
         else:
             words += ["--head", f"--port={self.port}", "--include-dashboard=false",
                       f"--temp-dir={self._sessions}"]  # fmt: skip
-        log = (self._folder / f"node-{len(self.nodes)}.log").open("wb")
-        node = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", *words],
-            env={**self.environment, "PYTHONPATH": self._python_path},
-            stdout=log,
-            stderr=log,
-        )
-        self.nodes.append(node)
-        name = self._folder / f"node-{len(self.nodes) - 1}.log"
-        end = time.monotonic() + PATIENCE
-        while b"Ray runtime started" not in name.read_bytes():
-            assert node.poll() is None, name.read_text()
-            assert time.monotonic() < end, name.read_text()
-            time.sleep(0.1)
-        return node
+        log = self._folder / f"node-{len(self.nodes)}.log"
+        for _ in range(STARTS):
+            with log.open("wb") as file:
+                node = subprocess.Popen(
+                    [sys.executable, "-m", "ray.scripts.scripts", *words],
+                    env={**self.environment, "PYTHONPATH": self._python_path},
+                    stdout=file,
+                    stderr=file,
+                )
+            while node.poll() is None:
+                if b"Ray runtime started" in log.read_bytes():
+                    self.nodes.append(node)
+                    return node
+                time.sleep(0.1)
+            assert "timed out during startup" in log.read_text(), log.read_text()
+        raise AssertionError(log.read_text())
 
     def workers(self, stage: str) -> list[psutil.Process]:
         """The processes of a stage, such as `CaptionStage`, on all nodes; none before it begins."""
