@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "feedback": {"feedback"},
     "monitoring": {"monitoring", "model", "feedback", "training"},
     "gateway": {"gateway", "client", "feedback"},
+    "scale": {"scale", "handler", "model"},
 }
 ROOMS = {*MAY_IMPORT, "loadtests", "benchmarks", "tests"}
 #: room -> packages it must never need.
@@ -32,6 +33,7 @@ NEVER = {
     "client": {"torch", "transformers", "ts", "PIL", "numpy"},
     "gateway": {"torch", "transformers", "ts", "PIL", "numpy"},
     "feedback": {"torch", "transformers", "ts", "PIL", "numpy"},
+    "scale": {"transformers", "pytorch_lightning", "lightning", "hydra", "ts", "dvc"},
 }
 
 
