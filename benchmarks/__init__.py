@@ -16,7 +16,7 @@ The commands:
     explanations  whether explanations point at the things that words name
     golden        published weights: our captions beside those of the original code
     profile       where the time of training, features and serving goes, operator by operator
-    readme        writes README's figures and the pages on speed from `results/`
+    readme        writes the figures of the pages in docs/ from `results/`
     real_size     writes a checkpoint of the published sizes with random weights
 
 What they use:
