@@ -86,7 +86,7 @@ def read_results() -> Results:
 
 
 def quality_figures(scenes: Mapping[str, Any]) -> str:
-    """What stands between the marks of `docs/quality.md`: `scenes.json`, of `benchmarks.heldout`."""
+    """What stands between the marks of `docs/quality.md`, from what `benchmarks.heldout` kept."""
     scores = {
         "CIDEr": "{CIDEr:.2f}",
         "… of one human caption against the other four": "{human_CIDEr:.2f}",

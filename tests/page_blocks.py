@@ -42,7 +42,7 @@ class Block:
 
     @property
     def lines(self) -> list[str]:
-        """The commands: lines that are continued are joined; comments and empty lines are left out."""
+        """The commands: continued lines are joined, comments and empty lines left out."""
         joined = re.sub(r"\\\n\s*", "", self.text).splitlines()
         return [line for line in joined if line.strip() and not line.startswith("#")]
 

@@ -106,7 +106,9 @@ def _type(hint: Any) -> str:
 
 def _type_name(kind: Any) -> str:
     if isinstance(kind, types.UnionType):
-        return " or ".join("null" if one is type(None) else _type_name(one) for one in kind.__args__)
+        return " or ".join(
+            "null" if one is type(None) else _type_name(one) for one in kind.__args__
+        )
     origin = typing.get_origin(kind)
     if origin is list:
         return f"list of {_type_name(kind.__args__[0])}s"
@@ -132,9 +134,13 @@ def _meaning(kind: type) -> str:
     if found := ELSEWHERE.fullmatch(text):
         other = getattr(importlib.import_module(found[1]), found[2])
         if other.__name__ == "GenerationOptions":
-            return "[The options of captions](configuration-serving.md#options-of-captions) say more."
+            return (
+                "[The options of captions](configuration-serving.md#options-of-captions) say more."
+            )
         first, _, rest = (inspect.getdoc(other) or "").partition("\n\nAttributes:\n")
-        listed = [f"- `{name}`: {' '.join(words.split())}" for name, words in ATTRIBUTE.findall(rest)]
+        listed = [
+            f"- `{name}`: {' '.join(words.split())}" for name, words in ATTRIBUTE.findall(rest)
+        ]
         return "\n".join([first, "", *listed])
     return text.replace("docs/data-sets.md", "[the page on data sets](data-sets.md)")
 
@@ -208,4 +214,6 @@ def _table(
     rows: list[tuple[str, ...]], titles: tuple[str, ...] = ("setting", "type", "default")
 ) -> str:
     lines = [titles, tuple("---" for _ in titles), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
+    )

@@ -1,7 +1,8 @@
 """What mkdocs calls while it builds the site (mkdocs.yml names this file).
 
-- Pages link files outside of `docs/`, such as `../deploy/compose.yaml`, which work on GitHub. The site
-  carries a copy of each, so that these links work there too; a file that is missing ends the build.
+- Pages link files outside of `docs/`, such as `../deploy/compose.yaml`, which work on GitHub. The
+  site carries a copy of each, so that these links work there too; a file that is missing ends the
+  build.
 - CHANGELOG.md stands at the top of the repository; here it is the page `changelog.md`.
 - Pages with a diagram load mermaid from the site itself (see `website.mermaid`).
 - The environment variable SITE_URL is the address of the site, for its canonical links.
@@ -66,7 +67,9 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
     def turned(found: re.Match[str]) -> str:
         path = _repository_path(page.file.src_uri, found[2])
-        return found[1] + (posixpath.relpath(f"{COPIES}/{path}", folder or ".") if path else found[2])
+        return found[1] + (
+            posixpath.relpath(f"{COPIES}/{path}", folder or ".") if path else found[2]
+        )
 
     return OUTSIDE.sub(turned, markdown)
 

@@ -1,8 +1,8 @@
 """Fetches mermaid, the script that draws the site's diagrams: `python -m website.mermaid`.
 
-The diagrams are text in the pages, which GitHub draws as well. The script has 3 MB, so it is no file
-of this repository: npm fetches the version that stands here, and its SHA-256 must be the one that
-stands here. Without it the site still builds, and a reader's browser asks unpkg.com for it.
+The diagrams are text in the pages, which GitHub draws as well. The script has 3.5 MB, so it is no
+file of this repository: npm fetches the version that stands here, and its SHA-256 must be the one
+that stands here. Without it the site still builds, and a reader's browser asks unpkg.com for it.
 
 To take another version: change both, and look at the diagrams.
 """

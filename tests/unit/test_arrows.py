@@ -13,7 +13,8 @@ import pytest
 
 from tests import ROOT
 
-#: room -> the rooms it may import from; `loadtests`, `benchmarks`, `tests` and `website` look on from outside.
+#: room -> the rooms it may import from; `loadtests`, `benchmarks`, `tests` and `website` look on
+#: from outside.
 MAY_IMPORT = {
     "model": {"model"},
     "training": {"training", "model"},

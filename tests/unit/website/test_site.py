@@ -1,4 +1,4 @@
-"""docs/ becomes a site: every link and anchor leads somewhere, and nothing is asked of elsewhere."""
+"""docs/ becomes a site: every link and anchor leads somewhere, and no other server is asked."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def test_a_page_that_is_not_in_the_navigation_ends_the_build(small: Path):
 
 
 def test_a_linked_file_of_the_repository_is_carried_along(small: Path):
-    (small / "docs" / "index.md").write_text("# A\n\n[x](../model/refusal.py) [y](other.md#below)\n")
+    (small / "docs" / "index.md").write_text(
+        "# A\n\n[x](../model/refusal.py) [y](other.md#below)\n"
+    )
     assert build(small, small / "out").returncode == 0
     assert 'href="repository/model/refusal.py"' in (small / "out" / "index.html").read_text()
     copied = small / "out" / "repository" / "model" / "refusal.py"
@@ -131,9 +133,7 @@ def test_every_diagram_can_be_drawn(site: Path):
     ]
     assert len(texts) > 5
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox"]
-        )
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         page = browser.new_page()
         page.add_script_tag(path=str(mermaid.FILE))
         for text in texts:

@@ -18,7 +18,9 @@ from tests.page_blocks import commands
 
 PAGE = ROOT / "docs" / "versions.md"
 HERE = "tests/unit/website/test_wheel.py"
-FIND = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+FIND = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"][
+    "find"
+]
 ROOMS = {name for name in FIND["include"] if "." not in name}
 #: Top-level packages that look on from outside.
 OUTSIDE = {"benchmarks", "loadtests", "tests", "website"}

@@ -13,7 +13,6 @@ from model.options import OPTIONS
 from training.config import Config
 from website.written_pages import DOCS, PAGES, text_of
 
-
 #: As they are committed; the first test holds that they are what the code writes.
 TRAINING, SERVING, ROUTES = ((DOCS / name).read_text() for name in PAGES)
 
