@@ -13,7 +13,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +211,7 @@ def _attributes(kind: type) -> Mapping[str, str]:
 
 
 def _table(
-    rows: list[tuple[str, ...]], titles: tuple[str, ...] = ("setting", "type", "default")
+    rows: Sequence[tuple[str, ...]], titles: tuple[str, ...] = ("setting", "type", "default")
 ) -> str:
     lines = [titles, tuple("---" for _ in titles), *rows]
     return "\n".join(

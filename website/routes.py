@@ -25,9 +25,9 @@ def routes_page() -> str:
     parts = [
         "# Routes of the gateway",
         "Every route that the gateway answers, from its own description. A running gateway gives "
-        "the whole of it at `/openapi.json`, with schemas of requests and replies, the options of the "
-        "captioner that is served, and its name in place of `{name}`: generate clients from that. "
-        "[The API page](api.md) has examples and the errors.",
+        "the whole of it at `/openapi.json`, with schemas of requests and replies, the options of "
+        "the captioner that is served, and its name in place of `{name}`: generate clients from "
+        "that. [The API page](api.md) has examples and the errors.",
         "Routes marked with a key need one where the gateway has keys.",
     ]
     groups: dict[str, list[str]] = {}
