@@ -40,7 +40,7 @@ from benchmarks.pages import Results, serving_figures, speed_figures, table
 from benchmarks.training_figures import training_section
 from model.refusal import Refusal
 from training.command import command
-from training.evaluation.marked_block import replaced_block
+from training.evaluation.report.marked_block import replaced_block
 
 QUALITY, PERFORMANCE = ROOT / "docs" / "quality.md", ROOT / "docs" / "performance.md"
 SPEED = ROOT / "docs" / "speed.md"
