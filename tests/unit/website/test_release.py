@@ -78,13 +78,12 @@ def test_versions_agree_and_the_changes_have_a_section():
 
 
 def test_the_page_of_versions_has_the_numbers_of_the_code():
-    from model.artifact import FORMAT
-
+    [form] = re.findall(r"^FORMAT = (\d+)$", (ROOT / "model" / "artifact.py").read_text(), re.M)
     rows = re.findall(
         r"^\| (\w+) \| .* \| (\S+) \| .* \|$", (ROOT / "docs/versions.md").read_text(), re.M
     )
     assert dict(rows[1:]) == {
-        "package": VERSION, "contract": "v1", "artifact": str(FORMAT), "captioner": "1.0",
+        "package": VERSION, "contract": "v1", "artifact": form, "captioner": "1.0",
     }  # fmt: skip
 
 
