@@ -7,7 +7,8 @@ writes the figures between the marks of
     docs/performance.md    throughput (`benchmarks.serve`), the load test and memory of training
                            (`benchmarks.memory`)
     docs/speed.md          ours beside other systems (`benchmarks.decode`), one image at a time
-                           (`benchmarks.drafts`), and options (`benchmarks.options`)
+                           (`benchmarks.drafts`), options (`benchmarks.options`), and the
+                           format without TorchScript (`benchmarks.programs`)
     docs/serving-speed.md  what TorchServe costs (`benchmarks.serve`), and what the gateway in front
                            of it does (`benchmarks.gateway`)
     docs/training-cost.md  training beside the original's (`benchmarks.train`,
@@ -37,6 +38,7 @@ from benchmarks.gateway_figures import gateway_section
 from benchmarks.machine import KINDS, RESULTS, ROOT, options_parser, results_folder, write_results
 from benchmarks.options import options_section
 from benchmarks.pages import Results, serving_figures, speed_figures, table
+from benchmarks.programs import programs_section
 from benchmarks.training_figures import training_section
 from model.refusal import Refusal
 from training.command import command
@@ -213,9 +215,10 @@ def pages() -> dict[Path, str]:
 
 
 def _of_one_and_of_options(measured: Results) -> list[str]:
-    """The sections on one image at a time and on options, as far as they were measured."""
+    """The sections on one image, on options and on formats, as far as they were measured."""
     sections = []
-    for name, section in (("drafts", drafts_section), ("options", options_section)):
+    known = {"drafts": drafts_section, "options": options_section, "programs": programs_section}
+    for name, section in known.items():
         if kept := {kind: files[name] for kind, files in measured.items() if name in files}:
             sections.append(section(kept))
     return sections

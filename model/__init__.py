@@ -28,6 +28,7 @@ The network, as the paper draws it (`network`), first as it is trained, then as 
     network/drafts                   guesses of the next tokens, for a faster greedy search
     network/quality                  how likely a caption is right, from the decoder's states
     network/search                   greedy, beam and drawn captions over the decoder
+    network/served                   encoder, mapper and search in one module
     network/conversion               trained modules -> served modules, with the same weights
 
 How served layers are computed (`layers`):
@@ -47,14 +48,22 @@ What training writes, and what is served:
     checkpoint                       the folder of a trained captioner
     export                           checkpoint -> artifact
 
+The same without TorchScript (`programs`):
+
+    programs/modules                 what is exported, and the decoder of a search over it
+    programs/export                  checkpoint -> programs of torch.export
+    programs/packing                 packs the layers of a program when it is loaded
+    programs/load                    programs, or either kind of artifact -> captioner
+
 Weights of others (`pretrained`):
 
     pretrained/torchvision_operators a torchvision that does not fit torch, before transformers
-    pretrained/hugging_face          CLIP, SigLIP and tokenizers by name or folder
+    pretrained/hugging_face          CLIPs, SigLIP and tokenizers by name or folder
     pretrained/preprocessor_config   Hugging Face's files about preprocessing
     pretrained/encoder_folder        an image encoder by name or folder
     pretrained/sources               the published captioners: names, files, checksums
     pretrained/hub                   downloads from the Hugging Face hub, resumed and checked
+    pretrained/checkpoint_name       a captioner's folder, or its name on the hub -> its folder
     pretrained/weights_file          reads the weights file of a published captioner
     pretrained/completion            adds an encoder and a tokenizer to a published captioner
     pretrained/published             the command: a published captioner -> checkpoint

@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,8 @@ FORMAT = 3
 FINISH_REASONS = ("end", "length", "characters")
 #: How often each caption of a draw is drawn again while it equals another one of its image.
 DRAWS = 4
-#: The fields of `captioner.json` that are read here.
+#: The fields of `captioner.json` that every artifact needs.
 _REQUIRED = {
-    "sha256",
     "precision",
     "onednn",
     "preprocessing",
@@ -109,10 +108,15 @@ class Artifact:
             Refusal: A file is missing or damaged, or they are not of one export.
         """
         folder = Path(folder)
+        if (folder / "programs").is_dir():
+            raise Refusal(
+                f"{folder} holds programs of torch.export, and this needs captioner.pt; export the "
+                "captioner again with export.format=torchscript"
+            )
         for name in ("captioner.pt", "captioner.json", "tokenizer.json"):
             if not (folder / name).is_file():
                 raise Refusal(f"{folder / name} is missing; export the captioner again")
-        info = _read_info(folder / "captioner.json")
+        info = read_info(folder / "captioner.json", {"sha256"})
         if reason := unsupported_reason(info["precision"], info["onednn"]):
             raise Refusal(
                 f"{folder / 'captioner.pt'} was exported in {info['precision']}: {reason}; export "
@@ -310,8 +314,16 @@ def random_numbers(seed: int, draw: int, captions: int, tokens: int) -> Tensor:
     return torch.stack(rows)
 
 
-def _read_info(file: Path) -> dict[str, Any]:
-    """The fields of a `captioner.json` of this version; all that are needed are there."""
+def read_info(file: Path, needed: Set[str]) -> dict[str, Any]:
+    """The fields of a `captioner.json` of this version; all that are needed are there.
+
+    Args:
+        file: The file.
+        needed: Fields that this kind of artifact needs beside those that all need.
+
+    Raises:
+        Refusal: It is damaged or of another version, or lacks a field.
+    """
     try:
         info = json.loads(file.read_text())
     except ValueError as error:
@@ -322,6 +334,6 @@ def _read_info(file: Path) -> dict[str, Any]:
             f"{file} has format {format_!r}; this version reads {FORMAT}; export the captioner "
             "again"
         )
-    if missing := sorted(_REQUIRED - info.keys()):
+    if missing := sorted((_REQUIRED | needed) - info.keys()):
         raise Refusal(f"{file} lacks {', '.join(missing)}; export the captioner again")
     return info

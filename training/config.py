@@ -240,8 +240,9 @@ class Train:
     folder of the CSV tables of losses and validation scores. `resume` continues an interrupted run,
     with the settings that it was started with; `epochs` too, because the learning rate falls over
     all epochs. Without it a new run moves the checkpoints of an interrupted one aside.
-    `init` is a checkpoint folder to go on from: its mapper, GPT-2, tokenizer and end token are
-    taken, and `mapper`, `gpt2` and `normalize_feature` are not read. Null starts with a new mapper.
+    `init` is a checkpoint folder to go on from, or its name on the hub: its mapper, GPT-2,
+    tokenizer and end token are taken, and `mapper`, `gpt2` and `normalize_feature` are not read.
+    Null starts with a new mapper.
     `objective` is `cross_entropy`, or `self_critical` for training by the score of `samples`
     captions that the captioner writes of each image (see
     `training.captioner.objectives.self_critical`). A batch then has `batch_size` images, and
@@ -398,13 +399,16 @@ class Export:
     """Checkpoint folder in, artifact folder out; the figures of its evaluation are put into it.
 
     `precision` is `fp32`, `fp16`, `bf16`, `int8`, or `auto`, which follows the rule in
-    `training.exporting.precision_choice`. `data` is a data set whose pictures the artifact is
-    checked with; null, or a folder without one, checks it with generated pictures.
+    `training.exporting.precision_choice`. `format` is `torchscript`, one file, which is what a
+    server loads; or `programs`, the same captioner as programs of `torch.export`, in fp32 or bf16.
+    `data` is a data set whose pictures the artifact is checked with; null, or a folder without one,
+    checks it with generated pictures.
     """
 
     checkpoint: str
     out: str
     precision: Annotated[str, Choice("auto", "fp32", "fp16", "bf16", "int8")]
+    format: Annotated[str, Choice("torchscript", "programs")]
     data: str | None
 
 

@@ -1,8 +1,10 @@
-"""Export a checkpoint as one TorchScript file, and check that it computes the same.
+"""Export a checkpoint as one TorchScript file or as programs, and check that it computes the same.
 
 `python -m training.export [--checkpoint DIR] [--out DIR]` writes `captioner.pt`, `captioner.json`
 and `tokenizer.json`, loads them again, and captions sample pictures with them and with the
-Hugging Face modules that they came from. The export is put in place only if both agree.
+Hugging Face modules that they came from. The export is put in place only if both agree. With
+`export.format=programs` it writes programs of `torch.export` in place of `captioner.pt`, which
+`python -m training.try_artifact` runs and a server does not.
 
 The sample pictures come from the data set `export.data`. They are generated where that is null or
 is no data set, and where `--checkpoint` names another checkpoint than `export.checkpoint` without
@@ -27,7 +29,9 @@ def read_settings(words: Sequence[str]) -> Export:
         Refusal: A setting cannot be read.
     """
     parser = arguments(__doc__)
-    parser.add_argument("--checkpoint", help="export.checkpoint: checkpoint folder")
+    parser.add_argument(
+        "--checkpoint", help="export.checkpoint: checkpoint folder, or OWNER/NAME on the hub"
+    )
     parser.add_argument("--out", help="export.out: artifact folder")
     options = parser.parse_args(words)
     settings = load_config(options.overrides).export

@@ -22,6 +22,7 @@ from client.results import bad_reply, read_reply
 from gateway.captioning.backends import Backends
 from gateway.errors import GatewayError, NotReady
 from gateway.settings import Settings
+from gateway.telemetry.record import outgoing_headers, span
 
 #: Seconds to connect.
 CONNECT_SECONDS = 5.0
@@ -119,8 +120,8 @@ class TorchServeClient:
     ) -> Reply:
         # aiohttp writes a file in parts, and warns of more than 1 MB of bytes at once.
         data = picture if len(picture) < 1 << 20 else io.BytesIO(picture)
-        headers = {DEADLINE_HEADER: f"{time.time() + seconds:.3f}"}
-        with self.backends.using() as backend:
+        with self.backends.using() as backend, span("torchserve"):
+            headers = {DEADLINE_HEADER: f"{time.time() + seconds:.3f}", **outgoing_headers()}
             # This route passes a query on; TorchServe drops that of /predictions.
             url = f"{backend.inference}/models/{self._settings.model}/invoke"
             ahead = _clock_ahead()

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "client": {"client"},
     "deploy": {"deploy", "client"},
     "gateway": {"gateway", "client"},
+    "monitoring": {"monitoring", "model"},
 }
 ROOMS = {*MAY_IMPORT, "loadtests", "benchmarks", "tests", "website"}
 #: room -> packages it must never need.

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint
-from model.export import ServedCaptioner, eager_artifact, spelling
+from model.export import eager_artifact, spelling
 from model.network.conversion import PixelEncoder, build_decoder
 from model.network.search import Search
+from model.network.served import ServedCaptioner
 from model.options import GenerationOptions
 
 

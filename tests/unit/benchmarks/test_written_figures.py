@@ -27,9 +27,10 @@ def test_every_kept_result_is_read():
     kept = {file.relative_to(readme.RESULTS).as_posix() for file in readme.RESULTS.rglob("*.*")}
     names = {name.rpartition("/")[2] for name in kept if "/" in name}
     of_kinds = {"decode", "drafts", "features", "gate", "gateway", "options", "serve", "train"}
+    of_kinds.add("programs")
     assert names <= {f"{name}.json" for name in of_kinds}
     of_all = {"load.json", "memory.json", "scenes.json", "quality.json", "quality.png"}
-    of_all.add("explanations.json")
+    of_all |= {"explanations.json", "encoders.json"}
     assert {name for name in kept if "/" not in name} <= of_all
 
 

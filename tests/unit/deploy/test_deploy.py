@@ -236,8 +236,9 @@ def test_an_archive_is_made_again_when_what_it_is_made_from_changes(
     assert built() == []
     (checkpoint / "model.safetensors").write_bytes(b"other weights")
     assert built() == both
-    (checkpoint / "evaluation.json").write_text("{}")
-    assert built() == both
+    for name in ("evaluation.json", "drafts.safetensors", "quality.safetensors", "quality.json"):
+        (checkpoint / name).write_text("{}")
+        assert built() == both, name
     (code / "model" / "search.py").write_text("2")
     assert built() == both
     assert built("fp16") == both
