@@ -13,7 +13,8 @@ import pytest
 
 from tests import ROOT
 
-#: room -> the rooms it may import from; `loadtests`, `benchmarks` and `tests` look on from outside.
+#: room -> the rooms it may import from; `loadtests`, `benchmarks`, `tests` and `website` look on
+#: from outside.
 MAY_IMPORT = {
     "model": {"model"},
     "training": {"training", "model", "feedback"},
@@ -25,7 +26,7 @@ MAY_IMPORT = {
     "gateway": {"gateway", "client", "feedback"},
     "scale": {"scale", "handler", "model"},
 }
-ROOMS = {*MAY_IMPORT, "loadtests", "benchmarks", "tests"}
+ROOMS = {*MAY_IMPORT, "loadtests", "benchmarks", "tests", "website"}
 #: room -> packages it must never need.
 NEVER = {
     "model": {"pytorch_lightning", "lightning", "hydra", "omegaconf", "ts", "dvc"},
