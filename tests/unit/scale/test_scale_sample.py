@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from scale.command_line import parse_arguments
 from scale.sample import PAGE, write_sample
+from tests import ROOT
+from tests.page_blocks import blocks
 from tests.pictures import encoded, picture
 
 
@@ -39,6 +42,14 @@ def test_a_sample_is_a_page_of_some_pictures_and_their_errors(
     assert first.count("is damaged or cut short") == 12 - len(good)
     assert "12 of 40 pictures" in capsys.readouterr().out
     assert [each.name for each in (tmp_path / "a").iterdir()] == [PAGE]
+
+
+def test_the_commands_of_the_page_are_understood():
+    lines = [line for block in blocks(ROOT / "docs" / "scale.md", "sh") for line in block.lines]
+    commands = [shlex.split(line, comments=True) for line in lines if "scale.caption" in line]
+    assert len(commands) == 3
+    for words in commands:
+        assert parse_arguments(None, words[words.index("scale.caption") + 1 :]).out
 
 
 def test_options_have_the_names_of_requests():
