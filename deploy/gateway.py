@@ -31,6 +31,7 @@ from deploy.torchserve import TorchServe
 _MODULE = "gateway"
 _PORT_SETTING = "GATEWAY_PORT"
 _FILE_SETTING = "GATEWAY_SETTINGS"
+_FEEDBACK_SETTING = "GATEWAY_FEEDBACK"
 #: Seconds to end beside those for answers.
 _LAST_SECONDS = 5.0
 
@@ -58,10 +59,12 @@ class Gateway:
         server: The TorchServe.
         folder: Where state, addresses and logs of the gateway are kept. It stays when the gateway
             is moved to another TorchServe.
+        feedback: URL of the database of feedback, unless the user's settings name one or none.
     """
 
     server: TorchServe
     folder: Path
+    feedback: str = ""
 
     def process(self) -> psutil.Process | None:
         """The running gateway that the state names, if it is still the same process."""
@@ -255,6 +258,8 @@ class Gateway:
                     f"{value} ({server.config.name}); unset {variable}"
                 )
             environment.pop(variable, None)  # it would win over the file
+        if self.feedback and "feedback" not in _read_settings_file():
+            environment.setdefault(_FEEDBACK_SETTING, self.feedback)
         return {**environment, "GATEWAY_MODEL": server.model}
 
     def _wait(self, process: psutil.Popen, address: str, deadline: float) -> None:

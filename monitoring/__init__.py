@@ -6,4 +6,5 @@ grafana/       the dashboard and where it reads
 panels.py      what the dashboard shows
 dashboard.py   writes the dashboard: python -m monitoring.dashboard
 picture.py     draws the dashboard from Prometheus: python -m monitoring.picture
+quality/       what people think of captions, by week and model: python -m monitoring.quality
 """

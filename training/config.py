@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from training.limits import Choice, Choices, Range, check_limits
-from training.sources.settings import Coco, Folder, Scenes, WebDataset
+from training.sources.settings import Coco, Feedback, Folder, Scenes, WebDataset
 
 Positive = Annotated[int, Range(1)]
 NotNegative = Annotated[int, Range(0)]
@@ -33,7 +33,10 @@ LoggerNames = Annotated[list[str], Choices("wandb", "tensorboard", "mlflow")]
 
 @dataclasses.dataclass
 class Prepare:
-    """Which `source` the data set is made from: `scenes`, `folder`, `webdataset` or `coco`."""
+    """Which `source` the data set is made from: `scenes`, `folder`, `webdataset`, ...
+
+    They are the names of the blocks of data sources.
+    """
 
     source: str
 
@@ -449,6 +452,7 @@ class Config:
     folder: Folder
     webdataset: WebDataset
     coco: Coco
+    feedback: Feedback
     clip: Clip
     features: Features
     train: Train
