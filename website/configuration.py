@@ -149,7 +149,7 @@ def _meaning(kind: type) -> str:
             f"- `{name}`: {' '.join(words.split())}" for name, words in ATTRIBUTE.findall(rest)
         ]
         return "\n".join([first, "", *listed])
-    return text.replace("docs/data-sets.md", "[the page on data sets](data-sets.md)")
+    return _linked(text)
 
 
 def _experiments() -> Iterator[str]:
@@ -182,7 +182,7 @@ def _gateway_table() -> str:
     rows = []
     for field in dataclasses.fields(GatewaySettings):
         default = field.default
-        if default is None or default == ():
+        if default in (None, (), ""):
             shown = ""
         elif isinstance(default, bool):
             shown = f"`{str(default).lower()}`"
@@ -214,7 +214,12 @@ def _options_table() -> str:
 def _attributes(kind: type) -> Mapping[str, str]:
     """Name -> meaning, from the attributes in a docstring."""
     _, _, rest = (inspect.getdoc(kind) or "").partition("Attributes:\n")
-    return {name: " ".join(words.split()) for name, words in ATTRIBUTE.findall(rest)}
+    return {name: _linked(" ".join(words.split())) for name, words in ATTRIBUTE.findall(rest)}
+
+
+def _linked(text: str) -> str:
+    """The text with the pages that it names as links."""
+    return re.sub(r"docs/([\w-]+)\.md", r"[\1](\1.md)", text)
 
 
 def _table(
