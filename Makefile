@@ -58,7 +58,7 @@ caption: $(SERVE) $(STUBS) ## Caption FILE with the running server (ADDRESS=http
 	@test -n "$$FILE" || { echo 'error: no picture given; write make caption FILE=photo.jpg' >&2; exit 1; }
 	@$(RUN) -m client $${ADDRESS:+--address "$$ADDRESS"} "$$FILE"
 
-train: $(SERVE) $(TRAIN) ## Run the pipeline: prepare, features, train, quality, evaluate, export, archive (EXPERIMENT=NAME)
+train: $(SERVE) $(TRAIN) ## Run the pipeline: prepare, features, train, quality, ood, evaluate, export, archive (EXPERIMENT=NAME)
 	$(RUN) -m dvc repro $(if $(filter-out scenes,$(EXPERIMENT)),training/conf/dvc.yaml:archive@$(EXPERIMENT))
 
 push: $(SERVE) $(TRAIN) ## Copy data and models of the pipeline to the DVC remote (EXPERIMENT=NAME)

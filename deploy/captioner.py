@@ -29,6 +29,8 @@ _REQUIRED = ("config.json", "generation_config.json", "model.safetensors", "toke
 _OPTIONAL = (
     "drafts.safetensors",
     "evaluation.json",
+    "ood.json",
+    "ood.safetensors",
     "quality.json",
     "quality.safetensors",
     "training.json",

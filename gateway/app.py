@@ -22,6 +22,7 @@ from gateway.measures import Measures
 from gateway.pictures.fetching import Fetcher
 from gateway.routes import (
     captions,
+    drift,
     explanations,
     feedback,
     hugging_face,
@@ -101,6 +102,7 @@ def create_app(
         kserve_v1.routes(captioner, settings.model),
         kserve_v2.routes(captioner, settings.model),
         state.routes(captioner, torchserve, measures),
+        drift.routes(settings),
         page_files.routes(page),
     ):
         app.include_router(router)

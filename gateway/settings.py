@@ -82,6 +82,11 @@ class Settings:
             spoken.
         head_seconds: Seconds in which a connection must send the head of a request, from its
             beginning or its last answer. The handshake of TLS may take as long before that.
+        drift_captures: Folder that the handler captures to; `/drift` reports on it. Without it
+            there is no such path.
+        drift_checkpoint: Checkpoint folder of the captioner, if it is not the one trained here or
+            the one that ships.
+        drift_seconds: Seconds that a report may take.
         tls_certificate: PEM file of the certificate and its chain; TLS is spoken with it.
         tls_key: PEM file of its key, without a passphrase.
         feedback: Database of what people think of captions, `sqlite:///FILE` or
@@ -124,6 +129,9 @@ class Settings:
     max_bodies_bytes: int = 256 << 20
     max_connections: int = 1500
     head_seconds: float = 10.0
+    drift_captures: Path | None = None
+    drift_checkpoint: Path | None = None
+    drift_seconds: float = 60.0
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     feedback: str = ""
@@ -155,7 +163,7 @@ class Settings:
                 raise _refusal(name, getattr(self, name), "a whole number above 0")
         for name in (
             *("deadline_seconds", "restart_seconds", "body_seconds", "head_seconds"),
-            "fetch_seconds",
+            *("fetch_seconds", "drift_seconds"),
         ):
             if not 0 < getattr(self, name) < math.inf:
                 raise _refusal(name, getattr(self, name), "a number of seconds above 0")

@@ -7,4 +7,5 @@ panels.py      what the dashboard shows
 dashboard.py   writes the dashboard: python -m monitoring.dashboard
 picture.py     draws the dashboard from Prometheus: python -m monitoring.picture
 quality/       what people think of captions, by week and model: python -m monitoring.quality
+drift/         what has moved in pictures and captions: python -m monitoring.drift
 """

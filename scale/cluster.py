@@ -147,6 +147,11 @@ def processors_of_nodes(ray: Any) -> list[int]:
     return [count for count in found if count]
 
 
+def gpus_of_nodes(ray: Any) -> list[float]:
+    """Number of GPUs of each node."""
+    return [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
+
+
 def check_nodes(ray: Any, output: str, name: str, content: bytes) -> None:
     """Refuse a cluster with a node that cannot see the output.
 

@@ -168,6 +168,8 @@ def _caption(
             given.threads,
             given.decoders,
             given.images_per_pass,
+            given.gpus_per_worker,
+            cluster.gpus_of_nodes(ray),
         )
         extras: dict[str, Any] = dict.fromkeys(given.extras, True)
         if given.features:

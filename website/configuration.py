@@ -20,13 +20,18 @@ from typing import Any
 from gateway.settings import PREFIX
 from gateway.settings import Settings as GatewaySettings
 from handler.caption_settings import Settings as HandlerSettings
+from handler.capture.settings import CaptureSettings
 from model.options import OPTIONS
 from training.config import Config, load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "training" / "conf"
 #: Python's name of a type -> a reader's.
-NAMES = {int: "whole number", float: "number", bool: "true or false", str: "text", Path: "path"}
+NAMES: dict[Any, str] = {
+    **{int: "whole number", float: "number", bool: "true or false", str: "text", Path: "path"},
+    float | None: "number",
+    CaptureSettings | None: "names with values",
+}
 #: A docstring that only names the class which has the meaning.
 ELSEWHERE = re.compile(r"See `([\w.]+)\.(\w+)`\.")
 #: An attribute of a docstring of Google's form, with the lines that go on.
@@ -71,6 +76,8 @@ def serving_page() -> str:
             "build the archive again after a change. Without `threads` each worker takes an equal "
             "part of the cores that it may use. All are above 0.",
             _attribute_table(HandlerSettings),
+            "The settings of `capture`, which is left out by default ([drift](drift.md)):",
+            _attribute_table(CaptureSettings),
             "The whole file, with TorchServe's own keys:",
             f"```yaml\n{(ROOT / 'handler' / 'model-config.yaml').read_text().rstrip()}\n```",
             "## TorchServe",

@@ -60,6 +60,13 @@ class Features(BaseModel):
     data: list[Any] | str
 
 
+class OodReply(BaseModel):
+    """How unusual a picture is: its score, and what share of usual pictures is at least so."""
+
+    score: float
+    p_value: float
+
+
 class PictureReply(BaseModel):
     """The captions of one picture, best first, or its error."""
 
@@ -68,6 +75,7 @@ class PictureReply(BaseModel):
     captions: list[OneCaption] | None = None
     quality: float | None = None
     features: Features | None = None
+    ood: OodReply | None = None
     error: Error | None = None
 
 

@@ -159,6 +159,10 @@ def test_sizes_follow_the_machines_and_are_refused_beyond_them():
     sizes = chosen_sizes([16, 16, 4], None, None, None, 8)
     assert (sizes.threads, sizes.workers, sizes.decoders) == (4, 9, 18)
     assert chosen_sizes([2], 2, 1, None, 8).workers == 2
+    gpus = chosen_sizes([16, 16], None, None, None, 64, 0.5, [2, 0])
+    assert (gpus.workers, gpus.threads, gpus.gpus) == (4, 1, 0.5)
+    with pytest.raises(Refusal, match="the 0 GPUs have room for 0 workers"):
+        chosen_sizes([2], None, None, None, 64, 1.0, [0])
     for words in ((3, 1, None), (None, 3, None), (None, None, 3)):
         with pytest.raises(Refusal, match=r"--(workers|threads|decoders)"):
             chosen_sizes([2], *words, 8)

@@ -68,6 +68,7 @@ def test_options_have_the_names_of_requests():
         (["a", "--out", "o", "--unit-features"], "--unit-features needs --features"),
         (["a", "--out", "o", "--sample", "3", "--address", "x:1"], "leave out --address"),
         (["a", "--out", "o", "--beams", "3"], "--beams"),
+        (["a", "--out", "o", "--gpus-per-worker", "2"], "part of a GPU, from 0 to 1"),
     ],
 )
 def test_a_wrong_command_line_says_what_is_wrong(
