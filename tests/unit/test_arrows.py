@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "client": {"client"},
     "deploy": {"deploy", "client"},
     "gateway": {"gateway", "client"},
+    "monitoring": {"monitoring", "model", "client"},
 }
 ROOMS = {*MAY_IMPORT, "loadtests", "benchmarks", "tests"}
 #: room -> packages it must never need.
