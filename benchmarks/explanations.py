@@ -28,7 +28,7 @@ from rich.progress import track
 from benchmarks.heldout import run_command
 from benchmarks.machine import RESULTS, ROOT, command_line, options_parser, write_results
 from benchmarks.pages import table
-from handler.overlay import PictureView, contact_sheet
+from handler.replies.overlay import PictureView, contact_sheet
 from model.artifact import Artifact, GeneratedCaption
 from model.explanation import DEFAULT_GRID, CaptionExplanation, explain, image_count
 from model.export import export_torchscript

@@ -16,8 +16,8 @@ import math
 from collections.abc import Sequence
 
 from handler.caption_batch import BatchTimings
-from handler.caption_request import CaptionRequest, overloaded
 from handler.request_result import ImageResult, RequestResult, record_failure
+from handler.requests.caption_request import CaptionRequest, overloaded
 from model.explanation import image_count
 
 #: Part of the time until the deadline that is given away; the rest allows for estimates that are

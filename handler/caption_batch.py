@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from handler.caption_request import deadline_passed
 from handler.parallel_passes import ParallelPasses
 from handler.request_result import ImageResult, record_failure
+from handler.requests.caption_request import deadline_passed
 from model.artifact import Artifact
 from model.options import GenerationOptions
 

@@ -24,8 +24,6 @@ import model
 from handler import caption_settings, measures
 from handler.admission import Admission
 from handler.caption_batch import caption_images
-from handler.caption_reply import failed_body, reply_body, to_json
-from handler.caption_request import Form, deadline_passed
 from handler.decoding_memory import DecodingMemory
 from handler.explanation import (
     BatchExplanations,
@@ -33,18 +31,20 @@ from handler.explanation import (
     explanation_limits,
     explanation_png,
 )
-from handler.failure import PHRASES
 from handler.parallel_passes import ParallelPasses
-from handler.reply_extras import extras_limits
-from handler.request_fields import (
+from handler.replies.caption_reply import failed_body, reply_body, to_json
+from handler.replies.extras import extras_limits
+from handler.replies.failure import PHRASES
+from handler.request_images import decode_images
+from handler.request_result import ImageResult, RequestResult, record_failure
+from handler.requests.caption_request import Form, deadline_passed
+from handler.requests.fields import (
     deadline_of,
     form_of_headers,
     is_rest,
     parse_request,
     read_body,
 )
-from handler.request_images import decode_images
-from handler.request_result import ImageResult, RequestResult, record_failure
 from model.artifact import Artifact
 from model.image.refusals import FORMATS
 from model.options import OPTIONS, SYNONYMS

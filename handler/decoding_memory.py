@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from handler.caption_request import deadline_passed
+from handler.requests.caption_request import deadline_passed
 from model.image.decode import BYTES_PER_PIXEL
 
 #: Memory for decoding, as a multiple of what a picture of `max_pixels` takes.

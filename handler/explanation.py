@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from handler.caption_request import EXPLANATION_FORMATS, RequestRefusal, deadline_passed
-from handler.overlay import contact_sheet
 from handler.parallel_passes import ParallelPasses
+from handler.replies.overlay import contact_sheet
 from handler.request_result import ImageResult, RequestResult, record_failure
+from handler.requests.caption_request import EXPLANATION_FORMATS, RequestRefusal, deadline_passed
 from model.artifact import Artifact
 from model.explanation import (
     DEFAULT_GRID,
@@ -115,7 +115,7 @@ def explanation_limits() -> dict[str, Any]:
 
 
 def explanation_png(image: ImageResult) -> bytes:
-    """The explanation of an image's caption as a PNG file; see `handler.overlay`."""
+    """The explanation of an image's caption as a PNG file; see `handler.replies.overlay`."""
     assert image.view is not None
     assert image.explanation is not None
     return contact_sheet(image.view, image.captions[0].text, image.explanation)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ts.context import Context
 from ts.metrics.metric_type_enum import MetricTypes
 
-from handler.failure import STATUSES
+from handler.replies.failure import STATUSES
 from handler.request_result import RequestResult
 from model.artifact import FINISH_REASONS
 

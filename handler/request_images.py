@@ -6,11 +6,11 @@ import time
 
 import torch
 
-from handler.caption_request import CaptionRequest, RequestRefusal, deadline_passed
 from handler.caption_settings import Settings
 from handler.decoding_memory import DecodingMemory
-from handler.overlay import PictureView
+from handler.replies.overlay import PictureView
 from handler.request_result import ImageResult, record_failure
+from handler.requests.caption_request import CaptionRequest, RequestRefusal, deadline_passed
 from model.image.decode import open_image
 from model.image.preprocessing import Preprocessing, to_pixels
 

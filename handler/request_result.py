@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import torch
 
-from handler.caption_request import CaptionRequest, Form
-from handler.failure import Failure, failure_of
-from handler.overlay import PictureView
+from handler.replies.failure import Failure, failure_of
+from handler.replies.overlay import PictureView
+from handler.requests.caption_request import CaptionRequest, Form
 from model.artifact import GeneratedCaption
 from model.explanation import CaptionExplanation
 from model.options import GenerationOptions

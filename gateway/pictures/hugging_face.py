@@ -2,7 +2,7 @@
 
     {"inputs": "<base64>", "parameters": {"generate_kwargs": {"num_return_sequences": 2}}}
 
-`handler/hugging_face.py` reads them alike; a test compares the two.
+`handler/requests/hugging_face.py` reads them alike; a test compares the two.
 (Hugging Face, "Image to Text" of its inference types, and the generation parameters of
 `transformers`; whether a draw is asked for is decided as in Text Generation Inference.)
 """

@@ -9,8 +9,8 @@ import torch
 
 from handler.admission import SHARE, Admission
 from handler.caption_batch import BatchTimings
-from handler.caption_request import CaptionRequest, Form
 from handler.request_result import ImageResult, RequestResult
+from handler.requests.caption_request import CaptionRequest, Form
 from model.artifact import GeneratedCaption
 from model.options import GenerationOptions
 

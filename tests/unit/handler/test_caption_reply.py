@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from handler.caption_reply import reply_body
-from handler.caption_request import CaptionRequest, Form
+from handler.replies.caption_reply import reply_body
 from handler.request_result import ImageResult
+from handler.requests.caption_request import CaptionRequest, Form
 from model.artifact import GeneratedCaption
 from model.options import GenerationOptions
 

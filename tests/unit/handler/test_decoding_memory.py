@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from handler.caption_request import RequestRefusal
 from handler.decoding_memory import DecodingMemory
+from handler.requests.caption_request import RequestRefusal
 from model.image.decode import BYTES_PER_PIXEL, open_image
 from tests.pictures import encoded, picture
 

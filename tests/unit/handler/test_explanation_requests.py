@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from handler.caption_request import CaptionRequest, ExplanationRequest, RequestRefusal
-from handler.request_fields import parse_request, read_body
+from handler.requests.caption_request import CaptionRequest, ExplanationRequest, RequestRefusal
+from handler.requests.fields import parse_request, read_body
 from model.explanation import DEFAULT_GRID, HIGHEST_GRID
 from model.options import BadOption, GenerationOptions, UnknownOption
 

@@ -23,10 +23,10 @@ from handler import caption_handler, caption_settings, request_images
 from handler.admission import Admission
 from handler.caption_batch import caption_images
 from handler.caption_handler import CANNOT_BE_SERVED, CaptionHandler
-from handler.caption_reply import to_json
 from handler.caption_settings import Settings
-from handler.failure import PHRASES, STATUSES
 from handler.parallel_passes import ParallelPasses
+from handler.replies.caption_reply import to_json
+from handler.replies.failure import PHRASES, STATUSES
 from handler.request_result import ImageResult
 from model.artifact import Artifact, GeneratedCaption
 from model.image.decode import MAX_PIXELS, OpenedImage, open_image
@@ -537,7 +537,7 @@ def test_an_empty_batch_is_nothing_to_do(artifact: Artifact, captioner: CaptionH
 
 def test_every_error_code_has_its_status_in_one_table():
     used = {"unknown_option", "bad_option", "internal"}
-    for file in [*(ROOT / "handler").glob("*.py"), *(ROOT / "model" / "image").glob("*.py")]:
+    for file in [*(ROOT / "handler").rglob("*.py"), *(ROOT / "model" / "image").glob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text())):
             named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id
             if named in ("RequestRefusal", "ImageRefusal") and node.args:

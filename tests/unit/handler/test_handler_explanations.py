@@ -20,9 +20,9 @@ from handler import caption_handler
 from handler.admission import SHARE, Admission
 from handler.caption_batch import BatchTimings
 from handler.caption_handler import CaptionHandler
-from handler.caption_request import CaptionRequest, ExplanationRequest
-from handler.overlay import TILE, PictureView, contact_sheet
+from handler.replies.overlay import TILE, PictureView, contact_sheet
 from handler.request_result import ImageResult, RequestResult
+from handler.requests.caption_request import CaptionRequest, ExplanationRequest
 from model.artifact import GeneratedCaption
 from model.caption_words import CaptionWord
 from model.explanation import CaptionExplanation, explain, image_count

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
 from gateway.pictures import hugging_face as gateway_reader
-from handler import hugging_face as handler_reader
-from handler.caption_request import CaptionRequest, Form, RequestRefusal
-from handler.failure import failure_of
-from handler.picture_text import decode_base64, picture_file
-from handler.request_fields import parse_request, read_body
+from handler.replies.failure import failure_of
+from handler.requests import hugging_face as handler_reader
+from handler.requests.caption_request import CaptionRequest, Form, RequestRefusal
+from handler.requests.fields import parse_request, read_body
+from handler.requests.picture_text import decode_base64, picture_file
 from model.image.refusals import begins_as_known_format
 from model.options import BadOption, GenerationOptions, UnknownOption
 from model.refusal import Refusal

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from handler.caption_request import CaptionRequest, Form, RequestRefusal
-from handler.request_fields import is_rest, parse_request, read_body
+from handler.requests.caption_request import CaptionRequest, Form, RequestRefusal
+from handler.requests.fields import is_rest, parse_request, read_body
 from model.options import BadOption, GenerationOptions, UnknownOption
 
 PICTURE = b"\xff\xd8\xff\xe0 the bytes of a picture"

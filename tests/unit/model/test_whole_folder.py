@@ -163,10 +163,10 @@ def test_what_a_killed_run_took_away_is_put_back(tmp_path: Path):
 
 
 def test_a_child_that_outlives_a_killed_run_does_not_keep_the_lock(tmp_path: Path):
-    code = (
+    code = (  # the child speaks, as filelock has closed its copy of the file by then
         "import os, time; from model.whole_folder import whole_folder\n"
         f"with whole_folder({str(tmp_path / 'out')!r}, 'mark'):\n"
-        "    if not os.fork(): print(os.getpid(), flush=True)\n"  # filelock has closed its copy by then
+        "    if not os.fork(): print(os.getpid(), flush=True)\n"
         "    time.sleep(60)\n"
     )
     run = subprocess.Popen(

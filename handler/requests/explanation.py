@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from handler.caption_request import (
+from handler.requests.caption_request import (
     EXPLANATION_FORMATS,
     CaptionRequest,
     ExplanationRequest,

@@ -15,13 +15,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from handler import explanation_request
-from handler.caption_request import HOW_TO_SEND, CaptionRequest, Form, RequestRefusal
-from handler.document_values import read_json
-from handler.explanation_request import explained, read_explanation, take_fields, take_members
-from handler.picture_text import picture_file, refused_url
-from handler.reply_extras import FIELDS, read_extras
-from handler.request_document import form_of, parse_document
+from handler.replies.extras import FIELDS, read_extras
+from handler.requests import explanation as explanation_fields
+from handler.requests.caption_request import HOW_TO_SEND, CaptionRequest, Form, RequestRefusal
+from handler.requests.document import form_of, parse_document
+from handler.requests.explanation import explained, read_explanation, take_fields, take_members
+from handler.requests.picture_text import picture_file, refused_url
+from handler.requests.values import read_json
 from model.options import GenerationOptions
 
 #: Fields that may hold the picture (or a JSON document that holds it).
@@ -130,7 +130,7 @@ def parse_request(
     """
     if body.form is Form.DESCRIPTION:
         return CaptionRequest([], [], Form.DESCRIPTION)
-    names = (*FIELDS, *explanation_request.FIELDS)
+    names = (*FIELDS, *explanation_fields.FIELDS)
     given, fields = take_fields(body.options, names)
     content = body.content
     if body.is_document:

@@ -18,11 +18,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from handler.caption_request import HOW_TO_SEND, CaptionRequest, Form, RequestRefusal
-from handler.document_values import check_count, kind_of, merge_options
-from handler.hugging_face import captioner_options
-from handler.kserve_v2 import parse_kserve_v2
-from handler.picture_text import decode_base64, decoded_or_refusal, refused_url
+from handler.requests.caption_request import HOW_TO_SEND, CaptionRequest, Form, RequestRefusal
+from handler.requests.hugging_face import captioner_options
+from handler.requests.kserve_v2 import parse_kserve_v2
+from handler.requests.picture_text import decode_base64, decoded_or_refusal, refused_url
+from handler.requests.values import check_count, kind_of, merge_options
 from model.options import GenerationOptions
 
 #: Members that may hold a picture as base64 text, or as an object with one of the last two.

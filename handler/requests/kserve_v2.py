@@ -14,9 +14,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from handler.caption_request import CaptionRequest, Form, RequestRefusal
-from handler.document_values import kind_of, merge_options
-from handler.picture_text import decoded_or_refusal
+from handler.requests.caption_request import CaptionRequest, Form, RequestRefusal
+from handler.requests.picture_text import decoded_or_refusal
+from handler.requests.values import kind_of, merge_options
 from model.options import BadOption, GenerationOptions
 
 #: Fields of a KServe v2 input tensor.

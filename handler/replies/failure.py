@@ -12,7 +12,7 @@ import json
 import logging
 from typing import Any
 
-from handler.caption_request import Form, RequestRefusal
+from handler.requests.caption_request import Form, RequestRefusal
 from model.image.refusals import ImageRefusal
 from model.options import BadOption, UnknownOption
 from model.refusal import Refusal

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from handler.caption_request import FEATURE_FORMATS, Extras
-from handler.explanation_request import read_boolean
+from handler.requests.caption_request import FEATURE_FORMATS, Extras
+from handler.requests.explanation import read_boolean
 from model.options import BadOption
 
 #: Names in a request.

@@ -24,7 +24,7 @@ class RequestRefusal(Refusal):
     """A request that cannot be answered as it is.
 
     Attributes:
-        code: A key of `handler.failure.STATUSES`, such as `bad_json`.
+        code: A key of `handler.replies.failure.STATUSES`, such as `bad_json`.
         retry_after_seconds: When the same request may be sent again; None if that is of no use.
     """
 

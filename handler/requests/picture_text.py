@@ -12,8 +12,8 @@ import binascii
 import re
 from typing import Any
 
-from handler.caption_request import RequestRefusal
-from handler.document_values import kind_of
+from handler.requests.caption_request import RequestRefusal
+from handler.requests.values import kind_of
 from model.image.refusals import begins_as_known_format
 
 #: Most characters of a `data:` URL before its comma.

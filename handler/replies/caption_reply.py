@@ -10,10 +10,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from handler.caption_request import CaptionRequest, Extras, Form
-from handler.failure import Failure
-from handler.reply_extras import feature_fields
+from handler.replies.extras import feature_fields
+from handler.replies.failure import Failure
 from handler.request_result import ImageResult, RequestResult
+from handler.requests.caption_request import CaptionRequest, Extras, Form
 from model.artifact import GeneratedCaption
 
 

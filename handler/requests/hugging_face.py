@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from handler.caption_request import RequestRefusal
-from handler.document_values import kind_of
+from handler.requests.caption_request import RequestRefusal
+from handler.requests.values import kind_of
 from model.options import BadOption
 
 #: Objects that options may stand in, each inside the one before it.

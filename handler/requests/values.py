@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from handler.caption_request import HOW_TO_SEND, RequestRefusal
+from handler.requests.caption_request import HOW_TO_SEND, RequestRefusal
 from model.options import GenerationOptions
 
 #: Most objects in a document, which needs a few for each picture. Looking for names that stand

@@ -1,0 +1,1 @@
+"""Writing replies: captions, errors, and what may stand beside a caption."""

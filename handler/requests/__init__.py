@@ -1,0 +1,1 @@
+"""Reading requests: the forms that clients send, each turned into a `CaptionRequest`."""
