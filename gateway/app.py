@@ -10,6 +10,8 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from gateway import __version__
+from gateway.access.bodies import Bodies
+from gateway.access.callers import CAPTIONER_HEADER
 from gateway.access.door import Door
 from gateway.access.keys import read_keys
 from gateway.captioning.captioner import Captioner
@@ -47,11 +49,13 @@ def create_app(settings: Settings, torchserve: TorchServeClient, measures: Measu
     """
     keys = read_keys(settings.keys) if settings.keys else {}
     fetcher = Fetcher(settings) if settings.fetch_urls else None
-    captioner = Captioner(torchserve, settings, measures, fetcher)
+    bodies = Bodies(settings, measures)
+    captioner = Captioner(torchserve, settings, measures, fetcher, bodies)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        await captioner.close()
         await torchserve.close()
         if fetcher:
             fetcher.close()
@@ -82,7 +86,8 @@ def create_app(settings: Settings, torchserve: TorchServeClient, measures: Measu
         page_files.routes(page),
     ):
         app.include_router(router)
-    door = Door(app, settings, measures, keys, frozenset({"/", *page}), captioner.overload)
+    open_paths = frozenset({"/", *page})
+    door = Door(app, settings, measures, keys, open_paths, captioner.overload, bodies)
     if not settings.cors_origins:
         return door
     # Around the door, so that a page can read the refusal of a request without a key.
@@ -91,5 +96,5 @@ def create_app(settings: Settings, torchserve: TorchServeClient, measures: Measu
         allow_origins=settings.cors_origins,
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
-        expose_headers=["X-Request-Id", "Retry-After"],
+        expose_headers=["X-Request-Id", CAPTIONER_HEADER, "Retry-After"],
     )

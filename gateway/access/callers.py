@@ -25,14 +25,22 @@ class Caller:
         deadline: When its answer is due, on the clock of the event loop.
         rate: Pictures a second that it may send in the long run; 0 for no limit.
         seconds: From when it came to `deadline`.
+        request_id: The id of the request.
+        wanted: The captioner that the request names, `stable` or `candidate`; empty for any.
+        answered_by: The captioners that have answered, of these two; filled in by what asks them.
     """
 
     name: str
     deadline: float
     rate: float = 0.0
     seconds: float = 0.0
+    request_id: str = ""
+    wanted: str = ""
+    answered_by: set[str] = dataclasses.field(default_factory=set, compare=False)
 
 
+#: Header of requests that name one of two captioners, and of replies: which one it was.
+CAPTIONER_HEADER = "X-Captioner"
 #: The client of the request that is served now.
 CALLER: ContextVar[Caller] = ContextVar("caller")
 

@@ -9,6 +9,7 @@ headers, a line in the log and a count too. The log holds no header, no query an
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import re
 import time
@@ -19,7 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access.bodies import Bodies
-from gateway.access.callers import CALLER, Caller
+from gateway.access.callers import CALLER, CAPTIONER_HEADER, Caller
 from gateway.access.keys import Key, find_key
 from gateway.access.leaving import serve_unless_left
 from gateway.errors import GatewayError, error_response
@@ -54,6 +55,7 @@ class Door:
             keys.
         open_paths: Paths that need no key, beside `OPEN_PATHS`.
         overload: Name of a client -> why it cannot send a picture now, or None.
+        bodies: The bodies of requests that are in memory.
     """
 
     def __init__(
@@ -64,10 +66,11 @@ class Door:
         keys: Mapping[str, Key],
         open_paths: frozenset[str],
         overload: Callable[[str], GatewayError | None],
+        bodies: Bodies,
     ) -> None:
         self._app = app
         self._settings = settings
-        self._bodies = Bodies(settings, measures)
+        self._bodies = bodies
         self._measures = measures
         self._keys = keys
         self._open_paths = open_paths.union(OPEN_PATHS)
@@ -81,9 +84,11 @@ class Door:
         begin, status = time.monotonic(), 500
         headers = Headers(scope=scope)
         key = find_key(headers, self._keys) if self._keys else None
-        CALLER.set(self._caller(scope, key))
         given = headers.get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        wanted = headers.get(CAPTIONER_HEADER, "")
+        caller = dataclasses.replace(self._caller(scope, key), request_id=request_id, wanted=wanted)
+        CALLER.set(caller)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -91,6 +96,8 @@ class Door:
                 status = message["status"]
                 found = MutableHeaders(scope=message)
                 found["X-Request-Id"] = request_id
+                if caller.answered_by:
+                    found[CAPTIONER_HEADER] = ", ".join(sorted(caller.answered_by))
                 for name, value in SECURITY_HEADERS.items():
                     found.setdefault(name, value)
                 found.setdefault("Cache-Control", "no-store")

@@ -10,10 +10,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from client import CaptionError, CaptionResult, ServerUnreachable
+from gateway.access.bodies import Bodies
 from gateway.access.callers import CALLER, Caller, Rates
 from gateway.captioning.deadly import DeadlyPictures, worker_failed
 from gateway.captioning.fair_queue import FairQueue
 from gateway.captioning.torchserve import Explained, Reply, TorchServeClient
+from gateway.captioning.trial import Trial
+from gateway.captioning.two_captioners import TwoCaptioners
 from gateway.errors import GatewayError, NotReady
 from gateway.measures import Measures
 from gateway.pictures.fetching import Fetcher
@@ -54,6 +57,7 @@ class Captioner:
         settings: Limits and deadlines.
         measures: What is counted.
         fetcher: Fetches pictures by URL; None if they are refused.
+        bodies: The memory of requests.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Captioner:
         settings: Settings,
         measures: Measures,
         fetcher: Fetcher | None,
+        bodies: Bodies,
     ) -> None:
         self._torchserve = torchserve
         self._settings = settings
@@ -70,6 +75,7 @@ class Captioner:
         self._queue = FairQueue(settings.max_in_flight, settings.max_at_once)
         self._rates = Rates(settings.burst)
         self._deadly = DeadlyPictures()
+        self._two = TwoCaptioners(torchserve, settings, measures.versions, bodies)
         self._average = 1.0  # seconds that a picture waits for its caption
         self._describing = asyncio.Lock()
         self._sampling = asyncio.Lock()
@@ -143,10 +149,11 @@ class Captioner:
         caller, options = _with_time_limit(CALLER.get(), options)
         with self._queue.hold(caller.name, len(pictures), self._average):
             self._rates.take(caller, len(pictures))
+            trial = self._two.choose(caller)
             if len(pictures) == 1:
-                return [await self._captioned(caller, pictures[0], options)]
+                return [await self._captioned(caller, pictures[0], options, trial)]
             return await asyncio.gather(
-                *(self._captioned(caller, each, options) for each in pictures)
+                *(self._captioned(caller, each, options, trial) for each in pictures)
             )
 
     async def explain(self, picture: Picture, options: Mapping[str, str]) -> Explained:
@@ -168,6 +175,10 @@ class Captioner:
         if isinstance(outcome, GatewayError):
             raise outcome
         return outcome
+
+    async def close(self) -> None:
+        """End what is done beside requests."""
+        await self._two.close()
 
     async def is_ready(self) -> bool:
         """Whether a worker is ready and a caption came within the last minute.
@@ -197,13 +208,12 @@ class Captioner:
             )
 
     async def _captioned(
-        self, caller: Caller, picture: Picture, options: Mapping[str, str]
+        self, caller: Caller, picture: Picture, options: Mapping[str, str], trial: Trial | None
     ) -> Outcome:
         """The captions of one picture, or its error."""
         begin = time.monotonic()
-        outcome = await self._outcome(
-            caller, picture, options, self._torchserve.caption, "captioned"
-        )
+        ask = self._two.asker(caller, trial)
+        outcome = await self._outcome(caller, picture, options, ask, "captioned")
         if not isinstance(outcome, GatewayError):
             self._average += NEWEST * (time.monotonic() - begin - self._average)
         return outcome
