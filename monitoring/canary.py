@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import signal
 import sys
 import threading
@@ -29,11 +28,10 @@ from model.refusal import Refusal
 from monitoring.golden.asking import Round, ask_all
 from monitoring.golden.recording import choose, from_artifact, from_server, record
 from monitoring.golden.reference import Limits, Reference
+from monitoring.key import TOKEN, read_key
 
 #: Pictures for the captioner that ships, and what it gives.
 SCENES = Path(__file__).resolve().parent / "golden" / "scenes"
-#: Environment variable of a key for the gateway, where no file is given; as for `python -m client`.
-TOKEN = "CLIPCAP_TOKEN"
 #: Header with which the gateway lets one of two captioners answer; see docs/canary.md.
 CAPTIONER = "X-Captioner"
 
@@ -127,18 +125,13 @@ def _client(given: argparse.Namespace) -> CaptionClient:
         Refusal: The file of the key is empty.
         OSError: It cannot be read.
     """
-    token = os.environ.get(TOKEN)
-    if given.token_file is not None:
-        token = given.token_file.read_text().strip()
-        if not token:
-            raise Refusal(f"{given.token_file} is empty; it must hold a key of the gateway")
     return CaptionClient(
         given.address,
         model=given.model,
         timeout=given.timeout,
         retries=0,
         headers={CAPTIONER: given.captioner},
-        token=token,
+        token=read_key(given.token_file),
         ca_file=given.ca_file,
     )
 
