@@ -16,6 +16,7 @@ The commands:
     explanations  whether explanations point at the things that words name
     golden        published weights: our captions beside those of the original code
     profile       where the time of training, features and serving goes, operator by operator
+    canary_pictures   what an operator sees of a trial and of a wrong captioner
     readme        writes README's figures and the pages on speed from `results/`
     real_size     writes a checkpoint of the published sizes with random weights
 
