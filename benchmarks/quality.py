@@ -41,9 +41,9 @@ from training.data.dataset import CaptionDataset
 from training.encoding.encoder import Encoder
 from training.encoding.feature_file import FeatureFile
 from training.encoding.text_encoder import TextEncoder
-from training.evaluation.checks import find_checks
-from training.evaluation.clip_score import clip_score
-from training.evaluation.scoring import cider
+from training.evaluation.scores.checks import find_checks
+from training.evaluation.scores.clip_score import clip_score
+from training.evaluation.scores.scoring import cider
 
 #: Most tokens of a caption of the original (67 there, but 64 is our limit).
 ORIGINAL_TOKENS = 64

@@ -39,7 +39,7 @@ from benchmarks.pages import Results, serving_figures, speed_figures, table
 from benchmarks.training_figures import training_section
 from model.refusal import Refusal
 from training.command import command
-from training.evaluation.marked_block import replaced_block
+from training.evaluation.report.marked_block import replaced_block
 
 README, SPEED = ROOT / "README.md", ROOT / "docs" / "speed.md"
 EXPLANATIONS = ROOT / "docs" / "explanations.md"

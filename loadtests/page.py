@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.pages import table
 from deploy.properties import ROOT
 from loadtests.profiles import LoadTestError, read_profiles
-from training.evaluation.marked_block import replaced_block
+from training.evaluation.report.marked_block import replaced_block
 
 PAGE = ROOT / "docs" / "operations.md"
 BEGIN, END = "<!-- load: python -m loadtests.page -->", "<!-- /load -->"

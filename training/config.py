@@ -223,10 +223,10 @@ class Train:
     `label_smoothing` is the share of the loss that wants all words to be equally likely.
     `word_dropout` is the share of the input words that are blanked (see `ClipCap.forward`).
     `pair_prior` lists words, such as colours. The captioner does not learn how often they occur
-    together with the word after them (see `training.captioner.pair_prior`).
+    together with the word after them (see `training.captioner.objectives.pair_prior`).
     `turned` lists pairs of phrases such as "left of" and "right of". Of a sentence and the one with
     the other phrase the captioner learns which is true, by a loss of weight `turned_weight` (see
-    `training.captioner.turned_sentences`).
+    `training.captioner.objectives.turned_sentences`).
     `ema` is the decay of the moving average of the weights, such as 0.999; the average is what is
     validated and saved (see `training.captioner.averaging`). 0 leaves it out.
     `patience`: training ends when so many validations in a row were not better than the best one; 0
@@ -243,9 +243,10 @@ class Train:
     `init` is a checkpoint folder to go on from: its mapper, GPT-2, tokenizer and end token are
     taken, and `mapper`, `gpt2` and `normalize_feature` are not read. Null starts with a new mapper.
     `objective` is `cross_entropy`, or `self_critical` for training by the score of `samples`
-    captions that the captioner writes of each image (see `training.captioner.self_critical`). A
-    batch then has `batch_size` images, and `captions_together`, `word_dropout` and `pair_prior` are
-    not read. `loggers` record the training beside its CSV log (see `Loggers`).
+    captions that the captioner writes of each image (see
+    `training.captioner.objectives.self_critical`). A batch then has `batch_size` images, and
+    `captions_together`, `word_dropout` and `pair_prior` are not read. `loggers` record the
+    training beside its CSV log (see `Loggers`).
     """
 
     data: str
@@ -371,8 +372,8 @@ class Evaluate:
     `results` is a file of captions in COCO's form that is scored in place of a captioner; null asks
     the captioner of `checkpoint`. `allow_empty` scores empty captions in it, which are refused
     otherwise. `clip` is the Hugging Face name or folder of a CLIP that gives CLIPScore (see
-    `training.evaluation.clip_score`). `instances` is COCO's instances file, for CHAIR (see
-    `training.evaluation.chair`), and `synonyms` a list of objects in place of that of COCO.
+    `training.evaluation.scores.clip_score`). `instances` is COCO's instances file, for CHAIR (see
+    `training.evaluation.scores.chair`), and `synonyms` a list of objects in place of that of COCO.
     """
 
     checkpoint: str

@@ -18,7 +18,7 @@ from deploy.errors import ServeError
 from loadtests.chaos.case import Case, Outcome
 from loadtests.chaos.clients import ANSWERED, REFUSED
 from loadtests.chaos.stage import Stage
-from training.evaluation.marked_block import replaced_block
+from training.evaluation.report.marked_block import replaced_block
 
 #: Outcome of a request -> colour and name in the plot.
 COLOURS = {ANSWERED: ("tab:blue", "captioned"), REFUSED: ("tab:orange", "not accepted")}

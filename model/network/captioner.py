@@ -86,7 +86,8 @@ class ClipCap(nn.Module):
                 zeros. The next token is then learned from the image and less from the tokens before
                 it (arXiv 1511.06349, section 3.1).
             prior: Maps the logits [n, V] of the n labels that are not ignored, and all labels
-                [B, T], to the logits that the loss takes; see `training.captioner.pair_prior`.
+                [B, T], to the logits that the loss takes; see
+                `training.captioner.objectives.pair_prior`.
             owners: int64 [B], the image of each caption, from 0 to U - 1; None where U is B.
             label_smoothing: Share, from 0 to 1, of the loss that is the mean cross-entropy of all
                 words of the vocabulary (arXiv 1512.00567, section 7). It reads the logits without

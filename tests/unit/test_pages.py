@@ -56,7 +56,7 @@ def run(bases: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Runs a page in a folder of its own; returns the words of what was run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "training.evaluation.scoring._meteor", lambda *_: 0.0
+        "training.evaluation.scores.scoring._meteor", lambda *_: 0.0
     )  # seconds each to start
     small = {**bases, "train.epochs": "1", "clip.epochs": "1", "clip.precision": "32-true"}
     workers = {f"{block}.workers": "0" for block in ("folder", "features", "quality", "evaluate")}
@@ -254,7 +254,7 @@ def test_evaluation(
     captions = [{"image_id": str(i), "caption": "a zebra"} for i in ids]
     Path("theirs.json").write_text(json.dumps(captions))
     Path("annotations").mkdir()
-    objects = (ROOT / "training/evaluation/coco_objects.txt").read_text().splitlines()
+    objects = (ROOT / "training/evaluation/scores/coco_objects.txt").read_text().splitlines()
     instances = {
         "images": [{"id": i} for i in ids],
         "annotations": [],

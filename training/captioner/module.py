@@ -16,11 +16,11 @@ from model.network.conversion import build_decoder
 from model.network.search import Search
 from training.captioner.batches import Share
 from training.captioner.data import CaptionBatch
+from training.captioner.objectives.pair_prior import PairPrior
+from training.captioner.objectives.turned_sentences import TurnedSentences
 from training.captioner.optimization import adamw
-from training.captioner.pair_prior import PairPrior
 from training.captioner.text_features import noisy
 from training.captioner.tuning import CLIP, GPT2, merged, tunable
-from training.captioner.turned_sentences import TurnedSentences
 from training.config import Train
 from training.encoding.pixel_cache import normalised
 

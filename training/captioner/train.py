@@ -22,19 +22,22 @@ from model.network.drafts import count_drafts
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from model.whole_folder import check_replaceable
-from training.captioner.curves import write_curves
 from training.captioner.data import CaptionDataModule, TokenizedCaptions
 from training.captioner.images import split_images, statistics
 from training.captioner.language_model import language_model
 from training.captioner.module import CaptionerModule
-from training.captioner.pair_prior import PairPrior, attribute_tokens
-from training.captioner.record import resumable_settings, training_record
-from training.captioner.resuming import (
+from training.captioner.objectives.pair_prior import PairPrior, attribute_tokens
+from training.captioner.objectives.self_critical import ImageDataModule, SelfCriticalModule
+from training.captioner.objectives.turned_sentences import TurnedSentences
+from training.captioner.run.curves import write_curves
+from training.captioner.run.record import resumable_settings, training_record
+from training.captioner.run.resuming import (
     LAST,
     check_resumable,
     mark_finished,
 )
-from training.captioner.self_critical import ImageDataModule, SelfCriticalModule
+from training.captioner.run.start import check_start, note_other_encoder, started_from
+from training.captioner.run.trainer import make_trainer, monitored
 from training.captioner.settings import (
     check_kinds,
     check_positions,
@@ -42,17 +45,14 @@ from training.captioner.settings import (
     check_text_only,
     check_train,
 )
-from training.captioner.start import check_start, note_other_encoder, started_from
 from training.captioner.tokenizer import end_token
-from training.captioner.trainer import make_trainer, monitored
 from training.captioner.tuning import merged
-from training.captioner.turned_sentences import TurnedSentences
 from training.config import Config, Generation, Train
 from training.data.dataset import CaptionDataset
 from training.data.seen_images import find_seen, save_seen
 from training.encoding.encoder import Encoder
-from training.evaluation.retrained_card import read_card, retrained
-from training.evaluation.scoring import cider
+from training.evaluation.report.retrained_card import read_card, retrained
+from training.evaluation.scores.scoring import cider
 from training.loggers.packages import check_loggers
 from training.loggers.recorder import RunRecorder
 from training.loggers.samples import read_samples

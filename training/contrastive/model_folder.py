@@ -13,7 +13,7 @@ from model.image.preprocessing import Preprocessing
 from model.pretrained.preprocessor_config import write_preprocessing
 from model.whole_folder import whole_folder
 from training.config import Clip
-from training.evaluation.marked_block import replaced_block
+from training.evaluation.report.marked_block import replaced_block
 
 
 def save_model(

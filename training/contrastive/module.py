@@ -20,8 +20,8 @@ from model.image.preprocessing import Preprocessing
 from model.network.captioner import IGNORED, ClipCap
 from model.network.encoder import pooled_and_patches
 from training.captioner.module import batch_seed
+from training.captioner.objectives.pair_prior import PairPrior
 from training.captioner.optimization import adamw
-from training.captioner.pair_prior import PairPrior
 from training.captioner.tuning import CLIP, tunable
 from training.config import Clip
 from training.contrastive.anchor import Anchor, drift

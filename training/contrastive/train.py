@@ -22,8 +22,8 @@ from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 from model.pretrained.hugging_face import load_clip
 from model.pretrained.preprocessor_config import read_preprocessing
 from model.refusal import Refusal
-from training.captioner.pair_prior import PairPrior, attribute_tokens
-from training.captioner.resuming import (
+from training.captioner.objectives.pair_prior import PairPrior, attribute_tokens
+from training.captioner.run.resuming import (
     LAST,
     RecordSettings,
     check_resumable,

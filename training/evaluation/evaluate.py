@@ -18,19 +18,19 @@ from training.data.dataset import CaptionDataset
 from training.data.seen_images import FILE, count_seen
 from training.device import chosen_device
 from training.evaluation.captioning import caption_split, decode_pixels
-from training.evaluation.checks import SplitChecks, find_checks
-from training.evaluation.domains import scored_splits, with_overall
-from training.evaluation.forced_choice import choices
 from training.evaluation.measures import Measures, caption_line
-from training.evaluation.model_card import load_card, write_card
 from training.evaluation.on_device import artifact_on
 from training.evaluation.precision_gate import Gate, gates, lines
-from training.evaluation.reliability import Judged
-from training.evaluation.report import Section, settings_of
-from training.evaluation.report_folder import CAPTIONS, DATA_SET, metrics_of, write_report
+from training.evaluation.report.folder import CAPTIONS, DATA_SET, metrics_of, write_report
+from training.evaluation.report.model_card import load_card, write_card
+from training.evaluation.report.page import Section, settings_of
 from training.evaluation.results_file import write_results
-from training.evaluation.right import HUMAN_CIDER, RIGHT
-from training.evaluation.scoring import Scores
+from training.evaluation.scores.checks import SplitChecks, find_checks
+from training.evaluation.scores.domains import scored_splits, with_overall
+from training.evaluation.scores.forced_choice import choices
+from training.evaluation.scores.reliability import Judged
+from training.evaluation.scores.right import HUMAN_CIDER, RIGHT
+from training.evaluation.scores.scoring import Scores
 from training.limits import check_limits
 
 #: Key of `metrics.json`, if the captioner has a quality head: by split, the curve of the captions

@@ -11,11 +11,11 @@ import torch
 
 from training.config import Evaluate
 from training.data.dataset import CaptionDataset
-from training.evaluation.chair import Chair
-from training.evaluation.checks import FalseStatement, SplitChecks
-from training.evaluation.clip_score import ClipScorer
-from training.evaluation.report import Shown
-from training.evaluation.scoring import Scores, score
+from training.evaluation.report.page import Shown
+from training.evaluation.scores.chair import Chair
+from training.evaluation.scores.checks import FalseStatement, SplitChecks
+from training.evaluation.scores.clip_score import ClipScorer
+from training.evaluation.scores.scoring import Scores, score
 
 
 @dataclasses.dataclass(frozen=True)

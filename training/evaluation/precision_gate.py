@@ -81,7 +81,7 @@ def gates(
         Precision -> its gate; `fp32` first, which passes with no change.
     """
     # Here, since exporting reads the gates of this module too, and serving installs no scorer.
-    from training.evaluation.scoring import cider
+    from training.evaluation.scores.scoring import cider
 
     ids = list(pixels)
     known = {i: references[i] for i in ids}

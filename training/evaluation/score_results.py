@@ -7,12 +7,12 @@ from pathlib import Path
 from training.config import Evaluate
 from training.data.dataset import CaptionDataset
 from training.device import chosen_device
-from training.evaluation.checks import find_checks
-from training.evaluation.domains import scored_splits, with_overall
 from training.evaluation.measures import Measures, caption_line
-from training.evaluation.report import Section
-from training.evaluation.report_folder import metrics_of, write_report
+from training.evaluation.report.folder import metrics_of, write_report
+from training.evaluation.report.page import Section
 from training.evaluation.results_file import read_results
+from training.evaluation.scores.checks import find_checks
+from training.evaluation.scores.domains import scored_splits, with_overall
 from training.limits import check_limits
 
 

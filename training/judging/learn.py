@@ -16,8 +16,8 @@ from training.config import Config
 from training.config import Quality as Settings
 from training.data.dataset import CaptionDataset
 from training.device import chosen_device
-from training.evaluation.checks import find_checks
 from training.evaluation.on_device import artifact_on
+from training.evaluation.scores.checks import find_checks
 from training.judging.examples import Examples, write_examples
 from training.judging.learning import calibrated, figures, learn_head, split_pictures
 from training.judging.targets import ByReferences, ByTruth

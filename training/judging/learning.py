@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from model.network.quality import QualityHead, logit
 from training.config import Quality
-from training.evaluation.reliability import auroc, calibration_error
-from training.evaluation.right import RIGHT
+from training.evaluation.scores.reliability import auroc, calibration_error
+from training.evaluation.scores.right import RIGHT
 from training.judging.examples import Examples
 
 #: Weight of the loss of tokens, whose mean is far smaller than that of captions.

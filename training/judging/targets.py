@@ -12,9 +12,9 @@ from statistics import fmean
 from typing import NamedTuple, Protocol
 
 from training.data.dataset import CaptionDataset
-from training.evaluation.checks import Checks
-from training.evaluation.cider_reward import CiderReward
-from training.evaluation.right import HUMAN_CIDER
+from training.evaluation.scores.checks import Checks
+from training.evaluation.scores.cider_reward import CiderReward
+from training.evaluation.scores.right import HUMAN_CIDER
 
 
 class Target(NamedTuple):

@@ -35,7 +35,7 @@ class RunRecorder(pl.Callback):
         settings: All settings as nested dictionaries.
         loggers: See `training.config.Loggers`.
         names: The loggers beside the CSV log.
-        recorded: The settings that a run is resumed with (`training.captioner.resuming`).
+        recorded: The settings that a run is resumed with (`training.captioner.run.resuming`).
         samples: Pictures that are shown with their captions.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Checks of captions against the truth of drawn scenes (see `training.evaluation.checks`)."""
+"""Checks of captions against the truth of drawn scenes (`training.evaluation.scores.checks`)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from model.refusal import Refusal
-from training.captioner.resuming import run_settings
+from training.captioner.run.resuming import run_settings
 from training.captioner.train import train
 from training.config import Config, load_config
 from training.encoding.encode_dataset import encode_dataset

@@ -75,7 +75,8 @@ def test_held_out_scores_come_from_scenes_of_their_own(
 ):
     # The commands themselves, but in this process, which has imported everything already.
     monkeypatch.setattr(heldout, "run_command", partial(run_here, monkeypatch))
-    monkeypatch.setattr("training.evaluation.scoring._meteor", lambda *_: 0.5)  # seconds to start
+    # METEOR takes seconds to start.
+    monkeypatch.setattr("training.evaluation.scores.scoring._meteor", lambda *_: 0.5)
     before = {file.name: file.read_bytes() for file in tiny_checkpoint.iterdir()}
     words = ["--count", "3", "--seed", "5", "--checkpoint", str(tiny_checkpoint)]
     run_here(monkeypatch, "benchmarks.heldout", *words, "--out", str(tmp_path))

@@ -20,7 +20,7 @@ from training.data.dataset import CaptionDataset
 from training.evaluate import read_settings
 from training.evaluation.captioning import caption_split
 from training.evaluation.evaluate import evaluate, keep_evaluation
-from training.evaluation.forced_choice import choices, log_probabilities
+from training.evaluation.scores.forced_choice import choices, log_probabilities
 from training.scenes import Scene
 from training.scenes.language.accuracy import SceneAccuracy
 
@@ -31,7 +31,7 @@ def reports(tiny_run: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reports")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "training.evaluation.scoring._meteor", lambda *_: 0.5
+            "training.evaluation.scores.scoring._meteor", lambda *_: 0.5
         )  # ten seconds, and tested there
         figures = evaluate(dataclasses.replace(tiny_run.evaluate, out=str(out)))
     assert list(figures) == ["test", "compositional"]
@@ -149,7 +149,7 @@ def test_pictures_that_were_trained_on_are_named_in_every_report(tiny_run: Confi
         gate_images=0,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.evaluation.scoring._meteor", lambda *_: 0.5)
+        patch.setattr("training.evaluation.scores.scoring._meteor", lambda *_: 0.5)
         evaluate(settings)
         metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
         assert metrics["seen_in_training"]["test"] == {"train": 2, "val": 1}
@@ -202,7 +202,7 @@ def test_the_same_evaluation_twice_gives_the_same_bytes(reports: Path, tiny_run:
     own = Path(tiny_run.evaluate.checkpoint, "evaluation.json")
     before = own.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.evaluation.scoring._meteor", lambda *_: 0.5)
+        patch.setattr("training.evaluation.scores.scoring._meteor", lambda *_: 0.5)
         evaluate(dataclasses.replace(tiny_run.evaluate, out=str(reports / "again")))
     assert own.read_bytes() == before
     for name in ("metrics.json", "captions.jsonl", "captions.html"):
@@ -266,7 +266,7 @@ def test_a_data_set_without_truth_is_scored_only(
         gate_images=0,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.evaluation.scoring._meteor", lambda *_: 0.5)
+        patch.setattr("training.evaluation.scores.scoring._meteor", lambda *_: 0.5)
         figures = evaluate(settings, own=False)
     assert "has no truth about its pictures to check captions against" in capsys.readouterr().out
     assert "precision" not in figures["compositional"]

@@ -17,9 +17,9 @@ from tests.caption_forms import nocaps
 from training.config import Config, Evaluate
 from training.data.dataset import CaptionDataset, Picture, write_index
 from training.evaluate import read_settings
-from training.evaluation.domains import scored_splits
 from training.evaluation.evaluate import evaluate
 from training.evaluation.score_results import score_results
+from training.evaluation.scores.domains import scored_splits
 
 #: Captions of three pictures in each of two domains, so that words have weights.
 PARTS = {
@@ -30,7 +30,8 @@ PARTS = {
 
 @pytest.fixture(autouse=True)
 def _no_meteor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.evaluation.scoring._meteor", lambda *_: 0.5)  # seconds to start
+    # METEOR takes seconds to start.
+    monkeypatch.setattr("training.evaluation.scores.scoring._meteor", lambda *_: 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +204,7 @@ def test_chair_is_in_every_report(settings: Evaluate, tmp_path: Path):
     dataset = CaptionDataset.load(settings.data)
     ids = list(dataset.ids("test"))
     file = tmp_path / "instances.json"
-    names = Path("training/evaluation/coco_objects.txt").read_text().splitlines()
+    names = Path("training/evaluation/scores/coco_objects.txt").read_text().splitlines()
     content = {
         "images": [{"id": i, "file_name": dataset.files[i].name} for i in ids],
         "annotations": [{"image_id": i, "category_id": 1} for i in ids],

@@ -18,7 +18,7 @@ from model.refusal import Refusal
 from tests.models import PREPROCESSING
 from tests.other_device import Remote, moved, on_other_device
 from tests.unit.training.test_clip import SMALL
-from training.captioner.pair_prior import PairPrior
+from training.captioner.objectives.pair_prior import PairPrior
 from training.config import Augmentation, Config, load_config
 from training.contrastive.module import ContrastiveModule
 from training.contrastive.regions import RegionHead, Regions

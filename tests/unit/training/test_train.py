@@ -40,7 +40,7 @@ from training.encoding.encode_dataset import encode_dataset
 from training.encoding.encoder import Encoder
 from training.encoding.feature_file import FeatureFile
 from training.evaluation.captioning import caption_split
-from training.evaluation.model_card import write_card
+from training.evaluation.report.model_card import write_card
 
 
 def trainer_of(steps: int) -> pl.Trainer:

@@ -14,7 +14,7 @@ from model.network.search import Search
 from tests.models import small_config
 from training.captioner.batches import ALONE
 from training.captioner.module import CaptionerModule
-from training.captioner.pair_prior import PairPrior
+from training.captioner.objectives.pair_prior import PairPrior
 from training.config import load_config
 
 #: Operations that make a tensor on the processor unless they are told a device.

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from model.network.captioner import IGNORED
-from training.captioner.pair_prior import LIMIT, PairPrior, attribute_tokens
+from training.captioner.objectives.pair_prior import LIMIT, PairPrior, attribute_tokens
 
 #: Words: end, "a", three colours, three things. No third colour of the third thing.
 END, A = 0, 1
@@ -40,7 +40,7 @@ def test_adds_the_information_of_the_pair_on_both_of_its_sides() -> None:
 def test_captions_counted_in_parts_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = prior_of().table
     monkeypatch.setattr(
-        "training.captioner.pair_prior.TOKENS_COUNTED_TOGETHER", 7
+        "training.captioner.objectives.pair_prior.TOKENS_COUNTED_TOGETHER", 7
     )  # parts end inside pairs, too
     assert torch.equal(prior_of().table, whole)
 

@@ -11,7 +11,7 @@ from model.checkpoint import Checkpoint
 from model.network.captioner import IGNORED, ClipCap
 from model.refusal import Refusal
 from tests.models import small_config
-from training.captioner.self_critical import SelfCriticalModule, sampled_captions
+from training.captioner.objectives.self_critical import SelfCriticalModule, sampled_captions
 from training.captioner.settings import check_train
 from training.captioner.train import train
 from training.config import Config

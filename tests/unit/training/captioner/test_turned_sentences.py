@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from model.network.captioner import IGNORED
 from model.refusal import Refusal
-from training.captioner.turned_sentences import TurnedSentences
+from training.captioner.objectives.turned_sentences import TurnedSentences
 
 #: Words: end, "of", the two sides, a dog that is always left, a cat and a car on either side.
 END, OF, LEFT, RIGHT, DOG, CAT, CAR = range(7)

@@ -10,8 +10,8 @@ import pytest
 
 from model.refusal import Refusal
 from training.data.dataset import CaptionDataset, Picture, write_index
-from training.evaluation.chair import Chair
-from training.evaluation.objects import COCO_OBJECTS, Objects, plural
+from training.evaluation.scores.chair import Chair
+from training.evaluation.scores.objects import COCO_OBJECTS, Objects, plural
 
 REFERENCES = {
     11: ["a man rides a horse", "someone on a horse"],

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from tests import ROOT
-from training.evaluation.checks import CHECKS, find_checks
+from training.evaluation.scores.checks import CHECKS, find_checks
 from training.scenes import Scene, write_captions
 from training.scenes.language.accuracy import SceneAccuracy
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
-from training.evaluation.cider_reward import CiderReward
+from training.evaluation.scores.cider_reward import CiderReward
 
 WORDS = ["a", "the", "two", "red", "boat", "boats", "dog", "sea", "on", "near", "sailing", "sky"]
 

@@ -16,7 +16,7 @@ from model.pretrained.preprocessor_config import read_preprocessing
 from model.refusal import Refusal
 from training.config import Config, Evaluate
 from training.data.dataset import CaptionDataset
-from training.evaluation.clip_score import ClipScorer, clip_score, ref_clip_score
+from training.evaluation.scores.clip_score import ClipScorer, clip_score, ref_clip_score
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests import ROOT
-from training.evaluation.scoring import cider, score
+from training.evaluation.scores.scoring import cider, score
 
 ANNOTATIONS, RESULTS = "captions_val2014.json", "captions_val2014_fakecap_results.json"
 #: To three places, as published.

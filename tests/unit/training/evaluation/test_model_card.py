@@ -14,9 +14,9 @@ from model.config import MapperConfig
 from model.refusal import Refusal
 from training.config import Config
 from training.data.dataset import CaptionDataset
-from training.evaluation.checks import find_checks
-from training.evaluation.model_card import write_card
-from training.evaluation.retrained_card import parse_card, retrained
+from training.evaluation.report.model_card import write_card
+from training.evaluation.report.retrained_card import parse_card, retrained
+from training.evaluation.scores.checks import find_checks
 
 TEST = {"CIDEr": 3.62, "human_CIDEr": 2.56, "CIDEr_fewer_references": 3.36, "BLEU_4": 0.7}
 SCENES = {"precision": 0.97, "recall": 0.9, "faultless": 0.8, "thing_precision": 0.99,

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.evaluation.reliability import SHARES, Judged, auroc, calibration_error, kept_curve
+from training.evaluation.scores.reliability import (
+    SHARES,
+    Judged,
+    auroc,
+    calibration_error,
+    kept_curve,
+)
 
 CAPTIONS = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.35, 0.5, 0.99, 1.0]), st.booleans()))
 

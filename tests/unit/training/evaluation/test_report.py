@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from training.evaluation.reliability import Kept
-from training.evaluation.report import Section, Shown, figures_table, write_page
-from training.evaluation.scores_chart import draw_chart
+from training.evaluation.report.page import Section, Shown, figures_table, write_page
+from training.evaluation.report.scores_chart import draw_chart
+from training.evaluation.scores.reliability import Kept
 from training.scenes.checks import SceneChecks
 from training.scenes.language.statements import Claim
 

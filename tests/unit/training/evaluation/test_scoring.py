@@ -10,7 +10,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from model.refusal import Refusal
-from training.evaluation import scoring
+from training.evaluation.scores import scoring
 from training.scenes import sample_scene, write_captions
 
 ODD = {

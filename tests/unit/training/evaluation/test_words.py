@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from training.evaluation.words import mostly_latin, words
+from training.evaluation.scores.words import mostly_latin, words
 from training.scenes import sample_scene, write_captions
 
 

@@ -15,8 +15,8 @@ from model.export import eager_artifact
 from model.quality_file import HEAD, RECORD
 from training.config import Config, Quality, load_config
 from training.data.dataset import CaptionDataset
-from training.evaluation.checks import find_checks
-from training.evaluation.reliability import auroc
+from training.evaluation.scores.checks import find_checks
+from training.evaluation.scores.reliability import auroc
 from training.judging.examples import Examples, write_examples
 from training.judging.learn import fit, learn
 from training.judging.learning import calibrated, caption_loss, learn_head, odds, split_pictures

@@ -10,7 +10,7 @@ from model.checkpoint import Checkpoint
 from model.export import eager_artifact
 from model.image.preprocessing import to_pixels
 from tests import ROOT
-from training.evaluation.reliability import auroc
+from training.evaluation.scores.reliability import auroc
 from training.scenes import draw_scene, sample_scene
 from training.scenes.language.statements import false_claims
 

@@ -19,7 +19,7 @@ from training.config import Config, load_config
 from training.data.dataset import CaptionDataset
 from training.encoding.encode_dataset import encode_dataset
 from training.encoding.feature_file import FeatureFile
-from training.evaluation.report import Section, Shown, write_page
+from training.evaluation.report.page import Section, Shown, write_page
 from training.prepare import prepare
 
 PNG = encoded(picture(), "PNG")

@@ -16,10 +16,10 @@ from huggingface_hub import ModelCard
 
 from model.config import MapperConfig
 from model.refusal import Refusal
-from training.evaluation.marked_block import replaced_block
+from training.evaluation.report.marked_block import replaced_block
 
 _BEGIN, _END = "<!-- training -->", "<!-- /training -->"
-#: The section of an evaluation, as `training.evaluation.model_card` marks it.
+#: The section of an evaluation, as `training.evaluation.report.model_card` marks it.
 _EVALUATION = re.compile(r"<!-- evaluation on (.+?) -->\n.*?\n<!-- /evaluation on \1 -->\n*", re.S)
 #: The table of a card that was written before the block had marks.
 _UNMARKED = re.compile(r"## Data and training\n\n(\|.*(\n|$))+")

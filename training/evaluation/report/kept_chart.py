@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from training.evaluation.reliability import Kept
+from training.evaluation.scores.reliability import Kept
 
 _COLOURS = ("#1f6f78", "#d98e4a", "#8a6fa8")
 

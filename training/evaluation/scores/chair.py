@@ -23,8 +23,8 @@ from training.data.dataset import CaptionDataset
 from training.data.json_members import members
 from training.data.stored_picture import StoredPicture
 from training.data.tar_picture import PictureFile
-from training.evaluation.objects import COCO_OBJECTS, Objects
-from training.evaluation.words import words
+from training.evaluation.scores.objects import COCO_OBJECTS, Objects
+from training.evaluation.scores.words import words
 
 NEEDED = (
     "CHAIR needs the objects of every picture: evaluate.instances must be COCO's instances file of "
@@ -38,7 +38,8 @@ class Chair:
     Args:
         dataset: The data set.
         instances: COCO's instances file: images, annotations and categories.
-        synonyms: The list of objects (see `training.evaluation.objects`); None for that of COCO.
+        synonyms: The list of objects (see `training.evaluation.scores.objects`); None for
+            that of COCO.
 
     Raises:
         Refusal: A file cannot be read or is another one, or its categories are not in the list.

@@ -20,17 +20,17 @@ from PIL import Image
 from rich.table import Table
 
 from training.data.tar_picture import PictureFile
-from training.evaluation.checks import Checks, FalseStatement
-from training.evaluation.kept_chart import kept_chart
-from training.evaluation.reliability import Kept
+from training.evaluation.report.kept_chart import kept_chart
+from training.evaluation.scores.checks import Checks, FalseStatement
+from training.evaluation.scores.reliability import Kept
 
 if TYPE_CHECKING:
-    from training.evaluation.scoring import Scores
+    from training.evaluation.scores.scoring import Scores
 
 Figures = Mapping[str, Mapping[str, float]]
 """Split -> name of a figure (see `titles`) -> value."""
 
-_TEMPLATE = "report_page.html"
+_TEMPLATE = "page.html"
 _THUMBNAIL = (420, 320)  # width and height in pixels, at most
 
 #: Scores on page, card and in the table, and the title of each.

@@ -4,8 +4,8 @@ It is `README.md` in Hugging Face's form: metadata between two lines of dashes, 
 the hub's `model-index`, then Markdown. An evaluation writes a new card from `training.json`. In a
 card that exists it replaces the section on its own data set and the figures of that data set; all
 else stays, such as a licence. Another training changes its own block and takes the figures out (see
-`training.evaluation.retrained_card`). Neither adds a licence, because only the owner of a captioner
-can decide on one.
+`training.evaluation.report.retrained_card`). Neither adds a licence, because only the owner of a
+captioner can decide on one.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from huggingface_hub import EvalResult, ModelCard
 
 from model.checkpoint import CARD, Checkpoint, weights_sha256
 from training.data.dataset import CaptionDataset
-from training.evaluation.checks import Checks
-from training.evaluation.domains import count_pictures
-from training.evaluation.marked_block import replaced_block
-from training.evaluation.report import SETTING, Figures, number, titles
-from training.evaluation.retrained_card import parse_card, training_block
+from training.evaluation.report.marked_block import replaced_block
+from training.evaluation.report.page import SETTING, Figures, number, titles
+from training.evaluation.report.retrained_card import parse_card, training_block
+from training.evaluation.scores.checks import Checks
+from training.evaluation.scores.domains import count_pictures
 
 
 def write_card(

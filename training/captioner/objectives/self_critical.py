@@ -29,7 +29,7 @@ from training.captioner.batches import Share, ShuffledBatches
 from training.captioner.data import CaptionDataModule, TokenizedCaptions
 from training.captioner.module import CaptionerModule
 from training.config import Train
-from training.evaluation.cider_reward import CiderReward
+from training.evaluation.scores.cider_reward import CiderReward
 
 #: Images [B, ...], and the place of each among the images of the training split, int64 [B].
 ImageBatch = tuple[Tensor, Tensor]

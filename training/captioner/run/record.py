@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 
 from model.checkpoint import weights_sha256
 from training.captioner.data import CaptionDataModule
-from training.captioner.resuming import run_settings
+from training.captioner.run.resuming import run_settings
 from training.config import Config, Train
 from training.data.dataset import CaptionDataset
 from training.encoding.feature_file import EncoderIdentity

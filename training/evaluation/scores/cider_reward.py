@@ -1,7 +1,7 @@
 """CIDEr-D of single captions against references, with the word statistics of one fixed set.
 
-`training.evaluation.scoring.cider` takes the document frequencies from the references that it
-scores. A reward must not: the same caption would be worth more in one batch than in another. So
+`training.evaluation.scores.scoring.cider` takes the document frequencies from the references that
+it scores. A reward must not: the same caption would be worth more in one batch than in another. So
 they are counted once, in the references of the training split (Rennie et al.: "Self-critical
 Sequence Training for Image Captioning", arXiv 1612.00563, section 5).
 
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.evaluation.words import words
+from training.evaluation.scores.words import words
 
 #: The word that stands for the end of a caption; no caption has it, since it has a blank.
 END = " "
