@@ -14,6 +14,7 @@ The commands:
     tuned_clip    a CLIP fine-tuned on few pictures: what it learns, what it forgets
     heldout       scores of the default captioner on scenes drawn with a seed of their own
     explanations  whether explanations point at the things that words name
+    encoder_names published encoders and GPT-2s at their real sizes: export and one caption
     golden        published weights: our captions beside those of the original code
     profile       where the time of training, features and serving goes, operator by operator
     canary_pictures   what an operator sees of a trial and of a wrong captioner
@@ -28,6 +29,8 @@ What they use:
     original_training   its training, written out plainly
     clients       requests to a server: always busy, alone, or at random moments
     connections   requests of little work, and connections that are idle or slow
+    encoder_shapes    the published encoders: their sizes, folders with random weights
+    gpt2_names    the published GPT-2s, and a captioner trained for one step from each
     pages         figures in Markdown
     gateway_figures   tables and plot of `gateway`
     training_figures  tables of `train`, `features` and `quality`

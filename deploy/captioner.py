@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 from deploy.errors import ServeError
-from deploy.modules import run_module
+from deploy.modules import output_of_module, run_module
 from deploy.properties import ROOT
 
 #: The captioner that `make train` writes.
@@ -25,7 +25,14 @@ SHIPPED = ROOT / "training" / "pretrained" / "scenes-captioner"
 #: Files of a checkpoint folder that every captioner has.
 _REQUIRED = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json")
 #: Files that change what is exported or archived, if a checkpoint has them.
-_OPTIONAL = ("evaluation.json", "training.json", "training_features.json")
+_OPTIONAL = (
+    "drafts.safetensors",
+    "evaluation.json",
+    "quality.json",
+    "quality.safetensors",
+    "training.json",
+    "training_features.json",
+)
 #: Code and settings that an archive is made with or contains.
 _CODE = ("handler", "model", "training")
 _CODE_SUFFIXES = (".py", ".yaml", ".xml")
@@ -41,23 +48,31 @@ class Captioner:
         precision: What it is exported in (`fp32`, `fp16`, `bf16`, `int8`, `auto`); None for
             `export.precision` of `training/conf/config.yaml`.
         origin: Where it comes from, for the user.
+        hub_name: Its name on the Hugging Face hub if it was given by that, or None.
     """
 
     checkpoint: Path
     precision: str | None = None
     origin: str = "given as CHECKPOINT"
+    hub_name: str | None = None
 
     @classmethod
     def choose(cls, checkpoint: Path | None = None, precision: str | None = None) -> Captioner:
         """The checkpoint given, or else the one trained here, or else the one shipped.
 
         Args:
-            checkpoint: A checkpoint folder, or None.
+            checkpoint: A checkpoint folder, or a name on the Hugging Face hub, or None.
             precision: See the attribute.
 
         Raises:
-            ServeError: The folder given lacks a file of a checkpoint, or there is none to serve.
+            ServeError: The folder given lacks a file of a checkpoint, the name cannot be had, or
+                there is none to serve.
         """
+        if checkpoint is not None and not checkpoint.exists():
+            name = str(checkpoint)
+            module = "model.pretrained.checkpoint_name"
+            found = output_of_module(f"looking for {name}", module, name).strip()
+            return cls(Path(found), precision, "from the Hugging Face hub", name)
         if checkpoint is not None:
             if missing := _missing(checkpoint):
                 raise ServeError(
@@ -97,9 +112,9 @@ class Captioner:
 
     @property
     def name(self) -> str:
-        """The checkpoint folder as the user writes it, with the precision if one was given."""
+        """The checkpoint as the user writes it, with the precision if one was given."""
         precision = f" in {self.precision}" if self.precision else ""
-        return f"{_shown(self.checkpoint)}{precision}"
+        return f"{self.hub_name or _shown(self.checkpoint)}{precision}"
 
     def identity(self) -> dict[str, str]:
         """What an archive is made from: equal identities give equal archives.

@@ -202,7 +202,11 @@ def _start_gateway(gateway: Gateway, check: Check) -> None:
 
 def add_captioner_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that name a captioner, as `make serve` and `make swap` take them."""
-    parser.add_argument("--checkpoint", type=Path, help="checkpoint folder of another captioner")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="another captioner: a checkpoint folder, or OWNER/NAME on the hub",
+    )
     parser.add_argument("--model", help="published captioner to fetch, such as coco")
     parser.add_argument("--precision", help="fp32, fp16, bf16, int8 or auto")
     parser.add_argument("--config", type=Path, default=CONFIG, help="another config.properties")

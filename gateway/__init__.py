@@ -7,6 +7,7 @@ reload.py    SIGHUP: another TorchServe or a renewed certificate while it runs
 app.py       puts the parts together
 errors.py    one error object on every path
 measures.py  what it counts, for Prometheus
+telemetry/   what it tells of each request: lines of the log, spans of a trace
 key.py       the command that makes an API key
 
 The parts, in the order that a request meets them; each folder's `__init__` lists its files:

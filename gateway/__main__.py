@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from gateway.listening.tls import read_certificate
 from gateway.measures import Measures
 from gateway.reload import Reload
 from gateway.settings import Settings, SettingsError, settings_files
+from gateway.telemetry import log, tracing
 
 
 def main() -> int:
@@ -45,6 +45,7 @@ def main() -> int:
     try:
         settings = Settings.from_environment(os.environ, given.settings)
         tls = read_certificate(settings)
+        traces = tracing.from_environment()
         if given.check:
             if settings.keys:
                 read_keys(settings.keys)
@@ -55,13 +56,10 @@ def main() -> int:
             }
             print(json.dumps(check))
             return 0
-        logging.basicConfig(
-            level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s"
-        )
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # the description is asked for with it
+        log.start(as_json=settings.json_log)
         measures = Measures()
         torchserve = TorchServeClient(settings)
-        app = create_app(settings, torchserve, measures)
+        app = create_app(settings, torchserve, measures, traces)
         server = Server(app, settings, measures, bind(settings), tls)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -33,9 +34,15 @@ from gateway.routes import (
     state,
 )
 from gateway.settings import Settings
+from gateway.telemetry.tracing import Tracing
 
 
-def create_app(settings: Settings, torchserve: TorchServeClient, measures: Measures) -> ASGIApp:
+def create_app(
+    settings: Settings,
+    torchserve: TorchServeClient,
+    measures: Measures,
+    tracing: Tracing | None = None,
+) -> ASGIApp:
     """The application that `gateway/listening/server.py` runs.
 
     Args:
@@ -43,6 +50,8 @@ def create_app(settings: Settings, torchserve: TorchServeClient, measures: Measu
         torchserve: Its `backends` may be moved while the application runs. It is closed with the
             application.
         measures: What `/metrics` shows.
+        tracing: Takes the spans of requests, and is closed with the application; None for no
+            traces.
 
     Raises:
         SettingsError: The file of keys cannot be used.
@@ -59,6 +68,8 @@ def create_app(settings: Settings, torchserve: TorchServeClient, measures: Measu
         await torchserve.close()
         if fetcher:
             fetcher.close()
+        if tracing:
+            await asyncio.to_thread(tracing.close)  # waits for the collector
 
     # No documentation pages: FastAPI's load their scripts from another server.
     app = FastAPI(
@@ -87,7 +98,7 @@ def create_app(settings: Settings, torchserve: TorchServeClient, measures: Measu
     ):
         app.include_router(router)
     open_paths = frozenset({"/", *page})
-    door = Door(app, settings, measures, keys, open_paths, captioner.overload, bodies)
+    door = Door(app, settings, measures, keys, open_paths, captioner.overload, bodies, tracing)
     if not settings.cors_origins:
         return door
     # Around the door, so that a page can read the refusal of a request without a key.

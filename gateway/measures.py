@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 from gateway.captioning.backends import Backends
 from gateway.captioning.torchserve import State
@@ -12,6 +19,10 @@ from gateway.captioning.version_measures import VersionMeasures
 
 #: Upper limits in seconds; captions take from 50 ms to the deadline.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+#: What pictures are counted as from the start: a rate needs a value before the first event.
+OUTCOMES = ("captioned", "explained", "worker_failed", "deadline")
+#: Why a connection is ended, as counted from the start.
+CONNECTION_REASONS = ("too_many", "too_slow", "handshake")
 
 
 class Measures:
@@ -20,6 +31,8 @@ class Measures:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self.versions = VersionMeasures()
+        # gateway_process_resident_memory_bytes, gateway_process_cpu_seconds_total, ... (Linux)
+        ProcessCollector(namespace="gateway", registry=self._registry)
         self.requests = Counter(
             "gateway_requests",
             "Requests that were answered",
@@ -102,6 +115,10 @@ class Measures:
             ["inference"],
             registry=self._registry,
         )
+        for outcome in OUTCOMES:
+            self.pictures.labels(outcome)
+        for reason in CONNECTION_REASONS:
+            self.connections_refused.labels(reason)
 
     def text(
         self,

@@ -97,6 +97,7 @@ class Settings:
             beginning or its last answer. The handshake of TLS may take as long before that.
         tls_certificate: PEM file of the certificate and its chain; TLS is spoken with it.
         tls_key: PEM file of its key, without a passphrase.
+        json_log: Whether each line of the log is a JSON object; see `gateway/telemetry/log.py`.
     """
 
     host: str = "127.0.0.1"
@@ -133,6 +134,7 @@ class Settings:
     head_seconds: float = 10.0
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    json_log: bool = False
 
     def __post_init__(self) -> None:
         """Check values and their combination.

@@ -45,6 +45,8 @@ from handler.requests.fields import (
     parse_request,
     read_body,
 )
+from handler.telemetry import request_log, tracing
+from handler.telemetry.phases import Phases
 from model.artifact import Artifact
 from model.image.refusals import FORMATS
 from model.options import OPTIONS, SYNONYMS
@@ -84,6 +86,7 @@ class CaptionHandler:
             _check_origin(folder)
             self.artifact = Artifact.load(folder)
             self._warm_up()
+            self.tracing = tracing.from_environment()
         except Exception as error:  # of any kind: TorchServe would only start the worker again
             reason = " ".join(str(error).split()) or type(error).__name__
             raise RuntimeError(f"{CANNOT_BE_SERVED}: {reason[:500]}") from error
@@ -102,10 +105,13 @@ class CaptionHandler:
         Returns:
             For each row its reply: JSON text, or the PNG file of an explanation.
         """
+        self.phases = Phases()
         deadline = time.monotonic() + self.settings.deadline_seconds
         results = self.preprocess(rows, context, deadline)
         self.inference(results, context, deadline)
-        return self.postprocess(results, context)
+        replies = self.postprocess(results, context)
+        self._tell(results, context)
+        return replies
 
     def preprocess(
         self, rows: Sequence[Mapping[str, Any]], context: Context, deadline: float
@@ -157,6 +163,7 @@ class CaptionHandler:
             self.passes.map(decode, results)
         seconds = time.monotonic() - begin
         self.admission.measure_decode(sum(len(result.images) for result in results), seconds)
+        self.phases.add("decode", begin, seconds)
         measures.emit(context, "clipcap_decode_seconds", seconds)
         return results
 
@@ -176,12 +183,15 @@ class CaptionHandler:
         ]
         if not images:
             return
+        begin = time.monotonic()
         timings = caption_images(
             self.artifact, images, self.settings.images_per_pass, deadline, self.passes
         )
         self.admission.measure(images, timings)
         for result in results:
             result.take_failure()
+        self.phases.add("encode", begin, timings.encode)
+        self.phases.add("generate", begin + timings.encode, timings.generate)
         measures.emit(context, "clipcap_encode_seconds", timings.encode)
         measures.emit(context, "clipcap_generate_seconds", timings.generate)
         measures.emit(context, "clipcap_batch_images", len(images))
@@ -201,6 +211,7 @@ class CaptionHandler:
         if explanations.images:
             seconds = time.monotonic() - begin
             self.admission.measure_explanations(explanations.images, seconds)
+            self.phases.add("explain", begin, seconds)
             measures.emit(context, "clipcap_explain_seconds", seconds)
 
     def postprocess(self, results: Sequence[RequestResult], context: Context) -> list[str | bytes]:
@@ -235,6 +246,20 @@ class CaptionHandler:
             # there, which would end the worker; over REST it would mean a chunked reply.
             context.set_response_header(index, "ts_stream_next", "false")
         return reply
+
+    def _tell(self, results: Sequence[RequestResult], context: Context) -> None:
+        """Write the requests of a batch to the log, and send their spans."""
+        if not self.settings.request_log and self.tracing is None:
+            return
+        headers = [context.get_all_request_header(index) for index in range(len(results))]
+        ids = [
+            request_log.request_id(own, context.get_request_id(index))
+            for index, own in enumerate(headers)
+        ]
+        if self.settings.request_log:
+            request_log.write(results, headers, ids, self.phases)
+        if self.tracing is not None:
+            self.tracing.record(results, headers, ids, self.phases)
 
     def _warm_up(self) -> None:
         """Caption black images, so that the first request is not slower than the others.

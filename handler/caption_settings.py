@@ -22,7 +22,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Limits of one worker, all above 0.
+    """Limits of one worker, all numbers above 0, and what it logs.
 
     Attributes:
         max_pixels: Most pixels (width x height) at which a picture is decoded. It also gives the
@@ -35,6 +35,7 @@ class Settings:
         explanation_seconds: Seconds that the explanations of a batch may take together. The other
             requests of the batch wait so much longer at most.
         threads: Threads of torch in this worker.
+        request_log: Whether each request gets a line in the log (`telemetry/request_log.py`).
     """
 
     max_pixels: int
@@ -43,6 +44,7 @@ class Settings:
     deadline_seconds: float
     explanation_seconds: float
     threads: int
+    request_log: bool
 
 
 def read(config: Mapping[str, Any]) -> Settings:
@@ -53,8 +55,8 @@ def read(config: Mapping[str, Any]) -> Settings:
             `minWorkers` gets an equal part of the cores.
 
     Raises:
-        Refusal: A key of the section is unknown or missing, a value is not a positive number, or
-            the deadline is not before TorchServe's own.
+        Refusal: A key of the section is unknown or missing, a value has the wrong type or is not
+            above 0, or the deadline is not before TorchServe's own.
     """
     section = dict(config.get("handler") or {})
     workers = max(1, int(config.get("minWorkers") or 1))
@@ -67,6 +69,10 @@ def read(config: Mapping[str, Any]) -> Settings:
         if name not in section:
             raise _refusal(f"handler.{name} is missing; handler/model-config.yaml has them all")
         value = section[name]
+        if kind is bool:
+            if type(value) is not bool:
+                raise _refusal(f"handler.{name} is {value!r}; it must be true or false")
+            continue
         whole = kind is int
         if type(value) not in ((int,) if whole else (int, float)) or not 0 < value < math.inf:
             noun = "whole number" if whole else "number"

@@ -7,7 +7,11 @@ batch before they are written.
 from __future__ import annotations
 
 import collections
+import os
+import re
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ts.context import Context
 from ts.metrics.metric_type_enum import MetricTypes
@@ -25,6 +29,10 @@ COUNTERS: dict[str, Sequence[str]] = {
     "clipcap_failed_images_total": tuple(STATUSES),
     "clipcap_errors_total": tuple(STATUSES),
 }
+#: Gauges, each of which has a label of its own.
+GAUGES = ("clipcap_worker_resident_bytes",)
+#: Where Linux shows the memory of this process, in pages; the second number is the resident ones.
+STATM = Path("/proc/self/statm")
 
 
 def emit(context: Context, name: str, value: float, label: str = "") -> None:
@@ -36,7 +44,9 @@ def emit(context: Context, name: str, value: float, label: str = "") -> None:
         value: What to observe, or to count.
         label: The value of the metric's own label, if it has one.
     """
-    kind = MetricTypes.COUNTER if name in COUNTERS else MetricTypes.HISTOGRAM
+    kind = MetricTypes.HISTOGRAM
+    if name in COUNTERS or name in GAUGES:
+        kind = MetricTypes.COUNTER if name in COUNTERS else MetricTypes.GAUGE
     metric = context.metrics.get_metric(name, kind)
     metric.add_or_update(value, [context.model_name, "Model", *([label] if label else [])])
 
@@ -46,6 +56,31 @@ def start(context: Context) -> None:
     for name, labels in COUNTERS.items():
         for label in labels:
             emit(context, name, 0, label)
+    show_memory(context)
+
+
+def show_memory(context: Context) -> None:
+    """Show the memory of this worker; there is no figure where the system is not Linux.
+
+    TorchServe knows it only if it measures the whole machine, for which it starts a process every
+    minute (`disable_system_metrics` in config.properties).
+    """
+    if STATM.exists():
+        pages = int(STATM.read_text().split()[1])
+        resident = pages * os.sysconf("SC_PAGE_SIZE")
+        emit(context, "clipcap_worker_resident_bytes", resident, worker_name(sys.argv))
+
+
+def worker_name(words: Sequence[str]) -> str:
+    """The name of a worker, such as `W-9000`; the one that replaces it has the same.
+
+    Args:
+        words: The worker's command line, which has the socket that TorchServe reaches it by.
+    """
+    for option, value in zip(words, words[1:], strict=False):
+        if option in ("--sock-name", "--port") and (number := re.search(r"\d+$", value)):
+            return f"W-{number[0]}"
+    return "W-0"
 
 
 def count(context: Context, results: Sequence[RequestResult]) -> None:
@@ -69,3 +104,4 @@ def count(context: Context, results: Sequence[RequestResult]) -> None:
             found["clipcap_explanations_total", ""] += 1
     for (name, label), value in found.items():
         emit(context, name, value, label)
+    show_memory(context)

@@ -50,11 +50,12 @@ What training writes, and what is served:
 Weights of others (`pretrained`):
 
     pretrained/torchvision_operators a torchvision that does not fit torch, before transformers
-    pretrained/hugging_face          CLIP, SigLIP and tokenizers by name or folder
+    pretrained/hugging_face          CLIPs, SigLIP and tokenizers by name or folder
     pretrained/preprocessor_config   Hugging Face's files about preprocessing
     pretrained/encoder_folder        an image encoder by name or folder
     pretrained/sources               the published captioners: names, files, checksums
     pretrained/hub                   downloads from the Hugging Face hub, resumed and checked
+    pretrained/checkpoint_name       a captioner's folder, or its name on the hub -> its folder
     pretrained/weights_file          reads the weights file of a published captioner
     pretrained/completion            adds an encoder and a tokenizer to a published captioner
     pretrained/published             the command: a published captioner -> checkpoint

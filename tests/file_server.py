@@ -7,9 +7,12 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+#: Status, headers and body.
+Answer = tuple[int, dict[str, str], bytes]
 
 
 @dataclasses.dataclass
@@ -21,7 +24,7 @@ class FileServer:
         etags: Path -> ETag; without one there is none.
         headers: Path -> other headers of the answer.
         redirects: Path -> where a request for it is sent.
-        not_found: Path -> headers of the answer 404.
+        not_found: Path -> headers of the answer 404, or of another `status`.
         ranges: Whether the server knows ranges.
         shift: How far from what was asked a range begins.
         cuts: For each coming GET, after how many bytes the connection is reset.
@@ -33,6 +36,7 @@ class FileServer:
         sized: Whether the size is told.
         asked: Method, path and range of every request so far.
         authorizations: Path -> the Authorization header of the last request for it.
+        takes: Answers a POST or PUT, given its path, headers and body.
         address: Where it listens.
     """
 
@@ -52,6 +56,7 @@ class FileServer:
     sized: bool = True
     asked: list[tuple[str, str, str | None]] = dataclasses.field(default_factory=list)
     authorizations: dict[str, str | None] = dataclasses.field(default_factory=dict)
+    takes: Callable[[str, Mapping[str, str], bytes], Answer] = lambda *_: (404, {}, b"")
     address: str = ""
 
 
@@ -66,6 +71,25 @@ def file_server() -> Iterator[FileServer]:
 
         def do_GET(self) -> None:  # noqa: N802
             self.answer(True)
+
+        def do_POST(self) -> None:  # noqa: N802
+            self.take()
+
+        def do_PUT(self) -> None:  # noqa: N802
+            self.take()
+
+        def take(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            state.asked.append((self.command, self.path, None))
+            if state.answers:
+                self.send_error(state.answers.pop(0))
+                return
+            status, headers, content = state.takes(self.path, self.headers, body)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_headers(headers)
+            self.end_headers()
+            self.wfile.write(content)
 
         def answer(self, with_body: bool) -> None:
             wanted = self.headers.get("Range")
@@ -83,9 +107,10 @@ def file_server() -> Iterator[FileServer]:
                 self.end_headers()
                 return
             if self.path not in state.files:
-                self.send_response(404)
+                headers = state.not_found(self.path)
+                self.send_response(int(headers.pop("status", "404")))
                 self.send_header("Content-Length", "0")
-                self.send_headers(state.not_found(self.path))
+                self.send_headers(headers)
                 self.end_headers()
                 return
             body, start = state.files[self.path], 0

@@ -13,10 +13,18 @@ import torch
 from safetensors.torch import save_file
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    AltCLIPConfig,
+    AltCLIPModel,
+    ChineseCLIPConfig,
+    ChineseCLIPImageProcessorPil,
+    ChineseCLIPModel,
     CLIPConfig,
+    CLIPImageProcessorPil,
     CLIPModel,
     GPT2Config,
     GPT2LMHeadModel,
+    MetaClip2Config,
+    MetaClip2Model,
     PreTrainedTokenizerFast,
     SiglipConfig,
     SiglipImageProcessor,
@@ -80,6 +88,32 @@ def save_clip(
         tokenizer_object=bpe, bos_token=START, eos_token=END, pad_token=END, model_max_length=24
     ).save_pretrained(folder)
     write_preprocessing(preprocessing, folder)
+    return folder
+
+
+#: CLIP's relatives: model, config and image processor of each.
+RELATIVES: dict[str, tuple[Any, Any, Any]] = {
+    "chinese_clip": (ChineseCLIPModel, ChineseCLIPConfig, ChineseCLIPImageProcessorPil),
+    "altclip": (AltCLIPModel, AltCLIPConfig, CLIPImageProcessorPil),
+    "metaclip_2": (MetaClip2Model, MetaClip2Config, CLIPImageProcessorPil),
+}
+
+
+def save_relative(kind: str, folder: Path) -> Path:
+    """A relative of CLIP with both towers and its preprocessor, written by `save_pretrained`."""
+    model, config, processor = RELATIVES[kind]
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    vision = {**sizes, "image_size": 32, "patch_size": 8}
+    text = {**sizes, "vocab_size": 50} | ({"project_dim": 24} if kind == "altclip" else {})
+    torch.manual_seed(3)
+    model(config(vision_config=vision, text_config=text, projection_dim=24)).save_pretrained(folder)
+    square = {"height": 32, "width": 32}
+    processor(size={"shortest_edge": 32}, crop_size=square).save_pretrained(folder)
     return folder
 
 

@@ -10,6 +10,7 @@ The commands, in the order of the pipeline:
     export       one TorchScript file, checked against the checkpoint; `try_artifact` captions
                  pictures with it
     archive      the archive that TorchServe serves; `try_archive` captions a picture with it
+    publish      send a captioner with its card to the Hugging Face hub, beside the pipeline
     clip         contrastive training of CLIP, beside the pipeline
     sweep        search for better settings of train, beside the pipeline
 
@@ -34,6 +35,7 @@ The parts behind the commands, in reading order; each folder's `__init__` lists 
     sweeping     trials with settings that Optuna suggests
     evaluation   scores, report, model card, gates of the precisions, checks of a data set
     exporting    precision, sample pictures, comparison with the checkpoint
+    publishing   the card and the files of a captioner on the hub
 """
 
 import model.pretrained  # noqa: F401 - prepares the import of transformers

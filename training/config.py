@@ -240,8 +240,9 @@ class Train:
     folder of the CSV tables of losses and validation scores. `resume` continues an interrupted run,
     with the settings that it was started with; `epochs` too, because the learning rate falls over
     all epochs. Without it a new run moves the checkpoints of an interrupted one aside.
-    `init` is a checkpoint folder to go on from: its mapper, GPT-2, tokenizer and end token are
-    taken, and `mapper`, `gpt2` and `normalize_feature` are not read. Null starts with a new mapper.
+    `init` is a checkpoint folder to go on from, or its name on the hub: its mapper, GPT-2,
+    tokenizer and end token are taken, and `mapper`, `gpt2` and `normalize_feature` are not read.
+    Null starts with a new mapper.
     `objective` is `cross_entropy`, or `self_critical` for training by the score of `samples`
     captions that the captioner writes of each image (see
     `training.captioner.objectives.self_critical`). A batch then has `batch_size` images, and

@@ -10,7 +10,8 @@ of a data set as a server would, and writes
     results_SPLIT.json    the captions of a split in COCO's form, for other tools
 
 It also writes the figures, and the limits that they show, into the checkpoint's model card
-(README.md), in a section for each data set.
+(README.md), in a section for each data set. A checkpoint that is given by its name on the hub stays
+as it is there: only the report is written.
 
 Two outputs belong to the pipeline: the report folder `evaluate.out`, and `evaluation.json` in the
 checkpoint, which holds metrics.json for the export. An evaluation on another data set than the one
@@ -44,7 +45,9 @@ def read_settings(words: Sequence[str]) -> tuple[Evaluate, bool]:
     """
     parser = arguments(__doc__)
     parser.add_argument("--data", help="evaluate.data: another caption data set")
-    parser.add_argument("--checkpoint", help="evaluate.checkpoint: checkpoint folder")
+    parser.add_argument(
+        "--checkpoint", help="evaluate.checkpoint: checkpoint folder, or OWNER/NAME on the hub"
+    )
     parser.add_argument(
         "--results", metavar="FILE", help="evaluate.results: captions to score, in COCO's form"
     )

@@ -27,7 +27,9 @@ def read_settings(words: Sequence[str]) -> Export:
         Refusal: A setting cannot be read.
     """
     parser = arguments(__doc__)
-    parser.add_argument("--checkpoint", help="export.checkpoint: checkpoint folder")
+    parser.add_argument(
+        "--checkpoint", help="export.checkpoint: checkpoint folder, or OWNER/NAME on the hub"
+    )
     parser.add_argument("--out", help="export.out: artifact folder")
     options = parser.parse_args(words)
     settings = load_config(options.overrides).export

@@ -25,6 +25,7 @@ from starlette.types import Message, Receive
 from gateway.errors import GatewayError
 from gateway.measures import Measures
 from gateway.settings import Settings
+from gateway.telemetry.record import RECORD
 
 #: For a body that cannot be read to its end, the rest of which is still on its way.
 CLOSE = {"Connection": "close"}
@@ -97,6 +98,8 @@ class Bodies:
                 ) from None
             count = len(message.get("body", b""))
             size += count
+            if record := RECORD.get():
+                record.bytes = size
             self._hold(count)
             whole = not message.get("more_body", False)
             if size > self._settings.max_body_bytes:

@@ -9,6 +9,7 @@ headers, a line in the log and a count too. The log holds no header, no query an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import re
@@ -26,6 +27,9 @@ from gateway.access.leaving import serve_unless_left
 from gateway.errors import GatewayError, error_response
 from gateway.measures import Measures
 from gateway.settings import Settings
+from gateway.telemetry.log import FIELDS
+from gateway.telemetry.record import ID_HEADER, RECORD, Record
+from gateway.telemetry.tracing import Tracing
 
 logger = logging.getLogger("gateway.requests")
 
@@ -56,6 +60,7 @@ class Door:
         open_paths: Paths that need no key, beside `OPEN_PATHS`.
         overload: Name of a client -> why it cannot send a picture now, or None.
         bodies: The bodies of requests that are in memory.
+        tracing: Takes the spans of requests; None for no traces.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class Door:
         open_paths: frozenset[str],
         overload: Callable[[str], GatewayError | None],
         bodies: Bodies,
+        tracing: Tracing | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
@@ -75,6 +81,7 @@ class Door:
         self._keys = keys
         self._open_paths = open_paths.union(OPEN_PATHS)
         self._overload = overload
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -84,10 +91,11 @@ class Door:
         begin, status = time.monotonic(), 500
         headers = Headers(scope=scope)
         key = find_key(headers, self._keys) if self._keys else None
-        given = headers.get("x-request-id", "")
-        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        given = headers.get(ID_HEADER, "")
+        record = Record(given if _ID.fullmatch(given) else uuid.uuid4().hex, tracing=self._tracing)
+        RECORD.set(record)
         wanted = headers.get(CAPTIONER_HEADER, "")
-        caller = dataclasses.replace(self._caller(scope, key), request_id=request_id, wanted=wanted)
+        caller = dataclasses.replace(self._caller(scope, key), request_id=record.id, wanted=wanted)
         CALLER.set(caller)
 
         async def send_with_headers(message: Message) -> None:
@@ -95,7 +103,7 @@ class Door:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 found = MutableHeaders(scope=message)
-                found["X-Request-Id"] = request_id
+                found[ID_HEADER] = record.id
                 if caller.answered_by:
                     found[CAPTIONER_HEADER] = ", ".join(sorted(caller.answered_by))
                 for name, value in SECURITY_HEADERS.items():
@@ -103,23 +111,48 @@ class Door:
                 found.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        try:
-            if error := self._refusal(scope, headers, key):
-                await error_response(scope["path"], error)(scope, receive, send_with_headers)
-            else:
-                with self._bodies.limited(receive) as limited:
-                    if not await serve_unless_left(self._app, scope, limited, send_with_headers):
-                        status = ABANDONED
-                        self._measures.abandoned.inc()
-        finally:
-            seconds = time.monotonic() - begin
-            # The path as the application declares it: one that a client made up would make the
-            # number of counters grow without end.
-            route = getattr(scope.get("route"), "path", "other")
-            self._measures.requests.labels(route, str(status)).inc()
-            self._measures.seconds.labels(route).observe(seconds)
-            method = scope["method"]
-            logger.info("%s %s %s %d %.4f s", request_id, method, route, status, seconds)
+        with contextlib.ExitStack() as stack:
+            span = None
+            if self._tracing:
+                traceparent = headers.get("traceparent", "")
+                span = stack.enter_context(self._tracing.request(traceparent, record.id))
+            try:
+                if error := self._refusal(scope, headers, key):
+                    await error_response(scope["path"], error)(scope, receive, send_with_headers)
+                else:
+                    with self._bodies.limited(receive) as limited:
+                        if not await serve_unless_left(
+                            self._app, scope, limited, send_with_headers
+                        ):
+                            status = ABANDONED
+                            self._measures.abandoned.inc()
+            finally:
+                seconds = time.monotonic() - begin
+                # The path as the application declares it: one that a client made up would make the
+                # number of counters grow without end.
+                route = getattr(scope.get("route"), "path", "other")
+                self._measures.requests.labels(route, str(status)).inc()
+                self._measures.seconds.labels(route).observe(seconds)
+                method = scope["method"]
+                fields = {
+                    "id": record.id,
+                    "method": method,
+                    "route": route,
+                    "status": status,
+                    "seconds": round(seconds, 4),
+                    "pictures": record.pictures,
+                    "bytes": record.bytes,
+                    "caller": key.name if key else None,
+                    "model_version": record.model_version or None,
+                    "abandoned": status == ABANDONED,
+                }
+                if self._tracing and span:
+                    self._tracing.answered(span, fields)
+                    fields["trace"] = self._tracing.id_of(span)
+                logger.info(
+                    *("%s %s %s %d %.4f s", record.id, method, route, status, seconds),
+                    extra={FIELDS: fields},
+                )
 
     def _caller(self, scope: Scope, key: Key | None) -> Caller:
         """Who asks: the owner of a key, or an address."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from gateway.measures import Measures
 from gateway.pictures.fetching import Fetcher
 from gateway.pictures.reading import Picture
 from gateway.settings import PREFIX, Settings
+from gateway.telemetry.record import RECORD, span
 
 #: Seconds between two tries to reach a TorchServe that does not listen, or lost the connection.
 RECONNECT_SECONDS = 0.25
@@ -146,6 +148,7 @@ class Captioner:
                 f"the request holds {len(pictures)} pictures; the limit is {limit}; "
                 "send several requests",
             )
+        _note_pictures(len(pictures))
         caller, options = _with_time_limit(CALLER.get(), options)
         with self._queue.hold(caller.name, len(pictures), self._average):
             self._rates.take(caller, len(pictures))
@@ -167,6 +170,7 @@ class Captioner:
             GatewayError: It has no explanation, or `caption` would raise it.
         """
         self._check_urls([picture])
+        _note_pictures(1)
         caller, options = _with_time_limit(CALLER.get(), options)
         with self._queue.hold(caller.name, 1, self._average):
             self._rates.take(caller, EXPLANATION_PICTURES)
@@ -215,6 +219,8 @@ class Captioner:
         ask = self._two.asker(caller, trial)
         outcome = await self._outcome(caller, picture, options, ask, "captioned")
         if not isinstance(outcome, GatewayError):
+            if record := RECORD.get():
+                record.model_version = outcome.version
             self._average += NEWEST * (time.monotonic() - begin - self._average)
         return outcome
 
@@ -243,7 +249,11 @@ class Captioner:
             async with asyncio.timeout_at(caller.deadline):
                 if isinstance(picture, str):
                     assert self._fetcher is not None  # `caption` refused it otherwise
-                    async with self._fetcher.fetched(picture) as fetched:
+                    async with contextlib.AsyncExitStack() as stack:
+                        with span("fetch"):
+                            fetched = await stack.enter_async_context(
+                                self._fetcher.fetched(picture)
+                            )
                         outcome = await self._send_twice(caller, fetched, options, ask)
                 else:
                     outcome = await self._send_twice(caller, picture, options, ask)
@@ -276,7 +286,8 @@ class Captioner:
         """
         _check_picture(picture, self._settings.max_picture_bytes)
         self._deadly.check(picture, options)
-        await self._queue.enter(caller.name)
+        with span("queue"):
+            await self._queue.enter(caller.name)
         try:
             return await self._send_in_place(picture, options, caller.deadline, ask)
         except CaptionError as error:
@@ -286,9 +297,11 @@ class Captioner:
             # A TorchServe that ends closes its connections one after the other: a second try at
             # once would take another one that is just ending.
             await asyncio.sleep(RECONNECT_SECONDS)
-            await self._queue.enter(caller.name)
+            with span("queue"):
+                await self._queue.enter(caller.name)
         else:
-            await self._queue.enter_alone()
+            with span("queue"):
+                await self._queue.enter_alone()
         try:
             return await self._send_in_place(picture, options, caller.deadline, ask)
         except CaptionError as error:
@@ -345,6 +358,12 @@ class Captioner:
             except CaptionError:
                 backend.description = None
                 raise
+
+
+def _note_pictures(count: int) -> None:
+    """Note for the log how many pictures the request that is served now holds."""
+    if record := RECORD.get():
+        record.pictures = count
 
 
 def _with_time_limit(

@@ -8,6 +8,7 @@ is no room, copies are dropped and counted; no request waits or fails for them.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import dataclasses
 import logging
 import time
@@ -81,7 +82,8 @@ class Shadow:
         self._waiting.append(_Copy(trial, picture, options, stable))
         self._show_bytes()
         if len(self._tasks) < AT_ONCE:
-            task = asyncio.create_task(self._work())
+            # Not in the context of the request: it has its answer, and other copies follow.
+            task = asyncio.create_task(self._work(), context=contextvars.Context())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

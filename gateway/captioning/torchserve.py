@@ -23,6 +23,7 @@ from gateway.captioning.backend import Backend
 from gateway.captioning.backends import Backends
 from gateway.errors import GatewayError, NotReady
 from gateway.settings import Settings
+from gateway.telemetry.record import outgoing_headers, span
 
 #: Seconds to connect.
 CONNECT_SECONDS = 5.0
@@ -128,8 +129,8 @@ class TorchServeClient:
     ) -> Reply:
         # aiohttp writes a file in parts, and warns of more than 1 MB of bytes at once.
         data = picture if len(picture) < 1 << 20 else io.BytesIO(picture)
-        headers = {DEADLINE_HEADER: f"{time.time() + seconds:.3f}"}
-        with self.backends.using(to) as backend:
+        with self.backends.using(to) as backend, span("torchserve"):
+            headers = {DEADLINE_HEADER: f"{time.time() + seconds:.3f}", **outgoing_headers()}
             # This route passes a query on; TorchServe drops that of /predictions.
             url = f"{backend.inference}/models/{self._settings.model}/invoke"
             ahead = _clock_ahead()

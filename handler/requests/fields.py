@@ -91,11 +91,11 @@ def read_body(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> RequestB
     _check_that_all_arrived(fields, headers)
     value = given.pop(holders[0])
     options = {name: _text(text) for name, text in given.items()}
-    value, binary = _split(value, _header(headers, _JSON_LENGTH))
+    value, binary = _split(value, header(headers, _JSON_LENGTH))
     document = _document(value, _content_type(headers, holders[0]))
     if document is None and binary is None:
         data = _as_bytes(value)
-        if _header(headers, "Content-Type").lower().startswith(_FORM) and holders[0] != "body":
+        if header(headers, "Content-Type").lower().startswith(_FORM) and holders[0] != "body":
             data = data.replace(b" ", b"+")  # a "+" of base64 that was not escaped
         picture = picture_file(data, holders[0])
         return RequestBody(picture, False, options, explains=explains)
@@ -110,7 +110,7 @@ def read_body(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> RequestB
 
 def form_of_headers(headers: Mapping[str, Any]) -> Form:
     """The form of a request as far as its headers tell, for one whose body cannot be read."""
-    return Form.KSERVE_V2 if _header(headers, _JSON_LENGTH) else Form.PLAIN
+    return Form.KSERVE_V2 if header(headers, _JSON_LENGTH) else Form.PLAIN
 
 
 def parse_request(
@@ -155,7 +155,7 @@ def deadline_of(headers: Mapping[str, Any]) -> float:
     Raises:
         RequestRefusal: What it named is not a time.
     """
-    if not (text := _header(headers, _DEADLINE)):
+    if not (text := header(headers, _DEADLINE)):
         return math.inf
     try:
         named = float(text)
@@ -177,16 +177,16 @@ def is_rest(headers: Mapping[str, Any]) -> bool:
     )
 
 
-def _is(headers: Mapping[str, Any], name: str, value: str) -> bool:
-    return str(headers.get(name)).lower() == value
-
-
-def _header(headers: Mapping[str, Any], name: str) -> str:
-    """An HTTP header; empty if there is none, as over gRPC."""
+def header(headers: Mapping[str, Any], name: str) -> str:
+    """An HTTP header of a request; empty if there is none, as over gRPC."""
     for given, value in headers.items():
         if given.lower() == name.lower() and isinstance(value, str):
             return value
     return ""
+
+
+def _is(headers: Mapping[str, Any], name: str, value: str) -> bool:
+    return str(headers.get(name)).lower() == value
 
 
 def _check_that_all_arrived(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> None:
@@ -195,7 +195,7 @@ def _check_that_all_arrived(fields: Mapping[str, Any], headers: Mapping[str, Any
     Of several fields with the same name TorchServe keeps the last. The length of the whole form
     shows that another picture was there, unless it was smaller than the headers of a field may be.
     """
-    kind, length = _header(headers, "Content-Type"), _header(headers, "Content-Length")
+    kind, length = header(headers, "Content-Type"), header(headers, "Content-Length")
     if not kind.lower().startswith(_MULTIPART) or not length.isdecimal():
         return
     if any(not isinstance(value, str | bytes | bytearray) for value in fields.values()):
@@ -234,7 +234,7 @@ def _content_type(headers: Mapping[str, Any], field: str) -> str:
 
 
 def _no_picture(headers: Mapping[str, Any]) -> RequestRefusal:
-    if _header(headers, "Content-Type").lower().startswith(_FORM):
+    if header(headers, "Content-Type").lower().startswith(_FORM):
         # `curl --data-binary @photo.jpg` declares a form unless told otherwise, and TorchServe then
         # drops the bytes.
         return RequestRefusal(

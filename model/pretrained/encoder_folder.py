@@ -1,7 +1,7 @@
 """Loads an image encoder by name or folder; the files in it tell its kind.
 
     config.json with model_type clip or siglip    Hugging Face, with preprocessor_config.json
-    open_clip_config.json with a ResNet in it      open_clip, with open_clip_model.safetensors
+    open_clip_config.json with a ResNet in it     open_clip, with open_clip_model.safetensors
 
 Some folders hold the files of both kinds; then the first is taken.
 """
@@ -17,7 +17,16 @@ from transformers import CLIPVisionModelWithProjection
 
 from model.image.preprocessing import Preprocessing
 from model.network.encoder import ClipEncoder, ImageEncoder, ResNetEncoder, SiglipEncoder
-from model.pretrained.hugging_face import find, load_clip, load_siglip, model_type, unknown
+from model.pretrained.hugging_face import (
+    CLIP_TOWER_TYPES,
+    CLIP_TYPES,
+    SIGLIP_TYPES,
+    find,
+    load_clip,
+    load_siglip,
+    model_type,
+    unknown,
+)
 from model.pretrained.preprocessor_config import read_preprocessing
 from model.pretrained.sources import CLIP_MEAN, CLIP_STD
 from model.refusal import Refusal
@@ -25,9 +34,12 @@ from model.refusal import Refusal
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 ACCEPTED = (
-    "an image encoder is a CLIP or SigLIP of Hugging Face (model_type clip, clip_vision_model, "
-    f"siglip or siglip_vision_model in config.json), or a ResNet of open_clip ({OPEN_CLIP_CONFIG})"
+    "an image encoder is a CLIP or SigLIP of Hugging Face (model_type "
+    f"{', '.join((*CLIP_TYPES, *CLIP_TOWER_TYPES, *SIGLIP_TYPES))} in config.json), or a ResNet "
+    f"of open_clip ({OPEN_CLIP_CONFIG})"
 )
+#: `model_type` of SigLIP 2 at any size ("NaFlex").
+NAFLEX_TYPES = ("siglip2", "siglip2_vision_model")
 #: open_clip's preprocessing where the folder does not give another (arXiv 2103.00020).
 OPEN_CLIP_PREPROCESSING: dict[str, Any] = {
     "mean": CLIP_MEAN,
@@ -50,11 +62,17 @@ def load_encoder(name: str, option: str | None = None) -> tuple[ImageEncoder, Pr
     """
     found = model_type(name, option)
     encoder: ImageEncoder
-    if found in ("clip", "clip_vision_model"):
+    if found in CLIP_TYPES or found in CLIP_TOWER_TYPES:
         encoder = ClipEncoder(load_clip(name, CLIPVisionModelWithProjection, option))
         preprocessing = read_preprocessing(name)
-    elif found in ("siglip", "siglip_vision_model"):
+    elif found in SIGLIP_TYPES:
         encoder, preprocessing = SiglipEncoder(load_siglip(name, option)), read_preprocessing(name)
+    elif found in NAFLEX_TYPES:
+        raise Refusal(
+            f"{name!r} is a SigLIP 2 that takes pictures of any shape (NaFlex, model_type "
+            f"{found}), but here each picture becomes a square of one size; take one with a fixed "
+            "size, such as google/siglip2-base-patch16-224"
+        )
     elif (file := find(name, OPEN_CLIP_CONFIG)) is not None:
         encoder, preprocessing = _load_open_clip(name, file)
     else:

@@ -102,7 +102,7 @@ def is_unreachable(endpoint: str) -> bool:
 
 def _cached(file: HubFile) -> Path | None:
     """The whole file in the cache, if it is there."""
-    found = huggingface_hub.try_to_load_from_cache(file.repo, file.name)
+    found = huggingface_hub.try_to_load_from_cache(file.repo, file.name, revision=file.revision)
     return Path(found) if isinstance(found, str) else None
 
 
@@ -122,13 +122,13 @@ def _download(file: HubFile) -> Path:
         )
     folder = repo_folder_name(repo_id=file.repo, repo_type="model")
     try:
-        remote = get_hf_file_metadata(hf_hub_url(file.repo, file.name))
+        remote = get_hf_file_metadata(hf_hub_url(file.repo, file.name, revision=file.revision))
         lock = cache / ".locks" / folder / f"{remote.etag}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(lock, timeout=0):
             _download_blob(file, remote, cache / folder / "blobs")
         # The blob is there: this names it, in the layout that every user of the cache reads.
-        return Path(hf_hub_download(file.repo, file.name))
+        return Path(hf_hub_download(file.repo, file.name, revision=file.revision))
     except filelock.Timeout:
         raise Refusal(f"another process is downloading {shown}; wait until it ends") from None
     except HfHubHTTPError as error:

@@ -1,4 +1,4 @@
-"""Hugging Face folders and names: CLIP, SigLIP, and GPT-2's tokenizer."""
+"""Hugging Face folders and names: CLIP and its relatives, SigLIP, and GPT-2's tokenizer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import (
+    AltCLIPConfig,
     AutoTokenizer,
+    ChineseCLIPConfig,
     CLIPConfig,
     CLIPModel,
     CLIPVisionConfig,
+    MetaClip2Config,
     PreTrainedModel,
     SiglipConfig,
     SiglipVisionConfig,
@@ -36,6 +39,20 @@ os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 Model = TypeVar("Model", bound=PreTrainedModel)
 #: What these libraries raise for a name or folder that is not there, or a network that is down.
 NOT_FOUND = (OSError, HfHubHTTPError, LocalEntryNotFoundError)
+#: `model_type` of models whose image tower and projection are CLIP's, down to the names of the
+#: weights, and the class of their whole config. Their text towers differ.
+CLIP_TYPES = {
+    "clip": CLIPConfig,
+    "chinese_clip": ChineseCLIPConfig,  # arXiv 2211.01335
+    "altclip": AltCLIPConfig,  # arXiv 2211.06679
+    "metaclip_2": MetaClip2Config,  # arXiv 2507.22062
+}
+#: transformers 5 saves an AltCLIP with `layer` in the names of the image tower's weights too.
+ALTCLIP_NAMES = {r"^vision_model\.encoder\.layer\.": "vision_model.encoder.layers."}
+#: `model_type` of their image towers alone, with the projection.
+CLIP_TOWER_TYPES = ("clip_vision_model", "metaclip_2_vision_model")
+#: `model_type` of SigLIP and of SigLIP 2 at fixed sizes.
+SIGLIP_TYPES = ("siglip", "siglip_vision_model")
 
 
 def load_clip(name: str, kind: type[Model], option: str | None = None) -> Model:
@@ -50,23 +67,37 @@ def load_clip(name: str, kind: type[Model], option: str | None = None) -> Model:
         Refusal: No such folder or name, no network, or weights that do not fill the model.
     """
     found = model_type(name, option)
-    if found == "clip_vision_model" and kind is not CLIPModel:
-        return _load(
-            name,
-            kind,
-            CLIPVisionConfig.from_pretrained(name, local_files_only=only_local(name)),
-            option,
-        )
-    if found != "clip":
+    if kind is CLIPModel:
+        if found != "clip":
+            raise unknown(name, found, "here it must be a CLIP (model_type clip)", option)
+        whole: Any = CLIPConfig.from_pretrained(name, local_files_only=only_local(name))
+        whole.vision_config.projection_dim = whole.projection_dim
+        whole.text_config.projection_dim = whole.projection_dim
+        return _load(name, kind, whole, option)
+    if found in CLIP_TOWER_TYPES:
+        return _load(name, kind, _clip_tower(name, CLIPVisionConfig), option)
+    if found not in CLIP_TYPES:
         raise unknown(name, found, "here it must be a CLIP (model_type clip)", option)
-    config: Any = CLIPConfig.from_pretrained(name, local_files_only=only_local(name))
-    config.vision_config.projection_dim = config.projection_dim
-    config.text_config.projection_dim = config.projection_dim
-    return _load(name, kind, config if kind is CLIPModel else config.vision_config, option)
+    return _load(name, kind, _clip_tower(name, CLIP_TYPES[found]), option, ALTCLIP_NAMES)
+
+
+def _clip_tower(name: str, kind: Any) -> CLIPVisionConfig:
+    """The config of the image tower of a CLIP or a relative.
+
+    Args:
+        name: The name or folder.
+        kind: The class of the config there.
+    """
+    config = kind.from_pretrained(name, local_files_only=only_local(name))
+    if kind is CLIPVisionConfig:
+        fields = config.to_dict()
+    else:
+        fields = {**config.vision_config.to_dict(), "projection_dim": config.projection_dim}
+    return CLIPVisionConfig(**{**fields, "model_type": CLIPVisionConfig.model_type})
 
 
 def load_siglip(name: str, option: str | None = None) -> SiglipVisionModel:
-    """The image tower of a SigLIP by Hugging Face name or folder, in fp32.
+    """The image tower of a SigLIP or SigLIP 2 by Hugging Face name or folder, in fp32.
 
     Args:
         name: The name or folder.
@@ -132,8 +163,22 @@ def unknown(name: str, found: str | None, accepted: str, option: str | None = No
     return Refusal(f"{name!r} holds {what}; {accepted}")
 
 
-def _load(name: str, kind: type[Model], config: Any, option: str | None) -> Model:
-    """The model of a class, with every weight of it from the folder."""
+def _load(
+    name: str,
+    kind: type[Model],
+    config: Any,
+    option: str | None,
+    renamed: dict[str, str] | None = None,
+) -> Model:
+    """The model of a class, with every weight of it from the folder.
+
+    Args:
+        name: The name or folder.
+        kind: The class.
+        config: Its sizes.
+        option: What the user gives the name with.
+        renamed: Patterns in names of the folder's weights, and what stands there in the model.
+    """
     loader: Any = kind
     try:
         model, report = loader.from_pretrained(
@@ -141,6 +186,7 @@ def _load(name: str, kind: type[Model], config: Any, option: str | None) -> Mode
             config=config,
             dtype="float32",
             output_loading_info=True,
+            key_mapping=renamed,
             local_files_only=only_local(name),
         )
     except NOT_FOUND as error:

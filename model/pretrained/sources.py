@@ -25,11 +25,13 @@ class HubFile:
         repo: The repository, OWNER/NAME.
         name: The file's path in it.
         sha256: What the file must have, in hex; None where it is not known beforehand.
+        revision: A branch, a tag or a commit; None for the newest commit.
     """
 
     repo: str
     name: str
     sha256: str | None = None
+    revision: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,10 +24,11 @@ from huggingface_hub import ModelCard
 from torch import nn
 
 from model.checkpoint import Checkpoint
+from model.network.encoder import SiglipEncoder
 from tests import ROOT
 from tests.caption_forms import FORMS, TARS
-from tests.hub_server import add_published, hub_server
-from tests.models import save_clip, save_gpt2
+from tests.hub_server import TOKEN, add_published, hub_server
+from tests.models import save_clip, save_gpt2, save_siglip
 from training.config import Config, load_config
 from training.data.dataset import CaptionDataset
 from training.encoding.encoder import Encoder
@@ -66,7 +67,8 @@ def run(bases: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         for words in lines:
             if words[:2] == [".venv/bin/python", "-m"]:
                 given = {word.partition("=")[0] for word in words}
-                added = {**small, **workers} if words[2] != "model.pretrained.published" else {}
+                plain = words[2] in ("model.pretrained.published", "training.publish")
+                added = {} if plain else {**small, **workers}
                 settings = [f"{key}={value}" for key, value in added.items() if key not in given]
                 monkeypatch.setattr(sys, "argv", [words[2], *words[3:], *settings, *more])
                 importlib.import_module(words[2]).main()
@@ -110,15 +112,19 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
         "cloud.md",
         "coco.md",
         "data-sets.md",
+        "encoders.md",
         "evaluation.md",
         "explanations.md",
         "fine-tune-clip.md",
+        "hub.md",
         "kubernetes.md",
+        "monitoring.md",
         "operations.md",
         "profiling.md",
         "published-weights.md",
         "remote-storage.md",
         "requests.md",
+        "runbook.md",
         "serving-speed.md",
         "speed.md",
         "training-cost.md",
@@ -307,6 +313,33 @@ def test_published_weights(
     assert Path("data/mine/report/captions.html").exists()
     assert Path("models/coco.lock.json").exists()
     assert Path("models/by-hand/model.safetensors").exists()
+
+
+def test_encoders(run: Run, tiny_scenes: Path):
+    shutil.copytree(tiny_scenes, "data/mine")
+    # Folders of these names come before the hub.
+    save_siglip(Path("google/siglip2-so400m-patch14-384"))
+    save_gpt2(Path("distilgpt2"), positions=128)
+    run("encoders.md")
+    captioner = Checkpoint.load("models/mine").captioner
+    assert isinstance(captioner.clip, SiglipEncoder)
+
+
+def test_hub(
+    run: Run, tiny_run: Config, tiny_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(tiny_scenes, "data/mine")
+    shutil.copytree(tiny_run.train.out, "models/mine")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with hub_server(tmp_path / "cache", monkeypatch) as hub:
+        run("hub.md")
+        sent = hub.contents["anna/birds"]["main"]
+    for file in Path("models/mine").iterdir():
+        assert file.name == "README.md" or sent[file.name] == file.read_bytes()
+    assert ModelCard(sent["README.md"].decode()).data.license == "cc-by-4.0"
+    record = Checkpoint.load("models/mine-2").training
+    assert record is not None
+    assert record["started_from"] == "anna/birds@main"
 
 
 def test_training_runs_names_settings_that_there_are():

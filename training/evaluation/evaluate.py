@@ -13,6 +13,7 @@ from torch import Tensor
 
 from model.artifact import Artifact, GeneratedCaption
 from model.checkpoint import EVALUATION, Checkpoint, read_evaluation, weights_sha256
+from model.pretrained.checkpoint_name import checkpoint_folder, hub_name
 from training.config import Evaluate
 from training.data.dataset import CaptionDataset
 from training.data.seen_images import FILE, count_seen
@@ -52,14 +53,16 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
 
     Raises:
         Refusal: The data set has none of the splits, a picture or the checkpoint's model card
-            cannot be read, or there is no such device.
+            cannot be read, there is no such device, or no such name on the hub.
     """
     check_limits(settings, "evaluate")
     dataset = CaptionDataset.load(settings.data)
     splits = scored_splits(dataset, settings.splits)
     device = chosen_device(settings.device, "evaluate.device")
-    checkpoint = Checkpoint.load(settings.checkpoint)
-    load_card(Path(settings.checkpoint), checkpoint)  # refuses a damaged one before the captions
+    name = hub_name(settings.checkpoint)
+    folder = checkpoint_folder(settings.checkpoint)
+    checkpoint = Checkpoint.load(folder)
+    load_card(folder, checkpoint)  # refuses a damaged one before the captions
     checks = find_checks(dataset.root)
     if checks is None:
         print(
@@ -69,7 +72,7 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
     measures = Measures(dataset, settings, device)
     measures.check(splits)
     artifact = artifact_on(checkpoint, device)
-    seen = {s: count_seen(settings.checkpoint, dataset, dataset.ids(s)) for s in splits}
+    seen = {s: count_seen(folder, dataset, dataset.ids(s)) for s in splits}
     warnings = _seen_warnings(dataset, seen)
     captioned: dict[str, dict[int, GeneratedCaption]] = {}
     chosen: dict[str, SplitChecks] = {}
@@ -120,7 +123,7 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
             split: [{n: round(v, 4) for n, v in kept._asdict().items()} for kept in section.kept]
             for split, section in sections.items()
         }
-    metrics["weights_sha256"] = weights_sha256(settings.checkpoint)
+    metrics["weights_sha256"] = weights_sha256(folder)
     if all(counts is not None for counts in seen.values()):
         metrics[SEEN] = seen
     out = Path(settings.out)
@@ -128,10 +131,13 @@ def evaluate(settings: Evaluate, own: bool = True) -> dict[str, dict[str, float]
     for split, captions in captioned.items():
         texts = {i: caption.text for i, caption in captions.items()}
         write_results(out / f"results_{split}.json", texts)
-    keep_evaluation(Path(settings.checkpoint), metrics, own)
     by_split = {split: dict(section.figures) for split, section in sections.items()}
+    if name is not None:
+        print(f"note: {name} is on the hub, so its model card stays as it is; the figures: {out}")
+        return by_split
+    keep_evaluation(folder, metrics, own)
     card = write_card(
-        Path(settings.checkpoint),
+        folder,
         checkpoint,
         dataset,
         by_split,

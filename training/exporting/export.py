@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import transformers
 from model.artifact import Artifact
 from model.checkpoint import WEIGHTS, Checkpoint, read_evaluation
 from model.export import export_torchscript
+from model.pretrained.checkpoint_name import checkpoint_folder
 from model.whole_folder import whole_folder
 from training.config import Export
 from training.evaluation.precision_gate import valid_gates
@@ -29,8 +31,11 @@ def export(settings: Export) -> Artifact:
         The artifact, loaded from what was exported.
 
     Raises:
-        Refusal: The precision cannot be used, or the artifact differs from the checkpoint.
+        Refusal: The precision cannot be used, the artifact differs from the checkpoint, or a
+            checkpoint that is given by name cannot be had.
     """
+    folder = str(checkpoint_folder(settings.checkpoint))
+    settings = dataclasses.replace(settings, checkpoint=folder)
     figures = read_evaluation(settings.checkpoint)
     weights = Path(settings.checkpoint) / WEIGHTS
     # Without weights `Checkpoint.load` names what is missing.

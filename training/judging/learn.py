@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoint import Checkpoint, weights_sha256
+from model.pretrained.checkpoint_name import hub_name
 from model.quality_file import HEAD, RECORD, Quality, save_quality
 from model.refusal import Refusal
 from training.config import Config
@@ -44,6 +45,11 @@ def learn(config: Config) -> dict[str, Any]:
     """
     settings = config.quality
     folder = Path(settings.checkpoint)
+    if (name := hub_name(folder)) is not None:
+        raise Refusal(
+            f"{name} is no folder here; a quality head is written into the checkpoint, so give a "
+            "folder (docs/hub.md says how to get one from the hub)"
+        )
     device = chosen_device(settings.device, "quality.device")
     checkpoint = Checkpoint.load(folder, quality=False)
     artifact = artifact_on(checkpoint, device)

@@ -29,7 +29,7 @@ def test_every_kept_result_is_read():
     of_kinds = {"decode", "drafts", "features", "gate", "gateway", "options", "serve", "train"}
     assert names <= {f"{name}.json" for name in of_kinds}
     of_all = {"load.json", "memory.json", "scenes.json", "quality.json", "quality.png"}
-    of_all.add("explanations.json")
+    of_all |= {"explanations.json", "encoders.json"}
     assert {name for name in kept if "/" not in name} <= of_all
 
 

@@ -104,6 +104,44 @@ def test_prometheus_asks_the_gateway():
     assert f"{aliases[0]}:8000" in targets
 
 
+def test_what_is_mounted_for_monitoring_exists_and_is_read_from_there():
+    services = COMPOSE["services"]
+    mounted: dict[str, dict[str, Path]] = {}
+    for name in ("prometheus", "alertmanager", "grafana"):
+        assert services[name]["profiles"] == ["monitoring"]
+        for volume in services[name]["volumes"]:
+            source, target, *_ = volume.split(":")
+            if source.startswith("."):
+                mounted.setdefault(name, {})[target] = (ROOT / "deploy" / source).resolve(True)
+            else:
+                assert source in COMPOSE["volumes"]
+        assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
+    # Where Prometheus and Alertmanager look for their files by default, or are told to.
+    assert (mounted["prometheus"]["/etc/prometheus"] / "prometheus.yml").is_file()
+    assert (mounted["alertmanager"]["/etc/alertmanager"] / "alertmanager.yml").is_file()
+    assert "--config.file=/etc/alertmanager/alertmanager.yml" in services["alertmanager"]["command"]
+    settings = yaml.safe_load(
+        (mounted["prometheus"]["/etc/prometheus"] / "prometheus.yml").read_text()
+    )
+    for pattern in settings["rule_files"]:
+        assert list(mounted["prometheus"]["/etc/prometheus"].glob(pattern))
+    (target,) = settings["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
+    assert target == "alertmanager:9093"
+    key = settings["scrape_configs"][0]["authorization"]["credentials_file"]
+    assert key.removeprefix("/run/secrets/") in services["prometheus"]["secrets"]
+    # Grafana's provisioning: the source, and the provider, which names the folder of dashboards.
+    grafana = mounted["grafana"]
+    (source,) = yaml.safe_load(
+        (grafana["/etc/grafana/provisioning/datasources"] / "prometheus.yaml").read_text()
+    )["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    (provider,) = yaml.safe_load(
+        (grafana["/etc/grafana/provisioning/dashboards"] / "files.yaml").read_text()
+    )["providers"]
+    assert list(grafana[provider["options"]["path"]].glob("*.json"))
+    assert services["grafana"]["environment"]["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
+
+
 def test_a_container_logs_what_a_server_of_this_machine_logs():
     def levels(file: str) -> dict[str | None, str | None]:
         loggers = ElementTree.parse(ROOT / file).iter("Logger")

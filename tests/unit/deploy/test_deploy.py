@@ -224,6 +224,7 @@ def test_an_archive_is_made_again_when_what_it_is_made_from_changes(
             archive.write_bytes(b"")
         else:
             artifact.mkdir(exist_ok=True)
+            (artifact / "captioner.json").write_text('{"weights_sha256": "73f21c1f4879"}')
 
     def built(precision: str | None = None) -> list[str]:
         ran.clear()
@@ -236,15 +237,16 @@ def test_an_archive_is_made_again_when_what_it_is_made_from_changes(
     assert built() == []
     (checkpoint / "model.safetensors").write_bytes(b"other weights")
     assert built() == both
-    (checkpoint / "evaluation.json").write_text("{}")
-    assert built() == both
+    for name in ("evaluation.json", "drafts.safetensors", "quality.safetensors", "quality.json"):
+        (checkpoint / name).write_text("{}")
+        assert built() == both, name
     (code / "model" / "search.py").write_text("2")
     assert built() == both
     assert built("fp16") == both
     assert built("fp16") == []
     archive.unlink()
     assert built("fp16") == both
-    artifact.rmdir()
+    shutil.rmtree(artifact)
     assert built("fp16") == both
 
     def fails(what: str, *_: str | Path) -> None:

@@ -107,7 +107,7 @@ def test_every_package_of_every_group_is_pinned():
 
 def test_a_pin_is_a_name_and_a_version():
     for line in (ROOT / "constraints.txt").read_text().splitlines():
-        assert line.startswith("#") or re.fullmatch(r"[\w.-]+==[\w.]+", line), line
+        assert line.startswith("#") or re.fullmatch(r"[\w.-]+==(\d+!)?[\w.]+", line), line
 
 
 @pytest.mark.parametrize("group", ["", *GROUPS])

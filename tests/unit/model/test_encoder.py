@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoModel, BertConfig, CLIPVisionModelWithProjection
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    BertConfig,
+    CLIPVisionModelWithProjection,
+    Siglip2Config,
+)
 
 from model.checkpoint import Checkpoint
 from model.image.decode import load_image
@@ -22,7 +28,14 @@ from model.options import GenerationOptions
 from model.pretrained.encoder_folder import load_encoder
 from model.pretrained.hugging_face import load_clip
 from model.refusal import Refusal
-from tests.models import needs_open_clip, save_resnet, save_siglip, small_config
+from tests.models import (
+    RELATIVES,
+    needs_open_clip,
+    save_relative,
+    save_resnet,
+    save_siglip,
+    small_config,
+)
 from tests.pictures import encoded, picture
 from training.config import Export
 from training.encoding.encoder import vision_sha256
@@ -42,6 +55,12 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_resnet(tmp_path_factory.mktemp("encoder") / "resnet")
 
 
+@pytest.fixture(scope="module", params=RELATIVES)
+def relative(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A relative of CLIP, such as Chinese CLIP."""
+    return save_relative(request.param, tmp_path_factory.mktemp("encoder") / request.param)
+
+
 def theirs(folder: Path, backend: str = "pil") -> tuple[torch.nn.Module, Tensor]:
     """Hugging Face's own model, and the pixels its own processor makes of the JPEG."""
     processor = AutoImageProcessor.from_pretrained(folder, backend=backend)
@@ -54,12 +73,21 @@ def theirs(folder: Path, backend: str = "pil") -> tuple[torch.nn.Module, Tensor]
 def test_features_and_patches_of_an_image_file_are_hugging_face_s(
     name: str, request: pytest.FixtureRequest
 ):
-    folder = request.getfixturevalue(name)
+    check_features(request.getfixturevalue(name))
+
+
+@torch.inference_mode()
+def test_features_and_patches_of_a_relative_of_clip_are_hugging_face_s(relative: Path):
+    check_features(relative)
+
+
+def check_features(folder: Path) -> None:
     encoder, preprocessing = load_encoder(str(folder))
     ours = to_pixels(load_image(JPEG), preprocessing)[None]
     model, pixels = theirs(folder)
     seen: list[Tensor] = []
-    last = model.vision_model.encoder.layers[-1]
+    layers = getattr(model.vision_model, "encoder", model.vision_model).layers
+    last = layers[-1]
     last.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     expected = model.get_image_features(pixel_values=pixels).pooler_output
     torch.testing.assert_close(encoder.eval().encode(ours, "pooled"), expected, atol=1e-4, rtol=0)
@@ -110,6 +138,15 @@ def test_a_captioner_of_any_encoder_is_exported_as_hugging_face_generates(
     export(Export(str(tmp_path / "checkpoint"), str(tmp_path / "artifact"), "fp32", None))
 
 
+def test_a_captioner_of_a_relative_of_clip_is_exported_as_hugging_face_generates(
+    relative: Path, tiny_checkpoint: Path, tmp_path: Path
+):
+    encoder, preprocessing = load_encoder(str(relative))
+    captioner, tokenizer = with_encoder(encoder, preprocessing, "linear", tiny_checkpoint)
+    Checkpoint(captioner, tokenizer, GenerationOptions(max_tokens=8)).save(tmp_path / "checkpoint")
+    export(Export(str(tmp_path / "checkpoint"), str(tmp_path / "artifact"), "fp32", None))
+
+
 def with_encoder(
     encoder: ImageEncoder, preprocessing: Preprocessing, kind: str, other: Path
 ) -> tuple[ClipCap, object]:
@@ -157,6 +194,10 @@ def empty(folder: Path) -> None:
     folder.mkdir()
 
 
+def naflex(folder: Path) -> None:
+    Siglip2Config().save_pretrained(folder)
+
+
 def transformer_of_open_clip(folder: Path) -> None:
     folder.mkdir()
     sizes = {"embed_dim": 8, "vision_cfg": {"layers": 12, "width": 64, "image_size": 32}}
@@ -167,6 +208,10 @@ def transformer_of_open_clip(folder: Path) -> None:
     ("make", "words"),
     [
         (bert, r"a model of type 'bert'; an image encoder is a CLIP or SigLIP .* ResNet of open"),
+        (
+            naflex,
+            r"any shape \(NaFlex, model_type siglip2\), .* such as google/siglip2-base",
+        ),
         (empty, r"no config\.json that names a model; an image encoder is"),
         (transformer_of_open_clip, r"describes a vision transformer; only ResNets are read"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from model.checkpoint import weights_sha256
+from model.pretrained.checkpoint_name import checkpoint_folder
 from training.captioner.data import CaptionDataModule
 from training.captioner.run.resuming import run_settings
 from training.config import Config, Train
@@ -35,7 +36,7 @@ def resumable_settings(settings: Train, encoder: EncoderIdentity, precision: str
     """
     own = run_settings("train", settings, settings.data, _FREE)
     if settings.init is not None:
-        own["SHA-256 of train.init"] = weights_sha256(settings.init)
+        own["SHA-256 of train.init"] = weights_sha256(checkpoint_folder(settings.init))
     return {**own, "train.precision": precision, "SHA-256 of the encoder": encoder.sha256}
 
 

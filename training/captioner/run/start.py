@@ -1,4 +1,4 @@
-"""The captioner that a training goes on from: any checkpoint folder, one's own or a published one.
+"""The captioner that a training goes on from: any checkpoint, one's own or a published one.
 
 Its mapper, GPT-2, tokenizer and end token are taken. The encoder is that of the settings, which has
 to have the same form as the captioner's own.
@@ -11,6 +11,7 @@ import sys
 
 from model.checkpoint import Checkpoint
 from model.config import CaptionerConfig
+from model.pretrained.checkpoint_name import checkpoint_folder
 from model.refusal import Refusal
 from training.config import Config, Mapper
 from training.encoding.encoder import Encoder, vision_sha256
@@ -20,11 +21,11 @@ def started_from(config: Config) -> tuple[Config, Checkpoint | None]:
     """The checkpoint of `train.init`, and the settings with its mapper; None where there is none.
 
     Raises:
-        Refusal: The folder is not a checkpoint.
+        Refusal: `train.init` is neither a checkpoint folder nor the name of one on the hub.
     """
     if config.train.init is None:
         return config, None
-    start = Checkpoint.load(config.train.init)
+    start = Checkpoint.load(checkpoint_folder(config.train.init))
     given = start.captioner.config
     mapper = Mapper(**dataclasses.asdict(given.mapper))
     train = dataclasses.replace(
