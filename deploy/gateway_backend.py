@@ -125,7 +125,7 @@ def stopped(log: Path, trial: Trial) -> str:
         log: What the gateway writes.
         trial: What the candidate gets.
     """
-    _, _, since = log.read_text(errors="replace").rpartition(f" candidate: {trial}\n")
+    _, _, since = _said(log).rpartition(f" candidate: {trial}\n")
     found = re.search(rf" candidate {re.escape(trial.inference)}: (stopped after [^;]*);", since)
     return found[1] if found else ""
 
@@ -182,7 +182,7 @@ def wait_left(log: Path, address: str, timeout: float) -> None:
     """
     deadline = time.monotonic() + timeout
     while True:
-        said = log.read_text(errors="replace")
+        said = _said(log)
         # The last time that the gateway was moved to it, started with it, or tried it out.
         used = max(said.rfind(_moved_to(address)), said.rfind(f" candidate: {address} gets "))
         if used < 0 or f" backend {address}: its last request has ended\n" in said[used:]:
@@ -202,9 +202,7 @@ def _wait_moved(
 ) -> None:
     """Return once the log says, from a position on, that the gateway has moved."""
     while True:
-        with log.open("rb") as file:
-            file.seek(begin)
-            said = file.read().decode(errors="replace")
+        said = _said(log, begin)
         if all(line in said for line in lines):
             return
         if refused := re.search(r" reload refused, [^:]*: (.*)\n", said):
@@ -214,6 +212,27 @@ def _wait_moved(
         if time.monotonic() > deadline:
             raise ServeError(f"the gateway did not move to {address} in time (log: {log})")
         time.sleep(0.05)
+
+
+def _said(log: Path, begin: int = 0) -> str:
+    """What the gateway has said of its TorchServes from a position of the log on, in plain lines.
+
+    With `GATEWAY_JSON_LOG` the log is one of JSON.
+    """
+    with log.open("rb") as file:
+        file.seek(begin)
+        lines = file.read().decode(errors="replace").splitlines(keepends=True)
+    return "".join(map(_plain, lines))
+
+
+def _plain(line: str) -> str:
+    if not line.startswith("{"):
+        return line
+    try:
+        found = json.loads(line) if '"message"' in line else {}
+    except ValueError:  # half a line
+        return ""
+    return f"{found['level']} {found['message']}\n" if "message" in found else ""
 
 
 def _moved_to(address: str) -> str:

@@ -4,5 +4,5 @@ reference.py   the pictures, what they must give, and how far a reply may be fro
 asking.py      asks a server about each of them, and compares
 recording.py   writes the reference, from a captioner that is trusted
 gauges.py      what a round found, for Prometheus
-scenes/        twelve drawn scenes, and their reference for the captioner that ships
+scenes/        eight drawn scenes, and their reference for the captioner that ships
 """

@@ -5,7 +5,7 @@ only the mean over its patches is kept, as float16, so that a picture needs half
 
 Two floating point formats of one captioner do not give equal numbers. The limits that a new
 reference gets lie between that and the smallest mistake that was tried, on the captioner that ships
-(twelve scenes, 2026-11-30):
+(drawn scenes, 2026-11-30):
 
 | | nats a token | 1 - cosine |
 |---|---|---|

@@ -108,6 +108,7 @@ def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
     names = [page.name for page in PAGES]
     assert names == [
         "api.md",
+        "canary.md",
         "captions-alone.md",
         "cloud.md",
         "coco.md",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from deploy.properties import derived_config
 from deploy.torchserve import TorchServe
 from gateway.captioning.backends import Backends
 from gateway.settings import Settings
+from gateway.telemetry.log import JsonFormatter
 
 
 @pytest.fixture
@@ -70,6 +73,23 @@ def test_the_log_says_that_it_was_stopped(
     assert gateway_backend.stopped(log, trial) == said
     log.write_text(f"{begun}2026 ERROR {caplog.messages[-1]}\n{begun}")  # and began again
     assert gateway_backend.stopped(log, trial) == ""
+
+
+def test_a_log_of_json_is_read_too(servers: tuple[TorchServe, TorchServe], tmp_path: Path):
+    log = tmp_path / "gateway.log"
+    trial = Trial.of(servers[1], 10, False)
+    record = logging.LogRecord("gateway", logging.INFO, "", 1, "candidate: %s", (trial,), None)
+    stop = "candidate %s: stopped after 5 failures in its last 9 pictures; all"
+    later = logging.LogRecord("gateway", logging.ERROR, "", 1, stop, (trial.inference,), None)
+    text = "".join(f"{JsonFormatter().format(each)}\n" for each in (record, later))
+    assert text.startswith("{")
+    log.write_text(text)
+    assert gateway_backend.stopped(log, trial) == "stopped after 5 failures in its last 9 pictures"
+    with pytest.raises(ServeError, match="are still at"):
+        gateway_backend.wait_left(log, trial.inference, 0.0)
+    ended = {"level": "INFO", "message": f"backend {trial.inference}: its last request has ended"}
+    log.write_text(text + json.dumps(ended) + "\n" + '{"half')
+    gateway_backend.wait_left(log, trial.inference, 0.0)
 
 
 def test_a_candidate_in_the_environment_is_refused(
