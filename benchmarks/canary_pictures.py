@@ -41,6 +41,8 @@ from tests.integration.gateways import free_port
 CLIENTS = 3
 #: Seconds between two scrapes, and between two rounds of golden requests.
 STEP = 5
+#: Seconds after and before something is done that are drawn of a long wait.
+KEPT = 45.0
 _CAPTIONED = 'gateway_version_pictures_total{outcome="captioned",version='
 _COMPARED = 'gateway_shadow_pictures_total{outcome="compared"}'
 #: What is drawn: the title of each part, and its curves by name.
@@ -187,8 +189,21 @@ def query(address: str, expression: str, begin: float) -> list[tuple[float, floa
     )
 
 
+def shorter(when: float, done: dict[str, float]) -> float | None:
+    """A time on an axis from which long waits are cut; None for one that is cut."""
+    cut, before = 0.0, 0.0
+    for event in done.values():
+        if event - before > 2 * KEPT:
+            if before + KEPT < when < event - KEPT:
+                return None
+            if when >= event - KEPT:
+                cut += event - before - 2 * KEPT
+        before = event
+    return when - cut
+
+
 def draw(curves: Curves, done: dict[str, float], out: Path) -> None:
-    """Write the picture."""
+    """Write the picture; time is cut where nothing is done for long."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -197,19 +212,24 @@ def draw(curves: Curves, done: dict[str, float], out: Path) -> None:
     figure, axes = pyplot.subplots(len(PARTS), 1, figsize=(10, 8), sharex=True)
     for axis, (title, parts) in zip(axes, PARTS.items(), strict=True):
         for name in parts:
-            times, values = zip(*curves[name], strict=True)
-            axis.plot(times, values, ".", markersize=5, label=name)
+            points = [(shorter(when, done), value) for when, value in curves[name]]
+            shown = [(when, value) for when, value in points if when is not None]
+            axis.plot(*zip(*shown, strict=True), ".", markersize=5, label=name)
         axis.set_title(title, loc="left", fontsize=10)
         axis.set_ylim(bottom=0)
         axis.legend(loc="lower left", fontsize=8)
         axis.grid(alpha=0.3)
         for when in done.values():
-            axis.axvline(when, color="grey", linestyle="--", linewidth=0.8)
+            axis.axvline(shorter(when, done), color="grey", linestyle="--", linewidth=0.8)
     for name, when in done.items():
         axes[0].annotate(
-            name, (when, 1.12), xycoords=("data", "axes fraction"), fontsize=8, rotation=12
+            name,
+            (shorter(when, done), 1.12),
+            xycoords=("data", "axes fraction"),
+            fontsize=8,
+            rotation=12,
         )
-    axes[-1].set_xlabel("seconds")
+    axes[-1].set_xlabel("seconds; waits for an export are cut out")
     figure.tight_layout()
     figure.savefig(out, dpi=80)
 
