@@ -13,6 +13,7 @@ RUN := $(VENV)/bin/python
 SERVE := $(VENV)/.installed-serve
 TRAIN := $(VENV)/.installed-train
 DEV := $(VENV)/.installed-dev
+DOCS := $(VENV)/.installed-docs
 STUBS := client/generated/__init__.py
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # The last stage of the pipeline, or of that of EXPERIMENT.
@@ -22,7 +23,7 @@ NEEDS_REMOTE = @test -n "$$($(RUN) -m dvc config core.remote)" || { echo 'error:
 .DEFAULT_GOAL := help
 # Targets share .venv and build/, so one runs at a time, even with -j.
 .NOTPARALLEL:
-.PHONY: help install serve swap canary promote rollback stop status key caption train archive push pull profile test check format loadtest chaos upgrade clean
+.PHONY: help install serve swap canary promote rollback stop status key caption train archive push pull profile test check format loadtest chaos docs upgrade clean
 
 # The values that a user gives (CHECKPOINT=, FILE=, ...) reach the shell as environment variables,
 # where make puts them; written "$$NAME", they may hold blanks and quotes.
@@ -103,6 +104,11 @@ loadtest: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Load servers of its own, TorchSer
 
 chaos: $(SERVE) $(TRAIN) $(DEV) $(STUBS) ## Break a server of its own in every way and check what becomes of requests (ONLY=NAME); report in reports/chaos/
 	@$(RUN) -m loadtests.chaos $${ONLY:+--only "$$ONLY"}
+
+docs: $(SERVE) $(DOCS) ## Build the site of docs/ into build/site; a broken link fails (npm fetches the script for diagrams)
+	@$(RUN) -m website.written_pages
+	@$(RUN) -m website.mermaid
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 upgrade: $(RUN) ## Write constraints.txt anew: the newest packages that pyproject.toml allows
 	$(RUN) .ci/upgrade.py $(PIP_FLAGS)

@@ -5,6 +5,7 @@ The commands:
     decode        captions a second: ours, the original, Hugging Face, BLIP, the machine's limit
     serve         what TorchServe costs beside the captioner, and latency under load
     gateway       what the gateway costs beside TorchServe alone
+    feedback      what feedback costs the captions of the gateway
     features      encoding a data set beside the original's loop
     train         a training step beside one of the original's loop
     quality       scores of captioners: the original's recipe and ours, a switch at a time
@@ -18,7 +19,7 @@ The commands:
     golden        published weights: our captions beside those of the original code
     profile       where the time of training, features and serving goes, operator by operator
     canary_pictures   what an operator sees of a trial and of a wrong captioner
-    readme        writes README's figures and the pages on speed from `results/`
+    readme        writes the figures of the pages in docs/ from `results/`
     real_size     writes a checkpoint of the published sizes with random weights
 
 What they use:

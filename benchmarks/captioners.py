@@ -26,13 +26,13 @@ from benchmarks.machine import has_bf16_products
 from benchmarks.original import Original
 from benchmarks.pages import ROWS
 from benchmarks.real_size import TOKENS, random_checkpoint
-from model.artifact import Artifact
 from model.checkpoint import Checkpoint
 from model.export import export_torchscript
 from model.layers.packing import narrow_output_linear
 from model.layers.precision import available
 from model.network.captioner import ClipCap
 from model.options import GenerationOptions
+from model.programs.load import load_artifact
 
 #: Group of systems -> the (batch, beams) that are measured.
 CASES = {
@@ -108,9 +108,9 @@ def _eager(folder: Path, dtype: torch.dtype) -> ClipCap:
 
 
 @functools.cache
-def ours(folder: Path, precision: str) -> Captioner:
-    """The exported artifact, as a server loads it."""
-    artifact = Artifact.load(folder / precision)
+def ours(folder: Path, name: str) -> Captioner:
+    """The exported artifact in a sub-folder, as a server loads it; of a precision by its name."""
+    artifact = load_artifact(folder / name)
 
     def caption(features: Tensor, beams: int, tokens: int) -> list[list[int]]:
         options = GenerationOptions(num_beams=beams, max_tokens=tokens, min_tokens=tokens)

@@ -52,6 +52,7 @@ class CaptionResult:
         warnings: What the server passed over in the picture, such as `truncated`.
         features: The image's feature, where it was asked for: `shape`, and `data`, which are
             numbers in lists or base64 text of float32, little-endian; else None.
+        request_id: Of the request, for feedback on its captions; None over gRPC.
     """
 
     captions: tuple[Caption, ...]
@@ -59,6 +60,7 @@ class CaptionResult:
     version: str
     warnings: tuple[str, ...] = ()
     features: dict[str, Any] | None = None
+    request_id: str | None = dataclasses.field(default=None, compare=False)
 
     @property
     def caption(self) -> str:
@@ -106,9 +108,19 @@ def read_reply(
         return _read_body(status, body)
     except CaptionError as error:
         if error.retry_after_seconds is None and retry_after is not None:
-            seconds = _seconds(retry_after)
-            error.retry_after_seconds = _until(retry_after, date) if seconds is None else seconds
+            error.retry_after_seconds = seconds_of(retry_after, date)
         raise
+
+
+def seconds_of(retry_after: str, date: str | None) -> float | None:
+    """The seconds that a header `Retry-After` names; None if it cannot be read.
+
+    Args:
+        retry_after: Seconds, or a date.
+        date: The header `Date`, if there is one: a date in `retry_after` is one of that clock.
+    """
+    seconds = _seconds(retry_after)
+    return _until(retry_after, date) if seconds is None else seconds
 
 
 def _until(retry_after: str, date: str | None) -> float | None:

@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 from pathlib import Path
 
 from deploy.errors import ServeError
@@ -68,8 +69,9 @@ class Captioner:
             ServeError: The folder given lacks a file of a checkpoint, the name cannot be had, or
                 there is none to serve.
         """
-        if checkpoint is not None and not checkpoint.exists():
-            name = str(checkpoint)
+        name = str(checkpoint)
+        may_be_on_the_hub = re.fullmatch(r"[^/@]+/[^/@]+(@.+)?", name) is not None
+        if checkpoint is not None and may_be_on_the_hub and not checkpoint.exists():
             module = "model.pretrained.checkpoint_name"
             found = output_of_module(f"looking for {name}", module, name).strip()
             return cls(Path(found), precision, "from the Hugging Face hub", name)

@@ -32,6 +32,7 @@ from deploy.torchserve import TorchServe
 _MODULE = "gateway"
 _PORT_SETTING = "GATEWAY_PORT"
 _FILE_SETTING = "GATEWAY_SETTINGS"
+_FEEDBACK_SETTING = "GATEWAY_FEEDBACK"
 #: Seconds to end beside those for answers.
 _LAST_SECONDS = 5.0
 
@@ -59,10 +60,12 @@ class Gateway:
         server: The TorchServe.
         folder: Where state, addresses and logs of the gateway are kept. It stays when the gateway
             is moved to another TorchServe.
+        feedback: URL of the database of feedback, unless the user's settings name one or none.
     """
 
     server: TorchServe
     folder: Path
+    feedback: str = ""
 
     def process(self) -> psutil.Process | None:
         """The running gateway that the state names, if it is still the same process."""
@@ -279,6 +282,8 @@ class Gateway:
             variable = f"GATEWAY_{gateway_backend.CANDIDATE}{name}".upper()
             if variable in environment:
                 raise ServeError(f"{variable} is set; unset it: make canary tries a captioner out")
+        if self.feedback and "feedback" not in _read_settings_file():
+            environment.setdefault(_FEEDBACK_SETTING, self.feedback)
         return {**environment, "GATEWAY_MODEL": server.model}
 
     def _wait(self, process: psutil.Popen, address: str, deadline: float) -> None:

@@ -28,6 +28,8 @@ STATE = ROOT / "build" / "server"
 ARCHIVE = ROOT / "model_store" / "served" / "clipcap.mar"
 #: The artifact on the way to it.
 ARTIFACT = ROOT / "build" / "served"
+#: Where the gateway stores feedback, in the folder of the repository. `make clean` leaves it.
+FEEDBACK = "sqlite:///data/feedback.db"
 
 #: Seconds that the gateway's requests may take to leave a TorchServe; each ends at its deadline.
 LEAVE_SECONDS = 130.0
@@ -88,7 +90,7 @@ def gateway_of(slot: Slot) -> Gateway:
     Args:
         slot: As `serving` returned it.
     """
-    return Gateway(slot.server, STATE / "gateway")
+    return Gateway(slot.server, STATE / "gateway", FEEDBACK)
 
 
 def on_trial(slot: Slot, other: Slot) -> Trial | None:

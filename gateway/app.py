@@ -18,11 +18,14 @@ from gateway.access.keys import read_keys
 from gateway.captioning.captioner import Captioner
 from gateway.captioning.torchserve import TorchServeClient
 from gateway.errors import add_handlers
+from gateway.feedback.measures import FeedbackMeasures
+from gateway.feedback.recorder import Recorder
 from gateway.measures import Measures
 from gateway.pictures.fetching import Fetcher
 from gateway.routes import (
     captions,
     explanations,
+    feedback,
     hugging_face,
     kserve_v1,
     kserve_v2,
@@ -54,17 +57,24 @@ def create_app(
             traces.
 
     Raises:
-        SettingsError: The file of keys cannot be used.
+        SettingsError: The file of keys or the database of feedback cannot be used.
     """
     keys = read_keys(settings.keys) if settings.keys else {}
     fetcher = Fetcher(settings) if settings.fetch_urls else None
+    recorder = None
+    if settings.feedback:
+        recorder = Recorder(settings, FeedbackMeasures(measures.registry))
     bodies = Bodies(settings, measures)
-    captioner = Captioner(torchserve, settings, measures, fetcher, bodies)
+    captioner = Captioner(torchserve, settings, measures, fetcher, bodies, recorder)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if recorder:
+            recorder.start()
         yield
         await captioner.close()
+        if recorder:
+            await asyncio.to_thread(recorder.stop)
         await torchserve.close()
         if fetcher:
             fetcher.close()
@@ -85,7 +95,8 @@ def create_app(
     openapi.add_route(app, captioner)
     page = page_files.page_files()
     for router in (
-        captions.routes(captioner),
+        captions.routes(captioner, feedback.description(settings)),
+        feedback.routes(recorder, settings),
         explanations.routes(captioner, settings.model),
         predictions.routes(captioner, settings.model),
         openai_chat.routes(captioner, settings.model),

@@ -26,94 +26,98 @@ CONNECTION_REASONS = ("too_many", "too_slow", "handshake")
 
 
 class Measures:
-    """Counters of one gateway, in a registry of their own."""
+    """Counters of one gateway, in a registry of their own.
+
+    Attributes:
+        registry: Where they are shown.
+    """
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         self.versions = VersionMeasures()
         # gateway_process_resident_memory_bytes, gateway_process_cpu_seconds_total, ... (Linux)
-        ProcessCollector(namespace="gateway", registry=self._registry)
+        ProcessCollector(namespace="gateway", registry=self.registry)
         self.requests = Counter(
             "gateway_requests",
             "Requests that were answered",
             ["route", "status"],
-            registry=self._registry,
+            registry=self.registry,
         )
         self.seconds = Histogram(
             "gateway_request_seconds",
             "Seconds from the head of a request to the end of its answer",
             ["route"],
             buckets=BUCKETS,
-            registry=self._registry,
+            registry=self.registry,
         )
         self.pictures = Counter(
             "gateway_pictures",
             "Pictures by what became of them: captioned, or the code of their error",
             ["outcome"],
-            registry=self._registry,
+            registry=self.registry,
         )
         self.resent = Counter(
             "gateway_pictures_resent",
             "Pictures that were sent to TorchServe once more",
-            registry=self._registry,
+            registry=self.registry,
         )
         self.in_flight = Gauge(
             "gateway_pictures_in_flight",
             "Pictures that are here or in TorchServe now",
-            registry=self._registry,
+            registry=self.registry,
         )
         self.waiting = Gauge(
             "gateway_pictures_waiting",
             "Pictures that wait for their turn, so that they are not in TorchServe",
-            registry=self._registry,
+            registry=self.registry,
         )
         self.abandoned = Counter(
             "gateway_requests_abandoned",
             "Requests whose client left before its answer",
-            registry=self._registry,
+            registry=self.registry,
         )
         self.body_bytes = Gauge(
             "gateway_body_bytes",
             "Bytes of the requests that are in memory now",
-            registry=self._registry,
+            registry=self.registry,
         )
         self.connections = Gauge(
             "gateway_connections",
             "Connections that are open now",
-            registry=self._registry,
+            registry=self.registry,
         )
         self.connections_refused = Counter(
             "gateway_connections_refused",
             "Connections that the gateway ended: too many, or no proper head of a request in time",
             ["reason"],
-            registry=self._registry,
+            registry=self.registry,
         )
         self.torchserve_up = Gauge(
             "gateway_torchserve_up",
             "1 if TorchServe gave its metrics for this scrape, else 0",
-            registry=self._registry,
+            registry=self.registry,
         )
         self.torchserve_workers = Gauge(
             "gateway_torchserve_workers_ready",
             "Workers of TorchServe that are ready",
-            registry=self._registry,
+            registry=self.registry,
         )
         self.torchserve_queue = Gauge(
             "gateway_torchserve_queue",
             "Requests that wait in TorchServe's queue",
-            registry=self._registry,
+            registry=self.registry,
         )
         self._backend = Gauge(
             "gateway_backend_info",
             "1 for the TorchServe that requests go to which begin now",
             ["inference"],
-            registry=self._registry,
+            registry=self.registry,
         )
         self._backend_in_flight = Gauge(
             "gateway_backend_in_flight",
             "Requests that a TorchServe has not answered yet",
             ["inference"],
-            registry=self._registry,
+            registry=self.registry,
         )
         for outcome in OUTCOMES:
             self.pictures.labels(outcome)
@@ -147,4 +151,4 @@ class Measures:
         pages = torchserve or b""
         if candidate is not None:
             pages = with_candidate(pages.decode(), candidate.decode(), CANDIDATE).encode()
-        return generate_latest(self._registry) + self.versions.text(backends) + pages
+        return generate_latest(self.registry) + self.versions.text(backends) + pages

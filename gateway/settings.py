@@ -97,6 +97,18 @@ class Settings:
             beginning or its last answer. The handshake of TLS may take as long before that.
         tls_certificate: PEM file of the certificate and its chain; TLS is spoken with it.
         tls_key: PEM file of its key, without a passphrase.
+        feedback: Database of what people think of captions, `sqlite:///FILE` or
+            `postgresql://USER@HOST:PORT/NAME`; empty to take no feedback. See docs/feedback.md.
+        feedback_hours: How long after its answer a caption may be rated.
+        feedback_answers: Most captioned pictures that may be rated; the oldest are forgotten.
+        feedback_text: Most characters of a better caption.
+        feedback_rows: Most feedbacks in the database; more are refused.
+        feedback_picture_bytes: Most bytes of all pictures together that people leave to train on;
+            0 to keep no picture.
+        feedback_days: How long a feedback and its picture are kept.
+        feedback_rate: Feedbacks a second that one client may send in the long run; more are
+            answered with 429. 0 for no limit.
+        feedback_burst: Feedbacks that a client may send at once after a pause.
         json_log: Whether each line of the log is a JSON object; see `gateway/telemetry/log.py`.
     """
 
@@ -134,6 +146,15 @@ class Settings:
     head_seconds: float = 10.0
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    feedback: str = ""
+    feedback_hours: float = 24.0
+    feedback_answers: int = 100_000
+    feedback_text: int = 500
+    feedback_rows: int = 1_000_000
+    feedback_picture_bytes: int = 2 << 30
+    feedback_days: float = 400.0
+    feedback_rate: float = 1.0
+    feedback_burst: float = 60.0
     json_log: bool = False
 
     def __post_init__(self) -> None:
@@ -149,7 +170,7 @@ class Settings:
         self._check_candidate()
         for name in (
             *("max_body_bytes", "max_picture_bytes", "max_in_flight", "max_at_once"),
-            "max_connections",
+            *("max_connections", "feedback_answers", "feedback_text", "feedback_rows"),
         ):
             if getattr(self, name) < 1:
                 raise _refusal(name, getattr(self, name), "a whole number above 0")
@@ -159,10 +180,19 @@ class Settings:
         ):
             if not 0 < getattr(self, name) < math.inf:
                 raise _refusal(name, getattr(self, name), "a number of seconds above 0")
-        if not 0 <= self.rate < math.inf:
-            raise _refusal("rate", self.rate, "a number of pictures a second, or 0 for no limit")
-        if not 1 <= self.burst < math.inf:
-            raise _refusal("burst", self.burst, "a number of pictures from 1")
+        for prefix, things in (("", "pictures"), ("feedback_", "feedbacks")):
+            rate, burst = getattr(self, f"{prefix}rate"), getattr(self, f"{prefix}burst")
+            if not 0 <= rate < math.inf:
+                wanted = f"a number of {things} a second, or 0 for no limit"
+                raise _refusal(f"{prefix}rate", rate, wanted)
+            if not 1 <= burst < math.inf:
+                raise _refusal(f"{prefix}burst", burst, f"a number of {things} from 1")
+        for name, unit in (("feedback_hours", "hours"), ("feedback_days", "days")):
+            if not 0 < getattr(self, name) < 1e6:
+                raise _refusal(name, getattr(self, name), f"a number of {unit} above 0")
+        if self.feedback_picture_bytes < 0:
+            wanted = "a number of bytes, or 0 to keep no picture"
+            raise _refusal("feedback_picture_bytes", self.feedback_picture_bytes, wanted)
         if self.max_bodies_bytes < self.max_body_bytes:
             least = f"at least {PREFIX}MAX_BODY_BYTES, which is {self.max_body_bytes}"
             raise _refusal("max_bodies_bytes", self.max_bodies_bytes, least)

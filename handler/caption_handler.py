@@ -66,7 +66,8 @@ class CaptionHandler:
         """Load the captioner from the unpacked archive and run it once.
 
         Args:
-            context: TorchServe's; names the folder, and holds the parsed `model-config.yaml`.
+            context: TorchServe's; names the folder and perhaps a GPU, and holds the parsed
+                `model-config.yaml`.
 
         Raises:
             RuntimeError: The archive cannot be served. TorchServe logs the text of this kind of
@@ -74,7 +75,10 @@ class CaptionHandler:
         """
         folder = Path(context.system_properties["model_dir"])
         try:
-            self.settings = caption_settings.read(context.model_yaml_config or {})
+            self.settings, device = caption_settings.on_device(
+                caption_settings.read(context.model_yaml_config or {}),
+                context.system_properties.get("gpu_id"),
+            )
             # Before loading, which packs as many layers at a time. torch's own number is that of
             # the machine's cores, whatever a container may use of them.
             torch.set_num_threads(self.settings.threads)
@@ -84,7 +88,7 @@ class CaptionHandler:
                 self.settings.images_per_pass, self.settings.explanation_seconds
             )
             _check_origin(folder)
-            self.artifact = Artifact.load(folder)
+            self.artifact = Artifact.load(folder, torch.device(device))
             self._warm_up()
             self.tracing = tracing.from_environment()
         except Exception as error:  # of any kind: TorchServe would only start the worker again
@@ -93,7 +97,9 @@ class CaptionHandler:
         self.name = context.model_name
         self.version = str(context.manifest["model"]["modelVersion"])
         measures.start(context)
-        logger.info("captioner %s %s is ready, %s", self.name, self.version, self.settings)
+        logger.info(
+            "captioner %s %s is ready on %s, %s", self.name, self.version, device, self.settings
+        )
 
     def handle(self, rows: Sequence[Mapping[str, Any]], context: Context) -> list[str | bytes]:
         """Answer one batch.

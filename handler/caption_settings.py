@@ -16,6 +16,8 @@ from model.refusal import Refusal
 
 #: Seconds until TorchServe ends a worker that does not answer, where the file does not say.
 DEFAULT_RESPONSE_TIMEOUT = 120
+#: Values of `device`.
+DEVICES = ("auto", "cpu")
 #: Where Linux keeps the processor quota of a container.
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -35,6 +37,8 @@ class Settings:
         explanation_seconds: Seconds that the explanations of a batch may take together. The other
             requests of the batch wait so much longer at most.
         threads: Threads of torch in this worker.
+        device: `auto`, the GPU that TorchServe gives to this worker where there is one; or `cpu`.
+        gpu_images_per_pass: `images_per_pass` of a worker on a GPU.
         request_log: Whether each request gets a line in the log (`telemetry/request_log.py`).
     """
 
@@ -44,6 +48,8 @@ class Settings:
     deadline_seconds: float
     explanation_seconds: float
     threads: int
+    device: str
+    gpu_images_per_pass: int
     request_log: bool
 
 
@@ -73,6 +79,10 @@ def read(config: Mapping[str, Any]) -> Settings:
             if type(value) is not bool:
                 raise _refusal(f"handler.{name} is {value!r}; it must be true or false")
             continue
+        if kind is str:
+            if value not in DEVICES:
+                raise _refusal(f"handler.{name} is {value!r}; it must be {' or '.join(DEVICES)}")
+            continue
         whole = kind is int
         if type(value) not in ((int,) if whole else (int, float)) or not 0 < value < math.inf:
             noun = "whole number" if whole else "number"
@@ -85,6 +95,22 @@ def read(config: Mapping[str, Any]) -> Settings:
             f"responseTimeout ({timeout}), after which TorchServe ends the worker"
         )
     return settings
+
+
+def on_device(settings: Settings, gpu: int | None) -> tuple[Settings, str]:
+    """The device of a worker, and its limits there.
+
+    Args:
+        settings: As they were read.
+        gpu: The number of the GPU that TorchServe gives to this worker; None without GPUs.
+
+    Returns:
+        The settings, whose `images_per_pass` is that of the device, and `cpu` or `cuda:N`.
+    """
+    if settings.device == "cpu" or gpu is None:
+        return settings, "cpu"
+    count = settings.gpu_images_per_pass
+    return dataclasses.replace(settings, images_per_pass=count), f"cuda:{gpu}"
 
 
 def cores(cgroup: Path = CGROUP) -> int:

@@ -28,6 +28,7 @@ The network, as the paper draws it (`network`), first as it is trained, then as 
     network/drafts                   guesses of the next tokens, for a faster greedy search
     network/quality                  how likely a caption is right, from the decoder's states
     network/search                   greedy, beam and drawn captions over the decoder
+    network/served                   encoder, mapper and search in one module
     network/conversion               trained modules -> served modules, with the same weights
 
 How served layers are computed (`layers`):
@@ -46,6 +47,13 @@ What training writes, and what is served:
     quality_file                     the quality head beside the weights of a checkpoint
     checkpoint                       the folder of a trained captioner
     export                           checkpoint -> artifact
+
+The same without TorchScript (`programs`):
+
+    programs/modules                 what is exported, and the decoder of a search over it
+    programs/export                  checkpoint -> programs of torch.export
+    programs/packing                 packs the layers of a program when it is loaded
+    programs/load                    programs, or either kind of artifact -> captioner
 
 Weights of others (`pretrained`):
 

@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from model.image.preprocessing import Preprocessing
-from model.layers.loading import load_module
-from model.layers.precision import unsupported_reason
+from model.layers.loading import CPU, load_module
+from model.layers.precision import unsupported_on
 from model.options import OPTIONS, BadOption, GenerationOptions
 from model.refusal import Refusal
 from model.tokenizer import decode, load_tokenizer
@@ -34,9 +34,8 @@ FORMAT = 3
 FINISH_REASONS = ("end", "length", "characters")
 #: How often each caption of a draw is drawn again while it equals another one of its image.
 DRAWS = 4
-#: The fields of `captioner.json` that are read here.
+#: The fields of `captioner.json` that every artifact needs.
 _REQUIRED = {
-    "sha256",
     "precision",
     "onednn",
     "preprocessing",
@@ -88,35 +87,55 @@ class Artifact:
         module: The TorchScript module, or the same module not yet exported.
         info: The fields of `captioner.json`.
         tokenizer: Turns token ids into text.
+        device: Where the module is. The methods take and give tensors on the CPU.
 
     Attributes:
         preprocessing: How an image becomes the pixels that `encode` takes.
         defaults: The options of captions unless a request gives others.
     """
 
-    def __init__(self, module: Any, info: dict[str, Any], tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        module: Any,
+        info: dict[str, Any],
+        tokenizer: Tokenizer,
+        device: torch.device = CPU,
+    ) -> None:
         self.module = module
+        self.device = device
         self.info = info
         self.tokenizer = tokenizer
         self.preprocessing = Preprocessing.from_dict(info["preprocessing"])
         self.defaults = GenerationOptions(**info["generation"])
 
     @classmethod
-    def load(cls, folder: str | Path) -> Artifact:
+    def load(cls, folder: str | Path, device: torch.device = CPU) -> Artifact:
         """Read an artifact folder.
 
+        Args:
+            folder: As `model.export` writes it.
+            device: Where the captioner runs, `cpu` or `cuda:N`.
+
         Raises:
-            Refusal: A file is missing or damaged, or they are not of one export.
+            Refusal: A file is missing or damaged, they are not of one export, or the device is
+                not there or cannot run the precision.
         """
         folder = Path(folder)
+        if (folder / "programs").is_dir():
+            raise Refusal(
+                f"{folder} holds programs of torch.export, and this needs captioner.pt; export the "
+                "captioner again with export.format=torchscript"
+            )
         for name in ("captioner.pt", "captioner.json", "tokenizer.json"):
             if not (folder / name).is_file():
                 raise Refusal(f"{folder / name} is missing; export the captioner again")
-        info = _read_info(folder / "captioner.json")
-        if reason := unsupported_reason(info["precision"], info["onednn"]):
+        info = read_info(folder / "captioner.json", {"sha256"})
+        if reason := unsupported_on(device, info["precision"], info["onednn"]):
+            advice = "export it with export.precision=fp32, on a machine like this one"
+            if device.type != "cpu":
+                advice = f"it cannot run on {device}"
             raise Refusal(
-                f"{folder / 'captioner.pt'} was exported in {info['precision']}: {reason}; export "
-                "it with export.precision=fp32, on a machine like this one"
+                f"{folder / 'captioner.pt'} was exported in {info['precision']}: {reason}; {advice}"
             )
         with (folder / "captioner.pt").open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -125,14 +144,14 @@ class Artifact:
                 f"{folder / 'captioner.pt'} is not the file captioner.json was written for "
                 f"(SHA-256 {digest[:12]}…, expected {info['sha256'][:12]}…); export it again"
             )
-        module = load_module(folder / "captioner.pt")
-        return cls(module, info, load_tokenizer(folder / "tokenizer.json"))
+        module = load_module(folder / "captioner.pt", device)
+        return cls(module, info, load_tokenizer(folder / "tokenizer.json"), device)
 
     @torch.inference_mode()
     @unoptimised
     def encode(self, pixels: Tensor) -> Tensor:
         """Map normalised pixels, float32 [B, 3, S, S], to features, float32 [B, D] or [B, P, D]."""
-        return self.module.encode(pixels)
+        return self.module.encode(pixels.to(self.device)).cpu()
 
     @torch.inference_mode()
     @unoptimised
@@ -156,15 +175,18 @@ class Artifact:
         chances = None
         if options.temperature > 0:
             chances = random_numbers(seed, draw, options.num_captions, options.max_tokens)
-            chances = chances.to(features.device)
-        head = torch.tensor(prompt, device=features.device) if prompt else None
-        return self.module.caption(features, *values.values(), chances, head, characters)
+            chances = chances.to(self.device)
+        head = torch.tensor(prompt, device=self.device) if prompt else None
+        tokens, lengths, log_probs, qualities = self.module.caption(
+            features.to(self.device), *values.values(), chances, head, characters
+        )
+        return tokens.cpu(), lengths.cpu(), log_probs.cpu(), qualities.cpu()
 
     @torch.inference_mode()
     @unoptimised
     def score(self, features: Tensor, tokens: Tensor) -> Tensor:
         """Log-probabilities [B, T] of given tokens [B, T], each after those before it, in nats."""
-        return self.module.score(features, tokens)
+        return self.module.score(features.to(self.device), tokens.to(self.device)).cpu()
 
     def tokens(self, features: Tensor, options: GenerationOptions) -> list[list[int]]:
         """Token ids of the best caption of each image.
@@ -310,8 +332,16 @@ def random_numbers(seed: int, draw: int, captions: int, tokens: int) -> Tensor:
     return torch.stack(rows)
 
 
-def _read_info(file: Path) -> dict[str, Any]:
-    """The fields of a `captioner.json` of this version; all that are needed are there."""
+def read_info(file: Path, needed: Set[str]) -> dict[str, Any]:
+    """The fields of a `captioner.json` of this version; all that are needed are there.
+
+    Args:
+        file: The file.
+        needed: Fields that this kind of artifact needs beside those that all need.
+
+    Raises:
+        Refusal: It is damaged or of another version, or lacks a field.
+    """
     try:
         info = json.loads(file.read_text())
     except ValueError as error:
@@ -322,6 +352,6 @@ def _read_info(file: Path) -> dict[str, Any]:
             f"{file} has format {format_!r}; this version reads {FORMAT}; export the captioner "
             "again"
         )
-    if missing := sorted(_REQUIRED - info.keys()):
+    if missing := sorted((_REQUIRED | needed) - info.keys()):
         raise Refusal(f"{file} lacks {', '.join(missing)}; export the captioner again")
     return info

@@ -2,9 +2,9 @@
 
 The encoder and the mapper are traced; the search, which branches, is scripted around the decoder.
 
-torch 2.13 warns that TorchScript is deprecated. Another format would replace this file and
-`model.layers.loading`. The code that TorchScript compiles keeps to the part of Python that it
-accepts: `model.network.decoder`, `model.network.search`, `model.layers` and `ServedCaptioner` here.
+torch 2.13 warns that TorchScript is deprecated. `model.programs` exports the same captioner without
+it. The code that TorchScript compiles keeps to the part of Python that it accepts:
+`model.network.decoder`, `model.network.search`, `model.network.served` and `model.layers`.
 
 Axes: B batch, D CLIP width, E GPT-2 width, K prefix length, S image side, P image patches.
 """
@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from model.artifact import FORMAT, Artifact
 from model.checkpoint import Checkpoint, weights_sha256
@@ -30,126 +28,14 @@ from model.layers.packing import pack_linears
 from model.layers.precision import onednn_available
 from model.network.conversion import build_search, build_vision
 from model.network.drafts import Drafts
-from model.network.search import Search
+from model.network.served import ServedCaptioner
 from model.network.spelling import Spelling, spelling_of
-from model.options import OPTIONS, GenerationOptions
+from model.options import OPTIONS
 from model.refusal import Refusal
 from model.whole_folder import whole_folder
 
-_DEFAULTS = GenerationOptions()
-
-
-class ServedCaptioner(nn.Module):
-    """The module in `captioner.pt`: encoder, mapper and search.
-
-    Its methods take the generation options as plain scalars, in the order of
-    `model.options.OPTIONS`: TorchScript cannot take a dataclass from Python. In place of the seed
-    they take the random numbers that it stands for, and in place of the prompt its tokens; these
-    two and `max_characters` come last.
-
-    Args:
-        encoder: Maps pixels to features.
-        mapper: Maps features to prefixes.
-        search: Maps prefixes to captions.
-        normalize_feature: Divide each feature by its L2 norm before the mapper.
-    """
-
-    def __init__(
-        self, encoder: nn.Module, mapper: nn.Module, search: Search, normalize_feature: bool
-    ) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.mapper = mapper
-        self.search = search
-        self.normalize_feature = normalize_feature
-
-    @torch.jit.export
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels [B, 3, S, S] to features [B, D] or [B, P, D]."""
-        return self.encoder(pixels)
-
-    @torch.jit.export
-    def prefix(self, features: Tensor) -> Tensor:
-        """Features [B, D] or [B, P, D] to prefixes [B, K, E]."""
-        if self.normalize_feature:
-            features = F.normalize(features, dim=-1)
-        return self.mapper(features)
-
-    @torch.jit.export
-    def caption(
-        self,
-        features: Tensor,
-        num_beams: int,
-        num_captions: int,
-        max_tokens: int,
-        min_tokens: int,
-        length_penalty: float,
-        repetition_penalty: float,
-        no_repeat_ngram_size: int,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        chances: Tensor | None,
-        prompt: Tensor | None,
-        max_characters: int,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Features to token ids, lengths, log-probabilities, qualities; see `Search.forward`."""
-        return self.search(
-            self.prefix(features),
-            num_beams,
-            num_captions,
-            max_tokens,
-            min_tokens,
-            length_penalty,
-            repetition_penalty,
-            no_repeat_ngram_size,
-            temperature,
-            top_k,
-            top_p,
-            chances,
-            prompt,
-            max_characters,
-        )
-
-    @torch.jit.export
-    def score(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """Log-probabilities [B, T] of given tokens [B, T], each after those before it, in nats."""
-        return self.search.score(self.prefix(features), tokens)
-
-    def forward(
-        self,
-        pixels: Tensor,
-        num_beams: int = _DEFAULTS.num_beams,
-        num_captions: int = _DEFAULTS.num_captions,
-        max_tokens: int = _DEFAULTS.max_tokens,
-        min_tokens: int = _DEFAULTS.min_tokens,
-        length_penalty: float = _DEFAULTS.length_penalty,
-        repetition_penalty: float = _DEFAULTS.repetition_penalty,
-        no_repeat_ngram_size: int = _DEFAULTS.no_repeat_ngram_size,
-        temperature: float = _DEFAULTS.temperature,
-        top_k: int = _DEFAULTS.top_k,
-        top_p: float = _DEFAULTS.top_p,
-        chances: Tensor | None = None,
-        prompt: Tensor | None = None,
-        max_characters: int = _DEFAULTS.max_characters,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pixels [B, 3, S, S] to token ids, lengths, log-probabilities and qualities."""
-        return self.caption(
-            self.encode(pixels),
-            num_beams,
-            num_captions,
-            max_tokens,
-            min_tokens,
-            length_penalty,
-            repetition_penalty,
-            no_repeat_ngram_size,
-            temperature,
-            top_k,
-            top_p,
-            chances,
-            prompt,
-            max_characters,
-        )
+#: Files of an older export, of this format or of `model.programs`, in a folder that is replaced.
+MARKS = ("captioner.json", "captioner.pt", "programs")
 
 
 def eager_artifact(checkpoint: Checkpoint, precision: str = "fp32") -> Artifact:
@@ -162,7 +48,7 @@ def eager_artifact(checkpoint: Checkpoint, precision: str = "fp32") -> Artifact:
     Raises:
         Refusal: The captioner cannot be exported, or not in this precision on this processor.
     """
-    module, info = _assemble(checkpoint, precision), _describe(checkpoint, precision)
+    module, info = _assemble(checkpoint, precision), describe(checkpoint, precision)
     return Artifact(module, info, checkpoint.tokenizer)
 
 
@@ -202,7 +88,7 @@ def export_torchscript(
         module.encoder = torch.jit.trace(module.encoder, torch.zeros(2, 3, side, side))
         module.mapper = torch.jit.trace(module.mapper, features)
         scripted = torch.jit.script(module)
-    with whole_folder(out, "captioner.json", "captioner.pt") as partial:
+    with whole_folder(out, *MARKS) as partial:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             scripted.save(str(partial / "captioner.pt"))
@@ -210,12 +96,9 @@ def export_torchscript(
         with (partial / "captioner.pt").open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         info = {
-            **_describe(checkpoint, precision),
+            **describe(checkpoint, precision),
             "sha256": digest,
-            "weights_sha256": weights_sha256(checkpoint_folder),
-            "evaluation": evaluation,
-            "training_features": checkpoint.training_features,
-            "versions": {"torch": torch.__version__, "transformers": version("transformers")},
+            **origin(checkpoint, checkpoint_folder, evaluation),
         }
         (partial / "captioner.json").write_text(json.dumps(info, indent=2) + "\n")
 
@@ -244,7 +127,25 @@ def spelling(checkpoint: Checkpoint) -> Spelling:
     )
 
 
-def _describe(checkpoint: Checkpoint, precision: str) -> dict[str, Any]:
+def origin(
+    checkpoint: Checkpoint, folder: str | Path, evaluation: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The fields of captioner.json that say where the exported file comes from.
+
+    Args:
+        checkpoint: The captioner.
+        folder: Its folder.
+        evaluation: Figures of its evaluation.
+    """
+    return {
+        "weights_sha256": weights_sha256(folder),
+        "evaluation": evaluation,
+        "training_features": checkpoint.training_features,
+        "versions": {"torch": torch.__version__, "transformers": version("transformers")},
+    }
+
+
+def describe(checkpoint: Checkpoint, precision: str) -> dict[str, Any]:
     """The fields of captioner.json that do not depend on the exported file."""
     captioner, config = checkpoint.captioner, checkpoint.captioner.config
     room = captioner.gpt2.config.n_positions - config.mapper.prefix_length

@@ -11,4 +11,5 @@ golden/        those pictures, and how replies are compared
 compare.py     `python -m monitoring.compare`: two captioners side by side
 histogram.py   figures of a histogram, with their intervals
 key.py         the key with which a gateway is asked
+quality/       what people think of captions, by week and model: python -m monitoring.quality
 """

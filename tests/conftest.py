@@ -17,6 +17,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import model.pretrained  # noqa: E402, F401 - prepares the import of transformers
 
+pytest_plugins = ("tests.databases",)
+# A test that starts a gateway as `make serve` does must not write into the user's own feedback.
+os.environ["GATEWAY_FEEDBACK"] = ""
+
 # A machine that has other work to do must not fail a test: time is measured in benchmarks.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]

@@ -50,6 +50,11 @@ def archive(artifact: Path, out: Path, name: str = "clipcap", version: str = "1.
         Refusal: The artifact is incomplete, the packed archive does not work, or another process is
             packing the same archive.
     """
+    if (artifact / "programs").is_dir():
+        raise Refusal(
+            f"{artifact} holds programs of torch.export, and an archive needs captioner.pt; export "
+            "the captioner with export.format=torchscript"
+        )
     missing = [file for file in ARTIFACT_FILES if not (artifact / file).is_file()]
     if missing:
         raise Refusal(

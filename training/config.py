@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from training.limits import Choice, Choices, Range, check_limits
-from training.sources.settings import Coco, Folder, Scenes, WebDataset
+from training.sources.settings import Coco, Feedback, Folder, Scenes, WebDataset
 
 Positive = Annotated[int, Range(1)]
 NotNegative = Annotated[int, Range(0)]
@@ -33,7 +33,10 @@ LoggerNames = Annotated[list[str], Choices("wandb", "tensorboard", "mlflow")]
 
 @dataclasses.dataclass
 class Prepare:
-    """Which `source` the data set is made from: `scenes`, `folder`, `webdataset` or `coco`."""
+    """Which `source` the data set is made from: `scenes`, `folder`, `webdataset`, ...
+
+    They are the names of the blocks of data sources.
+    """
 
     source: str
 
@@ -399,13 +402,16 @@ class Export:
     """Checkpoint folder in, artifact folder out; the figures of its evaluation are put into it.
 
     `precision` is `fp32`, `fp16`, `bf16`, `int8`, or `auto`, which follows the rule in
-    `training.exporting.precision_choice`. `data` is a data set whose pictures the artifact is
-    checked with; null, or a folder without one, checks it with generated pictures.
+    `training.exporting.precision_choice`. `format` is `torchscript`, one file, which is what a
+    server loads; or `programs`, the same captioner as programs of `torch.export`, in fp32 or bf16.
+    `data` is a data set whose pictures the artifact is checked with; null, or a folder without one,
+    checks it with generated pictures.
     """
 
     checkpoint: str
     out: str
     precision: Annotated[str, Choice("auto", "fp32", "fp16", "bf16", "int8")]
+    format: Annotated[str, Choice("torchscript", "programs")]
     data: str | None
 
 
@@ -446,6 +452,7 @@ class Config:
     folder: Folder
     webdataset: WebDataset
     coco: Coco
+    feedback: Feedback
     clip: Clip
     features: Features
     train: Train

@@ -1,8 +1,10 @@
-"""Export a checkpoint as one TorchScript file, and check that it computes the same.
+"""Export a checkpoint as one TorchScript file or as programs, and check that it computes the same.
 
 `python -m training.export [--checkpoint DIR] [--out DIR]` writes `captioner.pt`, `captioner.json`
 and `tokenizer.json`, loads them again, and captions sample pictures with them and with the
-Hugging Face modules that they came from. The export is put in place only if both agree.
+Hugging Face modules that they came from. The export is put in place only if both agree. With
+`export.format=programs` it writes programs of `torch.export` in place of `captioner.pt`, which
+`python -m training.try_artifact` runs and a server does not.
 
 The sample pictures come from the data set `export.data`. They are generated where that is null or
 is no data set, and where `--checkpoint` names another checkpoint than `export.checkpoint` without

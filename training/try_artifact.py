@@ -27,11 +27,11 @@ def caption_files(artifact: Path, pictures: list[Path]) -> list[dict[str, Any]]:
         Refusal: The artifact is damaged, or a file is no picture.
         OSError: A file cannot be read.
     """
-    from model.artifact import Artifact
     from model.image.decode import load_image
     from model.image.preprocessing import to_pixels
+    from model.programs.load import load_artifact
 
-    captioner = Artifact.load(artifact)
+    captioner = load_artifact(artifact)
     found = []
     for picture in pictures:
         image = load_image(picture.read_bytes(), side=captioner.preprocessing.size)

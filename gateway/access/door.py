@@ -14,12 +14,12 @@ import dataclasses
 import logging
 import re
 import time
-import uuid
 from collections.abc import Callable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from feedback.answers import new_request_id
 from gateway.access.bodies import Bodies
 from gateway.access.callers import CALLER, CAPTIONER_HEADER, Caller
 from gateway.access.keys import Key, find_key
@@ -45,7 +45,10 @@ SECURITY_HEADERS = {
 OPEN_PATHS = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json")
 #: What the log and the counters have for a request whose client left; nothing is sent.
 ABANDONED = 499
-_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+#: Ids that a client may give its requests.
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+#: Where feedback is sent, which needs no captioner.
+FEEDBACK_PATH = "/feedback"
 
 
 class Door:
@@ -92,10 +95,12 @@ class Door:
         headers = Headers(scope=scope)
         key = find_key(headers, self._keys) if self._keys else None
         given = headers.get(ID_HEADER, "")
-        record = Record(given if _ID.fullmatch(given) else uuid.uuid4().hex, tracing=self._tracing)
+        chosen = REQUEST_ID.fullmatch(given) is not None
+        record = Record(given if chosen else new_request_id(), tracing=self._tracing)
         RECORD.set(record)
         wanted = headers.get(CAPTIONER_HEADER, "")
-        caller = dataclasses.replace(self._caller(scope, key), request_id=record.id, wanted=wanted)
+        caller = self._caller(scope, key, record.id, chosen)
+        caller = dataclasses.replace(caller, wanted=wanted)
         CALLER.set(caller)
 
         async def send_with_headers(message: Message) -> None:
@@ -154,15 +159,17 @@ class Door:
                     extra={FIELDS: fields},
                 )
 
-    def _caller(self, scope: Scope, key: Key | None) -> Caller:
+    def _caller(self, scope: Scope, key: Key | None, request_id: str, chosen: bool) -> Caller:
         """Who asks: the owner of a key, or an address."""
         settings = self._settings
         deadline = asyncio.get_running_loop().time() + settings.deadline_seconds
         if key is not None:
             rate = settings.rate if key.rate is None else key.rate
-            return Caller(key.name, deadline, rate, settings.deadline_seconds)
-        address, _ = scope.get("client") or ("an unknown address", 0)
-        return Caller(address, deadline, settings.rate, settings.deadline_seconds)
+            name = key.name
+        else:
+            name, _ = scope.get("client") or ("an unknown address", 0)
+            rate = settings.rate
+        return Caller(name, deadline, rate, settings.deadline_seconds, request_id, chosen)
 
     def _refusal(self, scope: Scope, headers: Headers, key: Key | None) -> GatewayError | None:
         """Why a request is answered without reading it, or None."""
@@ -181,7 +188,8 @@ class Door:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._settings.max_body_bytes:
             return self._bodies.too_large(f"{length[:30]} bytes")
-        if scope["method"] in ("POST", "PUT"):  # with pictures
+        has_pictures = scope["method"] in ("POST", "PUT") and scope["path"] != FEEDBACK_PATH
+        if has_pictures:
             # To read a request costs more than to refuse it, when there is no time for either.
             return self._overload(CALLER.get().name)
         return None

@@ -19,6 +19,7 @@ from gateway.captioning.torchserve import Explained, Reply, TorchServeClient
 from gateway.captioning.trial import Trial
 from gateway.captioning.two_captioners import TwoCaptioners
 from gateway.errors import GatewayError, NotReady
+from gateway.feedback.recorder import Recorder
 from gateway.measures import Measures
 from gateway.pictures.fetching import Fetcher
 from gateway.pictures.reading import Picture
@@ -60,6 +61,7 @@ class Captioner:
         measures: What is counted.
         fetcher: Fetches pictures by URL; None if they are refused.
         bodies: The memory of requests.
+        recorder: Notes what was answered, so that it can be rated; None if no feedback is taken.
     """
 
     def __init__(
@@ -69,11 +71,13 @@ class Captioner:
         measures: Measures,
         fetcher: Fetcher | None,
         bodies: Bodies,
+        recorder: Recorder | None = None,
     ) -> None:
         self._torchserve = torchserve
         self._settings = settings
         self._measures = measures
         self._fetcher = fetcher
+        self._recorder = recorder
         self._queue = FairQueue(settings.max_in_flight, settings.max_at_once)
         self._rates = Rates(settings.burst)
         self._deadly = DeadlyPictures()
@@ -154,9 +158,12 @@ class Captioner:
             self._rates.take(caller, len(pictures))
             trial = self._two.choose(caller)
             if len(pictures) == 1:
-                return [await self._captioned(caller, pictures[0], options, trial)]
+                return [await self._captioned(caller, 0, pictures[0], options, trial)]
             return await asyncio.gather(
-                *(self._captioned(caller, each, options, trial) for each in pictures)
+                *(
+                    self._captioned(caller, index, each, options, trial)
+                    for index, each in enumerate(pictures)
+                )
             )
 
     async def explain(self, picture: Picture, options: Mapping[str, str]) -> Explained:
@@ -212,16 +219,30 @@ class Captioner:
             )
 
     async def _captioned(
-        self, caller: Caller, picture: Picture, options: Mapping[str, str], trial: Trial | None
+        self,
+        caller: Caller,
+        index: int,
+        picture: Picture,
+        options: Mapping[str, str],
+        trial: Trial | None,
     ) -> Outcome:
-        """The captions of one picture, or its error."""
+        """The captions of one picture of a request, or its error."""
         begin = time.monotonic()
-        ask = self._two.asker(caller, trial)
+        ask_one = self._two.asker(caller, trial)
+        sent = b""  # of a picture by URL, what was fetched
+
+        async def ask(content: bytes, options: Mapping[str, str], seconds: float) -> CaptionResult:
+            nonlocal sent
+            sent = content
+            return await ask_one(content, options, seconds)
+
         outcome = await self._outcome(caller, picture, options, ask, "captioned")
         if not isinstance(outcome, GatewayError):
             if record := RECORD.get():
                 record.model_version = outcome.version
             self._average += NEWEST * (time.monotonic() - begin - self._average)
+            if self._recorder is not None:
+                await self._recorder.record(caller, index, outcome, sent)
         return outcome
 
     async def _outcome(
@@ -284,7 +305,7 @@ class Captioner:
         the worker fails again, and the worker ends twice. To halve the batch until the picture is
         found would end the worker once for each halving.
         """
-        _check_picture(picture, self._settings.max_picture_bytes)
+        check_picture(picture, self._settings.max_picture_bytes)
         self._deadly.check(picture, options)
         with span("queue"):
             await self._queue.enter(caller.name)
@@ -392,7 +413,16 @@ def _with_time_limit(
     return dataclasses.replace(caller, deadline=deadline, seconds=seconds), others
 
 
-def _check_picture(picture: bytes, limit: int) -> None:
+def check_picture(picture: bytes, limit: int) -> None:
+    """Refuse a picture that TorchServe is not asked about.
+
+    Args:
+        picture: The bytes of its file.
+        limit: Most bytes of one.
+
+    Raises:
+        GatewayError: It is empty, too large, or JSON.
+    """
     if not picture:
         raise GatewayError(400, "empty", "the picture is empty: it has 0 bytes")
     if len(picture) > limit:

@@ -42,7 +42,7 @@ def reply_body(
         if request.id is not None:
             reply["id"] = request.id
         return to_json({**reply, "outputs": _tensors(images, request.extras)})
-    each = [_picture(image, request.extras) for image in images]
+    each = [picture_fields(image, request.extras) for image in images]
     if request.form is Form.KSERVE_V1:
         return to_json({"predictions": each})
     if request.form is Form.SEVERAL:
@@ -76,13 +76,13 @@ def _results(images: Sequence[ImageResult], extras: Extras) -> dict[str, Any]:
     """A result for each picture, a caption or an error, and how many there are of both."""
     failed = sum(image.failure is not None for image in images)
     return {
-        "results": [_picture(image, extras) for image in images],
+        "results": [picture_fields(image, extras) for image in images],
         "succeeded": len(images) - failed,
         "failed": failed,
     }
 
 
-def _picture(image: ImageResult, extras: Extras) -> dict[str, Any]:
+def picture_fields(image: ImageResult, extras: Extras) -> dict[str, Any]:
     """The captions of one picture, best first, or its error."""
     if image.failure is not None:
         return {"error": image.failure.fields()}

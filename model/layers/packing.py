@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -34,11 +35,21 @@ def pack_linears(module: nn.Module, precision: str) -> None:
     _check(precision)
     if precision == "fp32" and not onednn_available():
         return  # plain layers compute the same
+    replace_linears(module, lambda linear: _scripted(packed_linear(linear, precision)))
+
+
+def replace_linears(module: nn.Module, replacement: Callable[[nn.Linear], nn.Module]) -> None:
+    """Replace the linear layers inside a module, in place; which ones, `pack_linears` says.
+
+    Args:
+        module: The network.
+        replacement: Makes what stands for a layer.
+    """
     for name, child in module.named_children():
         if isinstance(child, nn.Linear) and type(child) in (nn.Linear, InnerLinear):
-            setattr(module, name, _scripted(_packed(child, precision)))
+            setattr(module, name, replacement(child))
         else:
-            pack_linears(child, precision)
+            replace_linears(child, replacement)
 
 
 def narrow_output_linear(linear: nn.Linear, precision: str) -> nn.Module:
@@ -73,7 +84,13 @@ def _scripted(layer: nn.Module) -> nn.Module:
         return torch.jit.script(layer)
 
 
-def _packed(linear: nn.Linear, precision: str) -> nn.Module:
+def packed_linear(linear: nn.Linear, precision: str) -> nn.Module:
+    """The packed layer that stands for a linear layer in a precision, not yet scripted.
+
+    Args:
+        linear: The trained layer.
+        precision: One of `PRECISIONS`, which this processor supports.
+    """
     if precision == "int8":
         return Int8Linear(linear)
     if precision == "fp16":

@@ -148,10 +148,16 @@ def build_vision(encoder: ImageEncoder | None, kind: str, precision: str = "fp32
     Raises:
         Refusal: Its activation is not known, or this processor does not support the precision.
     """
+    vision = plain_vision(encoder, kind)
+    if isinstance(vision, VisionTransformer):
+        # An error here would be in all that follows, and the layer takes little of the time.
+        pack_linears(vision.patches, "fp32")
+        pack_linears(vision, precision)
+    return vision
+
+
+def plain_vision(encoder: ImageEncoder | None, kind: str) -> nn.Module:
+    """As `build_vision`, in float32 and without layers that are packed for a processor."""
     if not isinstance(encoder, ClipEncoder | SiglipEncoder):
         return PixelEncoder(copy.deepcopy(encoder), kind).eval()
-    vision = VisionTransformer(encoder, kind)
-    # An error here would be in all that follows, and the layer takes little of the time.
-    pack_linears(vision.patches, "fp32")
-    pack_linears(vision, precision)
-    return vision.eval()
+    return VisionTransformer(encoder, kind).eval()

@@ -10,8 +10,12 @@ import transformers
 
 from model.artifact import Artifact
 from model.checkpoint import WEIGHTS, Checkpoint, read_evaluation
-from model.export import export_torchscript
+from model.export import MARKS, export_torchscript
+from model.layers.precision import PRECISIONS
 from model.pretrained.checkpoint_name import checkpoint_folder
+from model.programs.export import PRECISIONS as PROGRAM_PRECISIONS
+from model.programs.export import export_programs
+from model.programs.load import load_artifact
 from model.whole_folder import whole_folder
 from training.config import Export
 from training.evaluation.precision_gate import valid_gates
@@ -40,12 +44,15 @@ def export(settings: Export) -> Artifact:
     weights = Path(settings.checkpoint) / WEIGHTS
     # Without weights `Checkpoint.load` names what is missing.
     size = weights.stat().st_size if weights.exists() else 0
-    precision = choose_precision(settings.precision, figures, size)
+    as_programs = settings.format == "programs"
+    possible = PROGRAM_PRECISIONS if as_programs else PRECISIONS
+    precision = choose_precision(settings.precision, figures, size, possible)
+    write = export_programs if as_programs else export_torchscript
     # TorchScript ends the process where a disk is full, so that is checked before.
     check_space({"export.out": (Path(settings.out), size)})
-    with whole_folder(settings.out, "captioner.json", "captioner.pt") as trial:
-        export_torchscript(settings.checkpoint, trial, figures, precision)
-        artifact = Artifact.load(trial)
+    with whole_folder(settings.out, *MARKS) as trial:
+        write(settings.checkpoint, trial, figures, precision)
+        artifact = load_artifact(trial)
         pixels, _ = sample_pixels(artifact.preprocessing, settings.data)
         compare(Checkpoint.load(settings.checkpoint), artifact, pixels)
     return artifact
@@ -65,7 +72,8 @@ def export_and_report(settings: Export) -> None:
     artifact = export(settings)
     pixels, source = sample_pixels(artifact.preprocessing, settings.data)
     caption = artifact.caption(artifact.encode(pixels[:1]), artifact.defaults)[0][0].text
-    size = (Path(settings.out) / "captioner.pt").stat().st_size / 1e6
+    files = [each for each in Path(settings.out).rglob("*") if each.suffix in (".pt", ".pt2")]
+    size = sum(each.stat().st_size for each in files) / 1e6
     precision = artifact.info["precision"]
     agreed = (
         f"the same tokens as Hugging Face, greedy and beam, on {source}"

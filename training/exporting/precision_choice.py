@@ -44,13 +44,19 @@ def preferred(usable: Collection[str], weights_bytes: int, native_bf16: bool) ->
     return "fp32"
 
 
-def choose_precision(wanted: str, figures: Mapping[str, Any] | None, weights_bytes: int) -> str:
+def choose_precision(
+    wanted: str,
+    figures: Mapping[str, Any] | None,
+    weights_bytes: int,
+    possible: Collection[str] = PRECISIONS,
+) -> str:
     """The precision to export in.
 
     Args:
         wanted: `auto` or a precision.
         figures: The evaluation of these weights, or None: `auto` is then float32.
         weights_bytes: Size of the checkpoint's weights file.
+        possible: The precisions of the format; `auto` takes no other.
 
     Raises:
         Refusal: The precision does not exist, did not pass, or is not supported here.
@@ -60,7 +66,7 @@ def choose_precision(wanted: str, figures: Mapping[str, Any] | None, weights_byt
     measured = valid_gates(figures)
     if wanted == "auto":
         passed = {name for name, gate in measured.items() if gate["passes"]}
-        usable = {name for name in passed if not unsupported_reason(name)}
+        usable = {name for name in passed & {*possible} if not unsupported_reason(name)}
         return preferred(usable, weights_bytes, multiplies_bf16())
     if wanted in measured and not measured[wanted]["passes"]:
         own = measured[wanted]

@@ -159,6 +159,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(captioner, "SHIPPED", tmp_path / "shipped")
     monkeypatch.setattr(slots, "ARCHIVE", tmp_path / "served" / "clipcap.mar")
     monkeypatch.setattr(slots, "ARTIFACT", tmp_path / "artifact")
+    monkeypatch.setattr(slots, "FEEDBACK", "")
     monkeypatch.setenv("GATEWAY_PORT", str(free_port()))
     return tmp_path / "server"
 

@@ -49,7 +49,7 @@ def test_a_published_file_becomes_an_artifact_that_says_the_same(
     run(monkeypatch, file, "--out", out, "--clip", tiny_clip, "--gpt2-tokenizer", gpt2_tokenizer)
     assert f"make serve CHECKPOINT={out}" in capsys.readouterr().out
     # The export compares with Hugging Face's own `generate` before it puts itself in place.
-    export(Export(str(out), str(tmp_path / "artifact"), "fp32", None))
+    export(Export(str(out), str(tmp_path / "artifact"), "fp32", "torchscript", None))
     artifact = Artifact.load(tmp_path / "artifact")
     assert (artifact.defaults.num_beams, artifact.info["end_token_id"]) == (5, FULL_STOP_ID)
 

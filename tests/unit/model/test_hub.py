@@ -95,7 +95,7 @@ def test_a_name_becomes_an_artifact_that_says_the_same(
     )
     assert f"downloading {WEIGHTS.name} of {WEIGHTS.repo} (" in shown.err
 
-    export(Export(str(out), str(tmp_path / "artifact"), "fp32", None))
+    export(Export(str(out), str(tmp_path / "artifact"), "fp32", "torchscript", None))
     artifact, eager = Artifact.load(tmp_path / "artifact"), eager_artifact(Checkpoint.load(out))
     pixels = to_pixels(load_image(sound()["png"], MAX_PIXELS), eager.preprocessing)[None]
     says, expected = (

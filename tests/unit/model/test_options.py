@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from model.export import ServedCaptioner
 from model.network.search import Search
+from model.network.served import ServedCaptioner
 from model.options import DRAW, OPTIONS, SYNONYMS, BadOption, GenerationOptions, UnknownOption
 from training.config import Generation
 

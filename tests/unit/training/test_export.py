@@ -38,7 +38,7 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
 @pytest.fixture
 def settings(tiny_checkpoint: Path, tmp_path: Path) -> Export:
     own = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
-    return Export(str(own), str(tmp_path / "out" / "a"), "auto", None)
+    return Export(str(own), str(tmp_path / "out" / "a"), "auto", "torchscript", None)
 
 
 @pytest.fixture(scope="module")

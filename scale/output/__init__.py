@@ -1,0 +1,1 @@
+"""Where captions go: rows, and files that appear whole."""
