@@ -23,7 +23,7 @@ NEEDS_REMOTE = @test -n "$$($(RUN) -m dvc config core.remote)" || { echo 'error:
 .DEFAULT_GOAL := help
 # Targets share .venv and build/, so one runs at a time, even with -j.
 .NOTPARALLEL:
-.PHONY: help install serve swap stop status key caption train archive push pull profile test check format loadtest chaos docs upgrade clean
+.PHONY: help install serve swap canary promote rollback stop status key caption train archive push pull profile test check format loadtest chaos docs upgrade clean
 
 # The values that a user gives (CHECKPOINT=, FILE=, ...) reach the shell as environment variables,
 # where make puts them; written "$$NAME", they may hold blanks and quotes.
@@ -43,6 +43,17 @@ swap: $(SERVE) $(STUBS) ## Serve another captioner without a lost request (CHECK
 	@$(RUN) -m deploy.swap $${CHECKPOINT:+--checkpoint "$$CHECKPOINT"} \
 		$${MODEL:+--model "$$MODEL"} $${PRECISION:+--precision "$$PRECISION"} \
 		$${CONFIG:+--config "$$CONFIG"}
+
+canary: $(SERVE) $(STUBS) ## Try another captioner out beside the one served (CHECKPOINT=DIR MODEL=NAME PRECISION=P SHARE=PERCENT SHADOW=1)
+	@$(RUN) -m deploy.canary start $${CHECKPOINT:+--checkpoint "$$CHECKPOINT"} \
+		$${MODEL:+--model "$$MODEL"} $${PRECISION:+--precision "$$PRECISION"} \
+		$${SHARE:+--share "$$SHARE"} $${SHADOW:+--shadow "$$SHADOW"} $${CONFIG:+--config "$$CONFIG"}
+
+promote: $(SERVE) ## Serve the captioner that is tried out, without a lost request
+	@$(RUN) -m deploy.canary promote
+
+rollback: $(SERVE) ## End the trial of another captioner, without a lost request
+	@$(RUN) -m deploy.canary rollback
 
 stop: $(SERVE) ## Stop TorchServe and the gateway
 	@$(RUN) -m deploy.serve stop

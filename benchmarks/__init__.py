@@ -21,6 +21,7 @@ The commands:
     encoder_names published encoders and GPT-2s at their real sizes: export and one caption
     golden        published weights: our captions beside those of the original code
     profile       where the time of training, features and serving goes, operator by operator
+    canary_pictures   what an operator sees of a trial and of a wrong captioner
     readme        writes the figures of the pages in docs/ from `results/`
     real_size     writes a checkpoint of the published sizes with random weights
 

@@ -179,10 +179,14 @@ def several_reply(
     Args:
         path: Of the request.
         outcomes: Of its pictures.
-        model: Its name and version.
+        model: Name and version of the captioner, if none of them has a caption, which names it.
         more: Other fields of the reply.
     """
     failures = [each for each in outcomes if isinstance(each, GatewayError)]
+    for each in outcomes:
+        if not isinstance(each, GatewayError):
+            model = {"name": each.model, "version": each.version}
+            break
     body = {
         "results": [picture_reply(each) for each in outcomes],
         "succeeded": len(outcomes) - len(failures),

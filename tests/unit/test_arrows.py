@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "client": {"client"},
     "deploy": {"deploy", "client"},
     "feedback": {"feedback"},
-    "monitoring": {"monitoring", "model", "feedback", "training"},
+    "monitoring": {"monitoring", "model", "client", "feedback", "training"},
     "gateway": {"gateway", "client", "feedback"},
     "scale": {"scale", "handler", "model"},
 }
