@@ -18,11 +18,11 @@ ENV PATH=/opt/venv/bin:$PATH
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 # pip asks for the folders of the code. They are empty here, so that a change of the code does not
 # install all packages again.
-RUN mkdir client deploy gateway handler model training \
+RUN mkdir client deploy feedback gateway handler model training \
     && /opt/pip/bin/pip --python /opt/venv/bin/python install --no-cache-dir --no-deps \
         -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch==2.13.0 \
     && /opt/pip/bin/pip --python /opt/venv/bin/python install --no-cache-dir \
-        -c constraints.txt -e '.[runtime]'
+        -c constraints.txt -e '.[runtime,postgresql]'
 
 # The same without what is there to compile and test torch, 190 MB, and without the project, whose
 # code the last stage copies. `import torch` looks for bin/torch_shm_manager.
@@ -80,16 +80,18 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --no-create-home --home-dir /tmp clipcap \
-    && mkdir /models
+    && mkdir /models /feedback \
+    && chown clipcap /feedback
 COPY --from=runtime /opt/venv /opt/venv
 WORKDIR /app
 COPY --from=captioner /opt/clipcap.mar model_store/clipcap.mar
 COPY config.properties ./
 COPY handler/metrics.yaml handler/
 COPY client client
+COPY feedback feedback
 COPY gateway gateway
 COPY deploy deploy
-RUN /opt/venv/bin/python -m compileall -q client deploy gateway
+RUN /opt/venv/bin/python -m compileall -q client deploy feedback gateway
 # A captioner needs no NumPy, but torch warns where there is none.
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \

@@ -119,7 +119,7 @@ def try_export(work: Path) -> dict[str, Any]:
         Refusal: The export differs from the checkpoint.
     """
     begin = time.perf_counter()
-    export(Export(str(work / "checkpoint"), str(work / "artifact"), "fp32", None))
+    export(Export(str(work / "checkpoint"), str(work / "artifact"), "fp32", "torchscript", None))
     exported = time.perf_counter() - begin
     artifact = Artifact.load(work / "artifact")
     begin = time.perf_counter()

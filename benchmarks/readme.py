@@ -1,10 +1,11 @@
-"""Writes the measured figures of README and of the pages on speed.
+"""Writes the measured figures of the pages in docs/.
 
 `python -m benchmarks.readme` measures nothing. It reads what is kept in `benchmarks/results` and
 writes the figures between the marks of
 
-    README.md              scores (`benchmarks.heldout`), throughput (`benchmarks.serve`) and memory
-                           of training (`benchmarks.memory`)
+    docs/quality.md        scores (`benchmarks.heldout`)
+    docs/performance.md    throughput (`benchmarks.serve`), the load test and memory of training
+                           (`benchmarks.memory`)
     docs/speed.md          ours beside other systems (`benchmarks.decode`), one image at a time
                            (`benchmarks.drafts`), options (`benchmarks.options`), and the
                            format without TorchScript (`benchmarks.programs`)
@@ -43,7 +44,8 @@ from model.refusal import Refusal
 from training.command import command
 from training.evaluation.report.marked_block import replaced_block
 
-README, SPEED = ROOT / "README.md", ROOT / "docs" / "speed.md"
+QUALITY, PERFORMANCE = ROOT / "docs" / "quality.md", ROOT / "docs" / "performance.md"
+SPEED = ROOT / "docs" / "speed.md"
 EXPLANATIONS = ROOT / "docs" / "explanations.md"
 SERVING, TRAINING = ROOT / "docs" / "serving-speed.md", ROOT / "docs" / "training-cost.md"
 BEGIN, END = "<!-- figures: python -m benchmarks.readme -->", "<!-- /figures -->"
@@ -85,20 +87,8 @@ def read_results() -> Results:
     return found
 
 
-def readme_figures(
-    scenes: Mapping[str, Any],
-    load: Mapping[str, Any],
-    memory: Mapping[str, Any],
-    served: Mapping[str, Any],
-) -> str:
-    """What stands between the marks of README.
-
-    Args:
-        scenes: `scenes.json`, of `benchmarks.heldout`.
-        load: `load.json`, of `make loadtest`.
-        memory: `memory.json`, of `benchmarks.memory`.
-        served: Kind of processor -> `serve.json`.
-    """
+def quality_figures(scenes: Mapping[str, Any]) -> str:
+    """What stands between the marks of `docs/quality.md`, from what `benchmarks.heldout` kept."""
     scores = {
         "CIDEr": "{CIDEr:.2f}",
         "… of one human caption against the other four": "{human_CIDEr:.2f}",
@@ -125,13 +115,6 @@ def readme_figures(
     ]
     columns = {"default captioner": "{name}", "test": "{test}"}
     columns["unseen combinations"] = "{compositional}"
-    throughput = {
-        "TorchServe over REST": "{where}",
-        "precision": "{precision}",
-        "images/s": "{speed[images_per_second][REST]:.1f}",
-        "one image": "{speed[alone_ms][REST]:.0f} ms",
-    }
-    servers = [{**each, "where": _where(each)} for each in served.values()]
     lines = [
         table(columns, rows, "---"),
         "",
@@ -142,14 +125,33 @@ def readme_figures(
         "sizes, relations, places, times and weathers that it states.",
         f"Measured with `{scenes['command']}` on scenes of seed {scenes['seed']}, "
         f"{_where(scenes)}.",
-        "",
+    ]
+    return "\n".join(lines)
+
+
+def performance_figures(
+    load: Mapping[str, Any], memory: Mapping[str, Any], served: Mapping[str, Any]
+) -> str:
+    """What stands between the marks of `docs/performance.md`.
+
+    Args:
+        load: `load.json`, of `make loadtest`.
+        memory: `memory.json`, of `benchmarks.memory`.
+        served: Kind of processor -> `serve.json`.
+    """
+    throughput = {
+        "TorchServe over REST": "{where}",
+        "precision": "{precision}",
+        "images/s": "{speed[images_per_second][REST]:.1f}",
+        "one image": "{speed[alone_ms][REST]:.0f} ms",
+    }
+    servers = [{**each, "where": _where(each)} for each in served.values()]
+    least, most = memory["runs"][0], memory["runs"][-1]
+    lines = [
         "Throughput at the published sizes (ViT-B/32, GPT-2 124M; 5 beams, 20 tokens a caption), "
         "with `python -m benchmarks.serve`:",
         "",
         table(throughput, servers, "---"),
-    ]
-    least, most = memory["runs"][0], memory["runs"][-1]
-    lines += [
         "",
         f"The default captioner (archive of {load['archive_mb']} MB) under `{load['command']}`, "
         f"with {load['users']} clients, bad requests mixed in: {load['requests_per_second']:.0f} "
@@ -203,7 +205,8 @@ def pages() -> dict[Path, str]:
     kept = json.loads(quality.read_text()) if quality.is_file() else None
     explanations = json.loads((RESULTS / "explanations.json").read_text())
     return {
-        README: readme_figures(scenes, load, memory, served),
+        QUALITY: quality_figures(scenes),
+        PERFORMANCE: performance_figures(load, memory, served),
         EXPLANATIONS: explanations_section(explanations),
         SPEED: "\n\n".join([speed_figures(decoded), *_of_one_and_of_options(measured)]),
         SERVING: "\n\n".join(serving),

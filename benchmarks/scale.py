@@ -46,8 +46,8 @@ from benchmarks.machine import (
 from benchmarks.pages import table
 from handler.caption_settings import cores
 from handler.requests.caption_request import Extras
-from model.artifact import Artifact
 from model.image.decode import MAX_PIXELS
+from model.programs.load import load_artifact
 from scale import cluster
 from scale.command_line import BLOCK_ROWS, IMAGES_PER_PASS
 from scale.inputs.entry import Entry
@@ -108,7 +108,7 @@ def job(work: Any, sizes: Any, blocks: int, block_rows: int) -> dict[str, float]
 
 def rates(given: argparse.Namespace) -> None:
     """Measure, print and write the rates."""
-    artifact, threads = Artifact.load(given.artifact), cores()
+    artifact, threads = load_artifact(given.artifact), cores()
     entries = repeated(given.pictures, given.blocks * given.block_rows)
     captioner = Captioner(artifact, artifact.defaults, Extras(), threads, IMAGES_PER_PASS)
     found: dict[str, list[float]] = {}
@@ -123,7 +123,8 @@ def rates(given: argparse.Namespace) -> None:
         stack.enter_context(ListedInput(entries)).write_plan(store, given.block_rows)
         size = 3 * artifact.preprocessing.size**2 * given.block_rows
         memory = cluster.store_bytes(size, given.artifact)
-        os.environ["RAY_worker_niceness"] = "0"  # as this process, with which it is compared
+        # As this process, with which it is compared.
+        os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own name
         stack.enter_context(cluster.connected(None, memory))
         from scale.pipeline import Sizes, Work
 

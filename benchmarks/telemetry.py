@@ -1,14 +1,16 @@
 """What it costs that an operator sees everything: metrics, traces of each request, logs in JSON.
 
-`python -m benchmarks.telemetry` serves the captioner that comes with the repository twice, as `make
-serve` does but on free ports, each with a gateway in front of it:
+`python -m benchmarks.telemetry` serves the captioner that comes with the repository three times, as
+`make serve` does but on free ports, each with a gateway in front of it:
 
-    off  plain log of the gateway, no line of the handler for a request, no traces, nobody scrapes
-    on   JSON logs of both, every request traced (7 spans) and sent to a collector, and a Prometheus
-         with the shipped rules that scrapes every 15 s
+    off          plain log of the gateway, no line of the handler for a request, no traces, nobody
+                 scrapes
+    on           JSON logs of both, one request in ten traced (7 spans) and sent to a collector,
+                 and a Prometheus with the shipped rules that scrapes every 15 s
+    every trace  the same with every request traced
 
-Then it sends the same requests from many connections to one and to the other, in rounds, so that
-other load of the machine hits both. All of it shares the cores of one machine, the collector and
+Then it sends the same requests from many connections to one after the other, in rounds, so that
+other load of the machine hits all. All of it shares the cores of one machine, the collector and
 Prometheus too. It measures captions a second, and the CPU time of gateway, Java and worker for each
 caption, which other programs of the machine disturb less.
 
@@ -20,11 +22,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import multiprocessing
 import os
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import zipfile
@@ -32,6 +34,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import yaml
 
@@ -69,48 +72,22 @@ def without_request_log(archive: Path, out: Path) -> Path:
     return out
 
 
-def collect(listening: Any, received: Any) -> None:
-    """Take messages with spans and do nothing with them, in a process of its own.
-
-    Args:
-        listening: Gets the port.
-        received: Is raised by the bytes of each message.
-    """
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                lines = head.lower().split(b"\r\n")
-                (length,) = [each[15:] for each in lines if each.startswith(b"content-length:")]
-                await reader.readexactly(int(length))
-                received.value += int(length)
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-
-    async def serve() -> None:
-        server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        listening.put(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    asyncio.run(serve())
-
-
 @contextlib.contextmanager
 def collector() -> Iterator[tuple[str, Callable[[], int]]]:
     """Address of a collector of spans, and the bytes that it has got; ended at the end."""
-    spawned = multiprocessing.get_context("spawn")
-    listening, received = spawned.Queue(), spawned.Value("q", 0)
-    process = spawned.Process(target=collect, args=(listening, received), daemon=True)
-    process.start()
-    try:
-        yield f"http://127.0.0.1:{listening.get(timeout=60)}", lambda: int(received.value)
-    finally:
-        process.terminate()
-        process.join()
+    words = [sys.executable, "-m", "benchmarks.span_collector"]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = f"http://127.0.0.1:{int(process.stdout.readline())}"
+        try:
+            yield address, lambda: int(httpx.get(address).text)
+        finally:
+            process.terminate()
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, gateway: str) -> Iterator[None]:
-    """A Prometheus with the shipped files that scrapes a gateway."""
+def prometheus(folder: Path, gateways: Sequence[str]) -> Iterator[None]:
+    """A Prometheus with the shipped files that scrapes gateways."""
     if (program := shutil.which("prometheus")) is None:
         raise Refusal("prometheus is missing; install it: apt-get install prometheus")
     shipped = ROOT / "monitoring" / "prometheus"
@@ -119,7 +96,7 @@ def prometheus(folder: Path, gateway: str) -> Iterator[None]:
     config["rule_files"] = [str(shipped / pattern) for pattern in config["rule_files"]]
     (job,) = config["scrape_configs"]
     del job["authorization"]
-    job["static_configs"][0]["targets"] = [gateway.removeprefix("http://")]
+    job["static_configs"][0]["targets"] = [each.removeprefix("http://") for each in gateways]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     with (folder / "prometheus.log").open("w") as log:
         process = subprocess.Popen(
@@ -152,10 +129,10 @@ def environment(**variables: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def both(
+def all_of_them(
     folder: Path,
 ) -> Iterator[tuple[dict[str, tuple[str, dict[str, psutil.Process]]], Callable[[], int]]]:
-    """`off` and `on` -> the address of the gateway and the processes by part; bytes of spans."""
+    """Name of each -> address of its gateway, and processes by part; bytes of spans so far."""
     archive = build_archive(folder)
     plain = without_request_log(archive, folder / "plain.mar")
     found = {}
@@ -164,11 +141,16 @@ def both(
         address, gateway = stack.enter_context(fronted(server))
         found["off"] = address, _processes(server, gateway)
         collecting, received = stack.enter_context(collector())
-        with environment(OTEL_EXPORTER_OTLP_ENDPOINT=collecting, GATEWAY_JSON_LOG="true"):
-            server, _ = stack.enter_context(serving(archive))
-            address, gateway = stack.enter_context(fronted(server))
-        found["on"] = address, _processes(server, gateway)
-        stack.enter_context(prometheus(folder, address))
+        shared = {"OTEL_EXPORTER_OTLP_ENDPOINT": collecting, "GATEWAY_JSON_LOG": "true"}
+        for name, more in (
+            ("on", {}),
+            ("every trace", {"OTEL_TRACES_SAMPLER": "parentbased_always_on"}),
+        ):
+            with environment(**shared, **more):
+                server, _ = stack.enter_context(serving(archive))
+                address, gateway = stack.enter_context(fronted(server))
+            found[name] = address, _processes(server, gateway)
+        stack.enter_context(prometheus(folder, [found["on"][0], found["every trace"][0]]))
         yield found, received
 
 
@@ -180,23 +162,23 @@ def _processes(server: TorchServe, gateway: psutil.Process) -> dict[str, psutil.
 
 
 def measure(folder: Path, requests: Sequence[bytes], rounds: int, bursts: int) -> dict[str, Any]:
-    """Rounds of requests to one and to the other.
+    """Rounds of requests to each.
 
     Returns:
-        `images_per_second` (medians), `rounds`, `kept` (median of the pairs, on / off), and
-        `cpu_ms` of each part for a caption.
+        `images_per_second` (medians), `rounds`, `kept` (median of the pairs of rounds, divided by
+        that of `off`), and `cpu_ms` of each part for a caption.
     """
     values = shipped_values()
     batch = values["minWorkers"] * values["batchSize"]
     count = (bursts + 3) * batch
-    rates: dict[str, list[float]] = {"off": [], "on": []}
-    spent = {name: dict.fromkeys(PARTS, 0.0) for name in rates}
-    with both(folder) as (servers, received):
+    with all_of_them(folder) as (servers, received):
+        rates: dict[str, list[float]] = {name: [] for name in servers}
+        spent = {name: dict.fromkeys(PARTS, 0.0) for name in servers}
         for address, _ in servers.values():  # buffers are allocated once
             asyncio.run(flood(address, requests, CONNECTIONS, 4 * batch))
         before_all = received()
         for turn in range(rounds):
-            for name in list(servers)[:: -1 if turn % 2 else 1]:
+            for name in [*servers][:: -1 if turn % 2 else 1]:
                 address, processes = servers[name]
                 before = {part: cpu_seconds(each) for part, each in processes.items()}
                 answered = asyncio.run(flood(address, requests, CONNECTIONS, count))
@@ -207,7 +189,10 @@ def measure(folder: Path, requests: Sequence[bytes], rounds: int, bursts: int) -
         traced = received() - before_all
     if not traced:
         raise Refusal("no span reached the collector; is OpenTelemetry installed (extra tracing)?")
-    kept = [on / off for off, on in zip(rates["off"], rates["on"], strict=True)]
+    pairs = {
+        name: [each / off for off, each in zip(rates["off"], own, strict=True)]
+        for name, own in rates.items()
+    }
     total = rounds * count
     return {
         "values": values,
@@ -215,34 +200,40 @@ def measure(folder: Path, requests: Sequence[bytes], rounds: int, bursts: int) -
         "captions": total,
         "images_per_second": {n: round(statistics.median(own), 2) for n, own in rates.items()},
         "rounds": {name: [round(rate, 2) for rate in own] for name, own in rates.items()},
-        "kept": round(statistics.median(kept), 4),
+        "kept": {name: round(statistics.median(own), 4) for name, own in pairs.items()},
         "cpu_ms": {
             name: {part: round(1e3 * own / total, 3) for part, own in parts.items()}
             for name, parts in spent.items()
         },
-        "span_bytes": round(traced / total),
+        "span_bytes": traced,
     }
 
 
 def telemetry_table(results: Row) -> str:
     """What one run measured."""
     rows = []
+    without = sum(results["cpu_ms"]["off"].values())
     for name, parts in results["cpu_ms"].items():
-        rate = results["images_per_second"][name]
-        rows.append({"name": name, "rate": rate, **parts, "sum": sum(parts.values())})
-    columns = {"telemetry": "{name}", "captions/s": "{rate:.1f}"}
+        together = sum(parts.values())
+        rows.append(
+            {
+                "name": name,
+                **{"rate": results["images_per_second"][name], "kept": results["kept"][name] - 1},
+                **{**parts, "sum": together, "more": together / without - 1},
+            }
+        )
+    columns = {"telemetry": "{name}", "captions/s": "{rate:.1f}", "pairs": "{kept:+.1%}"}
     columns |= {f"{part} (ms)": f"{{{part}:.2f}}" for part in PARTS}
-    off, on = rows
+    columns |= {"together (ms)": "{sum:.2f}", "more": "{more:+.1%}"}
     return "\n\n".join(
         [
             f"Measured with `{results['command']}`, {results['date']}, {results['cores']} cores, "
-            f"{results['processor']}: {results['captions']} captions each, in rounds of one and of "
+            f"{results['processor']}: {results['captions']} captions each, in rounds of one after "
             f"the other, from {results['connections']} connections.",
-            table({**columns, "together (ms)": "{sum:.2f}"}, rows),
-            "Milliseconds are CPU time of a core for each caption. With all of it on there are "
-            f"{results['kept'] - 1:+.1%} captions a second (median of the pairs of rounds), and a "
-            f"caption takes {on['sum'] / off['sum'] - 1:+.1%} CPU time. Its spans are "
-            f"{results['span_bytes']:,} bytes.",
+            table(columns, rows),
+            "*Pairs* is the median of the rounds' captions a second, each divided by that of `off` "
+            "in the same round. Milliseconds are CPU time of a core for each caption, which other "
+            "programs of the machine disturb less.",
         ]
     )
 
@@ -257,7 +248,7 @@ def main() -> None:
         raise Refusal("--quick measures nothing worth keeping; give another folder with --out DIR")
     os.environ.update(THREAD_ENVIRONMENT | os.environ)  # as a worker has it
     requests = [prediction(picture) for picture in draw_jpegs(SIZE, 8 if options.quick else 64)]
-    rounds, bursts = (1, 1) if options.quick else (12, 10)
+    rounds, bursts = (1, 1) if options.quick else (8, 10)
     with tempfile.TemporaryDirectory(prefix="clipcap-telemetry-") as temporary:
         try:
             results = measure(Path(temporary), requests, rounds, bursts)

@@ -7,6 +7,9 @@
         for file, outcome in client.caption_many(Path("holiday").glob("*.jpg")):
             print(file, outcome)                             # a CaptionResult or a CaptionError
 
+    with CaptionClient("http://127.0.0.1:8000") as client:   # a gateway
+        client.feedback(client.caption("photo.jpg"), correction="two boats at sunset")
+
 `AsyncCaptionClient` is the same for programs of asyncio. Errors are `CaptionError`s, with the
 status, code and message that the server gave.
 """
@@ -14,8 +17,9 @@ status, code and message that the server gave.
 from client.async_client import AsyncCaptionClient
 from client.caption_client import CaptionClient
 from client.errors import CaptionError, ServerTimeout, ServerUnreachable, UnreadableFile
+from client.feedback import Feedback
 from client.options import Option
-from client.results import Caption, CaptionResult
+from client.results import Caption, CaptionResult, Ood
 
 __all__ = [
     "AsyncCaptionClient",
@@ -23,6 +27,8 @@ __all__ = [
     "CaptionClient",
     "CaptionError",
     "CaptionResult",
+    "Feedback",
+    "Ood",
     "Option",
     "ServerTimeout",
     "ServerUnreachable",

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from client.base import JOBS, BaseClient, Picture, read_picture
 from client.errors import CaptionError, UnreadableFile
+from client.feedback import Feedback, feedback_fields
 from client.in_order import in_order_async
 from client.options import Option
 from client.results import CaptionResult
 
 P = TypeVar("P", bound=Picture)
+R = TypeVar("R")
 
 
 class AsyncTransport(Protocol):
@@ -22,6 +24,9 @@ class AsyncTransport(Protocol):
 
     async def send(self, picture: bytes, options: Mapping[str, str]) -> CaptionResult:
         """Caption one picture; raises `CaptionError`."""
+
+    async def give_feedback(self, fields: Mapping[str, str], picture: bytes | None) -> Feedback:
+        """Say something of a caption; raises `CaptionError`."""
 
     async def close(self) -> None:
         """Close connections."""
@@ -66,6 +71,22 @@ class AsyncCaptionClient(BaseClient[AsyncTransport]):
         finally:
             await outcomes.aclose()
 
+    async def feedback(
+        self,
+        of: CaptionResult | str,
+        /,
+        *,
+        thumbs: str | None = None,
+        correction: str | None = None,
+        picture: Picture | None = None,
+        caption_index: int = 0,
+        picture_index: int = 0,
+    ) -> Feedback:
+        """Say something of a caption that a gateway gave; as `CaptionClient.feedback`."""
+        fields = feedback_fields(of, picture_index, caption_index, thumbs, correction)
+        file = None if picture is None else await asyncio.to_thread(read_picture, picture)
+        return await self._until_answered(lambda: self._transport.give_feedback(fields, file))
+
     async def options(self) -> dict[str, Option]:
         """The options of the server; as `CaptionClient.options`."""
         return await asyncio.to_thread(self._options)
@@ -79,10 +100,14 @@ class AsyncCaptionClient(BaseClient[AsyncTransport]):
         await self._transport.close()
 
     async def _send(self, data: bytes, texts: Mapping[str, str]) -> CaptionResult:
+        return await self._until_answered(lambda: self._transport.send(data, texts))
+
+    async def _until_answered(self, send: Callable[[], Awaitable[R]]) -> R:
+        """Send a request, and again as `Retries` says."""
         attempts = self._retries.begin()
         while True:
             try:
-                result = await self._transport.send(data, texts)
+                result = await send()
             except CaptionError as error:
                 await asyncio.sleep(attempts.pause(error))
             else:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from client.base import JOBS, BaseClient, Picture, read_picture
 from client.errors import CaptionError, UnreadableFile
+from client.feedback import Feedback, feedback_fields
 from client.in_order import in_order
 from client.options import Option
 from client.results import CaptionResult
 
 P = TypeVar("P", bound=Picture)
+R = TypeVar("R")
 
 
 class Transport(Protocol):
@@ -21,6 +23,9 @@ class Transport(Protocol):
 
     def send(self, picture: bytes, options: Mapping[str, str]) -> CaptionResult:
         """Caption one picture; raises `CaptionError`."""
+
+    def give_feedback(self, fields: Mapping[str, str], picture: bytes | None) -> Feedback:
+        """Say something of a caption; raises `CaptionError`."""
 
     def close(self) -> None:
         """Close connections."""
@@ -84,6 +89,39 @@ class CaptionClient(BaseClient[Transport]):
             self._try_to_describe()
         return in_order(partial(self._outcome, self._texts(options)), pictures, jobs)
 
+    def feedback(
+        self,
+        of: CaptionResult | str,
+        /,
+        *,
+        thumbs: str | None = None,
+        correction: str | None = None,
+        picture: Picture | None = None,
+        caption_index: int = 0,
+        picture_index: int = 0,
+    ) -> Feedback:
+        """Say something of a caption that a gateway gave: thumbs, a better caption, or both.
+
+        What is said later of the same caption takes the place of the earlier.
+
+        Args:
+            of: The result with the caption, or the id of its request.
+            thumbs: `up` or `down`.
+            correction: A better caption.
+            picture: The picture that was captioned, to be kept there and trained on. Without it
+                no picture is stored.
+            caption_index: Of the caption among those of the picture, from 0.
+            picture_index: Of the picture in the request, from 0.
+
+        Raises:
+            CaptionError: The gateway did not take it, or could not answer.
+            OSError: The file of the picture cannot be read.
+            ValueError: The result did not come from a gateway.
+        """
+        fields = feedback_fields(of, picture_index, caption_index, thumbs, correction)
+        file = None if picture is None else read_picture(picture)
+        return self._until_answered(lambda: self._transport.give_feedback(fields, file))
+
     def options(self) -> dict[str, Option]:
         """The options of the server, with their types, limits and defaults.
 
@@ -115,10 +153,14 @@ class CaptionClient(BaseClient[Transport]):
         self._transport.close()
 
     def _send(self, data: bytes, texts: Mapping[str, str]) -> CaptionResult:
+        return self._until_answered(lambda: self._transport.send(data, texts))
+
+    def _until_answered(self, send: Callable[[], R]) -> R:
+        """Send a request, and again as `Retries` says."""
         attempts = self._retries.begin()
         while True:
             try:
-                result = self._transport.send(data, texts)
+                result = send()
             except CaptionError as error:
                 if self._retries.given_up.wait(attempts.pause(error)):
                     raise

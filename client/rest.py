@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import ssl
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ import httpx
 
 from client.access import Access
 from client.errors import CaptionError, ServerTimeout, ServerUnreachable
+from client.feedback import Feedback, read_feedback
 from client.results import CaptionResult, read_reply
 
 #: Most seconds to wait for a connection; an answer may take longer.
@@ -38,6 +40,13 @@ class _Rest:
         """A form: TorchServe drops the parameters of a query on this route."""
         file = ("picture", picture, "application/octet-stream")
         return {"url": self._path, "files": {"data": file}, "data": dict(options)}
+
+    def _feedback(self, fields: Mapping[str, str], picture: bytes | None) -> dict[str, Any]:
+        """A form with files, even without a picture: the gateway reads no other."""
+        parts: dict[str, Any] = {name: (None, text) for name, text in fields.items()}
+        if picture is not None:
+            parts["image"] = ("picture", picture, "application/octet-stream")
+        return {"url": f"{self.address}/feedback", "files": parts}
 
     def _error(self, error: httpx.HTTPError | httpx.InvalidURL, size: int) -> CaptionError:
         match error:
@@ -79,11 +88,21 @@ class RestTransport(_Rest):
         Raises:
             CaptionError: The server refused, or did not answer.
         """
+        return _read(self._post(self._form(picture, options), len(picture)))
+
+    def give_feedback(self, fields: Mapping[str, str], picture: bytes | None) -> Feedback:
+        """Say something of a caption.
+
+        Raises:
+            CaptionError: The gateway refused, or did not answer.
+        """
+        return _read_feedback(self._post(self._feedback(fields, picture), len(picture or b"")))
+
+    def _post(self, form: dict[str, Any], size: int) -> httpx.Response:
         try:
-            reply = self._http.post(**self._form(picture, options))
+            return self._http.post(**form)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._error(error, len(picture)) from None
-        return _read(reply)
+            raise self._error(error, size) from None
 
     def close(self) -> None:
         """Close the connections."""
@@ -104,11 +123,18 @@ class AsyncRestTransport(_Rest):
         Raises:
             CaptionError: The server refused, or did not answer.
         """
+        return _read(await self._post(self._form(picture, options), len(picture)))
+
+    async def give_feedback(self, fields: Mapping[str, str], picture: bytes | None) -> Feedback:
+        """Say something of a caption; as `RestTransport.give_feedback`."""
+        form = self._feedback(fields, picture)
+        return _read_feedback(await self._post(form, len(picture or b"")))
+
+    async def _post(self, form: dict[str, Any], size: int) -> httpx.Response:
         try:
-            reply = await self._http.post(**self._form(picture, options))
+            return await self._http.post(**form)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._error(error, len(picture)) from None
-        return _read(reply)
+            raise self._error(error, size) from None
 
     async def close(self) -> None:
         """Close the connections."""
@@ -117,7 +143,15 @@ class AsyncRestTransport(_Rest):
 
 def _read(reply: httpx.Response) -> CaptionResult:
     headers = reply.headers
-    return read_reply(
+    result = read_reply(
+        reply.status_code, reply.content, headers.get("Retry-After"), headers.get("Date")
+    )
+    return dataclasses.replace(result, request_id=headers.get("X-Request-Id"))
+
+
+def _read_feedback(reply: httpx.Response) -> Feedback:
+    headers = reply.headers
+    return read_feedback(
         reply.status_code, reply.content, headers.get("Retry-After"), headers.get("Date")
     )
 

@@ -42,6 +42,19 @@ class Caption:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ood:
+    """How unusual a picture is beside those that the captioner was trained on.
+
+    Attributes:
+        score: Distance from them; about 1 for a usual picture.
+        p_value: Share of usual pictures that are at least as unusual, above 0 and at most 1.
+    """
+
+    score: float
+    p_value: float
+
+
+@dataclasses.dataclass(frozen=True)
 class CaptionResult:
     """The server's answer for one picture.
 
@@ -52,6 +65,8 @@ class CaptionResult:
         warnings: What the server passed over in the picture, such as `truncated`.
         features: The image's feature, where it was asked for: `shape`, and `data`, which are
             numbers in lists or base64 text of float32, little-endian; else None.
+        ood: How unusual the picture is, where that was asked for; else None.
+        request_id: Of the request, for feedback on its captions; None over gRPC.
     """
 
     captions: tuple[Caption, ...]
@@ -59,6 +74,8 @@ class CaptionResult:
     version: str
     warnings: tuple[str, ...] = ()
     features: dict[str, Any] | None = None
+    ood: Ood | None = None
+    request_id: str | None = dataclasses.field(default=None, compare=False)
 
     @property
     def caption(self) -> str:
@@ -84,6 +101,7 @@ class CaptionResult:
             "captions": [caption.to_dict() for caption in self.captions],
             **({"warnings": list(self.warnings)} if self.warnings else {}),
             **({} if self.features is None else {"features": self.features}),
+            **({} if self.ood is None else {"ood": dataclasses.asdict(self.ood)}),
             "model": {"name": self.model, "version": self.version},
         }
 
@@ -106,9 +124,19 @@ def read_reply(
         return _read_body(status, body)
     except CaptionError as error:
         if error.retry_after_seconds is None and retry_after is not None:
-            seconds = _seconds(retry_after)
-            error.retry_after_seconds = _until(retry_after, date) if seconds is None else seconds
+            error.retry_after_seconds = seconds_of(retry_after, date)
         raise
+
+
+def seconds_of(retry_after: str, date: str | None) -> float | None:
+    """The seconds that a header `Retry-After` names; None if it cannot be read.
+
+    Args:
+        retry_after: Seconds, or a date.
+        date: The header `Date`, if there is one: a date in `retry_after` is one of that clock.
+    """
+    seconds = _seconds(retry_after)
+    return _until(retry_after, date) if seconds is None else seconds
 
 
 def _until(retry_after: str, date: str | None) -> float | None:
@@ -154,11 +182,14 @@ def _read_body(status: int, body: bytes) -> CaptionResult:
         model, version = str(reply["model"]["name"]), str(reply["model"]["version"])
         warnings = tuple(str(each) for each in reply.get("warnings", ()))
         features = None if reply.get("features") is None else dict(reply["features"])
+        ood = None
+        if (given := reply.get("ood")) is not None:
+            ood = Ood(float(given["score"]), float(given["p_value"]))
     except (KeyError, TypeError, ValueError):
         raise bad_reply(status, body) from None
     if not captions:
         raise bad_reply(status, body)
-    return CaptionResult(captions, model, version, warnings, features)
+    return CaptionResult(captions, model, version, warnings, features, ood)
 
 
 def reported_error(status: int, reply: Mapping[str, Any]) -> CaptionError | None:

@@ -10,6 +10,7 @@ import grpc
 from client import stubs
 from client.access import Access
 from client.errors import CaptionError, ServerTimeout, ServerUnreachable
+from client.feedback import Feedback, no_feedback
 from client.results import CaptionResult, read_reply, server_error
 
 #: Most bytes of a reply; the server limits the size of requests.
@@ -112,6 +113,10 @@ class GrpcTransport(_Grpc):
             raise self._error(error, len(picture)) from None
         return read_reply(200, reply.prediction)
 
+    def give_feedback(self, fields: Mapping[str, str], picture: bytes | None) -> Feedback:
+        """Raises `CaptionError`: feedback is for gateways, which speak HTTP."""
+        raise no_feedback(self.address)
+
     def close(self) -> None:
         """Close the channel."""
         self._channel.close()
@@ -138,6 +143,10 @@ class AsyncGrpcTransport(_Grpc):
         except grpc.RpcError as error:
             raise self._error(error, len(picture)) from None
         return read_reply(200, reply.prediction)
+
+    async def give_feedback(self, fields: Mapping[str, str], picture: bytes | None) -> Feedback:
+        """Raises `CaptionError`: feedback is for gateways, which speak HTTP."""
+        raise no_feedback(self.address)
 
     async def close(self) -> None:
         """Close the channel."""

@@ -17,6 +17,7 @@ access/      what every request passes first
 routes/      what is answered on which path
 pictures/    the pictures and options of a request
 captioning/  how a picture gets its caption from TorchServe
+feedback/    what people think of captions, on its way to the database
 page/        the web page
 """
 

@@ -11,16 +11,22 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from gateway import __version__
+from gateway.access.bodies import Bodies
+from gateway.access.callers import CAPTIONER_HEADER
 from gateway.access.door import Door
 from gateway.access.keys import read_keys
 from gateway.captioning.captioner import Captioner
 from gateway.captioning.torchserve import TorchServeClient
 from gateway.errors import add_handlers
+from gateway.feedback.measures import FeedbackMeasures
+from gateway.feedback.recorder import Recorder
 from gateway.measures import Measures
 from gateway.pictures.fetching import Fetcher
 from gateway.routes import (
     captions,
+    drift,
     explanations,
+    feedback,
     hugging_face,
     kserve_v1,
     kserve_v2,
@@ -52,15 +58,24 @@ def create_app(
             traces.
 
     Raises:
-        SettingsError: The file of keys cannot be used.
+        SettingsError: The file of keys or the database of feedback cannot be used.
     """
     keys = read_keys(settings.keys) if settings.keys else {}
     fetcher = Fetcher(settings) if settings.fetch_urls else None
-    captioner = Captioner(torchserve, settings, measures, fetcher)
+    recorder = None
+    if settings.feedback:
+        recorder = Recorder(settings, FeedbackMeasures(measures.registry))
+    bodies = Bodies(settings, measures)
+    captioner = Captioner(torchserve, settings, measures, fetcher, bodies, recorder)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if recorder:
+            recorder.start()
         yield
+        await captioner.close()
+        if recorder:
+            await asyncio.to_thread(recorder.stop)
         await torchserve.close()
         if fetcher:
             fetcher.close()
@@ -81,7 +96,8 @@ def create_app(
     openapi.add_route(app, captioner)
     page = page_files.page_files()
     for router in (
-        captions.routes(captioner),
+        captions.routes(captioner, feedback.description(settings)),
+        feedback.routes(recorder, settings),
         explanations.routes(captioner, settings.model),
         predictions.routes(captioner, settings.model),
         openai_chat.routes(captioner, settings.model),
@@ -90,11 +106,12 @@ def create_app(
         kserve_v1.routes(captioner, settings.model),
         kserve_v2.routes(captioner, settings.model),
         state.routes(captioner, torchserve, measures),
+        drift.routes(settings),
         page_files.routes(page),
     ):
         app.include_router(router)
     open_paths = frozenset({"/", *page})
-    door = Door(app, settings, measures, keys, open_paths, captioner.overload, tracing)
+    door = Door(app, settings, measures, keys, open_paths, captioner.overload, bodies, tracing)
     if not settings.cors_origins:
         return door
     # Around the door, so that a page can read the refusal of a request without a key.
@@ -103,5 +120,5 @@ def create_app(
         allow_origins=settings.cors_origins,
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
-        expose_headers=["X-Request-Id", "Retry-After"],
+        expose_headers=["X-Request-Id", CAPTIONER_HEADER, "Retry-After"],
     )

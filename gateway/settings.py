@@ -16,6 +16,8 @@ from typing import Any, get_type_hints
 import httpx
 
 PREFIX = "GATEWAY_"
+#: Pictures of a captioner that is tried out whose failures are counted together.
+WINDOW = 100
 #: The variable that names a file of settings.
 FILE_VARIABLE = f"{PREFIX}SETTINGS"
 
@@ -52,6 +54,17 @@ class Settings:
         inference: TorchServe's address for captions.
         management: TorchServe's address for the state of workers and the model's description.
         metrics: TorchServe's address for metrics.
+        candidate_inference: Address for captions of a second TorchServe, whose captioner is tried
+            out; empty for none. It serves the model under the same name.
+        candidate_management: Its address for the state of workers.
+        candidate_metrics: Its address for metrics.
+        candidate_share: Percent of the requests that it gets, 0 to 100. With 0 it gets those that
+            name it: `X-Captioner: candidate`.
+        candidate_shadow: Whether it gets a copy of them, so that its captions are compared with
+            those of users and thrown away.
+        candidate_failures: After so many failures in its last 100 pictures it gets nothing more.
+        candidate_seconds: Seconds that it may take for a picture before the other captioner is
+            asked; at most half of the time that is left.
         model: Name of the model in TorchServe.
         keys: File of hashed API keys; `python -m gateway.key` adds one. Without it no key is asked
             for.
@@ -82,8 +95,25 @@ class Settings:
             spoken.
         head_seconds: Seconds in which a connection must send the head of a request, from its
             beginning or its last answer. The handshake of TLS may take as long before that.
+        drift_captures: Folder that the handler captures to; `/drift` reports on it. Without it
+            there is no such path.
+        drift_checkpoint: Checkpoint folder of the captioner, if it is not the one trained here or
+            the one that ships.
+        drift_seconds: Seconds that a report may take.
         tls_certificate: PEM file of the certificate and its chain; TLS is spoken with it.
         tls_key: PEM file of its key, without a passphrase.
+        feedback: Database of what people think of captions, `sqlite:///FILE` or
+            `postgresql://USER@HOST:PORT/NAME`; empty to take no feedback. See docs/feedback.md.
+        feedback_hours: How long after its answer a caption may be rated.
+        feedback_answers: Most captioned pictures that may be rated; the oldest are forgotten.
+        feedback_text: Most characters of a better caption.
+        feedback_rows: Most feedbacks in the database; more are refused.
+        feedback_picture_bytes: Most bytes of all pictures together that people leave to train on;
+            0 to keep no picture.
+        feedback_days: How long a feedback and its picture are kept.
+        feedback_rate: Feedbacks a second that one client may send in the long run; more are
+            answered with 429. 0 for no limit.
+        feedback_burst: Feedbacks that a client may send at once after a pause.
         json_log: Whether each line of the log is a JSON object; see `gateway/telemetry/log.py`.
     """
 
@@ -92,6 +122,13 @@ class Settings:
     inference: str = "http://127.0.0.1:8080"
     management: str = "http://127.0.0.1:8081"
     metrics: str = "http://127.0.0.1:8082"
+    candidate_inference: str = ""
+    candidate_management: str = ""
+    candidate_metrics: str = ""
+    candidate_share: float = 10.0
+    candidate_shadow: bool = False
+    candidate_failures: int = 5
+    candidate_seconds: float = 10.0
     model: str = "clipcap"
     keys: Path | None = None
     open: bool = False
@@ -112,8 +149,20 @@ class Settings:
     max_bodies_bytes: int = 256 << 20
     max_connections: int = 1500
     head_seconds: float = 10.0
+    drift_captures: Path | None = None
+    drift_checkpoint: Path | None = None
+    drift_seconds: float = 60.0
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    feedback: str = ""
+    feedback_hours: float = 24.0
+    feedback_answers: int = 100_000
+    feedback_text: int = 500
+    feedback_rows: int = 1_000_000
+    feedback_picture_bytes: int = 2 << 30
+    feedback_days: float = 400.0
+    feedback_rate: float = 1.0
+    feedback_burst: float = 60.0
     json_log: bool = False
 
     def __post_init__(self) -> None:
@@ -126,22 +175,32 @@ class Settings:
             raise _refusal("port", self.port, "a whole number from 1 to 65535")
         for name in ("inference", "management", "metrics"):
             _check_url(name, getattr(self, name))
+        self._check_candidate()
         for name in (
             *("max_body_bytes", "max_picture_bytes", "max_in_flight", "max_at_once"),
-            "max_connections",
+            *("max_connections", "feedback_answers", "feedback_text", "feedback_rows"),
         ):
             if getattr(self, name) < 1:
                 raise _refusal(name, getattr(self, name), "a whole number above 0")
         for name in (
             *("deadline_seconds", "restart_seconds", "body_seconds", "head_seconds"),
-            "fetch_seconds",
+            *("fetch_seconds", "drift_seconds", "candidate_seconds"),
         ):
             if not 0 < getattr(self, name) < math.inf:
                 raise _refusal(name, getattr(self, name), "a number of seconds above 0")
-        if not 0 <= self.rate < math.inf:
-            raise _refusal("rate", self.rate, "a number of pictures a second, or 0 for no limit")
-        if not 1 <= self.burst < math.inf:
-            raise _refusal("burst", self.burst, "a number of pictures from 1")
+        for prefix, things in (("", "pictures"), ("feedback_", "feedbacks")):
+            rate, burst = getattr(self, f"{prefix}rate"), getattr(self, f"{prefix}burst")
+            if not 0 <= rate < math.inf:
+                wanted = f"a number of {things} a second, or 0 for no limit"
+                raise _refusal(f"{prefix}rate", rate, wanted)
+            if not 1 <= burst < math.inf:
+                raise _refusal(f"{prefix}burst", burst, f"a number of {things} from 1")
+        for name, unit in (("feedback_hours", "hours"), ("feedback_days", "days")):
+            if not 0 < getattr(self, name) < 1e6:
+                raise _refusal(name, getattr(self, name), f"a number of {unit} above 0")
+        if self.feedback_picture_bytes < 0:
+            wanted = "a number of bytes, or 0 to keep no picture"
+            raise _refusal("feedback_picture_bytes", self.feedback_picture_bytes, wanted)
         if self.max_bodies_bytes < self.max_body_bytes:
             least = f"at least {PREFIX}MAX_BODY_BYTES, which is {self.max_body_bytes}"
             raise _refusal("max_bodies_bytes", self.max_bodies_bytes, least)
@@ -162,6 +221,23 @@ class Settings:
                 f"{PREFIX}KEYS (python -m gateway.key makes one), or {PREFIX}OPEN=true to serve "
                 "everybody",
             )
+
+    def _check_candidate(self) -> None:
+        names = ("candidate_inference", "candidate_management", "candidate_metrics")
+        given = [name for name in names if getattr(self, name)]
+        for name in given:
+            _check_url(name, getattr(self, name))
+        if given and len(given) < len(names):
+            missing = next(name for name in names if name not in given)
+            raise ValueRefused(missing, f"is not given; it goes together with {given[0]}")
+        if given and self.candidate_inference.rstrip("/") == self.inference.rstrip("/"):
+            another = "the address of another TorchServe than that of inference"
+            raise _refusal("candidate_inference", self.candidate_inference, another)
+        if not 0 <= self.candidate_share <= 100:
+            raise _refusal("candidate_share", self.candidate_share, "percent, from 0 to 100")
+        if not 1 <= self.candidate_failures <= WINDOW:
+            wanted = f"a whole number from 1 to {WINDOW}"
+            raise _refusal("candidate_failures", self.candidate_failures, wanted)
 
     def _check_fetching(self) -> None:
         if self.fetch_redirects < 0:

@@ -21,6 +21,7 @@ from handler import measures
 from handler.admission import Admission
 from handler.caption_batch import caption_images
 from handler.caption_settings import Settings
+from handler.capture.capturing import Capture
 from handler.decoding_memory import DecodingMemory
 from handler.explanation import (
     BatchExplanations,
@@ -30,7 +31,7 @@ from handler.explanation import (
 )
 from handler.parallel_passes import ParallelPasses
 from handler.replies.caption_reply import failed_body, reply_body, to_json
-from handler.replies.extras import extras_limits
+from handler.replies.extras import check_extras, extras_limits
 from handler.request_images import decode_images
 from handler.request_result import ImageResult, RequestResult, record_failure
 from handler.requests.caption_request import Form, deadline_passed
@@ -115,8 +116,9 @@ class BatchCaptioner:
         self.admission = Admission(settings.images_per_pass, settings.explanation_seconds)
         self.artifact = load()
         self._warm_up()
-        self.tracing = tracing.from_environment()
         self.name, self.version, self.emit = name, version, emit
+        self.capture = self._start_capture()
+        self.tracing = tracing.from_environment()
         measures.start(emit)
         logger.info("captioner %s %s is ready, %s", name, version, settings)
 
@@ -133,7 +135,7 @@ class BatchCaptioner:
         deadline = time.monotonic() + self.settings.deadline_seconds
         results = self.preprocess(requests, deadline)
         self.inference(results, deadline)
-        replies = self.postprocess(results)
+        replies = self.postprocess(results, requests)
         self._tell(results, requests)
         return replies
 
@@ -164,6 +166,7 @@ class BatchCaptioner:
                 )
                 if (timeout := result.request.extras.timeout) is not None:
                     result.deadline = min(result.deadline, begin + timeout)
+                check_extras(result.request.extras, self.artifact.ood_score is not None)
                 for options in result.request.options:
                     self.artifact.check(options)
             return result
@@ -236,11 +239,26 @@ class BatchCaptioner:
             self.phases.add("explain", begin, seconds)
             self.emit("clipcap_explain_seconds", seconds)
 
-    def postprocess(self, results: Sequence[RequestResult]) -> list[Reply]:
+    def postprocess(
+        self, results: Sequence[RequestResult], requests: Sequence[ReceivedRequest]
+    ) -> list[Reply]:
         """Make the reply to each request, and count them."""
         replies = [self._reply(result) for result in results]
         measures.count(self.emit, results)
+        if self.capture is not None:
+            for request, result in zip(requests, results, strict=True):
+                name = request_log.request_id(request.headers, request.id)
+                self.capture.offer(request.id, result, name)
+            measures.count_captured(self.emit, self.capture.take_counts())
         return replies
+
+    def _start_capture(self) -> Capture | None:
+        """Begin to capture, if the settings ask for it."""
+        if self.settings.capture is None:
+            return None
+        weights = self.artifact.info.get("weights_sha256") or ""
+        described = {"model": self.name, "version": self.version, "weights_sha256": weights}
+        return Capture(self.settings.capture, described)
 
     def _reply(self, result: RequestResult) -> Reply:
         """The reply to one request."""

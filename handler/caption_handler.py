@@ -6,6 +6,7 @@ TorchServe requires that this file defines one class.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from ts.context import Context
 from ts.metrics.metric_type_enum import MetricTypes
 
@@ -24,6 +26,8 @@ from handler.replies.failure import PHRASES
 from handler.requests.fields import is_rest
 from model.artifact import Artifact
 from model.refusal import Refusal
+
+logger = logging.getLogger(__name__)
 
 #: First words of the error of an archive that cannot be served. `deploy/`, which must not import
 #: this package, searches the worker's log for them; a test compares the two.
@@ -37,7 +41,8 @@ class CaptionHandler(BatchCaptioner):
         """Load the captioner from the unpacked archive and run it once.
 
         Args:
-            context: TorchServe's; names the folder, and holds the parsed `model-config.yaml`.
+            context: TorchServe's; names the folder and perhaps a GPU, and holds the parsed
+                `model-config.yaml`.
 
         Raises:
             RuntimeError: The archive cannot be served. TorchServe logs the text of this kind of
@@ -46,15 +51,19 @@ class CaptionHandler(BatchCaptioner):
         folder = Path(context.system_properties["model_dir"])
         self.context = context
         try:
-            settings = caption_settings.read(context.model_yaml_config or {})
+            settings, device = caption_settings.on_device(
+                caption_settings.read(context.model_yaml_config or {}),
+                context.system_properties.get("gpu_id"),
+            )
             _check_origin(folder)
             self.load(
-                lambda: Artifact.load(folder),
+                lambda: Artifact.load(folder, torch.device(device)),
                 settings,
                 context.model_name,
                 str(context.manifest["model"]["modelVersion"]),
                 self._record,
             )
+            logger.info("it runs on %s", device)
         except Exception as error:  # of any kind: TorchServe would only start the worker again
             reason = " ".join(str(error).split()) or type(error).__name__
             raise RuntimeError(f"{CANNOT_BE_SERVED}: {reason[:500]}") from error

@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from handler.capture.settings import CaptureSettings, read_capture
 from model.refusal import Refusal
 
 #: Seconds until TorchServe ends a worker that does not answer, where the file does not say.
 DEFAULT_RESPONSE_TIMEOUT = 120
+#: Values of `device`.
+DEVICES = ("auto", "cpu")
 #: Where Linux keeps the processor quota of a container.
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -35,7 +38,10 @@ class Settings:
         explanation_seconds: Seconds that the explanations of a batch may take together. The other
             requests of the batch wait so much longer at most.
         threads: Threads of torch in this worker.
+        device: `auto`, the GPU that TorchServe gives to this worker where there is one; or `cpu`.
+        gpu_images_per_pass: `images_per_pass` of a worker on a GPU.
         request_log: Whether each request gets a line in the log (`telemetry/request_log.py`).
+        capture: What is kept of captioned pictures; None for nothing.
     """
 
     max_pixels: int
@@ -44,7 +50,10 @@ class Settings:
     deadline_seconds: float
     explanation_seconds: float
     threads: int
+    device: str
+    gpu_images_per_pass: int
     request_log: bool
+    capture: CaptureSettings | None = None
 
 
 def read(config: Mapping[str, Any]) -> Settings:
@@ -62,9 +71,11 @@ def read(config: Mapping[str, Any]) -> Settings:
     workers = max(1, int(config.get("minWorkers") or 1))
     section.setdefault("threads", max(1, cores() // workers))
     types = get_type_hints(Settings)
+    capture = read_capture(section.pop("capture", None))
     for name in section:
         if name not in types:
             raise _refusal(f"handler.{name} does not exist; known: {', '.join(types)}")
+    del types["capture"]
     for name, kind in types.items():
         if name not in section:
             raise _refusal(f"handler.{name} is missing; handler/model-config.yaml has them all")
@@ -73,11 +84,15 @@ def read(config: Mapping[str, Any]) -> Settings:
             if type(value) is not bool:
                 raise _refusal(f"handler.{name} is {value!r}; it must be true or false")
             continue
+        if kind is str:
+            if value not in DEVICES:
+                raise _refusal(f"handler.{name} is {value!r}; it must be {' or '.join(DEVICES)}")
+            continue
         whole = kind is int
         if type(value) not in ((int,) if whole else (int, float)) or not 0 < value < math.inf:
             noun = "whole number" if whole else "number"
             raise _refusal(f"handler.{name} is {value!r}; it must be a {noun} above 0")
-    settings = Settings(**section)
+    settings = Settings(**section, capture=capture)
     timeout = config.get("responseTimeout") or DEFAULT_RESPONSE_TIMEOUT
     if not settings.deadline_seconds < timeout:
         raise _refusal(
@@ -85,6 +100,22 @@ def read(config: Mapping[str, Any]) -> Settings:
             f"responseTimeout ({timeout}), after which TorchServe ends the worker"
         )
     return settings
+
+
+def on_device(settings: Settings, gpu: int | None) -> tuple[Settings, str]:
+    """The device of a worker, and its limits there.
+
+    Args:
+        settings: As they were read.
+        gpu: The number of the GPU that TorchServe gives to this worker; None without GPUs.
+
+    Returns:
+        The settings, whose `images_per_pass` is that of the device, and `cpu` or `cuda:N`.
+    """
+    if settings.device == "cpu" or gpu is None:
+        return settings, "cpu"
+    count = settings.gpu_images_per_pass
+    return dataclasses.replace(settings, images_per_pass=count), f"cuda:{gpu}"
 
 
 def cores(cgroup: Path = CGROUP) -> int:

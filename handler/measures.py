@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import collections
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from handler.capture.capturing import OUTCOMES
 from handler.replies.failure import STATUSES
 from handler.request_result import RequestResult
 from model.artifact import FINISH_REASONS
@@ -24,6 +25,7 @@ COUNTERS: dict[str, Sequence[str]] = {
     "clipcap_finish_reasons_total": FINISH_REASONS,
     "clipcap_failed_images_total": tuple(STATUSES),
     "clipcap_errors_total": tuple(STATUSES),
+    "clipcap_capture_rows_total": OUTCOMES,
 }
 #: Gauges, each of which has a label of its own.
 GAUGES = ("clipcap_worker_resident_bytes",)
@@ -65,6 +67,12 @@ def show_memory(emit: Emit) -> None:
         emit("clipcap_worker_resident_bytes", resident)
 
 
+def count_captured(emit: Emit, rows: Mapping[str, int]) -> None:
+    """Count what has become of captured rows, by outcome."""
+    for outcome, number in rows.items():
+        emit("clipcap_capture_rows_total", number, outcome)
+
+
 def count(emit: Emit, results: Sequence[RequestResult]) -> None:
     """Count what became of the requests of a batch and of their images."""
     found: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -78,6 +86,8 @@ def count(emit: Emit, results: Sequence[RequestResult]) -> None:
             if image.failure is not None:
                 found["clipcap_failed_images_total", image.failure.code] += 1
                 continue
+            if image.ood is not None:
+                emit("clipcap_ood_p_value", image.ood.p_value)
             found["clipcap_captions_total", ""] += 1
             for caption in image.captions:
                 found["clipcap_tokens_total", ""] += caption.tokens

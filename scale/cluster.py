@@ -20,6 +20,8 @@ from model.refusal import Refusal
 ROOT = Path(__file__).resolve().parent.parent
 #: The packages that the stages import; nodes of a cluster get them from the driver.
 PACKAGES = ("scale", "handler", "model")
+#: How often Ray is started on this machine: on a busy one it may give up after half a minute.
+STARTS = 3
 #: The least memory for objects between the stages, in bytes, and the most of all memory.
 LEAST_STORE, LARGEST_SHARE = 256_000_000, 0.3
 #: Decoded blocks that may wait for each processor.
@@ -95,13 +97,20 @@ def _start(ray: Any, store_bytes: int, shown: dict[str, Any]) -> None:
     paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     os.environ.update(_OF_WORKERS)
-    ray.init(
-        address="local",
-        num_cpus=cores(),
-        include_dashboard=False,
-        object_store_memory=store_bytes,
-        **shown,
-    )
+    for number in range(1, STARTS + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cores(),
+                include_dashboard=False,
+                object_store_memory=store_bytes,
+                **shown,
+            )
+            return
+        except Exception as error:  # Ray has no other type for this
+            if "timed out during startup" not in str(error) or number == STARTS:
+                raise
+            ray.shutdown()
 
 
 def _join(ray: Any, address: str, shown: dict[str, Any]) -> None:
@@ -136,6 +145,11 @@ def processors_of_nodes(ray: Any) -> list[int]:
     if not any(found):
         raise Refusal("the cluster has no node with processors; start one: ray start --address=...")
     return [count for count in found if count]
+
+
+def gpus_of_nodes(ray: Any) -> list[float]:
+    """Number of GPUs of each node."""
+    return [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
 
 
 def check_nodes(ray: Any, output: str, name: str, content: bytes) -> None:

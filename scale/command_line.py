@@ -13,8 +13,8 @@ from model.options import OPTIONS, SYNONYMS
 
 #: Pictures of a block.
 BLOCK_ROWS = 256
-#: Most images in one pass, as in `handler/model-config.yaml`.
-IMAGES_PER_PASS = 8
+#: Most images in one pass on a processor and on a GPU, as in `handler/model-config.yaml`.
+IMAGES_PER_PASS, GPU_IMAGES_PER_PASS = 8, 64
 #: Fields of a request that a job has no use for, or flags of its own for.
 _NOT_HERE = ("features", "unit_features", "timeout_ms")
 
@@ -57,8 +57,10 @@ def parse_arguments(description: str | None, words: Sequence[str] | None) -> arg
     add("--workers", type=_positive, metavar="N", help="processes that caption")
     add("--threads", type=_positive, metavar="N", help="threads of each (its machine's, at most 8)")
     add("--decoders", type=_positive, metavar="N", help="processes that read and decode")
-    add("--images-per-pass", type=_positive, default=IMAGES_PER_PASS, metavar="N",
-        help=f"most pictures in one pass through the model ({IMAGES_PER_PASS})")
+    add("--gpus-per-worker", type=_share, default=0.0, metavar="SHARE",
+        help="the part of a GPU that each worker has, from 0 to 1 (0: it runs on processors)")
+    add("--images-per-pass", type=_positive, metavar="N",
+        help=f"most pictures in one pass ({IMAGES_PER_PASS}, on a GPU {GPU_IMAGES_PER_PASS})")
     add("--block-rows", type=_positive, default=BLOCK_ROWS, metavar="N",
         help=f"pictures that are captioned and written as a whole ({BLOCK_ROWS})")
     add("--max-pixels", type=_positive, default=MAX_PIXELS, metavar="N",
@@ -80,8 +82,11 @@ def parse_arguments(description: str | None, words: Sequence[str] | None) -> arg
     given = parser.parse_args(words)
     if given.unit_features and not given.features:
         parser.error("--unit-features needs --features")
-    if given.sample and given.address:
-        parser.error("--sample captions in this process; leave out --address")
+    if given.sample and (given.address or given.gpus_per_worker):
+        wrong = "--address" if given.address else "--gpus-per-worker"
+        parser.error(f"--sample captions in this process, on a processor; leave out {wrong}")
+    usual = GPU_IMAGES_PER_PASS if given.gpus_per_worker else IMAGES_PER_PASS
+    given.images_per_pass = given.images_per_pass or usual
     given.options, given.extras = _taken(given, "option "), _taken(given, "extra ")
     return given
 
@@ -99,3 +104,13 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) < 1 << 62:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a part of a GPU, from 0 to 1")
+    return share

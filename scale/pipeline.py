@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,14 @@ class Sizes:
         threads: Threads of torch in each of them.
         decoders: Processes that read and decode.
         images_per_pass: Most images in one pass.
+        gpus: The part of a GPU that each worker has; 0 where it runs on processors.
     """
 
     workers: int
     threads: int
     decoders: int
     images_per_pass: int
+    gpus: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,20 +90,34 @@ def chosen_sizes(
     threads: int | None,
     decoders: int | None,
     images_per_pass: int,
+    gpus: float = 0.0,
+    gpus_of_nodes: Sequence[float] = (),
 ) -> Sizes:
     """The sizes that were given, or those that fit the machines.
 
     Args:
         processors: Of each node.
         workers: As given; None for as many as have processors.
-        threads: As given; None for all processors of the smallest node, at most `MANY_THREADS`.
+        threads: As given; None for all processors of the smallest node, at most `MANY_THREADS`,
+            or one beside a GPU.
         decoders: As given; None for one for two processors.
         images_per_pass: As given.
+        gpus: As given.
+        gpus_of_nodes: Number of GPUs of each node.
 
     Raises:
-        Refusal: They are more than the processors can take.
+        Refusal: They are more than the processors or GPUs can take.
     """
     largest, total = max(processors), sum(processors)
+    if gpus:
+        room = sum(int(count / gpus) for count in gpus_of_nodes)
+        workers = workers or room
+        if workers > room or not room:
+            raise Refusal(
+                f"--gpus-per-worker is {gpus:g}; the {sum(gpus_of_nodes):g} GPUs have room for "
+                f"{room} workers, and {max(1, workers)} are wanted"
+            )
+        threads = threads or 1
     threads = threads or min([MANY_THREADS, *processors])
     if threads > largest:
         raise Refusal(f"--threads is {threads}; the largest node has {largest} processors")
@@ -115,7 +131,7 @@ def chosen_sizes(
         )
     if decoders > total:
         raise Refusal(f"--decoders is {decoders}; it must be at most the {total} processors")
-    return Sizes(workers, threads, decoders, images_per_pass)
+    return Sizes(workers, threads, decoders, images_per_pass, gpus)
 
 
 def runs_of(blocks: Iterable[int]) -> Iterator[list[int]]:
@@ -162,6 +178,7 @@ def run_blocks(work: Work, sizes: Sizes, blocks: Iterable[int]) -> Iterator[tupl
         "images_per_pass": sizes.images_per_pass,
         "version": work.version,
         "deaths": deaths,
+        "device": "cuda:0" if sizes.gpus else "cpu",  # Ray shows each process its own GPU only
     }
     rows = (
         ray.data.from_items(runs, override_num_blocks=len(runs))
@@ -179,6 +196,7 @@ def run_blocks(work: Work, sizes: Sizes, blocks: Iterable[int]) -> Iterator[tupl
             batch_format="pyarrow",
             fn_constructor_kwargs=caption,
             num_cpus=RESERVED * sizes.threads,
+            num_gpus=sizes.gpus or None,
             compute=_pool(sizes.workers),
         )
     )

@@ -23,6 +23,7 @@ from model.options import GenerationOptions
 from model.programs.load import load_artifact
 from model.refusal import Refusal
 from scale import cluster
+from scale.first_blocks import checked
 from scale.inputs.listing import Listing
 from scale.inputs.parquet_rows import Columns
 from scale.job import JOB, Job, begin_or_continue
@@ -167,6 +168,8 @@ def _caption(
             given.threads,
             given.decoders,
             given.images_per_pass,
+            given.gpus_per_worker,
+            cluster.gpus_of_nodes(ray),
         )
         extras: dict[str, Any] = dict.fromkeys(given.extras, True)
         if given.features:
@@ -187,7 +190,8 @@ def _caption(
             f"threads, {sizes.decoders} decoders",
         )
         with Shown(job.rows, assembly.rows, console) as shown:
-            for block, counts in run_blocks(work, sizes, assembly.remaining()):
+            written = run_blocks(work, sizes, assembly.remaining())
+            for block, counts in checked(store, written, is_first=not assembly.rows):
                 if assembly.add(block):
                     shown.advance(counts)
 

@@ -92,8 +92,11 @@ def _run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def moved(module: nn.Module) -> nn.Module:
-    """The same module with its parameters and buffers on the device."""
+    """The same module with its parameters, buffers and other tensors on the device."""
     for each in module.modules():
+        others = {name: own for name, own in vars(each).items() if isinstance(own, Tensor)}
+        for name, own in others.items():
+            setattr(each, name, Remote(own))
         for values in (each._parameters, each._buffers):
             for name, value in values.items():
                 if value is not None:

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from model.options import GenerationOptions
 from model.refusal import Refusal
 from training.limits import Choice, Choices, Range, check_limits
-from training.sources.settings import Coco, Folder, Scenes, WebDataset
+from training.sources.settings import Coco, Feedback, Folder, Scenes, WebDataset
 
 Positive = Annotated[int, Range(1)]
 NotNegative = Annotated[int, Range(0)]
@@ -33,7 +33,10 @@ LoggerNames = Annotated[list[str], Choices("wandb", "tensorboard", "mlflow")]
 
 @dataclasses.dataclass
 class Prepare:
-    """Which `source` the data set is made from: `scenes`, `folder`, `webdataset` or `coco`."""
+    """Which `source` the data set is made from: `scenes`, `folder`, `webdataset`, ...
+
+    They are the names of the blocks of data sources.
+    """
 
     source: str
 
@@ -362,6 +365,28 @@ class Quality:
 
 
 @dataclasses.dataclass
+class OodSettings:
+    """How far a picture is from those of the training (see `training.ood`).
+
+    It is learned from at most `pictures` training pictures of the data set `data`, in at most
+    `groups` groups, and calibrated on at most as many of its validation pictures. Of at most
+    `reference` of those the captions are kept, for `monitoring.drift`. `device` encodes, as for
+    `Features`.
+    """
+
+    checkpoint: str
+    data: str
+    pictures: Annotated[int, Range(3)]
+    groups: Positive
+    reference: Positive
+    seed: Seed
+    device: str
+    batch_size: Positive
+    workers: NotNegative
+    max_pixels: Positive
+
+
+@dataclasses.dataclass
 class Evaluate:
     """Scores on `splits` of the data set `data`; `page_images` pictures of each on the page.
 
@@ -449,6 +474,7 @@ class Config:
     folder: Folder
     webdataset: WebDataset
     coco: Coco
+    feedback: Feedback
     clip: Clip
     features: Features
     train: Train
@@ -456,6 +482,7 @@ class Config:
     sweep: Sweep
     generation: Generation
     quality: Quality
+    ood: OodSettings
     evaluate: Evaluate
     export: Export
     archive: Archive

@@ -1,9 +1,10 @@
-"""Make the data set: drawn scenes, a folder of the user's pictures, tar shards, or COCO.
+"""Make the data set: drawn scenes, a folder of the user's pictures, tar shards, COCO, corrections.
 
     python -m training.prepare --seed N --count M --out DIR                    draws scenes
     python -m training.prepare prepare.source=folder folder.path=DIR           copies pictures
     python -m training.prepare prepare.source=webdataset webdataset.shards=DIR reads tar files
     python -m training.prepare prepare.source=coco                             downloads COCO
+    python -m training.prepare prepare.source=feedback   reads what the gateway's users corrected
     python -m training.prepare --look PATH                                     says what is there
 
 Each writes a folder of the same format (see `training.data.dataset`).
@@ -19,7 +20,7 @@ from training.command import arguments, command
 from training.config import Config, load_config
 
 #: Each is a module of `training.sources` with a function `prepare`, and a block of the settings.
-SOURCES = ("scenes", "folder", "webdataset", "coco")
+SOURCES = ("scenes", "folder", "webdataset", "coco", "feedback")
 
 
 def prepare(config: Config, **given: object) -> None:
@@ -51,7 +52,9 @@ def main() -> None:
     """Parse the command line and make the data set."""
     parser = arguments(__doc__)
     parser.add_argument(
-        "--look", metavar="PATH", help="say what captions and pictures are there, and write nothing"
+        "--look",
+        metavar="PATH",
+        help="say what captions and pictures a folder, tar files or a database URL hold",
     )
     parser.add_argument("--seed", type=int, help="the seed of the source")
     parser.add_argument("--count", type=int, help="scenes.count: pictures in all splits together")

@@ -25,20 +25,30 @@ class Caller:
         deadline: When its answer is due, on the clock of the event loop.
         rate: Pictures a second that it may send in the long run; 0 for no limit.
         seconds: From when it came to `deadline`.
+        request_id: Of the request.
+        chose_id: Whether the client gave this id itself.
+        wanted: The captioner that the request names, `stable` or `candidate`; empty for any.
+        answered_by: The captioners that have answered, of these two; filled in by what asks them.
     """
 
     name: str
     deadline: float
     rate: float = 0.0
     seconds: float = 0.0
+    request_id: str = ""
+    chose_id: bool = False
+    wanted: str = ""
+    answered_by: set[str] = dataclasses.field(default_factory=set, compare=False)
 
 
+#: Header of requests that name one of two captioners, and of replies: which one it was.
+CAPTIONER_HEADER = "X-Captioner"
 #: The client of the request that is served now.
 CALLER: ContextVar[Caller] = ContextVar("caller")
 
 
 class Rates:
-    """A token bucket for each client: `rate` tokens flow in a second, up to `burst`.
+    """A token bucket for each client: so many tokens flow in a second, up to `burst`.
 
     A request takes a token for each picture. It passes if there is one token, even if it needs
     more: the bucket then has less than none, and the next request waits longer. So no request is
@@ -46,15 +56,21 @@ class Rates:
 
     Args:
         burst: Tokens of a full bucket.
+        things: What they are for, in messages.
     """
 
-    def __init__(self, burst: float) -> None:
+    def __init__(self, burst: float, things: str = "pictures") -> None:
         self._burst = burst
+        self._things = things
         # Client -> its tokens, when they were counted, and how many flow in a second.
         self._buckets: dict[str, tuple[float, float, float]] = {}
 
-    def take(self, caller: Caller, pictures: int) -> None:
+    def take(self, caller: Caller, count: int) -> None:
         """Take the tokens of a request.
+
+        Args:
+            caller: The client; its `rate` tokens flow in a second, or any number if it is 0.
+            count: Tokens to take.
 
         Raises:
             GatewayError: The client has not one.
@@ -70,11 +86,11 @@ class Rates:
             raise GatewayError(
                 429,
                 "too_many_requests",
-                f"{caller.name} may send {caller.rate:g} pictures a second; send the request again "
-                "later",
+                f"{caller.name} may send {caller.rate:g} {self._things} a second; send the request "
+                "again later",
                 (1 - tokens) / caller.rate,
             )
-        self._buckets[caller.name] = (tokens - pictures, now, caller.rate)
+        self._buckets[caller.name] = (tokens - count, now, caller.rate)
 
     def _forget(self, now: float) -> None:
         self._buckets = {

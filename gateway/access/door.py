@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import re
 import time
-import uuid
 from collections.abc import Callable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from feedback.answers import new_request_id
 from gateway.access.bodies import Bodies
-from gateway.access.callers import CALLER, Caller
+from gateway.access.callers import CALLER, CAPTIONER_HEADER, Caller
 from gateway.access.keys import Key, find_key
 from gateway.access.leaving import serve_unless_left
 from gateway.errors import GatewayError, error_response
@@ -44,7 +45,10 @@ SECURITY_HEADERS = {
 OPEN_PATHS = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json")
 #: What the log and the counters have for a request whose client left; nothing is sent.
 ABANDONED = 499
-_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+#: Ids that a client may give its requests.
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+#: Where feedback is sent, which needs no captioner.
+FEEDBACK_PATH = "/feedback"
 
 
 class Door:
@@ -58,6 +62,7 @@ class Door:
             keys.
         open_paths: Paths that need no key, beside `OPEN_PATHS`.
         overload: Name of a client -> why it cannot send a picture now, or None.
+        bodies: The bodies of requests that are in memory.
         tracing: Takes the spans of requests; None for no traces.
     """
 
@@ -69,11 +74,12 @@ class Door:
         keys: Mapping[str, Key],
         open_paths: frozenset[str],
         overload: Callable[[str], GatewayError | None],
+        bodies: Bodies,
         tracing: Tracing | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
-        self._bodies = Bodies(settings, measures)
+        self._bodies = bodies
         self._measures = measures
         self._keys = keys
         self._open_paths = open_paths.union(OPEN_PATHS)
@@ -88,10 +94,14 @@ class Door:
         begin, status = time.monotonic(), 500
         headers = Headers(scope=scope)
         key = find_key(headers, self._keys) if self._keys else None
-        CALLER.set(self._caller(scope, key))
         given = headers.get(ID_HEADER, "")
-        record = Record(given if _ID.fullmatch(given) else uuid.uuid4().hex, tracing=self._tracing)
+        chosen = REQUEST_ID.fullmatch(given) is not None
+        record = Record(given if chosen else new_request_id(), tracing=self._tracing)
         RECORD.set(record)
+        wanted = headers.get(CAPTIONER_HEADER, "")
+        caller = self._caller(scope, key, record.id, chosen)
+        caller = dataclasses.replace(caller, wanted=wanted)
+        CALLER.set(caller)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -99,6 +109,8 @@ class Door:
                 status = message["status"]
                 found = MutableHeaders(scope=message)
                 found[ID_HEADER] = record.id
+                if caller.answered_by:
+                    found[CAPTIONER_HEADER] = ", ".join(sorted(caller.answered_by))
                 for name, value in SECURITY_HEADERS.items():
                     found.setdefault(name, value)
                 found.setdefault("Cache-Control", "no-store")
@@ -147,15 +159,17 @@ class Door:
                     extra={FIELDS: fields},
                 )
 
-    def _caller(self, scope: Scope, key: Key | None) -> Caller:
+    def _caller(self, scope: Scope, key: Key | None, request_id: str, chosen: bool) -> Caller:
         """Who asks: the owner of a key, or an address."""
         settings = self._settings
         deadline = asyncio.get_running_loop().time() + settings.deadline_seconds
         if key is not None:
             rate = settings.rate if key.rate is None else key.rate
-            return Caller(key.name, deadline, rate, settings.deadline_seconds)
-        address, _ = scope.get("client") or ("an unknown address", 0)
-        return Caller(address, deadline, settings.rate, settings.deadline_seconds)
+            name = key.name
+        else:
+            name, _ = scope.get("client") or ("an unknown address", 0)
+            rate = settings.rate
+        return Caller(name, deadline, rate, settings.deadline_seconds, request_id, chosen)
 
     def _refusal(self, scope: Scope, headers: Headers, key: Key | None) -> GatewayError | None:
         """Why a request is answered without reading it, or None."""
@@ -174,7 +188,8 @@ class Door:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._settings.max_body_bytes:
             return self._bodies.too_large(f"{length[:30]} bytes")
-        if scope["method"] in ("POST", "PUT"):  # with pictures
+        has_pictures = scope["method"] in ("POST", "PUT") and scope["path"] != FEEDBACK_PATH
+        if has_pictures:
             # To read a request costs more than to refuse it, when there is no time for either.
             return self._overload(CALLER.get().name)
         return None

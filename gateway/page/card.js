@@ -1,5 +1,7 @@
 // The card of one picture: thumbnail, caption, confidence, alternatives, time and its buttons.
 
+import { Feedback } from "./feedback.js";
+
 const STATES = { waiting: "Waiting", working: "Captioning", done: "Captioned", failed: "Failed" };
 
 export class Card {
@@ -15,6 +17,7 @@ export class Card {
       image.replaceWith(this.nameOfFormat(picture.file));
     });
     image.src = this.address;
+    this.feedback = new Feedback(this.part("feedback"), picture);
     for (const [name, action] of Object.entries(actions)) {
       const button = this.part(name);
       button.setAttribute("aria-label", `${button.textContent.trim()}: ${picture.file.name}`);
@@ -35,13 +38,18 @@ export class Card {
     this.part("again").hidden = !done && picture.state !== "failed";
     const others = done ? result.captions.slice(1) : [];
     this.part("others").hidden = others.length === 0;
-    if (!done) return;
+    if (!done) {
+      this.feedback.show(null, []);
+      return;
+    }
     this.part("bar").style.width = percent(result.confidence);
     this.part("confidence").textContent = `${percent(result.confidence)} confidence`;
     this.part("time").textContent = `${picture.answer.seconds.toFixed(2)} s`;
     const noun = others.length === 1 ? "alternative" : "alternatives";
     this.part("summary").textContent = `${others.length} ${noun}`;
-    this.part("alternatives").replaceChildren(...others.map(alternative));
+    const items = others.map(alternative);
+    this.part("alternatives").replaceChildren(...items);
+    this.feedback.show(picture.answer, items);
   }
 
   focus() {

@@ -2,6 +2,7 @@
 
 import { Card } from "./card.js";
 import { altAttribute, copy, written } from "./copying.js";
+import { takeFeedback } from "./feedback.js";
 import { chosen, clearOptions, showOptions } from "./options.js";
 import { Queue } from "./queue.js";
 import { asCurl, asPython } from "./request_code.js";
@@ -68,7 +69,7 @@ addEventListener("drop", (event) => {
   take(event.dataTransfer, "dropped");
 });
 addEventListener("paste", (event) => {
-  if (!event.target.closest("input") || event.clipboardData.files.length > 0) {
+  if (!event.target.closest("input, textarea") || event.clipboardData.files.length > 0) {
     take(event.clipboardData, "pasted");
   }
 });
@@ -122,7 +123,8 @@ function noticeOf({ kind, message }) {
   return kind === "key" ? message : `${message} Your pictures are kept and are sent when it is back.`;
 }
 
-function described({ model, formats, max_pixels: pixels, options }) {
+function described({ model, formats, max_pixels: pixels, options, feedback }) {
+  takeFeedback(feedback);
   at("model").textContent = `${model.name} ${model.version}`;
   const millions = Math.floor(pixels / 1e6);
   at("limits").textContent = `${formats.join(", ")}; up to ${millions} million pixels each`;

@@ -28,11 +28,11 @@ export function keepKey(key) {
 
 // What the server captions with: {model, formats, max_pixels, options}.
 export async function describe() {
-  return ask("v1/description", {});
+  return (await ask("v1/description", {})).body;
 }
 
 // The captions of one picture.
-// `file` is a File, `options` maps names to text. Returns {result, model, seconds}.
+// `file` is a File, `options` maps names to text. Returns {result, model, seconds, requestId}.
 export async function caption(file, options, signal) {
   try {
     await file.slice(0, 1).arrayBuffer();
@@ -44,10 +44,22 @@ export async function caption(file, options, signal) {
   const form = new FormData();
   for (const [name, value] of Object.entries(options)) form.append(name, value);
   form.append("data", file, file.name);
-  const body = await ask("v1/captions", { method: "POST", body: form, signal });
+  const { body, requestId } = await ask("v1/captions", { method: "POST", body: form, signal });
   const result = body.results[0];
   if (result.error) throw refused(result.error, null);
-  return { result, model: body.model, seconds: body.seconds };
+  return { result, model: body.model, seconds: body.seconds, requestId };
+}
+
+// Says what a person thinks of a caption: {thumbs, correction, keep}.
+// `file` is the picture, which is sent only if it is to be kept. Returns what is stored now.
+export async function rate(requestId, index, { thumbs, correction, keep }, file) {
+  const form = new FormData();
+  form.append("request_id", requestId);
+  form.append("caption_index", index);
+  if (thumbs) form.append("thumbs", thumbs);
+  if (correction) form.append("correction", correction);
+  if (keep) form.append("image", file, file.name);
+  return (await ask("feedback", { method: "POST", body: form })).body;
 }
 
 async function ask(path, request) {
@@ -68,7 +80,7 @@ async function ask(path, request) {
   } catch {
     // Not from the gateway: the page of a proxy in front of it. Handled below.
   }
-  if (reply.ok && body !== null) return body;
+  if (reply.ok && body !== null) return { body, requestId: reply.headers.get("X-Request-Id") };
   const seconds = Number.parseFloat(reply.headers.get("Retry-After"));
   const retryAfter = Number.isFinite(seconds) ? seconds : null;
   const error = body?.error ?? body?.results?.find((result) => result.error)?.error;

@@ -1,6 +1,7 @@
 """The interfaces of the gateway: our own, and those that existing programs use.
 
 captions.py        our own: /v1/captions, /v1/description
+feedback.py        what people think of captions: /feedback
 explanations.py    /v1/explanations, and TorchServe's /explanations/NAME
 predictions.py     TorchServe's: /predictions/NAME
 openai_chat.py     OpenAI's: /v1/chat/completions, /v1/models

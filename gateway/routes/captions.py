@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -72,8 +73,13 @@ def picture_body(*members: str) -> dict[str, Any]:
     }
 
 
-def routes(captioner: Captioner) -> APIRouter:
-    """`POST /v1/captions` and `GET /v1/description`."""
+def routes(captioner: Captioner, feedback: Mapping[str, Any] | None = None) -> APIRouter:
+    """`POST /v1/captions` and `GET /v1/description`.
+
+    Args:
+        captioner: Captions pictures.
+        feedback: What the description says of feedback; None if none is taken.
+    """
     router = APIRouter(tags=["captions"])
 
     @router.post(
@@ -103,7 +109,11 @@ def routes(captioner: Captioner) -> APIRouter:
         responses=errors({503: "the captioner is not ready"}),
     )
     async def description() -> Response:
-        """Options with their limits, image formats and sizes, as the captioner gives them."""
-        return JSONResponse(await captioner.description())
+        """Options with their limits, image formats and sizes, as the captioner gives them.
+
+        `feedback` has the limits of `POST /feedback`; it is missing if no feedback is taken.
+        """
+        found = await captioner.description()
+        return JSONResponse(found if feedback is None else {**found, "feedback": feedback})
 
     return router

@@ -2,8 +2,12 @@
 
 They are on if `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector, such as `http://127.0.0.1:4318`.
 Spans go there in OTLP over HTTP, in the background and in groups. If the collector does not answer,
-they are dropped and the log says so; no request waits for it. The other variables of OpenTelemetry
-apply as well, such as `OTEL_TRACES_SAMPLER=traceidratio` with `OTEL_TRACES_SAMPLER_ARG=0.01`.
+they are dropped and the log says so; no request waits for it.
+
+One request in ten is recorded, unless `OTEL_TRACES_SAMPLER` says otherwise:
+`parentbased_always_on`, or `parentbased_traceidratio` and `OTEL_TRACES_SAMPLER_ARG`. To record
+every request costs a small captioner some percent of its throughput (docs/monitoring.md). The other
+variables of OpenTelemetry apply as well.
 
 A request has these spans:
 
@@ -28,10 +32,13 @@ from gateway.settings import SettingsError
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
+    from opentelemetry.sdk.trace.sampling import Sampler
     from opentelemetry.trace import Span
 
 #: The variables that name a collector, for all signals and for traces alone.
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+#: The variable that says which requests are recorded, and their share where it does not.
+SAMPLER, SHARE = "OTEL_TRACES_SAMPLER", 0.1
 #: Most characters of `traceparent` that are read; 00-<trace>-<span>-<flags> has 55.
 _LONGEST = 200
 
@@ -50,6 +57,7 @@ def from_environment() -> Tracing | None:
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
     except ImportError:
         raise SettingsError(
             f"{variable} is {os.environ[variable][:80]!r}, but OpenTelemetry is not installed; "
@@ -60,7 +68,8 @@ def from_environment() -> Tracing | None:
             f"{variable} is {os.environ[variable][:80]!r}; it must be an address such as "
             "http://127.0.0.1:4318"
         )
-    return Tracing(BatchSpanProcessor(OTLPSpanExporter()))
+    sampler = None if os.environ.get(SAMPLER) else ParentBased(TraceIdRatioBased(SHARE))
+    return Tracing(BatchSpanProcessor(OTLPSpanExporter()), sampler)
 
 
 class Tracing:
@@ -68,9 +77,10 @@ class Tracing:
 
     Args:
         processor: Takes the spans that have ended.
+        sampler: Decides which requests are recorded; None for what the environment says, or all.
     """
 
-    def __init__(self, processor: SpanProcessor) -> None:
+    def __init__(self, processor: SpanProcessor, sampler: Sampler | None = None) -> None:
         from opentelemetry import trace
         from opentelemetry.sdk.resources import SERVICE_NAME, Resource
         from opentelemetry.sdk.trace import TracerProvider
@@ -89,6 +99,7 @@ class Tracing:
         self._ids = Ids()
         name = os.environ.get("OTEL_SERVICE_NAME", "clipcap-gateway")
         self._provider = TracerProvider(
+            sampler,
             resource=Resource.create({SERVICE_NAME: name}),
             id_generator=self._ids,
             shutdown_on_exit=False,  # `close` does it, before the process ends
@@ -123,6 +134,8 @@ class Tracing:
             span: That of `request`.
             fields: Of its line in the log.
         """
+        if not span.is_recording():
+            return
         span.update_name(f"{fields['method']} {fields['route']}")
         names = {
             "method": "http.request.method",
@@ -139,18 +152,17 @@ class Tracing:
         if isinstance(status := fields["status"], int) and status >= 500:
             span.set_status(self._trace.StatusCode.ERROR)
 
-    @contextlib.contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """The span of a part of the request that is served now.
+    def part(self, name: str) -> contextlib.AbstractContextManager[object]:
+        """The span of a part of the request that is served now, if the request is recorded.
 
         Args:
             name: What is done in the `with` block.
         """
-        kind = self._trace.SpanKind.CLIENT if name == "torchserve" else None
-        with self._tracer.start_as_current_span(
-            name, kind=kind or self._trace.SpanKind.INTERNAL, record_exception=False
-        ):
-            yield
+        if not self._trace.get_current_span().is_recording():
+            return contextlib.nullcontext()
+        kinds = self._trace.SpanKind
+        kind = kinds.CLIENT if name == "torchserve" else kinds.INTERNAL
+        return self._tracer.start_as_current_span(name, kind=kind, record_exception=False)
 
     def headers(self) -> dict[str, str]:
         """The header that makes the spans of another program part of the present span."""

@@ -1,8 +1,8 @@
 """Spans of the requests of a batch, sent to a collector of OpenTelemetry; off by default.
 
 They are on if the environment of TorchServe has `OTEL_EXPORTER_OTLP_ENDPOINT`, as for the gateway
-(`gateway/telemetry/tracing.py`). A worker runs without OpenTelemetry; it then says in its log that
-it sends no spans.
+(`gateway/telemetry/tracing.py`), which decides which of its requests are recorded. A worker runs
+without OpenTelemetry; it then says in its log that it sends no spans.
 
 A request has one span for its time in the handler, and one for each step of its batch:
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +31,18 @@ from handler.telemetry.phases import Phases
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
+    from opentelemetry.sdk.trace.sampling import Sampler
 
 logger = logging.getLogger(__name__)
 
 #: The variables that name a collector, for all signals and for traces alone.
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+#: The variable that says which requests are recorded, and their share where it does not.
+SAMPLER, SHARE = "OTEL_TRACES_SAMPLER", 0.1
 #: Most characters of `traceparent` that are read; 00-<trace>-<span>-<flags> has 55.
 _LONGEST = 200
+#: A request that the gateway does not record: the last bit of the flags is 0.
+_NOT_RECORDED = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f][02468ace]")
 
 
 def from_environment() -> Tracing | None:
@@ -47,6 +53,7 @@ def from_environment() -> Tracing | None:
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
     except ImportError:
         logger.error(
             "%s is set, but OpenTelemetry is not installed: this worker sends no spans; install "
@@ -54,7 +61,8 @@ def from_environment() -> Tracing | None:
             variable,
         )
         return None
-    return Tracing(BatchSpanProcessor(OTLPSpanExporter()))
+    sampler = None if os.environ.get(SAMPLER) else ParentBased(TraceIdRatioBased(SHARE))
+    return Tracing(BatchSpanProcessor(OTLPSpanExporter()), sampler)
 
 
 class Tracing:
@@ -62,16 +70,17 @@ class Tracing:
 
     Args:
         processor: Takes the spans that have ended.
+        sampler: Decides which requests are recorded; None for what the environment says, or all.
     """
 
-    def __init__(self, processor: SpanProcessor) -> None:
+    def __init__(self, processor: SpanProcessor, sampler: Sampler | None = None) -> None:
         from opentelemetry import trace
         from opentelemetry.sdk.resources import SERVICE_NAME, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         name = os.environ.get("OTEL_SERVICE_NAME", "clipcap-handler")
-        provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
+        provider = TracerProvider(sampler, resource=Resource.create({SERVICE_NAME: name}))
         provider.add_span_processor(processor)
         self._tracer = provider.get_tracer("handler")
         self._trace = trace
@@ -99,6 +108,8 @@ class Tracing:
         }
         for result, own, name in zip(results, headers, ids, strict=True):
             traceparent = header(own, "traceparent")
+            if _NOT_RECORDED.fullmatch(traceparent):
+                continue
             carrier = {"traceparent": traceparent} if len(traceparent) <= _LONGEST else {}
             span = self._tracer.start_span(
                 "clipcap",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from model.layers.linear import activated, activation_of, bias_of
 
@@ -32,6 +33,7 @@ class Int8Linear(nn.Module):
         self.weight, self.scale = int8_rows(linear.weight.detach())
         self.bias = bias_of(linear)
         self.activation = activation_of(linear)
+        self.plain = False
         self._prepare()
 
     @torch.jit.export
@@ -55,7 +57,15 @@ class Int8Linear(nn.Module):
             empty,
         )
         self.ready = False
+        self.plain = False
         self.training = state[4]
+
+    @torch.jit.export
+    def keep_plain(self) -> None:
+        """Compute with float16 weights, on a device that has no packed layout."""
+        self.weight = (self.weight.to(torch.float32) * self.scale[:, None]).to(torch.float16)
+        self.ready = True
+        self.plain = True
 
     @torch.jit.export
     def pack(self) -> None:
@@ -76,6 +86,9 @@ class Int8Linear(nn.Module):
         """Map float32 [..., in] to float32 [..., out]."""
         if not self.ready:
             self.pack()
+        if self.plain:
+            y = F.linear(x.to(torch.float16), self.weight).to(torch.float32) + self.bias
+            return activated(y, self.activation)
         width = x.shape[-1]
         # This operator is made for embedding tables. It is the only one that rounds each row to its
         # own range in one pass. Behind the bytes of a row it writes 8 bytes: step and minimum.
@@ -120,6 +133,7 @@ class FbgemmInt8Linear(nn.Module):
         self.weight, self.scale = int8_rows(linear.weight.detach())
         self.packed = torch.ops.quantized.linear_prepack(_quantized(self.weight, self.scale), None)
         self.ready = True
+        self.plain = False
 
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, bool]:
@@ -135,7 +149,15 @@ class FbgemmInt8Linear(nn.Module):
         placeholder = _quantized(torch.zeros([1, 1], dtype=torch.int8), torch.ones([1]))
         self.packed = torch.ops.quantized.linear_prepack(placeholder, None)
         self.ready = False
+        self.plain = False
         self.training = state[2]
+
+    @torch.jit.export
+    def keep_plain(self) -> None:
+        """Compute with float16 weights, on a device that has no packed layout."""
+        self.weight = (self.weight.to(torch.float32) * self.scale[:, None]).to(torch.float16)
+        self.ready = True
+        self.plain = True
 
     @torch.jit.export
     def pack(self) -> None:
@@ -149,6 +171,8 @@ class FbgemmInt8Linear(nn.Module):
         """Map float32 [..., in] to float32 [..., out]."""
         if not self.ready:
             self.pack()
+        if self.plain:
+            return F.linear(x.to(torch.float16), self.weight).to(torch.float32)
         largest = x.abs().amax(-1, keepdim=True).clamp(min=1e-20)
         y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             x / largest, 1.0 / 63.0, 64, self.packed

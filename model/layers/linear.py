@@ -7,7 +7,8 @@ in the block layout that the processor's instructions read. Narrower weights are
 
 A packed layout fits one kind of processor, so a file holds the plain weights. Each layer is packed
 after loading (see `model.layers.loading`), a few at a time, so that memory never holds all weights
-twice. A layer that was not packed then packs itself at its first use.
+twice. A layer that was not packed then packs itself at its first use. On a GPU the plain weights
+are used as they are.
 
 TorchScript compiles this file: it keeps to the part of Python that TorchScript accepts.
 """
@@ -73,6 +74,7 @@ class PackedLinear(nn.Module):
         self.activation = activation_of(linear)
         self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
         self.ready = True
+        self.plain = False
 
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, bool, str, bool]:
@@ -88,7 +90,14 @@ class PackedLinear(nn.Module):
         self.activation = state[3]
         self.packed = torch.empty([0])
         self.ready = False
+        self.plain = False
         self.training = state[4]
+
+    @torch.jit.export
+    def keep_plain(self) -> None:
+        """Compute with the plain weights, on a device that has no packed layout."""
+        self.ready = True
+        self.plain = True
 
     @torch.jit.export
     def pack(self) -> None:
@@ -101,6 +110,10 @@ class PackedLinear(nn.Module):
         """Map [..., in] to [..., out], float32 unless this is an inner layer."""
         if not self.ready:
             self.pack()
+        if self.plain:
+            y = F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+            y = activated(y, self.activation)
+            return y if self.inner else y.to(torch.float32)
         name, approximation = self.activation, "none"
         if name == "gelu_tanh":
             name, approximation = "gelu", "tanh"
@@ -127,6 +140,7 @@ class Float16Linear(nn.Module):
         self.activation = activation_of(linear)
         self.packed = torch.ops.quantized.linear_prepack_fp16(self.weight.float(), self.bias)
         self.ready = True
+        self.plain = False
 
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, str, bool]:
@@ -141,7 +155,14 @@ class Float16Linear(nn.Module):
         self.activation = state[2]
         self.packed = torch.ops.quantized.linear_prepack_fp16(torch.zeros([1, 1]), None)
         self.ready = False
+        self.plain = False
         self.training = state[3]
+
+    @torch.jit.export
+    def keep_plain(self) -> None:
+        """Compute with the plain weights, on a device that has no packed layout."""
+        self.ready = True
+        self.plain = True
 
     @torch.jit.export
     def pack(self) -> None:
@@ -155,7 +176,10 @@ class Float16Linear(nn.Module):
         """Map float32 [..., in] to float32 [..., out]."""
         if not self.ready:
             self.pack()
-        y = torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
+        if self.plain:  # inputs in float16, too: a GPU's products take both in one type
+            y = F.linear(x.to(torch.float16), self.weight).to(torch.float32) + self.bias
+        else:
+            y = torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
         return activated(y, self.activation)
 
 

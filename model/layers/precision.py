@@ -58,6 +58,30 @@ def unsupported_reason(precision: str, onednn: bool = False) -> str:
     return ""
 
 
+def unsupported_on(device: torch.device, precision: str, onednn: bool = False) -> str:
+    """Why a device cannot run a precision, or an empty string if it can.
+
+    Args:
+        device: `cpu` or `cuda:N`.
+        precision: One of `PRECISIONS`.
+        onednn: See `unsupported_reason`.
+    """
+    if device.type == "cpu":
+        return unsupported_reason(precision, onednn)
+    if device.type != "cuda":
+        return f"the device is {str(device)!r}; it must be cpu or cuda:N"
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= count:
+        return f"there is no GPU {device.index or 0}; torch can use {count}"
+    if precision not in PRECISIONS:
+        return f"there is no precision {precision!r}"
+    if precision == "int8":
+        return "int8 is for processors; a GPU takes fp32, fp16 or bf16"
+    if precision == "bf16" and not torch.cuda.is_bf16_supported():
+        return "bf16 is not supported by this GPU"
+    return ""
+
+
 def available() -> tuple[str, ...]:
     """The precisions that this machine supports, from exact to narrow."""
     return tuple(precision for precision in PRECISIONS if not unsupported_reason(precision))

@@ -70,19 +70,21 @@ class Listing:
         return f" (passed over: {', '.join(parts)})" if parts else ""
 
     def _entries(self, given: str) -> Iterator[Entry]:
-        if given.startswith(("http://", "https://")) and not given.lower().endswith(
-            (".tar", ".parquet", *LISTS)
-        ):
-            yield Entry(given, given)
+        if given.startswith(("http://", "https://")):
+            if given.lower().endswith((".tar", ".parquet", *LISTS)):
+                fs, path = filesystem(given)
+                yield from self._of_files(fs, [(path.rpartition("/")[2], path, -1)])
+            else:
+                yield Entry(given, given)
             return
         fs, path = filesystem(given)
-        if any(sign in path for sign in "*?["):
-            files = sorted(str(each) for each in fs.glob(path))
-            yield from self._of_files(fs, [(each.rpartition("/")[2], each, -1) for each in files])
-        elif fs.isdir(path):
+        if fs.isdir(path):
             yield from self._of_files(fs, self._walk(fs, path.rstrip("/"), ""))
         elif fs.isfile(path):
             yield from self._of_files(fs, [(path.rpartition("/")[2], path, -1)])
+        elif any(sign in path for sign in "*?["):
+            files = sorted(str(each) for each in fs.glob(path))
+            yield from self._of_files(fs, [(each.rpartition("/")[2], each, -1) for each in files])
         else:
             raise Refusal(f"{given} is not there: no folder, file or pattern of that name")
 

@@ -96,6 +96,7 @@ class CaptionStage:
         images_per_pass: Most images in one pass.
         version: Of the captioner, for the rows.
         deaths: The actor that counts deaths.
+        device: Where the captioner runs, `cpu` or `cuda:0`.
     """
 
     def __init__(
@@ -108,9 +109,10 @@ class CaptionStage:
         images_per_pass: int,
         version: str,
         deaths: Any,
+        device: str,
     ) -> None:
         torch.set_num_threads(threads)  # loading packs as many layers at a time
-        loaded = load_files(ray.get(artifact))
+        loaded = load_files(ray.get(artifact), torch.device(device))
         self._captioner = Captioner(loaded, options, extras, threads, images_per_pass)
         self._side = loaded.preprocessing.size
         self._store, self._version, self._deaths = Store(output), version, deaths
@@ -148,15 +150,16 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
-def load_files(files: Mapping[str, bytes]) -> Artifact:
+def load_files(files: Mapping[str, bytes], device: torch.device) -> Artifact:
     """Load an artifact from the bytes of its files.
 
     Raises:
-        Refusal: A file is damaged, or this processor cannot run it.
+        Refusal: A file is damaged, or the device cannot run it.
     """
     with tempfile.TemporaryDirectory(prefix="clipcap-") as folder:
         for name, data in files.items():
             file = Path(folder) / name
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(data)
-        return load_artifact(folder)  # its files may be removed: what it needs stays open
+        # Its files may be removed then: what it needs stays open.
+        return load_artifact(folder) if device.type == "cpu" else Artifact.load(folder, device)

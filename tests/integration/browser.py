@@ -1,7 +1,7 @@
 """Chromium for tests of the page, and pictures of the page for the documentation.
 
 `python -m tests.integration.browser http://127.0.0.1:8000 docs photo.jpg` writes `docs/page-*.png`
-from a gateway that runs.
+from a gateway that runs, and `docs/feedback.png` if it takes feedback.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -86,10 +87,33 @@ def take_screens(browser: Browser, address: str, files: Sequence[Path], folder: 
         target = folder / f"{name}.png"
         page.screenshot(path=target)
         page.context.close()
-        # 128 colours keep a page of text below 150 kB; the photos lose little.
-        Image.open(target).convert("RGB").quantize(128).save(target, optimize=True)
+        _shrink(target)
         written.append(target)
     return written
+
+
+def take_feedback(browser: Browser, address: str, files: Sequence[Path], folder: Path) -> Path:
+    """Write a picture of the cards of these files, with thumbs and the form for a better caption.
+
+    The second caption gets thumbs up, which is sent.
+    """
+    page = open_page(browser, address, color_scheme="light", **DESK)
+    add(page, files)
+    page.locator("[data-part=thumbs] .thumb").nth(2).click()
+    page.get_by_text("Thank you.").wait_for()
+    page.locator("[data-part=better]").first.click()
+    page.locator("[data-part=keep]").first.check()
+    page.locator("[data-part=others]").evaluate_all("(all) => all.forEach((each) => each.remove())")
+    target = folder / "feedback.png"
+    page.locator("#cards").screenshot(path=target)
+    page.context.close()
+    _shrink(target)
+    return target
+
+
+def _shrink(file: Path) -> None:
+    """128 colours keep a page of text below 150 kB; the photos lose little."""
+    Image.open(file).convert("RGB").quantize(128).save(file, optimize=True)
 
 
 def main() -> None:
@@ -102,6 +126,8 @@ def main() -> None:
     with chromium() as browser:
         for target in take_screens(browser, given.address, given.files, given.folder):
             print(target)
+        if httpx.get(f"{given.address}/v1/description").json().get("feedback"):
+            print(take_feedback(browser, given.address, given.files, Path(given.folder)))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,10 @@ from tests.processes import free_port
 MARK = b"ends the process that decodes it"
 #: Ray gives way to all other processes of a machine; a test has to end on a busy one too.
 NOT_NICE = {"RAY_worker_niceness": "0"}
+#: How often a node is started: Ray gives up after half a minute.
+STARTS = 4
+#: Seconds after which a test gives up; on a quiet machine nothing takes a tenth of it.
+PATIENCE = 400
 #: Read by every Python process of a cluster at its start.
 _DEADLY = f"""
 import importlib.abc, importlib.util, os, signal, sys
@@ -83,7 +87,7 @@ class Cluster:
     def _ray(self, *words: str) -> None:
         subprocess.run(
             [sys.executable, "-m", "ray.scripts.scripts", *words],
-            env=self.environment, check=True, capture_output=True, timeout=120,
+            env=self.environment, check=True, capture_output=True, timeout=PATIENCE,
         )  # fmt: skip
 
     def add_node(self, processors: int) -> subprocess.Popen[bytes]:
@@ -95,21 +99,22 @@ class Cluster:
         else:
             words += ["--head", f"--port={self.port}", "--include-dashboard=false",
                       f"--temp-dir={self._sessions}"]  # fmt: skip
-        log = (self._folder / f"node-{len(self.nodes)}.log").open("wb")
-        node = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", *words],
-            env={**self.environment, "PYTHONPATH": self._python_path},
-            stdout=log,
-            stderr=log,
-        )
-        self.nodes.append(node)
-        name = self._folder / f"node-{len(self.nodes) - 1}.log"
-        end = time.monotonic() + 120
-        while b"Ray runtime started" not in name.read_bytes():
-            assert node.poll() is None, name.read_text()
-            assert time.monotonic() < end, name.read_text()
-            time.sleep(0.1)
-        return node
+        log = self._folder / f"node-{len(self.nodes)}.log"
+        for _ in range(STARTS):
+            with log.open("wb") as file:
+                node = subprocess.Popen(
+                    [sys.executable, "-m", "ray.scripts.scripts", *words],
+                    env={**self.environment, "PYTHONPATH": self._python_path},
+                    stdout=file,
+                    stderr=file,
+                )
+            while node.poll() is None:
+                if b"Ray runtime started" in log.read_bytes():
+                    self.nodes.append(node)
+                    return node
+                time.sleep(0.1)
+            assert "timed out during startup" in log.read_text(), log.read_text()
+        raise AssertionError(log.read_text())
 
     def workers(self, stage: str) -> list[psutil.Process]:
         """The processes of a stage, such as `CaptionStage`, on all nodes; none before it begins."""
@@ -124,7 +129,7 @@ class Cluster:
 
     def kill_workers(self, stage: str) -> None:
         """End the processes of a stage as soon as there are some."""
-        end = time.monotonic() + 200
+        end = time.monotonic() + PATIENCE
         while not (found := self.workers(stage)):
             assert time.monotonic() < end, f"{stage} has no process"
             time.sleep(0.02)
@@ -180,7 +185,9 @@ def start_command(
         )
 
 
-def finish(command: subprocess.Popen[bytes], log: Path, status: int = 0, seconds: int = 200) -> str:
+def finish(
+    command: subprocess.Popen[bytes], log: Path, status: int = 0, seconds: int = PATIENCE
+) -> str:
     """Wait for the command; what it printed."""
     try:
         command.wait(seconds)
@@ -195,7 +202,7 @@ def finish(command: subprocess.Popen[bytes], log: Path, status: int = 0, seconds
 
 def wait_for_blocks(out: Path, command: subprocess.Popen[bytes], log: Path, count: int = 1) -> int:
     """Wait until so many blocks are written; how many there are."""
-    end = time.monotonic() + 200
+    end = time.monotonic() + PATIENCE
     while (found := len(list((out / "_blocks").glob("[0-9]*.parquet")))) < count:
         assert command.poll() is None, log.read_text()
         assert time.monotonic() < end, log.read_text()

@@ -31,8 +31,9 @@ CHECKS = [
 
 
 @pytest.fixture(scope="module")
-def document(server: TorchServe) -> Iterator[Any]:
-    with running(settings_for(server)) as address:
+def document(server: TorchServe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    database = f"sqlite:///{tmp_path_factory.mktemp('feedback') / 'feedback.db'}"
+    with running(settings_for(server, feedback=database, feedback_rate=0)) as address:
         yield schemathesis.openapi.from_url(f"{address}/openapi.json")
 
 
@@ -61,6 +62,7 @@ def test_every_route_is_documented(document: Any):
     for path in (
         "/v1/captions",
         "/v1/description",
+        "/feedback",
         "/v1/explanations",
         "/explanations/{name}",
         "/predictions/{name}",
@@ -134,6 +136,9 @@ def bodies() -> list[tuple[str, Any, int]]:
         ("/v1/captions", {"images": [text, bad]}, 200),
         ("/v1/captions", {"images": [bad]}, 400),
         ("/v1/captions", {"url": "https://example.org/a.png"}, 400),
+        ("/feedback", {"request_id": "unknown", "thumbs": "up"}, 404),
+        ("/feedback", {"request_id": "unknown"}, 422),
+        ("/feedback", {"request_id": "unknown", "thumbs": "up", "image": "%"}, 400),
         ("/v1/explanations", {"image": text, "grid": 2}, 200),
         ("/v1/explanations", {"image": text, "grid": 2, "format": "png"}, 200),
         ("/v1/explanations", {"image": text, "grid": 99}, 422),
@@ -159,6 +164,17 @@ def bodies() -> list[tuple[str, Any, int]]:
         ("/v2/models/{name}/infer", {"inputs": [tensor], **binary}, 200),
         ("/v2/models/{name}/infer", {"inputs": [{**tensor, "data": [bad]}]}, 400),
     ]
+
+
+def test_a_feedback_has_the_documented_form(document: Any):
+    image = {"image": base64.b64encode(sound()["png"]).decode()}
+    captions = document["/v1/captions"]["POST"].Case(body=image, media_type="application/json")
+    [request_id] = captions.call(timeout=60).headers["x-request-id"]
+    body = {"request_id": request_id, "thumbs": "up", "correction": "a boat"}
+    case = document["/feedback"]["POST"].Case(body=body, media_type="application/json")
+    response = case.call(timeout=60)
+    assert response.status_code == 200
+    case.validate_response(response, checks=CHECKS)
 
 
 @pytest.mark.parametrize(("path", "body", "status"), bodies())

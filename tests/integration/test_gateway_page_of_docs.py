@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -17,7 +16,6 @@ import pytest
 
 from deploy.torchserve import TorchServe
 from gateway.access.door import OPEN_PATHS
-from gateway.settings import PREFIX, Settings
 from tests import ROOT
 from tests.file_server import file_server
 from tests.integration.gateways import running, settings_for
@@ -127,15 +125,6 @@ def test_the_command_of_curl_for_a_url_captions_where_urls_are_fetched(server: T
         reply = json.loads(run(shlex.split(line.replace("https://example.org", files.address))))
     assert reply["succeeded"] == 1, reply
     assert files.asked == [("GET", "/photo.jpg", None)]
-
-
-def test_every_setting_stands_there_with_its_default():
-    rows = dict(re.findall(r"^\| `(GATEWAY_\w+)` \| (?:`(.*?)`)? ?\|", PAGE, re.MULTILINE))
-    fields = {f"{PREFIX}{field.name.upper()}": field for field in dataclasses.fields(Settings)}
-    assert set(rows) == set(fields)
-    for name, text in rows.items():
-        given = {name: text} if text else {}
-        assert Settings.from_environment(given) == Settings(), name
 
 
 def test_every_path_without_a_key_is_named():

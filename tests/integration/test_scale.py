@@ -35,6 +35,11 @@ from tests.integration.ray_clusters import (
 BUCKET = "captions"
 
 
+@pytest.fixture(autouse=True)
+def _same_workers() -> None:
+    """No TorchServe is asked here, so none is started."""
+
+
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[dict[str, str]]:
     """An emulator of S3 with an empty bucket; the variables that name it."""

@@ -13,24 +13,27 @@ import pytest
 
 from tests import ROOT
 
-#: room -> the rooms it may import from; `loadtests`, `benchmarks` and `tests` look on from outside.
+#: room -> the rooms it may import from; `loadtests`, `benchmarks`, `tests` and `website` look on
+#: from outside.
 MAY_IMPORT = {
     "model": {"model"},
-    "training": {"training", "model"},
+    "training": {"training", "model", "feedback"},
     "handler": {"handler", "model"},
     "client": {"client"},
     "deploy": {"deploy", "client"},
-    "gateway": {"gateway", "client"},
+    "feedback": {"feedback"},
+    "monitoring": {"monitoring", "model", "client", "feedback", "training"},
+    "gateway": {"gateway", "client", "feedback"},
     "scale": {"scale", "handler", "model"},
-    "monitoring": {"monitoring", "model"},
 }
-ROOMS = {*MAY_IMPORT, "loadtests", "benchmarks", "tests"}
+ROOMS = {*MAY_IMPORT, "loadtests", "benchmarks", "tests", "website"}
 #: room -> packages it must never need.
 NEVER = {
     "model": {"pytorch_lightning", "lightning", "hydra", "omegaconf", "ts", "dvc"},
     "handler": {"transformers", "pytorch_lightning", "lightning", "hydra", "numpy", "dvc"},
     "client": {"torch", "transformers", "ts", "PIL", "numpy"},
-    "gateway": {"torch", "transformers", "ts", "PIL", "numpy"},
+    "gateway": {"torch", "transformers", "ts", "PIL", "numpy", "pandas", "pyarrow", "evidently"},
+    "feedback": {"torch", "transformers", "ts", "PIL", "numpy"},
     "scale": {"transformers", "pytorch_lightning", "lightning", "hydra", "ts", "dvc"},
 }
 

@@ -29,19 +29,16 @@ from tests import ROOT
 from tests.caption_forms import FORMS, TARS
 from tests.hub_server import TOKEN, add_published, hub_server
 from tests.models import save_clip, save_gpt2, save_siglip
+from tests.page_blocks import blocks, commands
 from training.config import Config, load_config
 from training.data.dataset import CaptionDataset
 from training.encoding.encoder import Encoder
 from training.sweeping.space import read_search
 
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+DOCS = ROOT / "docs"
+#: This file, as the marks of the pages name it.
+HERE = "tests/unit/test_pages.py"
 Run = Callable[..., list[list[str]]]
-
-
-def commands(page: Path) -> list[list[str]]:
-    """Every line of the page's shell blocks, as words."""
-    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
-    return [shlex.split(line) for block in blocks for line in block.splitlines() if line]
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +57,12 @@ def run(bases: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "training.evaluation.scores.scoring._meteor", lambda *_: 0.0
     )  # seconds each to start
     small = {**bases, "train.epochs": "1", "clip.epochs": "1", "clip.precision": "32-true"}
-    workers = {f"{block}.workers": "0" for block in ("folder", "features", "quality", "evaluate")}
+    workers = {
+        f"{block}.workers": "0" for block in ("folder", "features", "quality", "ood", "evaluate")
+    }
 
     def start(page: str, more: Sequence[str] = ()) -> list[list[str]]:
-        lines = commands(ROOT / "docs" / page)
+        lines = commands(DOCS / page, HERE)
         for words in lines:
             if words[:2] == [".venv/bin/python", "-m"]:
                 given = {word.partition("=")[0] for word in words}
@@ -84,7 +83,7 @@ def run(bases: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             elif words[0] == "cat":
                 assert all(Path(file).is_file() for file in words[1:])
             else:
-                known = ("curl", ".venv/bin/pip", "CLIPCAP_COCO_CAPTION=data/coco-caption")
+                known = ("curl", ".venv/bin/pip")
                 assert words[0] in known, words
         return lines
 
@@ -102,47 +101,6 @@ def holiday(tiny_scenes: Path, tmp_path: Path) -> CaptionDataset:
         for image_id, captions in scenes.captions.items():
             table.writerows([scenes.files[image_id].name, caption] for caption in captions)
     return scenes
-
-
-def test_there_is_a_page_for_each_kind_of_user_and_readme_names_it():
-    names = [page.name for page in PAGES]
-    assert names == [
-        "api.md",
-        "captions-alone.md",
-        "cloud.md",
-        "coco.md",
-        "data-sets.md",
-        "encoders.md",
-        "evaluation.md",
-        "explanations.md",
-        "fine-tune-clip.md",
-        "hub.md",
-        "kubernetes.md",
-        "monitoring.md",
-        "operations.md",
-        "profiling.md",
-        "published-weights.md",
-        "remote-storage.md",
-        "requests.md",
-        "runbook.md",
-        "serving-speed.md",
-        "speed.md",
-        "training-cost.md",
-        "training-runs.md",
-        "training.md",
-        "your-pictures.md",
-    ]
-    readme = (ROOT / "README.md").read_text()
-    assert all(f"(docs/{name})" in readme for name in names)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_files_it_names_exist(page: Path):
-    text = page.read_text()
-    for name in re.findall(r"`((?:training|tests|benchmarks)/[\w./-]+)`|\b(tests/\S+\.py)", text):
-        assert (ROOT / "".join(name)).exists(), name
-    for name in re.findall(r"\]\((?!https?:|#)([^)]+)\)", text):
-        assert (page.parent / name).exists(), name
 
 
 def test_your_pictures(run: Run, holiday: CaptionDataset):
@@ -342,8 +300,31 @@ def test_hub(
     assert record["started_from"] == "anna/birds@main"
 
 
+@pytest.mark.usefixtures("holiday")
+def test_the_page_that_leads_to_the_others(run: Run):
+    run("train.md", ["train.epochs=1"])
+    assert Checkpoint.load("models/mine").captioner.config
+    assert "test" in json.loads(Path("reports/mine/metrics.json").read_text())
+
+
+@pytest.mark.usefixtures("holiday")
+def test_captions_alone(run: Run, monkeypatch: pytest.MonkeyPatch):
+    prepare = ["training.prepare", "experiment=folder", "folder.path=holiday", "folder.workers=0"]
+    monkeypatch.setattr(sys, "argv", prepare)
+    importlib.import_module("training.prepare").main()
+    shutil.rmtree("data/mine/images")  # as the page says, none is needed
+    run("captions-alone.md")
+    record = Checkpoint.load("models/mine").training
+    assert record is not None
+    assert record["text_noise"] == 0.08
+    for block in blocks(DOCS / "captions-alone.md", "sh"):
+        for words in map(shlex.split, block.lines):
+            load_config(words[3:])
+
+
 def test_training_runs_names_settings_that_there_are():
-    for words in commands(ROOT / "docs" / "training-runs.md"):
+    lines = [line for block in blocks(DOCS / "training-runs.md", "sh") for line in block.lines]
+    for words in map(shlex.split, lines):
         if words[0] == ".venv/bin/pip":
             continue
         assert words[:2] == [".venv/bin/python", "-m"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor
 
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint
@@ -13,11 +12,10 @@ from model.export import eager_artifact, spelling
 from model.network.conversion import PixelEncoder, build_decoder
 from model.network.search import Search
 from model.network.served import ServedCaptioner
-from model.options import GenerationOptions
 
 
 class DeviceArtifact(Artifact):
-    """A captioner whose methods take and give tensors on the CPU and compute elsewhere.
+    """A captioner that was not exported, on another device than the CPU.
 
     Its layers are not packed as a server's are, since those are for processors. It computes the
     same but for rounding.
@@ -37,25 +35,8 @@ class DeviceArtifact(Artifact):
         )
         mapper = copy.deepcopy(captioner.mapper)
         module = ServedCaptioner(encoder, mapper, search, config.normalize_feature)
-        super().__init__(module.eval().to(device), as_served.info, as_served.tokenizer)
-        self.device = device
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        """As of `Artifact`."""
-        return super().encode(pixels.to(self.device)).cpu()
-
-    def search(
-        self, features: Tensor, options: GenerationOptions, draw: int = 0
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As of `Artifact`."""
-        tokens, lengths, log_probs, qualities = super().search(
-            features.to(self.device), options, draw
-        )
-        return tokens.cpu(), lengths.cpu(), log_probs.cpu(), qualities.cpu()
-
-    def score(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """As of `Artifact`."""
-        return super().score(features.to(self.device), tokens.to(self.device)).cpu()
+        module = module.eval().to(device)
+        super().__init__(module, as_served.info, as_served.tokenizer, device, as_served.ood_score)
 
 
 def artifact_on(checkpoint: Checkpoint, device: torch.device) -> Artifact:

@@ -7,6 +7,7 @@ captions/          those forms
 checked_pictures.py the pictures of a folder that can be used
 look.py            says what a folder holds, and writes nothing
 webdataset.py      tar shards, with tar_samples.py for one shard
+feedback.py        what the gateway's users corrected
 coco.py            COCO 2014, with download.py for its archives
 faults.py          checks of other people's values, and lists of what is wrong
 splits.py          which split a picture belongs to

@@ -20,6 +20,7 @@ import numpy as np
 from model.refusal import Refusal
 from training.config import Config
 from training.data.dataset import CaptionDataset
+from training.sources import feedback
 from training.sources.captions.entry import Reading
 from training.sources.captions.read_folder import read_folder
 from training.sources.captions.recognise import split_in_name
@@ -38,14 +39,17 @@ def look(path: str, config: Config) -> None:
     """Print what is there, and the command to go on with.
 
     Args:
-        path: A folder, a caption file, a tar file, or a pattern of tar files.
+        path: A folder, a caption file, a tar file, a pattern of tar files, or the URL of a database
+            of feedback.
         config: Settings of the sources.
 
     Raises:
         Refusal: Nothing is recognised.
     """
     place = Path(path)
-    if place.is_dir() and is_data_set(place):
+    if "://" in path:
+        feedback.look_at(path)
+    elif place.is_dir() and is_data_set(place):
         data = CaptionDataset.load(place)
         counts = {name: len(ids) for name, ids in data.splits.items()}
         print(f"recognised a data set of this program: {len(data.files)} pictures")

@@ -103,6 +103,19 @@ class WebDataset(OwnPictures):
 
 
 @dataclasses.dataclass
+class Feedback(OwnPictures):
+    """What people said at the gateway, in its database.
+
+    `database` is its URL, sqlite:///FILE or postgresql://USER@HOST:PORT/NAME. Corrections of
+    pictures that people left are captions; with `thumbs_up` served captions that got thumbs up are
+    too.
+    """
+
+    database: str
+    thumbs_up: bool
+
+
+@dataclasses.dataclass
 class ArchiveHashes:
     """SHA-256 of each of COCO's archives, in hex; null does not check that archive."""
 

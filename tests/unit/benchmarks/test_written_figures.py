@@ -85,10 +85,7 @@ def test_held_out_scores_come_from_scenes_of_their_own(
     assert (results["seed"], results["scenes"]) == (5, {"test": 3, "compositional": 3})
     assert list(results["splits"]) == ["test", "compositional"]
     assert {file.name: file.read_bytes() for file in tiny_checkpoint.iterdir()} == before
-    load, memory = (
-        json.loads((readme.RESULTS / name).read_text()) for name in ("load.json", "memory.json")
-    )
-    shown = readme.readme_figures(results, load, memory, {})
+    shown = readme.quality_figures(results)
     human = [f"{split['human_CIDEr']:.2f}" for split in results["splits"].values()]
     assert f"| … of one human caption against the other four | {' | '.join(human)} |" in shown
     assert "| relations: precision / recall |" in shown

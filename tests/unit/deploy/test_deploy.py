@@ -159,6 +159,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(captioner, "SHIPPED", tmp_path / "shipped")
     monkeypatch.setattr(slots, "ARCHIVE", tmp_path / "served" / "clipcap.mar")
     monkeypatch.setattr(slots, "ARTIFACT", tmp_path / "artifact")
+    monkeypatch.setattr(slots, "FEEDBACK", "")
     monkeypatch.setenv("GATEWAY_PORT", str(free_port()))
     return tmp_path / "server"
 
@@ -224,6 +225,7 @@ def test_an_archive_is_made_again_when_what_it_is_made_from_changes(
             archive.write_bytes(b"")
         else:
             artifact.mkdir(exist_ok=True)
+            (artifact / "captioner.json").write_text('{"weights_sha256": "73f21c1f4879"}')
 
     def built(precision: str | None = None) -> list[str]:
         ran.clear()
@@ -245,7 +247,7 @@ def test_an_archive_is_made_again_when_what_it_is_made_from_changes(
     assert built("fp16") == []
     archive.unlink()
     assert built("fp16") == both
-    artifact.rmdir()
+    shutil.rmtree(artifact)
     assert built("fp16") == both
 
     def fails(what: str, *_: str | Path) -> None:

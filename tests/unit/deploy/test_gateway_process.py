@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import os
@@ -152,6 +153,30 @@ def test_a_stop_waits_for_a_request_and_says_so(
     assert capsys.readouterr().out == said
 
 
+def test_feedback_is_stored_unless_the_user_says_otherwise(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    usual = dataclasses.replace(gateway, feedback=f"sqlite:///{tmp_path / 'usual.db'}")
+
+    def database() -> str | None:
+        process = usual.start(usual.check())
+        try:
+            assert usual.has_settings()
+            return process.environ().get("GATEWAY_FEEDBACK")
+        finally:
+            usual.stop()
+
+    assert database() == usual.feedback
+    assert (tmp_path / "usual.db").is_file()
+    mine = tmp_path / "mine.toml"
+    mine.write_text(f'feedback = "sqlite:///{tmp_path / "mine.db"}"\n')
+    monkeypatch.setenv("GATEWAY_SETTINGS", str(mine))
+    assert database() is None
+    assert (tmp_path / "mine.db").is_file()
+    monkeypatch.setenv("GATEWAY_FEEDBACK", "")
+    assert database() == ""
+
+
 def test_another_file_of_settings_is_seen(
     gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -271,6 +296,7 @@ def commands(
 ) -> Gateway:
     """The commands use the folder of this gateway, and captioners of folders of their own."""
     monkeypatch.setattr(slots, "STATE", gateway.server.folder)
+    monkeypatch.setattr(slots, "FEEDBACK", "")
     for module, name in (
         (captioner, "TRAINED"),
         (captioner, "SHIPPED"),

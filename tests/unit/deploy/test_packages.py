@@ -26,7 +26,7 @@ SERVING = ("client", "deploy.serve", "deploy.swap", "gateway.__main__",
 #: Modules that run in the image: both servers, and what a worker runs.
 RUNNING = ("deploy.container.start", "deploy.container.health", "gateway.__main__", "ts.context",
            "ts.model_service_worker", "handler.caption_handler")  # fmt: skip
-ROOMS = ("client", "deploy", "gateway", "handler", "model", "training")
+ROOMS = ("client", "deploy", "feedback", "gateway", "handler", "model", "training")
 INSTALL = re.compile(r"^\t.*pip install.*$", re.MULTILINE)
 
 

@@ -63,6 +63,14 @@ def test_each_kind_of_value_is_read():
         ("FETCH_ALLOWED_NETWORKS", "10.1.0.0/16, example.org"),
         ("HEAD_SECONDS", "-1"),
         ("MAX_CONNECTIONS", "0"),
+        ("FEEDBACK_HOURS", "0"),
+        ("FEEDBACK_DAYS", "inf"),
+        ("FEEDBACK_ANSWERS", "0"),
+        ("FEEDBACK_TEXT", "0"),
+        ("FEEDBACK_ROWS", "-1"),
+        ("FEEDBACK_PICTURE_BYTES", "-1"),
+        ("FEEDBACK_RATE", "-1"),
+        ("FEEDBACK_BURST", "0.5"),
         ("MAX_BODIES_BYTES", "67108863"),  # one body less a byte
     ],
 )

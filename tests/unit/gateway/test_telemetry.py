@@ -102,6 +102,31 @@ def test_a_share_of_requests_is_recorded_whatever_clients_say(monkeypatch: pytes
     assert not spans_of({})
 
 
+def test_one_request_in_ten_is_recorded_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(tracing.ENDPOINTS[0], "http://127.0.0.1:9")
+    monkeypatch.setattr(
+        "opentelemetry.sdk.trace.export.BatchSpanProcessor",
+        lambda _: SimpleSpanProcessor(InMemorySpanExporter()),
+    )
+
+    def recorded() -> int:
+        traces = tracing.from_environment()
+        assert traces is not None
+        found = 0
+        for _ in range(400):
+            with traces.request("", "mine") as span:
+                found += span.is_recording()
+                # The handler is told by the last bit, so that it records the same requests.
+                flags = int(traces.headers()["traceparent"][-2:], 16)
+                assert bool(flags & 1) == span.is_recording()
+        return found
+
+    monkeypatch.setenv(tracing.SAMPLER, "parentbased_always_on")
+    assert recorded() == 400
+    monkeypatch.delenv(tracing.SAMPLER)
+    assert 10 < recorded() < 90  # all but once in 10**7 runs
+
+
 def test_the_line_of_a_request_says_what_became_of_it(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, "gateway.requests"):
         ask(InMemorySpanExporter(), "GET", "/nowhere", {"traceparent": f"00-{TRACE}-{'1' * 16}-01"})

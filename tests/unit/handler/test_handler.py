@@ -704,3 +704,34 @@ def test_the_pictures_of_a_request_share_a_limit(
         "the first 3 pictures of this request have 7200 pixels; the limit is 4800 for all"
         in failed["error"]["message"]
     )
+
+
+def gpu_context_of(folder: Path, gpu: int | None, **changes: Any) -> Context:
+    """As `context_of`, of a worker to which TorchServe gives a GPU."""
+    context = context_of(folder, config_with(**changes))
+    context.system_properties["gpu_id"] = gpu
+    return context
+
+
+def test_a_worker_runs_on_the_gpu_that_it_is_given():
+    settings = settings_with(images_per_pass=8, gpu_images_per_pass=48)
+    assert caption_settings.on_device(settings, None) == (settings, "cpu")
+    assert caption_settings.on_device(settings_with(device="cpu"), 1)[1] == "cpu"
+    changed, device = caption_settings.on_device(settings, 1)
+    assert (changed.images_per_pass, device) == (48, "cuda:1")
+    with pytest.raises(Refusal, match="handler.device is 'gpu'; it must be auto or cpu"):
+        settings_with(device="gpu")
+
+
+def test_a_gpu_that_is_not_there_is_refused_unless_the_setting_is_cpu(
+    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(caption_handler, "_check_origin", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    threads = torch.get_num_threads()
+    with pytest.raises(RuntimeError, match=rf"{CANNOT_BE_SERVED}: .*there is no GPU 3; torch"):
+        CaptionHandler().initialize(gpu_context_of(tiny_artifact, 3))
+    handler = CaptionHandler()
+    handler.initialize(gpu_context_of(tiny_artifact, 3, device="cpu"))
+    torch.set_num_threads(threads)
+    assert handler.artifact.device == torch.device("cpu")

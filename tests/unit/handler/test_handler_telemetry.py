@@ -99,7 +99,7 @@ def test_requests_of_a_batch_have_its_steps_each_in_its_own_trace(
     headers = [
         {"traceparent": f"00-{TRACES[0]}-00f067aa0ba902b7-01", "X-Request-Id": "first"},
         {"traceparent": f"00-{TRACES[1]}-00f067aa0ba902b7-01"},
-        {"traceparent": f"00-{'c' * 32}-00f067aa0ba902b7-00"},  # the gateway records it not
+        {"traceparent": f"00-{'c' * 32}-00f067aa0ba902b7-02"},  # the gateway records it not
         {"traceparent": hostile},
     ]
     batch(captioner, rows, headers)

@@ -148,7 +148,11 @@ def test_a_captioner_of_a_relative_of_clip_is_exported_as_hugging_face_generates
     encoder, preprocessing = load_encoder(str(relative))
     captioner, tokenizer = with_encoder(encoder, preprocessing, "linear", tiny_checkpoint)
     Checkpoint(captioner, tokenizer, GenerationOptions(max_tokens=8)).save(tmp_path / "checkpoint")
-    export(Export(str(tmp_path / "checkpoint"), str(tmp_path / "artifact"), "fp32", None))
+    export(
+        Export(
+            str(tmp_path / "checkpoint"), str(tmp_path / "artifact"), "fp32", "torchscript", None
+        )
+    )
 
 
 def with_encoder(

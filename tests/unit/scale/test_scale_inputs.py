@@ -56,6 +56,12 @@ def test_a_folder_gives_its_pictures_sorted_and_says_what_it_passed_over(tmp_pat
     }
 
 
+def test_a_folder_whose_name_looks_like_a_pattern_is_a_folder(tmp_path: Path):
+    (tmp_path / "trip [1]").mkdir()
+    (tmp_path / "trip [1]" / "a.jpg").write_bytes(b"a")
+    assert [entry.id for entry in listed(tmp_path / "trip [1]")] == ["a.jpg"]
+
+
 def test_a_list_has_paths_beside_it_and_anywhere(tmp_path: Path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(b"a")

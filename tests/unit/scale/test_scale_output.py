@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from model.refusal import Refusal
+from scale.first_blocks import checked
 from scale.output.assembly import Assembly
 from scale.output.parts import block_file, part_file, write_block
-from scale.output.rows import SCHEMA, CaptionRow, counts_of, table_of_rows
+from scale.output.rows import SCHEMA, CaptionRow, Counts, counts_of, table_of_rows
 from scale.output.store import Store
 from scale.picture_error import PictureError
 from scale.pipeline import chosen_sizes, runs_of
@@ -158,9 +159,42 @@ def test_sizes_follow_the_machines_and_are_refused_beyond_them():
     sizes = chosen_sizes([16, 16, 4], None, None, None, 8)
     assert (sizes.threads, sizes.workers, sizes.decoders) == (4, 9, 18)
     assert chosen_sizes([2], 2, 1, None, 8).workers == 2
+    gpus = chosen_sizes([16, 16], None, None, None, 64, 0.5, [2, 0])
+    assert (gpus.workers, gpus.threads, gpus.gpus) == (4, 1, 0.5)
+    with pytest.raises(Refusal, match="the 0 GPUs have room for 0 workers"):
+        chosen_sizes([2], None, None, None, 64, 1.0, [0])
     for words in ((3, 1, None), (None, 3, None), (None, None, 3)):
         with pytest.raises(Refusal, match=r"--(workers|threads|decoders)"):
             chosen_sizes([2], *words, 8)
+
+
+def unread_block(store: Store, plan: Plan, block: int, code: str) -> Counts:
+    broken = PictureError(code, "Access denied")
+    rows = [CaptionRow(f"{block}:{n}", error=broken) for n in range(plan.rows_of(block))]
+    write_block(store, block, table_of_rows(rows, "v1"), counts_of(rows))
+    return counts_of(rows)
+
+
+def test_a_job_in_which_nothing_can_be_read_ends_and_leaves_no_rows(tmp_path: Path):
+    store, plan = Store(str(tmp_path)), Plan(100, 10)
+    blocks = ((b, unread_block(store, plan, b, "unreadable_file")) for b in range(10))
+    with pytest.raises(Refusal, match="none of the first 40 pictures can be read; 0:0: Access"):
+        list(checked(store, blocks, is_first=True))
+    assert store.names("_blocks") == set()
+
+
+def test_blocks_that_cannot_be_read_are_kept_where_others_can(tmp_path: Path):
+    store, plan = Store(str(tmp_path)), Plan(100, 10)
+
+    def blocks(codes: list[str]) -> list[tuple[int, Counts]]:
+        return [(b, unread_block(store, plan, b, code)) for b, code in enumerate(codes)]
+
+    some = blocks(["fetch_failed"] * 3 + ["empty"] + ["fetch_failed"] * 6)
+    assert list(checked(store, some, is_first=True)) == some
+    few = blocks(["fetch_failed"] * 3)
+    assert list(checked(store, few, is_first=True)) == few
+    later = blocks(["fetch_failed"] * 9)
+    assert list(checked(store, later, is_first=False)) == later
 
 
 def test_runs_are_neighbours_of_one_part():

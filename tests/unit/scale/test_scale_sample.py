@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from scale.command_line import parse_arguments
 from scale.sample import PAGE, write_sample
+from tests import ROOT
+from tests.page_blocks import blocks
 from tests.pictures import encoded, picture
 
 
@@ -41,6 +44,14 @@ def test_a_sample_is_a_page_of_some_pictures_and_their_errors(
     assert [each.name for each in (tmp_path / "a").iterdir()] == [PAGE]
 
 
+def test_the_commands_of_the_page_are_understood():
+    lines = [line for block in blocks(ROOT / "docs" / "scale.md", "sh") for line in block.lines]
+    commands = [shlex.split(line, comments=True) for line in lines if "scale.caption" in line]
+    assert len(commands) == 3
+    for words in commands:
+        assert parse_arguments(None, words[words.index("scale.caption") + 1 :]).out
+
+
 def test_options_have_the_names_of_requests():
     words = ["photos", "--out", "o", "--num-beams", "3", "--max-new-tokens=9", "--prompt", "a boat"]
     given = parse_arguments(None, words)
@@ -57,6 +68,7 @@ def test_options_have_the_names_of_requests():
         (["a", "--out", "o", "--unit-features"], "--unit-features needs --features"),
         (["a", "--out", "o", "--sample", "3", "--address", "x:1"], "leave out --address"),
         (["a", "--out", "o", "--beams", "3"], "--beams"),
+        (["a", "--out", "o", "--gpus-per-worker", "2"], "part of a GPU, from 0 to 1"),
     ],
 )
 def test_a_wrong_command_line_says_what_is_wrong(

@@ -47,18 +47,22 @@ class CiderReward:
     captions; counting them takes twice that.
 
     Args:
-        references: The references of each image of the training split, at least one image.
+        references: The references of each image whose words are counted; of the training split,
+            for a reward.
+        end: Whether the end of a caption is a word, as a reward needs it. Without it the scores are
+            those of `scoring.cider`, where both count the same references.
     """
 
-    def __init__(self, references: Iterable[Sequence[str]]) -> None:
+    def __init__(self, references: Iterable[Sequence[str]], *, end: bool = True) -> None:
+        self._end = [END] if end else []
         hashes, images = array("q"), 0
         for own in references:
             images += 1
-            hashes.extend({gram for text in own for gram in _ngrams(words(text) + [END])})
+            hashes.extend({gram for text in own for gram in _ngrams(words(text) + self._end)})
         found = np.frombuffer(hashes, np.int64) if hashes else np.zeros(0, np.int64)
         self._known, counts = np.unique(found, return_counts=True)
         self._log_frequency = np.log(counts)
-        self._log_images = float(np.log(images))
+        self._log_images = float(np.log(images)) if images else 0.0
 
     def __call__(
         self, captions: Sequence[tuple[str, bool]], references: Sequence[Sequence[str]]
@@ -74,8 +78,8 @@ class CiderReward:
         rewards = np.zeros(len(captions))
         for row, ((text, ended), own) in enumerate(zip(captions, references, strict=True)):
             if id(own) not in seen:
-                seen[id(own)] = [self._vector([*words(reference), END]) for reference in own]
-            caption = self._vector(words(text) + [END] * ended)
+                seen[id(own)] = [self._vector(words(reference) + self._end) for reference in own]
+            caption = self._vector(words(text) + self._end * ended)
             similarity = [_similarity(caption, reference) for reference in seen[id(own)]]
             rewards[row] = 10 * sum(similarity) / len(similarity)
         return rewards

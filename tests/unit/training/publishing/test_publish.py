@@ -100,7 +100,7 @@ def test_a_published_captioner_comes_back_byte_by_byte_and_says_the_same(
     assert {file.name for file in folder.iterdir()} == before.keys()
     for name, content in before.items():
         assert (folder / name).read_bytes() == content or name == "README.md"
-    export(Export(NAME, str(tmp_path / "artifact"), "fp32", None))
+    export(Export(NAME, str(tmp_path / "artifact"), "fp32", "torchscript", None))
     exported = caption(Artifact.load(tmp_path / "artifact"))
     assert exported == caption(eager_artifact(Checkpoint.load(checkpoint)))
     files = [path for path, _ in hub_of_tests.downloads()]
@@ -251,7 +251,7 @@ def test_a_name_that_gives_no_captioner_is_one_line(
         checkpoint_folder(given)
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(Refusal, match=words):
-        export(Export(given, str(tmp_path / "artifact"), "fp32", None))
+        export(Export(given, str(tmp_path / "artifact"), "fp32", "torchscript", None))
 
 
 def test_without_network_the_cache_is_taken_and_said(
