@@ -170,9 +170,7 @@ def test_counts_reach_the_metrics(started: Any, tmp_path: Path, monkeypatch: pyt
     captioner = started(folder=str(tmp_path), rows_a_file=1)
     seen: list[tuple[str, float, str]] = []
     monkeypatch.setattr(
-        caption_handler.measures,
-        "emit",
-        lambda context, name, value, label="": seen.append((name, value, label)),
+        captioner, "emit", lambda name, value, label="": seen.append((name, value, label))
     )
     answer(captioner, [{"body": PNG}])
     deadline = time.monotonic() + 30

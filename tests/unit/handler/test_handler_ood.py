@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from handler import measures
 from handler.caption_handler import CaptionHandler
 from model.image.decode import open_image
 from model.image.preprocessing import to_pixels
@@ -21,16 +20,19 @@ from tests.unit.handler.test_handler import (  # noqa: F401  (fixtures)
 
 
 @pytest.fixture
-def emitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+def emitted(
+    captioner: CaptionHandler,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[tuple[str, float]]:
     """The metrics that the handler emits."""
     seen: list[tuple[str, float]] = []
-    emit = measures.emit
+    emit = captioner.emit
 
-    def recorded(context: Any, name: str, value: float, label: str = "") -> None:
+    def recorded(name: str, value: float, label: str = "") -> None:
         seen.append((name, value))
-        emit(context, name, value, label)
+        emit(name, value, label)
 
-    monkeypatch.setattr(measures, "emit", recorded)
+    monkeypatch.setattr(captioner, "emit", recorded)
     return seen
 
 
