@@ -23,7 +23,7 @@ NEEDS_REMOTE = @test -n "$$($(RUN) -m dvc config core.remote)" || { echo 'error:
 .DEFAULT_GOAL := help
 # Targets share .venv and build/, so one runs at a time, even with -j.
 .NOTPARALLEL:
-.PHONY: help install serve swap stop status key caption train archive push pull profile test check format loadtest chaos docs upgrade clean
+.PHONY: help install serve swap canary promote rollback stop status key caption train archive push pull profile test check format loadtest chaos docs upgrade clean
 
 # The values that a user gives (CHECKPOINT=, FILE=, ...) reach the shell as environment variables,
 # where make puts them; written "$$NAME", they may hold blanks and quotes.
@@ -44,6 +44,17 @@ swap: $(SERVE) $(STUBS) ## Serve another captioner without a lost request (CHECK
 		$${MODEL:+--model "$$MODEL"} $${PRECISION:+--precision "$$PRECISION"} \
 		$${CONFIG:+--config "$$CONFIG"}
 
+canary: $(SERVE) $(STUBS) ## Try another captioner out beside the one served (CHECKPOINT=DIR MODEL=NAME PRECISION=P SHARE=PERCENT SHADOW=1)
+	@$(RUN) -m deploy.canary start $${CHECKPOINT:+--checkpoint "$$CHECKPOINT"} \
+		$${MODEL:+--model "$$MODEL"} $${PRECISION:+--precision "$$PRECISION"} \
+		$${SHARE:+--share "$$SHARE"} $${SHADOW:+--shadow "$$SHADOW"} $${CONFIG:+--config "$$CONFIG"}
+
+promote: $(SERVE) ## Serve the captioner that is tried out, without a lost request
+	@$(RUN) -m deploy.canary promote
+
+rollback: $(SERVE) ## End the trial of another captioner, without a lost request
+	@$(RUN) -m deploy.canary rollback
+
 stop: $(SERVE) ## Stop TorchServe and the gateway
 	@$(RUN) -m deploy.serve stop
 
@@ -58,7 +69,7 @@ caption: $(SERVE) $(STUBS) ## Caption FILE with the running server (ADDRESS=http
 	@test -n "$$FILE" || { echo 'error: no picture given; write make caption FILE=photo.jpg' >&2; exit 1; }
 	@$(RUN) -m client $${ADDRESS:+--address "$$ADDRESS"} "$$FILE"
 
-train: $(SERVE) $(TRAIN) ## Run the pipeline: prepare, features, train, quality, evaluate, export, archive (EXPERIMENT=NAME)
+train: $(SERVE) $(TRAIN) ## Run the pipeline: prepare, features, train, quality, ood, evaluate, export, archive (EXPERIMENT=NAME)
 	$(RUN) -m dvc repro $(if $(filter-out scenes,$(EXPERIMENT)),training/conf/dvc.yaml:archive@$(EXPERIMENT))
 
 push: $(SERVE) $(TRAIN) ## Copy data and models of the pipeline to the DVC remote (EXPERIMENT=NAME)

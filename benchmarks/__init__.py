@@ -13,11 +13,15 @@ The commands:
     steps         a training step by precision, and what deterministic costs
     quality_head  what the quality head costs when it captions
     tuned_clip    a CLIP fine-tuned on few pictures: what it learns, what it forgets
+    ood           whether unusual pictures are told from usual ones, and what that costs
+    capture       what capturing costs the replies of the handler
+    robustness    captions of worse and worse pictures, and what the score of `ood` says of them
     heldout       scores of the default captioner on scenes drawn with a seed of their own
     explanations  whether explanations point at the things that words name
     encoder_names published encoders and GPT-2s at their real sizes: export and one caption
     golden        published weights: our captions beside those of the original code
     profile       where the time of training, features and serving goes, operator by operator
+    canary_pictures   what an operator sees of a trial and of a wrong captioner
     readme        writes the figures of the pages in docs/ from `results/`
     real_size     writes a checkpoint of the published sizes with random weights
 
@@ -27,6 +31,8 @@ What they use:
     captioners    the systems that `decode` compares
     original      the inference of the original code, written out plainly
     original_training   its training, written out plainly
+    drawn_scenes  scenes drawn for a measurement
+    corruptions   pictures made worse, in five strengths
     clients       requests to a server: always busy, alone, or at random moments
     connections   requests of little work, and connections that are idle or slow
     encoder_shapes    the published encoders: their sizes, folders with random weights

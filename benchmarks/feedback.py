@@ -20,6 +20,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -60,19 +61,28 @@ def fronted(server: TorchServe, name: str, database: str) -> Iterator[tuple[str,
 
 
 def measure(
-    gateways: Mapping[str, tuple[str, psutil.Process]], requests: Sequence[bytes], quick: bool
+    gateways: Mapping[str, tuple[str, psutil.Process]],
+    requests: Sequence[bytes],
+    pairs: int,
+    rounds: int,
 ) -> dict[str, Any]:
-    """Latency, captions a second and CPU time of both, in turn."""
+    """Latency, captions a second and CPU time of both, in turn.
+
+    Args:
+        gateways: Name -> address and process, of `OFF` and `ON`.
+        requests: What is asked.
+        pairs: Requests of one client to each.
+        rounds: Of full batches, to each.
+    """
     addresses = {name: address for name, (address, _) in gateways.items()}
     asyncio.run(in_turn(addresses, requests, 10))
-    seconds = asyncio.run(in_turn(addresses, requests, 20 if quick else 400))
+    seconds = asyncio.run(in_turn(addresses, requests, pairs))
     added = [on - off for off, on in zip(seconds[OFF], seconds[ON], strict=True)]
     values = shipped_values()
     batch = values["minWorkers"] * values["batchSize"]
-    count = batch * (4 if quick else 24)
+    count = 12 * batch
     rates: dict[str, list[float]] = {name: [] for name in gateways}
     cpu = dict.fromkeys(gateways, 0.0)
-    rounds = 2 if quick else 10
     for turn in range(rounds):
         for name in (OFF, ON) if turn % 2 else (ON, OFF):
             address, process = gateways[name]
@@ -97,7 +107,7 @@ def measure(
     }
 
 
-def report(results: Mapping[str, Any], database: str, line: str) -> str:
+def report(results: Mapping[str, Any], database: str, line: str, pairs: int, rounds: int) -> str:
     """The table in Markdown, and what it says."""
     kind = read_url(database).get_backend_name()
     columns = {
@@ -110,8 +120,10 @@ def report(results: Mapping[str, Any], database: str, line: str) -> str:
     low, high = results["noise"]
     return "\n".join(
         [
-            f"Measured with `{line}` ({kind}), {os.cpu_count()} cores of {processor()}. Both "
-            "gateways stood in front of the same TorchServe and were asked in turn:",
+            f"Measured with `{line}` ({kind}), {os.cpu_count()} cores of {processor()}, "
+            f"{date.today().isoformat()}. Both gateways stood in front of the same TorchServe and "
+            f"were asked in turn, {pairs} times by one client and in {rounds} rounds with full "
+            "batches:",
             "",
             table(columns, results["rows"]),
             "",
@@ -126,11 +138,12 @@ def main() -> None:
     """Measure; print the table, and write it into a page."""
     parser = options_parser(__doc__)
     parser.add_argument("--database", metavar="URL", help="of an empty database; default SQLite")
-    parser.add_argument("--quick", action="store_true", help="few requests")
+    parser.add_argument("--pairs", type=int, default=400, help="requests of one client to each")
+    parser.add_argument("--rounds", type=int, default=10, help="rounds of full batches to each")
     parser.add_argument("--page", type=Path, help="page of Markdown with the two marks")
     options = parser.parse_args()
     os.environ.update(THREAD_ENVIRONMENT | os.environ)  # as a worker has it
-    requests = [prediction(picture) for picture in draw_jpegs(SIZE, 8 if options.quick else 64)]
+    requests = [prediction(picture) for picture in draw_jpegs(SIZE, 32)]
     with tempfile.TemporaryDirectory(prefix="clipcap-feedback-") as temporary:
         folder = Path(temporary)
         database = options.database or f"sqlite:///{folder / 'feedback.db'}"
@@ -140,12 +153,13 @@ def main() -> None:
                 fronted(server, OFF, "") as off,
                 fronted(server, ON, database) as on,
             ):
-                results = measure({OFF: off, ON: on}, requests, options.quick)
+                results = measure({OFF: off, ON: on}, requests, options.pairs, options.rounds)
         except ServeError as error:
             raise Refusal(str(error)) from error
         with reading(open_database(database)) as connection:
             print(f"{described(read_url(database))}: {counts(connection).answers} answers noted")
-    text = report(results, database, command_line("benchmarks.feedback"))
+    line = command_line("benchmarks.feedback")
+    text = report(results, database, line, options.pairs, options.rounds)
     print(text)
     if options.page:
         page = replaced_block(options.page.read_text(encoding="utf-8"), BEGIN, text, END)

@@ -19,7 +19,7 @@ from client.caption_client import CaptionClient
 from client.errors import CaptionError, ServerTimeout, ServerUnreachable, UnreadableFile
 from client.feedback import Feedback
 from client.options import Option
-from client.results import Caption, CaptionResult
+from client.results import Caption, CaptionResult, Ood
 
 __all__ = [
     "AsyncCaptionClient",
@@ -28,6 +28,7 @@ __all__ = [
     "CaptionError",
     "CaptionResult",
     "Feedback",
+    "Ood",
     "Option",
     "ServerTimeout",
     "ServerUnreachable",

@@ -42,6 +42,19 @@ class Caption:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ood:
+    """How unusual a picture is beside those that the captioner was trained on.
+
+    Attributes:
+        score: Distance from them; about 1 for a usual picture.
+        p_value: Share of usual pictures that are at least as unusual, above 0 and at most 1.
+    """
+
+    score: float
+    p_value: float
+
+
+@dataclasses.dataclass(frozen=True)
 class CaptionResult:
     """The server's answer for one picture.
 
@@ -52,6 +65,7 @@ class CaptionResult:
         warnings: What the server passed over in the picture, such as `truncated`.
         features: The image's feature, where it was asked for: `shape`, and `data`, which are
             numbers in lists or base64 text of float32, little-endian; else None.
+        ood: How unusual the picture is, where that was asked for; else None.
         request_id: Of the request, for feedback on its captions; None over gRPC.
     """
 
@@ -60,6 +74,7 @@ class CaptionResult:
     version: str
     warnings: tuple[str, ...] = ()
     features: dict[str, Any] | None = None
+    ood: Ood | None = None
     request_id: str | None = dataclasses.field(default=None, compare=False)
 
     @property
@@ -86,6 +101,7 @@ class CaptionResult:
             "captions": [caption.to_dict() for caption in self.captions],
             **({"warnings": list(self.warnings)} if self.warnings else {}),
             **({} if self.features is None else {"features": self.features}),
+            **({} if self.ood is None else {"ood": dataclasses.asdict(self.ood)}),
             "model": {"name": self.model, "version": self.version},
         }
 
@@ -166,11 +182,14 @@ def _read_body(status: int, body: bytes) -> CaptionResult:
         model, version = str(reply["model"]["name"]), str(reply["model"]["version"])
         warnings = tuple(str(each) for each in reply.get("warnings", ()))
         features = None if reply.get("features") is None else dict(reply["features"])
+        ood = None
+        if (given := reply.get("ood")) is not None:
+            ood = Ood(float(given["score"]), float(given["p_value"]))
     except (KeyError, TypeError, ValueError):
         raise bad_reply(status, body) from None
     if not captions:
         raise bad_reply(status, body)
-    return CaptionResult(captions, model, version, warnings, features)
+    return CaptionResult(captions, model, version, warnings, features, ood)
 
 
 def reported_error(status: int, reply: Mapping[str, Any]) -> CaptionError | None:

@@ -9,6 +9,7 @@ golden.py           pictures that a new TorchServe must caption as its artifact 
 modules.py          runs modules of the project that need torch
 torchserve.py       the server's process: started, waited for, stopped
 gateway.py          the gateway's process: started, waited for, moved, stopped
+canary.py           `make canary`, `make promote`, `make rollback`: another captioner tried out
 gateway_backend.py  where the gateway finds TorchServe: the file it reads, the log it writes
 health.py           whether a gateway answers, and whether it is the one that was started
 processes.py        a process written to a file, found again, ended

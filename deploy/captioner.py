@@ -29,6 +29,8 @@ _REQUIRED = ("config.json", "generation_config.json", "model.safetensors", "toke
 _OPTIONAL = (
     "drafts.safetensors",
     "evaluation.json",
+    "ood.json",
+    "ood.safetensors",
     "quality.json",
     "quality.safetensors",
     "training.json",
@@ -161,9 +163,16 @@ def build_archive(captioner: Captioner, artifact: Path, archive: Path) -> dict[s
     source = ("--checkpoint", captioner.checkpoint)
     run_module("exporting", "training.export", *source, "--out", artifact, *words)
     archive.parent.mkdir(parents=True, exist_ok=True)
-    run_module("archiving", "training.archive", "--artifact", artifact, "--out", archive)
+    version = ("--model-version", _version(artifact))
+    run_module("archiving", "training.archive", "--artifact", artifact, "--out", archive, *version)
     record.write_text(json.dumps(identity, indent=2) + "\n")
     return identity
+
+
+def _version(artifact: Path) -> str:
+    """A version that tells captioners apart: replies and metrics name it."""
+    weights = json.loads((artifact / "captioner.json").read_text())["weights_sha256"]
+    return f"1.0-{weights[:8]}"
 
 
 def _recorded(record: Path) -> object:

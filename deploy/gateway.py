@@ -22,6 +22,7 @@ import psutil
 
 from deploy import gateway_backend, health, logs, processes
 from deploy.errors import ServeError
+from deploy.gateway_backend import Trial
 from deploy.ports import check_address
 from deploy.processes import read_state, write_state
 from deploy.properties import ROOT, ports
@@ -88,6 +89,22 @@ class Gateway:
         """The address of the TorchServe that it was told to ask; empty if it was not started."""
         return gateway_backend.read(self._backend)
 
+    def trial(self) -> Trial | None:
+        """What a second captioner gets of its requests; None if none is tried out."""
+        return gateway_backend.read_trial(self._backend)
+
+    def trial_stopped(self, trial: Trial) -> str:
+        """Why it sends nothing more to the candidate; empty if it does.
+
+        Args:
+            trial: As `trial` returned it.
+        """
+        return gateway_backend.stopped(self.log, trial)
+
+    def forget_trial(self) -> None:
+        """Try out nothing from the next start on; the gateway must not run."""
+        gateway_backend.forget_trial(self._backend)
+
     def has_settings(self) -> bool:
         """Whether the gateway was started with the settings of this process.
 
@@ -129,7 +146,7 @@ class Gateway:
         return check
 
     def start(self, check: Check, timeout: float = 30.0) -> psutil.Process:
-        """Start the gateway and wait until it answers.
+        """Start the gateway and wait until it answers. A trial goes on.
 
         Args:
             check: What `check` returned.
@@ -144,7 +161,7 @@ class Gateway:
         environment = self._environment()
         if not self.was_started():  # else the log of one that ended by itself goes on
             logs.rotate(self.log.parent)
-        gateway_backend.write(self._backend, self.server)
+        gateway_backend.write(self._backend, self.server, self.trial())
         with self.log.open("a") as log:
             process = psutil.Popen(
                 [sys.executable, "-m", _MODULE, "--settings", self._backend],
@@ -170,13 +187,16 @@ class Gateway:
             raise
         return process
 
-    def move_to(self, server: TorchServe, timeout: float = 30.0) -> None:
-        """Make the running gateway send its requests to another TorchServe from now on.
+    def move_to(
+        self, server: TorchServe, trial: Trial | None = None, timeout: float = 30.0
+    ) -> None:
+        """Make the running gateway send its requests to other TorchServes from now on.
 
         Those in flight end where they began; see `wait_left`.
 
         Args:
-            server: The other one, which is ready.
+            server: The one that answers, which is ready.
+            trial: What a second one gets of the requests; None ends a trial.
             timeout: Seconds to wait until the gateway has moved.
 
         Raises:
@@ -185,7 +205,7 @@ class Gateway:
         process = self.process()
         if process is None:
             raise ServeError("the gateway does not run; start it: make serve")
-        gateway_backend.move(process, self._backend, self.log, server, timeout)
+        gateway_backend.move(process, self._backend, self.log, server, trial, timeout)
 
     def wait_left(self, address: str, timeout: float) -> None:
         """Wait until no request of the gateway is at a TorchServe that it was moved away from.
@@ -258,6 +278,10 @@ class Gateway:
                     f"{value} ({server.config.name}); unset {variable}"
                 )
             environment.pop(variable, None)  # it would win over the file
+        for name in dataclasses.asdict(Trial("", "", "", 0.0, False)):
+            variable = f"GATEWAY_{gateway_backend.CANDIDATE}{name}".upper()
+            if variable in environment:
+                raise ServeError(f"{variable} is set; unset it: make canary tries a captioner out")
         if self.feedback and "feedback" not in _read_settings_file():
             environment.setdefault(_FEEDBACK_SETTING, self.feedback)
         return {**environment, "GATEWAY_MODEL": server.model}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from client import CaptionClient
 from deploy.gateway import Check, Gateway
-from deploy.slots import gateway_of, is_at_work, serving
+from deploy.slots import gateway_of, is_at_work, on_trial, serving
 from deploy.torchserve import TorchServe
 
 
@@ -66,8 +66,16 @@ def show_status(config: Path) -> int:
         print(f"{server.rest}: {about}")
     else:
         print(f"{server.rest}: not running")
-    as_left = _show_gateway(gateway_of(slot))
-    if left := other.server.process():
+    gateway = gateway_of(slot)
+    as_left = _show_gateway(gateway)
+    if trial := on_trial(slot, other):
+        stopped = gateway.trial_stopped(trial)
+        state = f"{stopped}: gets nothing more" if stopped else str(trial).partition(" ")[2]
+        about = f"{described(other.server)}, workers ready: {other.server.workers()}"
+        print(f"{trial.inference}: candidate {about}, {state}")
+        print("compare: .venv/bin/python -m monitoring.compare; end: make promote, make rollback")
+        as_left = as_left and not stopped and bool(other.server.workers())
+    elif left := other.server.process():
         at_work = is_at_work()
         state = (
             "of a make swap that is at work"

@@ -167,7 +167,9 @@ def stop() -> None:
     with alone():
         # The gateway first: it answers what it has accepted, and needs TorchServe for that.
         slot, other = serving()
-        stopped = [gateway_of(slot).stop(), slot.server.stop(), other.server.stop()]
+        gateway = gateway_of(slot)
+        stopped = [gateway.stop(), slot.server.stop(), other.server.stop()]
+        gateway.forget_trial()
     print("stopped" if any(stopped) else "no server of this folder is running")
 
 

@@ -1,8 +1,10 @@
 """The two slots for a TorchServe on this machine, and which of them the gateway asks.
 
 `make serve` starts TorchServe in the first slot. `make swap` starts the next one in the slot that
-is free, moves the gateway to it, and ends the other one. So nothing of a TorchServe that runs is
-written over, and a command that finds two running knows that a swap was cut off.
+is free, moves the gateway to it, and ends the other one. `make canary` starts one there too, and
+both run until `make promote` or `make rollback` ends one of them. So nothing of a TorchServe that
+runs is written over, and a command that finds two running, of which the gateway knows one, knows
+that another command was cut off.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from deploy.errors import ServeError
 from deploy.gateway import Gateway
+from deploy.gateway_backend import Trial
 from deploy.properties import CONFIG, ROOT
 from deploy.torchserve import TorchServe
 
@@ -90,26 +93,46 @@ def gateway_of(slot: Slot) -> Gateway:
     return Gateway(slot.server, STATE / "gateway", FEEDBACK)
 
 
+def on_trial(slot: Slot, other: Slot) -> Trial | None:
+    """What the captioner of the other slot gets while it is tried out; None if it is not.
+
+    Args:
+        slot: The first one that `serving` returned.
+        other: The second one.
+    """
+    trial = gateway_of(slot).trial()
+    both_run = slot.server.process() is not None and other.server.process() is not None
+    return trial if trial and both_run and trial.inference == other.server.rest else None
+
+
 def settle(config: Path = CONFIG) -> tuple[Slot, Slot]:
-    """End the TorchServe that a swap which was cut off has left.
+    """End the TorchServe that a command which was cut off has left.
 
     Args:
         config: See `slots`.
 
     Returns:
-        As `serving` does; the TorchServe of the second one does not run.
+        As `serving` does; the TorchServe of the second one runs only if it is `on_trial`.
 
     Raises:
         ServeError: The gateway does not follow, or the process belongs to another user.
     """
     slot, other = serving(config)
+    gateway = gateway_of(slot)
+    if on_trial(slot, other):
+        return slot, other
+    if trial := gateway.trial():
+        print(f"the trial of the captioner at {trial.inference} is over: a TorchServe has ended")
+        if gateway.process() and slot.server.process():
+            gateway.move_to(slot.server)
+        else:
+            gateway.forget_trial()
     if left := other.server.process():
         print(
             f"a make swap was cut off; TorchServe at {other.server.rest} (process {left.pid}), "
             "which it left, is ended",
             flush=True,
         )
-        gateway = gateway_of(slot)
         if gateway.process() and slot.server.process():
             gateway.move_to(slot.server)  # it may not have been told yet
             gateway.wait_left(other.server.rest, LEAVE_SECONDS)

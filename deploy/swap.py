@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from deploy import golden
@@ -24,8 +25,9 @@ from deploy.errors import ServeError
 from deploy.gateway import Gateway
 from deploy.ports import beside
 from deploy.properties import derived_config
+from deploy.report import described
 from deploy.serve import add_captioner_arguments, difference_to, start_torchserve, where
-from deploy.slots import LEAVE_SECONDS, Slot, alone, gateway_of, settle
+from deploy.slots import LEAVE_SECONDS, Slot, alone, gateway_of, on_trial, settle
 from deploy.torchserve import TorchServe
 
 
@@ -46,25 +48,52 @@ def swap(checkpoint: Path | None, config: Path, precision: str | None, model: st
     with alone():
         old, new = settle(config)
         gateway = gateway_of(old)
-        for name, process in (("gateway", gateway.process()), ("TorchServe", old.server.process())):
-            if process is None:
-                raise ServeError(f"no {name} runs, so there is nothing to swap; start: make serve")
+        check_running(gateway, old.server, "to swap")
+        if trial := on_trial(old, new):
+            raise ServeError(
+                f"{described(new.server)} at {trial.inference} is tried out; take it or end it "
+                "first: make promote or make rollback"
+            )
         captioner = Captioner.asked_for(checkpoint, model, precision)
         if not difference_to(old.server, captioner, config):
             print(f"{where(old.server)} already; nothing is swapped")
             return
         print(f"captioner: {captioner.name} ({captioner.origin})")
         try:
-            server = _start_beside(new, captioner, config, gateway)
+            server = start_beside(new, captioner, config, gateway.move_to)
         except ServeError as error:
             raise ServeError(f"{error}; {where(old.server)} as before") from None
         print(f"the gateway at {gateway.address} asks it now", flush=True)
-        _end(old.server, gateway)
+        end(old.server, gateway)
     print(f"{where(server)}; gRPC: {server.grpc}\nStop:  make stop")
 
 
-def _start_beside(slot: Slot, captioner: Captioner, config: Path, gateway: Gateway) -> TorchServe:
+def check_running(gateway: Gateway, server: TorchServe, purpose: str) -> None:
+    """Refuse if the gateway or its TorchServe does not run.
+
+    Args:
+        gateway: The gateway.
+        server: The TorchServe that serves.
+        purpose: What there is nothing of then, for the message.
+
+    Raises:
+        ServeError: One of them does not run.
+    """
+    for name, process in (("gateway", gateway.process()), ("TorchServe", server.process())):
+        if process is None:
+            raise ServeError(f"no {name} runs, so there is nothing {purpose}; start: make serve")
+
+
+def start_beside(
+    slot: Slot, captioner: Captioner, config: Path, move: Callable[[TorchServe], None]
+) -> TorchServe:
     """Start a TorchServe in a slot, check it, and move the gateway to it.
+
+    Args:
+        slot: The free one.
+        captioner: What is to be served.
+        config: The configuration that was asked for.
+        move: Lets the gateway use the TorchServe.
 
     Returns:
         The TorchServe. If this fails it runs no more, and the gateway is where it was.
@@ -83,14 +112,14 @@ def _start_beside(slot: Slot, captioner: Captioner, config: Path, gateway: Gatew
     try:
         golden.compare(server, expected)
         print(f"it captions the {len(expected)} golden pictures as it must", flush=True)
-        gateway.move_to(server)
+        move(server)
     except BaseException:  # Ctrl-C too
         server.stop()
         raise
     return server
 
 
-def _end(old: TorchServe, gateway: Gateway) -> None:
+def end(old: TorchServe, gateway: Gateway) -> None:
     """End a TorchServe that the gateway has left, after its last answer."""
     print(f"waiting for the last answer of {old.rest} ...", flush=True)
     try:

@@ -11,6 +11,8 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from gateway import __version__
+from gateway.access.bodies import Bodies
+from gateway.access.callers import CAPTIONER_HEADER
 from gateway.access.door import Door
 from gateway.access.keys import read_keys
 from gateway.captioning.captioner import Captioner
@@ -22,6 +24,7 @@ from gateway.measures import Measures
 from gateway.pictures.fetching import Fetcher
 from gateway.routes import (
     captions,
+    drift,
     explanations,
     feedback,
     hugging_face,
@@ -62,13 +65,15 @@ def create_app(
     recorder = None
     if settings.feedback:
         recorder = Recorder(settings, FeedbackMeasures(measures.registry))
-    captioner = Captioner(torchserve, settings, measures, fetcher, recorder)
+    bodies = Bodies(settings, measures)
+    captioner = Captioner(torchserve, settings, measures, fetcher, bodies, recorder)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if recorder:
             recorder.start()
         yield
+        await captioner.close()
         if recorder:
             await asyncio.to_thread(recorder.stop)
         await torchserve.close()
@@ -101,11 +106,12 @@ def create_app(
         kserve_v1.routes(captioner, settings.model),
         kserve_v2.routes(captioner, settings.model),
         state.routes(captioner, torchserve, measures),
+        drift.routes(settings),
         page_files.routes(page),
     ):
         app.include_router(router)
     open_paths = frozenset({"/", *page})
-    door = Door(app, settings, measures, keys, open_paths, captioner.overload, tracing)
+    door = Door(app, settings, measures, keys, open_paths, captioner.overload, bodies, tracing)
     if not settings.cors_origins:
         return door
     # Around the door, so that a page can read the refusal of a request without a key.
@@ -114,5 +120,5 @@ def create_app(
         allow_origins=settings.cors_origins,
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
-        expose_headers=["X-Request-Id", "Retry-After"],
+        expose_headers=["X-Request-Id", CAPTIONER_HEADER, "Retry-After"],
     )

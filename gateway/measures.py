@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -13,8 +11,11 @@ from prometheus_client import (
     generate_latest,
 )
 
-from gateway.captioning.backends import Backend
+from gateway.captioning.backends import Backends
 from gateway.captioning.torchserve import State
+from gateway.captioning.torchserve_metrics import with_candidate
+from gateway.captioning.trial import CANDIDATE
+from gateway.captioning.version_measures import VersionMeasures
 
 #: Upper limits in seconds; captions take from 50 ms to the deadline.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -33,6 +34,7 @@ class Measures:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.versions = VersionMeasures()
         # gateway_process_resident_memory_bytes, gateway_process_cpu_seconds_total, ... (Linux)
         ProcessCollector(namespace="gateway", registry=self.registry)
         self.requests = Counter(
@@ -123,21 +125,30 @@ class Measures:
             self.connections_refused.labels(reason)
 
     def text(
-        self, torchserve: bytes | None, state: State | None, backends: Sequence[Backend]
+        self,
+        torchserve: bytes | None,
+        state: State | None,
+        backends: Backends,
+        candidate: bytes | None = None,
     ) -> bytes:
-        """Both servers' metrics in Prometheus' text format.
+        """The metrics of all servers in Prometheus' text format.
 
         Args:
             torchserve: TorchServe's own; None if it did not answer.
             state: Its workers and its queue; None if it did not answer.
-            backends: The current one, then those that were left and have requests.
+            backends: Where requests go.
+            candidate: The metrics of the TorchServe that is tried out; None if there is none, or it
+                did not answer. Their samples get a label `version`.
         """
         self._backend.clear()
-        self._backend.labels(backends[0].inference).set(1)
+        self._backend.labels(backends.current.inference).set(1)
         self._backend_in_flight.clear()
-        for each in backends:
+        for each in backends.all:
             self._backend_in_flight.labels(each.inference).inc(each.in_flight)
         self.torchserve_up.set(torchserve is not None)
         self.torchserve_workers.set(state.ready_workers if state else 0)
         self.torchserve_queue.set(state.waiting if state else 0)
-        return generate_latest(self.registry) + (torchserve or b"")
+        pages = torchserve or b""
+        if candidate is not None:
+            pages = with_candidate(pages.decode(), candidate.decode(), CANDIDATE).encode()
+        return generate_latest(self.registry) + self.versions.text(backends) + pages

@@ -30,6 +30,22 @@ The contract for TorchServe, for programs that replace the TorchServe behind a r
    `gateway_backend_in_flight{inference="..."}`: for the present TorchServe, and for each that was
    left and still has any. `/healthz` shows no address, because everybody may ask it.
 
+6. The settings `candidate_inference`, `candidate_management`, `candidate_metrics`,
+   `candidate_share`, `candidate_shadow` and `candidate_failures` say which second captioner is
+   tried out and what it gets. They are taken over together with the addresses. After the line of
+   the third step the log has one of these, if a captioner is or was tried out:
+
+       candidate: http://127.0.0.1:8085 gets 10% of the requests
+       candidate: http://127.0.0.1:8085 gets a copy of 10% of the requests
+       candidate: none
+
+   and, when the candidate has failed too often:
+
+       candidate http://127.0.0.1:8085: stopped after 5 failures in its last 40 pictures; all ...
+
+   The candidate becomes the current TorchServe when `inference` names it and `candidate_inference`
+   is gone. Either way no request is lost: the line of its last request comes as for any other.
+
 Without a file of settings or of a certificate SIGHUP ends the process, as it ends any other.
 """
 
@@ -48,7 +64,11 @@ from gateway.settings import Settings, SettingsError
 logger = logging.getLogger(__name__)
 
 #: What a running gateway takes over.
-TAKEN_OVER = ("inference", "management", "metrics")
+TAKEN_OVER = (
+    *("inference", "management", "metrics"),
+    *("candidate_inference", "candidate_management", "candidate_metrics"),
+    *("candidate_share", "candidate_shadow", "candidate_failures"),
+)
 
 
 class Reload:

@@ -16,6 +16,8 @@ from typing import Any, get_type_hints
 import httpx
 
 PREFIX = "GATEWAY_"
+#: Pictures of a captioner that is tried out whose failures are counted together.
+WINDOW = 100
 #: The variable that names a file of settings.
 FILE_VARIABLE = f"{PREFIX}SETTINGS"
 
@@ -52,6 +54,17 @@ class Settings:
         inference: TorchServe's address for captions.
         management: TorchServe's address for the state of workers and the model's description.
         metrics: TorchServe's address for metrics.
+        candidate_inference: Address for captions of a second TorchServe, whose captioner is tried
+            out; empty for none. It serves the model under the same name.
+        candidate_management: Its address for the state of workers.
+        candidate_metrics: Its address for metrics.
+        candidate_share: Percent of the requests that it gets, 0 to 100. With 0 it gets those that
+            name it: `X-Captioner: candidate`.
+        candidate_shadow: Whether it gets a copy of them, so that its captions are compared with
+            those of users and thrown away.
+        candidate_failures: After so many failures in its last 100 pictures it gets nothing more.
+        candidate_seconds: Seconds that it may take for a picture before the other captioner is
+            asked; at most half of the time that is left.
         model: Name of the model in TorchServe.
         keys: File of hashed API keys; `python -m gateway.key` adds one. Without it no key is asked
             for.
@@ -82,6 +95,11 @@ class Settings:
             spoken.
         head_seconds: Seconds in which a connection must send the head of a request, from its
             beginning or its last answer. The handshake of TLS may take as long before that.
+        drift_captures: Folder that the handler captures to; `/drift` reports on it. Without it
+            there is no such path.
+        drift_checkpoint: Checkpoint folder of the captioner, if it is not the one trained here or
+            the one that ships.
+        drift_seconds: Seconds that a report may take.
         tls_certificate: PEM file of the certificate and its chain; TLS is spoken with it.
         tls_key: PEM file of its key, without a passphrase.
         feedback: Database of what people think of captions, `sqlite:///FILE` or
@@ -104,6 +122,13 @@ class Settings:
     inference: str = "http://127.0.0.1:8080"
     management: str = "http://127.0.0.1:8081"
     metrics: str = "http://127.0.0.1:8082"
+    candidate_inference: str = ""
+    candidate_management: str = ""
+    candidate_metrics: str = ""
+    candidate_share: float = 10.0
+    candidate_shadow: bool = False
+    candidate_failures: int = 5
+    candidate_seconds: float = 10.0
     model: str = "clipcap"
     keys: Path | None = None
     open: bool = False
@@ -124,6 +149,9 @@ class Settings:
     max_bodies_bytes: int = 256 << 20
     max_connections: int = 1500
     head_seconds: float = 10.0
+    drift_captures: Path | None = None
+    drift_checkpoint: Path | None = None
+    drift_seconds: float = 60.0
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     feedback: str = ""
@@ -147,6 +175,7 @@ class Settings:
             raise _refusal("port", self.port, "a whole number from 1 to 65535")
         for name in ("inference", "management", "metrics"):
             _check_url(name, getattr(self, name))
+        self._check_candidate()
         for name in (
             *("max_body_bytes", "max_picture_bytes", "max_in_flight", "max_at_once"),
             *("max_connections", "feedback_answers", "feedback_text", "feedback_rows"),
@@ -155,7 +184,7 @@ class Settings:
                 raise _refusal(name, getattr(self, name), "a whole number above 0")
         for name in (
             *("deadline_seconds", "restart_seconds", "body_seconds", "head_seconds"),
-            "fetch_seconds",
+            *("fetch_seconds", "drift_seconds", "candidate_seconds"),
         ):
             if not 0 < getattr(self, name) < math.inf:
                 raise _refusal(name, getattr(self, name), "a number of seconds above 0")
@@ -192,6 +221,23 @@ class Settings:
                 f"{PREFIX}KEYS (python -m gateway.key makes one), or {PREFIX}OPEN=true to serve "
                 "everybody",
             )
+
+    def _check_candidate(self) -> None:
+        names = ("candidate_inference", "candidate_management", "candidate_metrics")
+        given = [name for name in names if getattr(self, name)]
+        for name in given:
+            _check_url(name, getattr(self, name))
+        if given and len(given) < len(names):
+            missing = next(name for name in names if name not in given)
+            raise ValueRefused(missing, f"is not given; it goes together with {given[0]}")
+        if given and self.candidate_inference.rstrip("/") == self.inference.rstrip("/"):
+            another = "the address of another TorchServe than that of inference"
+            raise _refusal("candidate_inference", self.candidate_inference, another)
+        if not 0 <= self.candidate_share <= 100:
+            raise _refusal("candidate_share", self.candidate_share, "percent, from 0 to 100")
+        if not 1 <= self.candidate_failures <= WINDOW:
+            wanted = f"a whole number from 1 to {WINDOW}"
+            raise _refusal("candidate_failures", self.candidate_failures, wanted)
 
     def _check_fetching(self) -> None:
         if self.fetch_redirects < 0:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from handler.parallel_passes import ParallelPasses
-from handler.request_result import ImageResult, record_failure
+from handler.request_result import ImageOod, ImageResult, record_failure
 from handler.requests.caption_request import deadline_passed
 from model.artifact import Artifact
 from model.options import GenerationOptions
@@ -64,10 +64,13 @@ def caption_images(
 
 
 def _encode(artifact: Artifact, images: Sequence[ImageResult]) -> None:
-    """Fill in the features of some images: one pass through CLIP."""
+    """Fill in the features of some images, one pass through CLIP, and how unusual they are."""
     features = artifact.encode(torch.stack([image.pixels for image in images]))
-    for image, row in zip(images, features, strict=True):
-        image.features = row
+    oods: list[ImageOod | None] = [None] * len(images)
+    if artifact.ood_score is not None:
+        oods = [ImageOod(*each) for each in torch.stack(artifact.ood(features), 1).tolist()]
+    for image, row, ood in zip(images, features, oods, strict=True):
+        image.features, image.ood = row, ood
 
 
 def _search(artifact: Artifact, images: Sequence[ImageResult]) -> None:

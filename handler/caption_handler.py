@@ -24,6 +24,7 @@ import model
 from handler import caption_settings, measures
 from handler.admission import Admission
 from handler.caption_batch import caption_images
+from handler.capture.capturing import Capture
 from handler.decoding_memory import DecodingMemory
 from handler.explanation import (
     BatchExplanations,
@@ -33,7 +34,7 @@ from handler.explanation import (
 )
 from handler.parallel_passes import ParallelPasses
 from handler.replies.caption_reply import failed_body, reply_body, to_json
-from handler.replies.extras import extras_limits
+from handler.replies.extras import check_extras, extras_limits
 from handler.replies.failure import PHRASES
 from handler.request_images import decode_images
 from handler.request_result import ImageResult, RequestResult, record_failure
@@ -90,12 +91,13 @@ class CaptionHandler:
             _check_origin(folder)
             self.artifact = Artifact.load(folder, torch.device(device))
             self._warm_up()
+            self.name = context.model_name
+            self.version = str(context.manifest["model"]["modelVersion"])
+            self.capture = self._start_capture()
             self.tracing = tracing.from_environment()
         except Exception as error:  # of any kind: TorchServe would only start the worker again
             reason = " ".join(str(error).split()) or type(error).__name__
             raise RuntimeError(f"{CANNOT_BE_SERVED}: {reason[:500]}") from error
-        self.name = context.model_name
-        self.version = str(context.manifest["model"]["modelVersion"])
         measures.start(context)
         logger.info(
             "captioner %s %s is ready on %s, %s", self.name, self.version, device, self.settings
@@ -146,6 +148,7 @@ class CaptionHandler:
                 )
                 if (timeout := result.request.extras.timeout) is not None:
                     result.deadline = min(result.deadline, begin + timeout)
+                check_extras(result.request.extras, self.artifact.ood_score is not None)
                 for options in result.request.options:
                     self.artifact.check(options)
             return result
@@ -224,7 +227,21 @@ class CaptionHandler:
         """Give each request its status, and return its reply."""
         replies = [self._reply(result, index, context) for index, result in enumerate(results)]
         measures.count(context, results)
+        if self.capture is not None:
+            for index, result in enumerate(results):
+                own = context.get_request_id(index)
+                headers = context.get_all_request_header(index)
+                self.capture.offer(own, result, request_log.request_id(headers, own))
+            measures.count_captured(context, self.capture.take_counts())
         return replies
+
+    def _start_capture(self) -> Capture | None:
+        """Begin to capture, if the settings ask for it."""
+        if self.settings.capture is None:
+            return None
+        weights = self.artifact.info.get("weights_sha256") or ""
+        described = {"model": self.name, "version": self.version, "weights_sha256": weights}
+        return Capture(self.settings.capture, described)
 
     def _reply(self, result: RequestResult, index: int, context: Context) -> str | bytes:
         """The reply to one request; sets its status and headers."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from handler.capture.settings import CaptureSettings, read_capture
 from model.refusal import Refusal
 
 #: Seconds until TorchServe ends a worker that does not answer, where the file does not say.
@@ -40,6 +41,7 @@ class Settings:
         device: `auto`, the GPU that TorchServe gives to this worker where there is one; or `cpu`.
         gpu_images_per_pass: `images_per_pass` of a worker on a GPU.
         request_log: Whether each request gets a line in the log (`telemetry/request_log.py`).
+        capture: What is kept of captioned pictures; None for nothing.
     """
 
     max_pixels: int
@@ -51,6 +53,7 @@ class Settings:
     device: str
     gpu_images_per_pass: int
     request_log: bool
+    capture: CaptureSettings | None = None
 
 
 def read(config: Mapping[str, Any]) -> Settings:
@@ -68,9 +71,11 @@ def read(config: Mapping[str, Any]) -> Settings:
     workers = max(1, int(config.get("minWorkers") or 1))
     section.setdefault("threads", max(1, cores() // workers))
     types = get_type_hints(Settings)
+    capture = read_capture(section.pop("capture", None))
     for name in section:
         if name not in types:
             raise _refusal(f"handler.{name} does not exist; known: {', '.join(types)}")
+    del types["capture"]
     for name, kind in types.items():
         if name not in section:
             raise _refusal(f"handler.{name} is missing; handler/model-config.yaml has them all")
@@ -87,7 +92,7 @@ def read(config: Mapping[str, Any]) -> Settings:
         if type(value) not in ((int,) if whole else (int, float)) or not 0 < value < math.inf:
             noun = "whole number" if whole else "number"
             raise _refusal(f"handler.{name} is {value!r}; it must be a {noun} above 0")
-    settings = Settings(**section)
+    settings = Settings(**section, capture=capture)
     timeout = config.get("responseTimeout") or DEFAULT_RESPONSE_TIMEOUT
     if not settings.deadline_seconds < timeout:
         raise _refusal(

@@ -10,12 +10,13 @@ import collections
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ts.context import Context
 from ts.metrics.metric_type_enum import MetricTypes
 
+from handler.capture.capturing import OUTCOMES
 from handler.replies.failure import STATUSES
 from handler.request_result import RequestResult
 from model.artifact import FINISH_REASONS
@@ -26,6 +27,7 @@ COUNTERS: dict[str, Sequence[str]] = {
     "clipcap_explanations_total": ("",),
     "clipcap_tokens_total": ("",),
     "clipcap_finish_reasons_total": FINISH_REASONS,
+    "clipcap_capture_rows_total": OUTCOMES,
     "clipcap_failed_images_total": tuple(STATUSES),
     "clipcap_errors_total": tuple(STATUSES),
 }
@@ -83,6 +85,12 @@ def worker_name(words: Sequence[str]) -> str:
     return "W-0"
 
 
+def count_captured(context: Context, rows: Mapping[str, int]) -> None:
+    """Count what has become of captured rows, by outcome."""
+    for outcome, number in rows.items():
+        emit(context, "clipcap_capture_rows_total", number, outcome)
+
+
 def count(context: Context, results: Sequence[RequestResult]) -> None:
     """Count what became of the requests of a batch and of their images."""
     found: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -96,6 +104,8 @@ def count(context: Context, results: Sequence[RequestResult]) -> None:
             if image.failure is not None:
                 found["clipcap_failed_images_total", image.failure.code] += 1
                 continue
+            if image.ood is not None:
+                emit(context, "clipcap_ood_p_value", image.ood.p_value)
             found["clipcap_captions_total", ""] += 1
             for caption in image.captions:
                 found["clipcap_tokens_total", ""] += caption.tokens

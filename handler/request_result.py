@@ -17,6 +17,23 @@ from model.explanation import CaptionExplanation
 from model.options import GenerationOptions
 
 
+@dataclasses.dataclass(frozen=True)
+class ImageOod:
+    """How unusual an image is; see `model.ood`.
+
+    Attributes:
+        score: About 1 for a usual image, more for others.
+        p_value: Share of validation images that are at least as unusual, above 0 and at most 1.
+    """
+
+    score: float
+    p_value: float
+
+    def fields(self) -> dict[str, float]:
+        """Those of a reply."""
+        return {"score": round(self.score, 6), "p_value": round(self.p_value, 6)}
+
+
 @dataclasses.dataclass
 class ImageResult:
     """One image of a request, from its pixels to its captions.
@@ -27,6 +44,7 @@ class ImageResult:
         warnings: What is wrong with its file without making it unusable, such as `truncated`.
         deadline: When its caption is of no use any more, on the clock of `time.monotonic`.
         features: float32 [D] or [P, D], once it is encoded.
+        ood: How unusual it is, once it is encoded, if the captioner can say so.
         captions: Best first, once it is captioned; empty before.
         failure: Why it has no captions, if a step failed; later steps leave it out.
         view: The picture to look at, if its caption is to be explained.
@@ -38,6 +56,7 @@ class ImageResult:
     warnings: list[str] = dataclasses.field(default_factory=list)
     deadline: float = math.inf
     features: torch.Tensor | None = None
+    ood: ImageOod | None = None
     captions: list[GeneratedCaption] = dataclasses.field(default_factory=list)
     failure: Failure | None = None
     view: PictureView | None = None

@@ -11,6 +11,7 @@ Reading order, for a server:
     image/colour                     colours of a decoded image -> sRGB without transparency
     image/decode                     bytes of a file -> upright RGB image
     image/preprocessing              RGB image -> pixels of the encoder
+    ood                              how far a feature is from those of the training images
     artifact                         the exported captioner: pixels -> captions
     caption_words                    token ids of a caption -> its words
     explanation                      the parts of an image that each word of its caption rests on
@@ -44,7 +45,10 @@ How served layers are computed (`layers`):
 What training writes, and what is served:
 
     whole_folder                     folders that are written completely or not at all
+    learned_file                     files of what is learned after the weights
     quality_file                     the quality head beside the weights of a checkpoint
+    ood_file                         the out-of-distribution score beside them
+    reference_file                   what the captioner says about usual pictures
     checkpoint                       the folder of a trained captioner
     export                           checkpoint -> artifact
 

@@ -2,7 +2,8 @@
 
 `captioner.pt` is one TorchScript file, written by `model.export`. It runs on the version of torch
 that wrote it: its layers use private operators of torch. `captioner.json` holds everything else
-that a server needs. This file needs torch, Pillow and tokenizers only.
+that a server needs. `ood.pt` is there if the captioner knows what its training images looked like
+(`model.ood`). This file needs torch, Pillow and tokenizers only.
 
 Axes: B batch, D CLIP width, S image side, P image patches, M captions an image.
 """
@@ -24,12 +25,15 @@ from torch import Tensor
 from model.image.preprocessing import Preprocessing
 from model.layers.loading import CPU, load_module
 from model.layers.precision import unsupported_on
+from model.ood import OodScore
 from model.options import OPTIONS, BadOption, GenerationOptions
 from model.refusal import Refusal
 from model.tokenizer import decode, load_tokenizer
 
 #: Version of the layout of `captioner.json`; a file of another version is refused.
 FORMAT = 3
+#: The out-of-distribution score, if the captioner has one.
+OOD_FILE = "ood.pt"
 #: Why a caption ends: with the end token, at `max_tokens`, or at `max_characters`.
 FINISH_REASONS = ("end", "length", "characters")
 #: How often each caption of a draw is drawn again while it equals another one of its image.
@@ -88,6 +92,8 @@ class Artifact:
         info: The fields of `captioner.json`.
         tokenizer: Turns token ids into text.
         device: Where the module is. The methods take and give tensors on the CPU.
+        ood_score: Compares features with those of the training images; None for a captioner that
+            cannot.
 
     Attributes:
         preprocessing: How an image becomes the pixels that `encode` takes.
@@ -100,11 +106,13 @@ class Artifact:
         info: dict[str, Any],
         tokenizer: Tokenizer,
         device: torch.device = CPU,
+        ood_score: OodScore | None = None,
     ) -> None:
         self.module = module
         self.device = device
         self.info = info
         self.tokenizer = tokenizer
+        self.ood_score = ood_score
         self.preprocessing = Preprocessing.from_dict(info["preprocessing"])
         self.defaults = GenerationOptions(**info["generation"])
 
@@ -145,13 +153,27 @@ class Artifact:
                 f"(SHA-256 {digest[:12]}…, expected {info['sha256'][:12]}…); export it again"
             )
         module = load_module(folder / "captioner.pt", device)
-        return cls(module, info, load_tokenizer(folder / "tokenizer.json"), device)
+        ood_score = _load_ood(folder, info)
+        return cls(module, info, load_tokenizer(folder / "tokenizer.json"), device, ood_score)
 
     @torch.inference_mode()
     @unoptimised
     def encode(self, pixels: Tensor) -> Tensor:
         """Map normalised pixels, float32 [B, 3, S, S], to features, float32 [B, D] or [B, P, D]."""
         return self.module.encode(pixels.to(self.device)).cpu()
+
+    @torch.inference_mode()
+    def ood(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """How unusual features are, on the CPU; only where there is an `ood_score`.
+
+        Args:
+            features: float32 [B, D] or [B, P, D], as `encode` gives them.
+
+        Returns:
+            Scores float32 [B] and p-values float32 [B], as `model.ood.OodScore` gives them.
+        """
+        assert self.ood_score is not None, "this captioner has no out-of-distribution score"
+        return self.ood_score(features.cpu())
 
     @torch.inference_mode()
     @unoptimised
@@ -317,6 +339,38 @@ class Artifact:
         """Token ids without the end token, unless that is part of the caption."""
         at_end = bool(ids) and ids[-1] == self.info["end_token_id"]
         return list(ids[:-1] if at_end and not self.info["end_token_is_text"] else ids)
+
+
+def save_ood_score(score: OodScore, folder: Path) -> str:
+    """Write `ood.pt` into an artifact folder; returns its SHA-256, which `captioner.json` names."""
+    torch.save(score.state_dict(), folder / OOD_FILE)
+    with (folder / OOD_FILE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_ood(folder: Path, info: dict[str, Any]) -> OodScore | None:
+    """The out-of-distribution score of an artifact folder; None where `captioner.json` names none.
+
+    Raises:
+        Refusal: The file is missing, or another one than that of the export.
+    """
+    if (described := info.get("ood")) is None:
+        return None
+    file = folder / OOD_FILE
+    if not file.is_file():
+        raise Refusal(f"{file} is missing; export the captioner again")
+    with file.open("rb") as reader:
+        digest = hashlib.file_digest(reader, "sha256").hexdigest()
+    if digest != described["sha256"]:
+        raise Refusal(
+            f"{file} is not the file captioner.json was written for (SHA-256 {digest[:12]}…, "
+            f"expected {described['sha256'][:12]}…); export it again"
+        )
+    tensors = torch.load(file, weights_only=True)
+    groups, validation = len(tensors["centres"]), len(tensors["validation"])
+    score = OodScore(len(tensors["mean"]), groups, validation)
+    score.load_state_dict(tensors)
+    return score.eval()
 
 
 def random_numbers(seed: int, draw: int, captions: int, tokens: int) -> Tensor:

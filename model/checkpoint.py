@@ -8,6 +8,8 @@
     training_features.json   optional: statistics of the features it was trained on
     training.json            optional: what it was trained on, and how
     quality.safetensors      optional: the quality head (`model.quality_file`), and quality.json
+    ood.safetensors          optional: how to tell unusual images (`model.ood_file`), and ood.json
+    reference.jsonl          optional: what it says about usual pictures (`model.reference_file`)
     seen_images.safetensors  optional: digests of the images it was trained on
     README.md                optional: model card
     evaluation.json          optional: figures of its last evaluation (`training.evaluate`)
@@ -20,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from torch import Tensor
 from model.config import CaptionerConfig
 from model.network.captioner import ClipCap
 from model.network.drafts import WIDTH
+from model.ood_file import OOD, Ood, load_ood, save_ood
 from model.options import DRAW, OPTIONS, GenerationOptions
 from model.quality_file import HEAD, Quality, load_quality, save_quality
 from model.refusal import Refusal
@@ -59,6 +63,7 @@ class Checkpoint:
         card: Model card in Markdown; or None.
         training: By name, what it was trained on and how, for the model card; or None.
         quality: The head that says how likely a caption is right; None for captions without.
+        ood: How far features are from those of the training images; None where nobody knows.
         drafts: `keys`, `following` and `shares` of `model.network.drafts.Drafts`; or None.
     """
 
@@ -70,6 +75,7 @@ class Checkpoint:
     training: dict[str, Any] | None = None
     quality: Quality | None = None
     drafts: dict[str, Tensor] | None = None
+    ood: Ood | None = None
 
     def save(self, folder: str | Path) -> None:
         """Write the folder; it replaces an older one when it is complete.
@@ -101,18 +107,21 @@ class Checkpoint:
                 _write_json(self.training, partial / "training.json")
             if self.quality is not None:
                 save_quality(partial, self.quality, weights_sha256(partial))
+            if self.ood is not None:
+                save_ood(partial, self.ood, weights_sha256(partial))
             if self.drafts is not None:
                 save_file(self.drafts, partial / DRAFTS)
             if self.card is not None:
                 (partial / CARD).write_text(self.card, encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: str | Path, quality: bool = True) -> Checkpoint:
+    def load(cls, folder: str | Path, learned: Collection[str] = ("quality", "ood")) -> Checkpoint:
         """Read a folder.
 
         Args:
             folder: The folder.
-            quality: Read its quality head too, if it has one.
+            learned: Which of the things that are learned after the weights to read, if they are
+                there: the quality head, the out-of-distribution score.
 
         Raises:
             Refusal: A file is missing, damaged, or does not fit the others.
@@ -152,13 +161,15 @@ class Checkpoint:
         statistics = _read_json(features) if features.exists() else None
         training = _read_json(record) if record.exists() else None
         card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).exists() else None
-        head = None
-        if quality and (folder / HEAD).exists():
+        head, ood = None, None
+        if "quality" in learned and (folder / HEAD).exists():
             width = captioner.gpt2.config.n_embd
             head = load_quality(folder, width, weights_sha256(folder))
+        if "ood" in learned and (folder / OOD).exists():
+            ood = load_ood(folder, captioner.config.feature_width, weights_sha256(folder))
         drafts = _read_drafts(folder / DRAFTS, vocabulary)
         return cls(
-            captioner.eval(), tokenizer, generation, statistics, card, training, head, drafts
+            captioner.eval(), tokenizer, generation, statistics, card, training, head, drafts, ood
         )
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from model.artifact import FORMAT, Artifact
+from model.artifact import FORMAT, Artifact, save_ood_score
 from model.checkpoint import Checkpoint, weights_sha256
 from model.layers.packing import pack_linears
 from model.layers.precision import onednn_available
@@ -49,7 +49,8 @@ def eager_artifact(checkpoint: Checkpoint, precision: str = "fp32") -> Artifact:
         Refusal: The captioner cannot be exported, or not in this precision on this processor.
     """
     module, info = _assemble(checkpoint, precision), describe(checkpoint, precision)
-    return Artifact(module, info, checkpoint.tokenizer)
+    ood_score = checkpoint.ood.score if checkpoint.ood else None
+    return Artifact(module, info, checkpoint.tokenizer, ood_score=ood_score)
 
 
 @torch.inference_mode()
@@ -65,7 +66,8 @@ def export_torchscript(
 
     Args:
         checkpoint_folder: A captioner's checkpoint.
-        out: Folder for captioner.pt, captioner.json and tokenizer.json.
+        out: Folder for captioner.pt, captioner.json, tokenizer.json and, if the checkpoint has an
+            out-of-distribution score, ood.pt.
         evaluation: Figures of this checkpoint's evaluation, kept in captioner.json.
         precision: One of `model.layers.precision.PRECISIONS`.
 
@@ -95,8 +97,13 @@ def export_torchscript(
         shutil.copy(Path(checkpoint_folder) / "tokenizer.json", partial)
         with (partial / "captioner.pt").open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+        ood = None
+        if checkpoint.ood is not None:
+            digest_of_ood = save_ood_score(checkpoint.ood.score, partial)
+            ood = {"sha256": digest_of_ood, **checkpoint.ood.record}
         info = {
             **describe(checkpoint, precision),
+            "ood": ood,
             "sha256": digest,
             **origin(checkpoint, checkpoint_folder, evaluation),
         }

@@ -1,26 +1,23 @@
 """The quality head beside the weights of a checkpoint: `quality.safetensors` and `quality.json`.
 
-The head is learned after the captioner (`training.quality`), so it has files of its own, and the
-captioner's weights keep their digest. The file of the head names that digest: of other weights the
-head would say nothing.
+The head is learned after the captioner (`training.quality`); see `model.learned_file`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
+from model.learned_file import LearnedFile
 from model.network.quality import QualityHead
 from model.refusal import Refusal
 
 HEAD = "quality.safetensors"
 RECORD = "quality.json"
-_ADVICE = "learn the head again with python -m training.quality, or remove the file"
+_FILE = LearnedFile(
+    HEAD, RECORD, "learn the head again with python -m training.quality, or remove the file"
+)
 
 
 @dataclasses.dataclass
@@ -44,14 +41,7 @@ def save_quality(folder: Path, quality: Quality, weights_sha256: str) -> None:
         quality: What to write.
         weights_sha256: Digest of the folder's weights, which the head was learned for.
     """
-    tensors = {name: value.contiguous() for name, value in quality.head.state_dict().items()}
-    aside = folder / f"{HEAD}.partial"
-    # One entry only: safetensors writes several in an order that changes from run to run.
-    save_file(tensors, aside, metadata={"weights_sha256": weights_sha256})
-    aside.replace(folder / HEAD)
-    aside = folder / f"{RECORD}.partial"
-    aside.write_text(json.dumps(quality.record, indent=2) + "\n")
-    aside.replace(folder / RECORD)
+    _FILE.save(folder, quality.head.state_dict(), quality.record, weights_sha256)
 
 
 def load_quality(folder: Path, width: int, weights_sha256: str) -> Quality:
@@ -65,28 +55,15 @@ def load_quality(folder: Path, width: int, weights_sha256: str) -> Quality:
     Raises:
         Refusal: A file is missing or damaged, or they are those of other weights.
     """
-    file, record = folder / HEAD, folder / RECORD
-    try:
-        with safe_open(file, "pt") as opened:
-            learned_for = (opened.metadata() or {}).get("weights_sha256", "")
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise Refusal(f"{file} is damaged: {error}; {_ADVICE}") from None
-    if learned_for != weights_sha256:
-        raise Refusal(
-            f"{file} was learned for weights with SHA-256 {learned_for[:12] or 'unknown'}…, those "
-            f"here have {weights_sha256[:12]}…; {_ADVICE}"
-        )
+    tensors, record = _FILE.load(folder, weights_sha256)
     inner = len(tensors["out.weight"].flatten()) if "out.weight" in tensors else 0
     head = QualityHead(width, inner) if inner else None
     found = {name: value.shape for name, value in tensors.items()}
     expected = {n: v.shape for n, v in head.state_dict().items()} if head else {}
     if head is None or found != expected:
         wrong = sorted(n for n in found | expected if found.get(n) != expected.get(n))
-        raise Refusal(f"{file} does not fit a GPT-2 of width {width}: {wrong[:3]}; {_ADVICE}")
+        raise Refusal(
+            f"{folder / HEAD} does not fit a GPT-2 of width {width}: {wrong[:3]}; {_FILE.advice}"
+        )
     head.load_state_dict(tensors)
-    try:
-        fields = json.loads(record.read_text())
-    except (FileNotFoundError, ValueError) as error:
-        raise Refusal(f"{record} cannot be read: {error}; {_ADVICE}") from None
-    return Quality(head.eval(), fields)
+    return Quality(head.eval(), record)

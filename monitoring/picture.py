@@ -34,6 +34,8 @@ from monitoring.panels import RATE, ROWS, Panel, Query
 POINTS = 240
 #: Panels side by side.
 COLUMNS = 3
+#: Lines of a query of which all are drawn; of more only those that are not always 0.
+MANY = 6
 #: Size of a panel in inches.
 WIDTH, HEIGHT = 4.6, 2.5
 #: Unit of a panel -> how its values are written.
@@ -125,7 +127,7 @@ def _draw(axis: Axes, panel: Panel, queries: Sequence[Mapping[str, Line]]) -> No
     drawn = 0
     for found in queries:
         for name, (moments, values) in sorted(found.items()):
-            if values:
+            if values and (len(found) <= MANY or any(values)):
                 axis.plot(moments, values, label=name or "other", linewidth=1.2)  # type: ignore[arg-type]
                 drawn += 1
     if not drawn:

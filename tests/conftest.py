@@ -37,8 +37,10 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from model.config import CaptionerConfig, MapperConfig
     from model.image.preprocessing import Preprocessing
     from model.network.captioner import ClipCap
+    from model.ood_file import Ood
     from model.options import GenerationOptions
     from training.captioner.tokenizer import train_tokenizer
+    from training.ood_score.fitting import fit
 
     tokenizer = train_tokenizer(["two red boats on a calm sea", "a bird over a snowy lake"], 300)
     config = CaptionerConfig(
@@ -68,7 +70,11 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(7)
     captioner = ClipCap(config).eval()
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    Checkpoint(captioner, tokenizer, GenerationOptions(max_tokens=12)).save(folder)
+    with torch.no_grad():  # "training pictures" of noise, so any other picture is unusual
+        features = captioner.encode(torch.randn(60, 3, 32, 32))
+    ood = Ood(fit(features[:40], features[40:], groups=2, seed=1), {"groups": 2})
+    checkpoint = Checkpoint(captioner, tokenizer, GenerationOptions(max_tokens=12), ood=ood)
+    checkpoint.save(folder)
     return folder
 
 

@@ -6,6 +6,7 @@ The commands, in the order of the pipeline:
     features     encode every image once with CLIP
     train        train the captioner
     quality      learn how likely a caption is right, for the field `quality` of replies
+    ood          learn what training pictures look like, for the field `ood` of replies
     evaluate     score captions on the test splits; report, model card, gates of the precisions
     export       one TorchScript file, checked against the checkpoint; `try_artifact` captions
                  pictures with it
@@ -30,6 +31,7 @@ The parts behind the commands, in reading order; each folder's `__init__` lists 
     encoding     feature file and pixel cache
     captioner    training of the captioner
     judging      the quality head: captions, how right they are, learning, calibration
+    ood_score    the out-of-distribution score: groups of features, learning
     contrastive  training of CLIP
     loggers      where both are recorded: W&B, TensorBoard, MLflow
     sweeping     trials with settings that Optuna suggests

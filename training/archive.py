@@ -27,6 +27,8 @@ from training.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 ARTIFACT_FILES = ("captioner.pt", "captioner.json", "tokenizer.json")
+#: A file of an artifact whose captioner has an out-of-distribution score.
+OPTIONAL_FILES = ("ood.pt",)
 ENTRY = "handler/caption_handler.py"
 #: Packages of ours that may be in the archive.
 PACKED = ("model", "handler")
@@ -38,7 +40,8 @@ def archive(artifact: Path, out: Path, name: str = "clipcap", version: str = "1.
     """Pack an archive and try it; it replaces an older one if it works.
 
     Args:
-        artifact: Folder with `captioner.pt`, `captioner.json` and `tokenizer.json`.
+        artifact: Folder with `captioner.pt`, `captioner.json` and `tokenizer.json`, and `ood.pt` if
+            the captioner has an out-of-distribution score.
         out: The `.mar` file to write.
         name: The model's name in the archive.
         version: The model's version in the archive.
@@ -109,7 +112,8 @@ def _pack(artifact: Path, folder: Path, name: str, version: str) -> Path:
             continue  # the archiver puts it at the top, where TorchServe looks for it
         (staging / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / file, staging / file)
-    for part in ARTIFACT_FILES[1:]:
+    optional = [part for part in OPTIONAL_FILES if (artifact / part).is_file()]
+    for part in (*ARTIFACT_FILES[1:], *optional):
         shutil.copyfile(artifact / part, staging / part)
     scratch = folder / "scratch"  # the archiver deletes $TMPDIR/<model name>
     scratch.mkdir()

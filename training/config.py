@@ -365,6 +365,28 @@ class Quality:
 
 
 @dataclasses.dataclass
+class OodSettings:
+    """How far a picture is from those of the training (see `training.ood`).
+
+    It is learned from at most `pictures` training pictures of the data set `data`, in at most
+    `groups` groups, and calibrated on at most as many of its validation pictures. Of at most
+    `reference` of those the captions are kept, for `monitoring.drift`. `device` encodes, as for
+    `Features`.
+    """
+
+    checkpoint: str
+    data: str
+    pictures: Annotated[int, Range(3)]
+    groups: Positive
+    reference: Positive
+    seed: Seed
+    device: str
+    batch_size: Positive
+    workers: NotNegative
+    max_pixels: Positive
+
+
+@dataclasses.dataclass
 class Evaluate:
     """Scores on `splits` of the data set `data`; `page_images` pictures of each on the page.
 
@@ -460,6 +482,7 @@ class Config:
     sweep: Sweep
     generation: Generation
     quality: Quality
+    ood: OodSettings
     evaluate: Evaluate
     export: Export
     archive: Archive

@@ -20,13 +20,18 @@ from typing import Any
 from gateway.settings import PREFIX
 from gateway.settings import Settings as GatewaySettings
 from handler.caption_settings import Settings as HandlerSettings
+from handler.capture.settings import CaptureSettings
 from model.options import OPTIONS
 from training.config import Config, load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "training" / "conf"
 #: Python's name of a type -> a reader's.
-NAMES = {int: "whole number", float: "number", bool: "true or false", str: "text", Path: "path"}
+NAMES: dict[Any, str] = {
+    **{int: "whole number", float: "number", bool: "true or false", str: "text", Path: "path"},
+    float | None: "number",
+    CaptureSettings | None: "names with values",
+}
 #: A docstring that only names the class which has the meaning.
 ELSEWHERE = re.compile(r"See `([\w.]+)\.(\w+)`\.")
 #: An attribute of a docstring of Google's form, with the lines that go on.
@@ -71,6 +76,8 @@ def serving_page() -> str:
             "build the archive again after a change. Without `threads` each worker takes an equal "
             "part of the cores that it may use. All are above 0.",
             _attribute_table(HandlerSettings),
+            "The settings of `capture`, which is left out by default ([drift](drift.md)):",
+            _attribute_table(CaptureSettings),
             "The whole file, with TorchServe's own keys:",
             f"```yaml\n{(ROOT / 'handler' / 'model-config.yaml').read_text().rstrip()}\n```",
             "## TorchServe",
@@ -142,7 +149,7 @@ def _meaning(kind: type) -> str:
             f"- `{name}`: {' '.join(words.split())}" for name, words in ATTRIBUTE.findall(rest)
         ]
         return "\n".join([first, "", *listed])
-    return text.replace("docs/data-sets.md", "[the page on data sets](data-sets.md)")
+    return _linked(text)
 
 
 def _experiments() -> Iterator[str]:
@@ -175,7 +182,7 @@ def _gateway_table() -> str:
     rows = []
     for field in dataclasses.fields(GatewaySettings):
         default = field.default
-        if default is None or default == ():
+        if default in (None, (), ""):
             shown = ""
         elif isinstance(default, bool):
             shown = f"`{str(default).lower()}`"
@@ -207,7 +214,12 @@ def _options_table() -> str:
 def _attributes(kind: type) -> Mapping[str, str]:
     """Name -> meaning, from the attributes in a docstring."""
     _, _, rest = (inspect.getdoc(kind) or "").partition("Attributes:\n")
-    return {name: " ".join(words.split()) for name, words in ATTRIBUTE.findall(rest)}
+    return {name: _linked(" ".join(words.split())) for name, words in ATTRIBUTE.findall(rest)}
+
+
+def _linked(text: str) -> str:
+    """The text with the pages that it names as links."""
+    return re.sub(r"docs/([\w-]+)\.md", r"[\1](\1.md)", text)
 
 
 def _table(

@@ -25,6 +25,8 @@ _MANIFEST = "MAR-INF/MANIFEST.json"
 _CAPTIONER = "captioner.json"
 #: Files that the captioner's handler loads.
 _FILES = ("captioner.pt", _CAPTIONER, "tokenizer.json")
+#: One that it loads too where the captioner's description has the field `ood`.
+_OOD = "ood.pt"
 
 
 def choose_archive(mounted: Path = MOUNTED, built_in: Path = BUILT_IN) -> Path:
@@ -79,7 +81,13 @@ def check_archive(file: Path) -> None:
                     "python -m training.archive makes one"
                 )
             handler = json.loads(archive.read(_MANIFEST))["model"]["handler"]
-            exported_with = json.loads(archive.read(_CAPTIONER))["versions"]["torch"]
+            captioner = json.loads(archive.read(_CAPTIONER))
+            exported_with = captioner["versions"]["torch"]
+            if captioner.get("ood") and _OOD not in names:
+                raise ServeError(
+                    f"{file} is no whole archive of a captioner: it has no {_OOD}; python -m "
+                    "training.archive makes one"
+                )
     except OSError as error:
         raise ServeError(f"{file} cannot be read by user {os.getuid()}: {error.strerror}") from None
     except (zipfile.BadZipFile, EOFError):

@@ -9,6 +9,9 @@ on its form (measured 2026-11-29 with a picture of 20 MB):
 One body is decoded at a time. So with the settings by default all bodies take at most
 2.8 * 256 MiB + 4.8 * 64 MiB, which is about 1 GiB. Beside them there may be pictures whose client
 has left while TorchServe had them, `max_at_once` at most, and 16 that were fetched by URL.
+
+Copies of pictures for a captioner that is tried out get room only where requests leave it, and an
+eighth of it at most. They never take room from a request, so at worst they come on top.
 """
 
 from __future__ import annotations
@@ -42,6 +45,32 @@ class Bodies:
         self._settings = settings
         self._measures = measures
         self._held = 0
+        self._copies = 0
+
+    @property
+    def copies(self) -> int:
+        """Bytes of copies of pictures that are in memory."""
+        return self._copies
+
+    def take_copy(self, size: int) -> bool:
+        """Count a copy of a picture, if there is room for it.
+
+        Args:
+            size: Its bytes.
+
+        Returns:
+            Whether there is; `give_copy_back` gives it back then.
+        """
+        limit = self._settings.max_bodies_bytes
+        copies = self._copies + size
+        if copies > limit // 8 or self._held + copies > limit:
+            return False
+        self._copies = copies
+        return True
+
+    def give_copy_back(self, size: int) -> None:
+        """Count a copy no more."""
+        self._copies -= size
 
     @contextlib.contextmanager
     def limited(self, receive: Receive) -> Iterator[Receive]:

@@ -27,6 +27,8 @@ class Caller:
         seconds: From when it came to `deadline`.
         request_id: Of the request.
         chose_id: Whether the client gave this id itself.
+        wanted: The captioner that the request names, `stable` or `candidate`; empty for any.
+        answered_by: The captioners that have answered, of these two; filled in by what asks them.
     """
 
     name: str
@@ -35,8 +37,12 @@ class Caller:
     seconds: float = 0.0
     request_id: str = ""
     chose_id: bool = False
+    wanted: str = ""
+    answered_by: set[str] = dataclasses.field(default_factory=set, compare=False)
 
 
+#: Header of requests that name one of two captioners, and of replies: which one it was.
+CAPTIONER_HEADER = "X-Captioner"
 #: The client of the request that is served now.
 CALLER: ContextVar[Caller] = ContextVar("caller")
 

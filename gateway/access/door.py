@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import re
 import time
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedback.answers import new_request_id
 from gateway.access.bodies import Bodies
-from gateway.access.callers import CALLER, Caller
+from gateway.access.callers import CALLER, CAPTIONER_HEADER, Caller
 from gateway.access.keys import Key, find_key
 from gateway.access.leaving import serve_unless_left
 from gateway.errors import GatewayError, error_response
@@ -61,6 +62,7 @@ class Door:
             keys.
         open_paths: Paths that need no key, beside `OPEN_PATHS`.
         overload: Name of a client -> why it cannot send a picture now, or None.
+        bodies: The bodies of requests that are in memory.
         tracing: Takes the spans of requests; None for no traces.
     """
 
@@ -72,11 +74,12 @@ class Door:
         keys: Mapping[str, Key],
         open_paths: frozenset[str],
         overload: Callable[[str], GatewayError | None],
+        bodies: Bodies,
         tracing: Tracing | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
-        self._bodies = Bodies(settings, measures)
+        self._bodies = bodies
         self._measures = measures
         self._keys = keys
         self._open_paths = open_paths.union(OPEN_PATHS)
@@ -95,7 +98,10 @@ class Door:
         chosen = REQUEST_ID.fullmatch(given) is not None
         record = Record(given if chosen else new_request_id(), tracing=self._tracing)
         RECORD.set(record)
-        CALLER.set(self._caller(scope, key, record.id, chosen))
+        wanted = headers.get(CAPTIONER_HEADER, "")
+        caller = self._caller(scope, key, record.id, chosen)
+        caller = dataclasses.replace(caller, wanted=wanted)
+        CALLER.set(caller)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -103,6 +109,8 @@ class Door:
                 status = message["status"]
                 found = MutableHeaders(scope=message)
                 found[ID_HEADER] = record.id
+                if caller.answered_by:
+                    found[CAPTIONER_HEADER] = ", ".join(sorted(caller.answered_by))
                 for name, value in SECURITY_HEADERS.items():
                     found.setdefault(name, value)
                 found.setdefault("Cache-Control", "no-store")

@@ -1,43 +1,20 @@
-"""The TorchServe that requests go to, and those that were left while they had requests."""
+"""The TorchServe that requests go to, one that is tried out, and those that were left.
+
+Those that were left are kept while they have requests.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
+from gateway.captioning.backend import Backend
+from gateway.captioning.trial import Trial
 from gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(eq=False)
-class Backend:
-    """One TorchServe, and what is known of it.
-
-    Attributes:
-        inference: Its address for captions.
-        management: Its address for the state of workers and the model's description.
-        metrics: Its address for metrics.
-        in_flight: Requests for captions or for the description that it has not answered yet.
-        description: What it serves; None until it has been asked for.
-        captioned: When its last caption came, by `time.monotonic`.
-    """
-
-    inference: str
-    management: str
-    metrics: str
-    in_flight: int = 0
-    description: dict[str, Any] | None = None
-    captioned: float = -math.inf
-
-    @property
-    def addresses(self) -> tuple[str, str, str]:
-        """The three addresses."""
-        return self.inference, self.management, self.metrics
 
 
 class Backends:
@@ -48,18 +25,32 @@ class Backends:
 
     Attributes:
         current: The TorchServe of requests that begin now.
+        trial: What another one gets of them; None if none is tried out.
         former: Those that were left and have requests in flight.
+        on_change: Called when the current one or the one that is tried out is another one.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.current = Backend(*_addresses(settings))
+        self.trial: Trial | None = None
         self.former: list[Backend] = []
+        self.on_change: Callable[[], None] | None = None
         self._log_current()
+        self._set_trial(settings, [self.current])
+
+    @property
+    def all(self) -> list[Backend]:
+        """Every one: the current one first, then the candidate, then those that were left."""
+        return [self.current, *([self.trial.backend] if self.trial else []), *self.former]
 
     @contextlib.contextmanager
-    def using(self) -> Iterator[Backend]:
-        """The TorchServe of a request that begins; it counts as in flight until the `with` ends."""
-        backend = self.current
+    def using(self, backend: Backend | None = None) -> Iterator[Backend]:
+        """The TorchServe of a request that begins; it counts as in flight until the `with` ends.
+
+        Args:
+            backend: One of `all`; None for the current one.
+        """
+        backend = backend or self.current
         backend.in_flight += 1
         try:
             yield backend
@@ -74,17 +65,41 @@ class Backends:
         another archive may be served there.
 
         Args:
-            settings: The addresses; nothing else of it is used.
+            settings: The addresses, and those of the candidate; nothing else of it is used.
         """
-        known = [self.current, *self.former]
+        known, before = self.all, self._pair()
         wanted = _addresses(settings)
         # One that was left may be still busy when it is taken again.
         chosen = next((each for each in known if each.addresses == wanted), Backend(*wanted))
         chosen.description, chosen.captioned = None, -math.inf
         self.current = chosen
-        self.former = [each for each in known if each is not chosen]
         self._log_current()
+        self._set_trial(settings, known)
+        now = self._pair()
+        self.former = [each for each in known if each not in now]
+        if now != before and self.on_change:
+            self.on_change()
         self._forget_idle()
+
+    def _pair(self) -> list[Backend | None]:
+        return [self.current, self.trial.backend if self.trial else None]
+
+    def _set_trial(self, settings: Settings, known: list[Backend]) -> None:
+        """Begin, change or end a trial. One that does not change goes on, stopped if it was."""
+        before, self.trial = self.trial, None
+        if settings.candidate_inference:
+            wanted = _candidate(settings)
+            backend = next((each for each in known if each.addresses == wanted), Backend(*wanted))
+            trial = Trial(
+                backend,
+                settings.candidate_share,
+                settings.candidate_shadow,
+                settings.candidate_failures,
+            )
+            same = before is not None and before.backend is backend and str(before) == str(trial)
+            self.trial = before if same else trial
+        if before or self.trial:
+            logger.info("candidate: %s", self.trial or "none")
 
     def _log_current(self) -> None:
         logger.info("captions come from %s", self.current.inference)
@@ -100,4 +115,12 @@ def _addresses(settings: Settings) -> tuple[str, str, str]:
         settings.inference.rstrip("/"),
         settings.management.rstrip("/"),
         settings.metrics.rstrip("/"),
+    )
+
+
+def _candidate(settings: Settings) -> tuple[str, str, str]:
+    return (
+        settings.candidate_inference.rstrip("/"),
+        settings.candidate_management.rstrip("/"),
+        settings.candidate_metrics.rstrip("/"),
     )

@@ -11,10 +11,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from client import CaptionError, CaptionResult, ServerUnreachable
+from gateway.access.bodies import Bodies
 from gateway.access.callers import CALLER, Caller, Rates
 from gateway.captioning.deadly import DeadlyPictures, worker_failed
 from gateway.captioning.fair_queue import FairQueue
 from gateway.captioning.torchserve import Explained, Reply, TorchServeClient
+from gateway.captioning.trial import Trial
+from gateway.captioning.two_captioners import TwoCaptioners
 from gateway.errors import GatewayError, NotReady
 from gateway.feedback.recorder import Recorder
 from gateway.measures import Measures
@@ -57,6 +60,7 @@ class Captioner:
         settings: Limits and deadlines.
         measures: What is counted.
         fetcher: Fetches pictures by URL; None if they are refused.
+        bodies: The memory of requests.
         recorder: Notes what was answered, so that it can be rated; None if no feedback is taken.
     """
 
@@ -66,6 +70,7 @@ class Captioner:
         settings: Settings,
         measures: Measures,
         fetcher: Fetcher | None,
+        bodies: Bodies,
         recorder: Recorder | None = None,
     ) -> None:
         self._torchserve = torchserve
@@ -76,6 +81,7 @@ class Captioner:
         self._queue = FairQueue(settings.max_in_flight, settings.max_at_once)
         self._rates = Rates(settings.burst)
         self._deadly = DeadlyPictures()
+        self._two = TwoCaptioners(torchserve, settings, measures.versions, bodies)
         self._average = 1.0  # seconds that a picture waits for its caption
         self._describing = asyncio.Lock()
         self._sampling = asyncio.Lock()
@@ -150,10 +156,14 @@ class Captioner:
         caller, options = _with_time_limit(CALLER.get(), options)
         with self._queue.hold(caller.name, len(pictures), self._average):
             self._rates.take(caller, len(pictures))
+            trial = self._two.choose(caller)
             if len(pictures) == 1:
-                return [await self._captioned(caller, 0, pictures[0], options)]
+                return [await self._captioned(caller, 0, pictures[0], options, trial)]
             return await asyncio.gather(
-                *(self._captioned(caller, i, each, options) for i, each in enumerate(pictures))
+                *(
+                    self._captioned(caller, index, each, options, trial)
+                    for index, each in enumerate(pictures)
+                )
             )
 
     async def explain(self, picture: Picture, options: Mapping[str, str]) -> Explained:
@@ -176,6 +186,10 @@ class Captioner:
         if isinstance(outcome, GatewayError):
             raise outcome
         return outcome
+
+    async def close(self) -> None:
+        """End what is done beside requests."""
+        await self._two.close()
 
     async def is_ready(self) -> bool:
         """Whether a worker is ready and a caption came within the last minute.
@@ -205,16 +219,22 @@ class Captioner:
             )
 
     async def _captioned(
-        self, caller: Caller, index: int, picture: Picture, options: Mapping[str, str]
+        self,
+        caller: Caller,
+        index: int,
+        picture: Picture,
+        options: Mapping[str, str],
+        trial: Trial | None,
     ) -> Outcome:
         """The captions of one picture of a request, or its error."""
         begin = time.monotonic()
+        ask_one = self._two.asker(caller, trial)
         sent = b""  # of a picture by URL, what was fetched
 
         async def ask(content: bytes, options: Mapping[str, str], seconds: float) -> CaptionResult:
             nonlocal sent
             sent = content
-            return await self._torchserve.caption(content, options, seconds)
+            return await ask_one(content, options, seconds)
 
         outcome = await self._outcome(caller, picture, options, ask, "captioned")
         if not isinstance(outcome, GatewayError):

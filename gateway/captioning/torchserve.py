@@ -19,6 +19,7 @@ import aiohttp
 from client import CaptionError, CaptionResult, ServerUnreachable
 from client.description import describe
 from client.results import bad_reply, read_reply
+from gateway.captioning.backend import Backend
 from gateway.captioning.backends import Backends
 from gateway.errors import GatewayError, NotReady
 from gateway.settings import Settings
@@ -83,7 +84,11 @@ class TorchServeClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def caption(
-        self, picture: bytes, options: Mapping[str, str], seconds: float
+        self,
+        picture: bytes,
+        options: Mapping[str, str],
+        seconds: float,
+        backend: Backend | None = None,
     ) -> CaptionResult:
         """Caption one picture; waits without a limit.
 
@@ -92,6 +97,7 @@ class TorchServeClient:
             options: Names and values of options of the server.
             seconds: Until the answer is of no use any more. The handler does not begin to caption
                 the picture after that.
+            backend: The TorchServe to ask; None for the current one.
 
         Raises:
             ServerUnreachable: Nothing listens.
@@ -99,9 +105,7 @@ class TorchServeClient:
                 deadline was wrong; the picture may be sent again.
             GatewayError: The handler refused the picture or an option, or the server is overloaded.
         """
-        return await self._ask(
-            picture, options, seconds, lambda status, _, content: read_reply(status, content)
-        )
+        return await self._ask(picture, options, seconds, _read_captions, backend)
 
     async def explain(
         self, picture: bytes, options: Mapping[str, str], seconds: float
@@ -116,11 +120,16 @@ class TorchServeClient:
         return await self._ask(picture, options, seconds, _read_explanation)
 
     async def _ask(
-        self, picture: bytes, options: Mapping[str, str], seconds: float, read: Read[Reply]
+        self,
+        picture: bytes,
+        options: Mapping[str, str],
+        seconds: float,
+        read: Read[Reply],
+        to: Backend | None = None,
     ) -> Reply:
         # aiohttp writes a file in parts, and warns of more than 1 MB of bytes at once.
         data = picture if len(picture) < 1 << 20 else io.BytesIO(picture)
-        with self.backends.using() as backend, span("torchserve"):
+        with self.backends.using(to) as backend, span("torchserve"):
             headers = {DEADLINE_HEADER: f"{time.time() + seconds:.3f}", **outgoing_headers()}
             # This route passes a query on; TorchServe drops that of /predictions.
             url = f"{backend.inference}/models/{self._settings.model}/invoke"
@@ -187,9 +196,9 @@ class TorchServeClient:
         except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError):
             return None
 
-    async def metrics(self) -> bytes | None:
-        """TorchServe's metrics in Prometheus' text format; None if it does not answer."""
-        address = f"{self.backends.current.metrics}/metrics"
+    async def metrics(self, backend: Backend) -> bytes | None:
+        """The metrics of one TorchServe in Prometheus' text format; None if it does not answer."""
+        address = f"{backend.metrics}/metrics"
         try:
             async with self._http.get(address, timeout=STATE) as reply:
                 return await reply.read() if reply.status == 200 else None
@@ -215,6 +224,10 @@ class TorchServeClient:
                 trust_env=False,  # no proxy of the environment: the addresses are the server's own
             )
         return self._session
+
+
+def _read_captions(status: int, _: str, content: bytes) -> CaptionResult:
+    return read_reply(status, content)
 
 
 def _read_explanation(status: int, content_type: str, content: bytes) -> Explained:

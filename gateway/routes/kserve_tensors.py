@@ -155,7 +155,7 @@ def infer_reply(
 
 
 def _more_outputs(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Tensors that are there only where they say something: `error` and `features`."""
+    """Tensors that are there only where they say something: `error`, `features`, those of `ood`."""
     outputs: list[dict[str, Any]] = []
     count = len(outcomes)
     if any(isinstance(each, GatewayError) for each in outcomes):
@@ -173,6 +173,13 @@ def _more_outputs(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         outputs.append(
             {"name": "features", "datatype": kind, "shape": [count, *size], "data": data}
         )
+    oods = [None if isinstance(each, GatewayError) else each.ood for each in outcomes]
+    if any(oods):  # a picture that failed is said to be usual; `error` has its reason
+        for name, usual in (("score", 0.0), ("p_value", 1.0)):
+            data = [getattr(each, name) if each else usual for each in oods]
+            outputs.append(
+                {"name": f"ood_{name}", "datatype": "FP32", "shape": [count], "data": data}
+            )
     return outputs
 
 

@@ -45,6 +45,7 @@ from gateway.routes.replies import (
     Features,
     Model,
     OneCaption,
+    OodReply,
     errors,
     results_of,
     several_reply,
@@ -104,6 +105,7 @@ class PlainReply(BaseModel):
     warnings: list[str] | None = None
     quality: float | None = None
     features: Features | None = None
+    ood: OodReply | None = None
 
 
 class SeveralReply(CaptionsReply):

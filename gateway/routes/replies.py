@@ -60,6 +60,13 @@ class Features(BaseModel):
     data: list[Any] | str
 
 
+class OodReply(BaseModel):
+    """How unusual a picture is: its score, and what share of usual pictures is at least so."""
+
+    score: float
+    p_value: float
+
+
 class PictureReply(BaseModel):
     """The captions of one picture, best first, or its error."""
 
@@ -68,6 +75,7 @@ class PictureReply(BaseModel):
     captions: list[OneCaption] | None = None
     quality: float | None = None
     features: Features | None = None
+    ood: OodReply | None = None
     error: Error | None = None
 
 
@@ -171,10 +179,14 @@ def several_reply(
     Args:
         path: Of the request.
         outcomes: Of its pictures.
-        model: Its name and version.
+        model: Name and version of the captioner, if none of them has a caption, which names it.
         more: Other fields of the reply.
     """
     failures = [each for each in outcomes if isinstance(each, GatewayError)]
+    for each in outcomes:
+        if not isinstance(each, GatewayError):
+            model = {"name": each.model, "version": each.version}
+            break
     body = {
         "results": [picture_reply(each) for each in outcomes],
         "succeeded": len(outcomes) - len(failures),

@@ -40,9 +40,13 @@ def routes(captioner: Captioner, torchserve: TorchServeClient, measures: Measure
     )
     async def metrics() -> Response:
         """The gateway's metrics and TorchServe's, for one scrape of Prometheus."""
-        found, state = await asyncio.gather(torchserve.metrics(), torchserve.state())
         backends = torchserve.backends
-        text = measures.text(found, state, [backends.current, *backends.former])
+        trial = backends.trial
+        candidate = torchserve.metrics(trial.backend) if trial else asyncio.sleep(0)
+        found, state, other = await asyncio.gather(
+            torchserve.metrics(backends.current), torchserve.state(), candidate
+        )
+        text = measures.text(found, state, backends, other)
         return Response(text, headers={"Content-Type": METRICS_TYPE})
 
     return router

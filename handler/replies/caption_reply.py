@@ -12,7 +12,7 @@ from typing import Any
 
 from handler.replies.extras import feature_fields
 from handler.replies.failure import Failure
-from handler.request_result import ImageResult, RequestResult
+from handler.request_result import ImageOod, ImageResult, RequestResult
 from handler.requests.caption_request import CaptionRequest, Extras, Form
 from model.artifact import GeneratedCaption
 
@@ -107,6 +107,8 @@ def picture_fields(image: ImageResult, extras: Extras) -> dict[str, Any]:
         picture["warnings"] = list(image.warnings)
     if extras.features is not None and image.features is not None:
         picture["features"] = feature_fields(image.features, extras)
+    if extras.ood and image.ood is not None:
+        picture["ood"] = image.ood.fields()
     return picture
 
 
@@ -153,6 +155,11 @@ def _tensors(images: Sequence[ImageResult], extras: Extras) -> list[dict[str, An
         kind = "FP32" if extras.features == "list" else "BYTES"
         size = [len(images), *(found[0].shape if kind == "FP32" else ())]
         tensors.append(_tensor("features", kind, size, [row["data"] for row in rows_of]))
+    if extras.ood:  # a picture that failed is said to be usual; `error` has its reason
+        each_ood = [image.ood or ImageOod(0.0, 1.0) for image in images]
+        for name in ("score", "p_value"):
+            data = [each.fields()[name] for each in each_ood]
+            tensors.append(_tensor(f"ood_{name}", "FP32", [len(images)], data))
     return tensors
 
 

@@ -1,7 +1,8 @@
-"""What a request may ask for beside captions: the image's feature, and a time limit of its own.
+"""What a request may ask for beside captions.
 
-`features`, `unit_features` and `timeout_ms` stand where options stand: as fields of a form or of a
-gRPC message, as members of the JSON document, or in its `options` or `parameters`. As those of
+That is the image's feature, how unusual the image is, and a time limit of its own. `features`,
+`unit_features`, `ood` and `timeout_ms` stand where options stand: as fields of a form or of a gRPC
+message, as members of the JSON document, or in its `options` or `parameters`. As those of
 explanations, they are taken out before options are read.
 """
 
@@ -20,7 +21,7 @@ from handler.requests.explanation import read_boolean
 from model.options import BadOption
 
 #: Names in a request.
-FIELDS = ("features", "unit_features", "timeout_ms")
+FIELDS = ("features", "unit_features", "ood", "timeout_ms")
 #: Longest time limit of a request, in milliseconds.
 LONGEST_TIMEOUT = 600_000
 
@@ -37,6 +38,12 @@ def extras_limits() -> dict[str, dict[str, Any]]:
             "default": False,
             "choices": [False, True],
             "help": "divide each feature by its L2 norm",
+        },
+        "ood": {
+            "default": False,
+            "choices": [False, True],
+            "help": "how unusual the image is: its score, and the share of validation images that "
+            "are at least as unusual",
         },
         "timeout_ms": {
             "default": None,
@@ -66,15 +73,35 @@ def read_extras(fields: Mapping[str, Any]) -> Extras:
     unit = read_boolean("unit_features", fields.get("unit_features", False))
     if unit and features is None:
         raise BadOption("unit_features", True, "left out where features is not true")
+    ood = read_boolean("ood", fields.get("ood", False))
     timeout = fields.get("timeout_ms")
     if timeout is None:
-        return Extras(features, unit)
+        return Extras(features, unit, ood=ood)
     if isinstance(timeout, str) and timeout.strip().isdecimal() and len(timeout) < 20:
         timeout = int(timeout)
     if type(timeout) is not int or not 1 <= timeout <= LONGEST_TIMEOUT:
         limits = f"a whole number of milliseconds from 1 to {LONGEST_TIMEOUT}"
         raise BadOption("timeout_ms", timeout, limits)
-    return Extras(features, unit, timeout / 1000)
+    return Extras(features, unit, timeout / 1000, ood)
+
+
+def check_extras(extras: Extras, has_ood: bool) -> None:
+    """Refuse what this captioner cannot say, although others could.
+
+    Args:
+        extras: What a request asks for.
+        has_ood: Whether the captioner knows what its training images looked like.
+
+    Raises:
+        BadOption: It asks for `ood`, and the captioner has no such score.
+    """
+    if extras.ood and not has_ood:
+        raise BadOption(
+            "ood",
+            True,
+            "left out here: this captioner does not know what its training images looked like; "
+            "python -m training.ood learns it, before the export",
+        )
 
 
 def feature_fields(features: Tensor, extras: Extras) -> dict[str, Any]:

@@ -91,11 +91,13 @@ class Extras:
         features: One of `FEATURE_FORMATS`; None for no features.
         unit_features: Whether each feature is divided by its L2 norm.
         timeout: Seconds after which the reply is of no use; None for no limit of its own.
+        ood: Whether the reply says how unusual each picture is.
     """
 
     features: str | None = None
     unit_features: bool = False
     timeout: float | None = None
+    ood: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

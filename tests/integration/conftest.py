@@ -13,6 +13,7 @@ from deploy.properties import derived_config
 from deploy.torchserve import TorchServe
 from loadtests.chaos.faulty_archive import make_faulty
 from tests.integration.gateways import running, settings_for
+from tests.integration.one_machine import other_checkpoint, root, run  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def program(name: str) -> str:
     return found
 
 
-def wait_for(what: str, look: Callable[[], Any], seconds: float = 40.0) -> Any:
+def wait_for(what: str, look: Callable[[], Any], seconds: float = 90.0) -> Any:
     """What a function returns, once that is something.
 
     Args:

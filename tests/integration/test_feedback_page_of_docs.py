@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,11 +22,13 @@ from gateway.routes.feedback import FeedbackReply
 from gateway.settings import Settings
 from tests import ROOT
 from tests.integration.gateways import running, settings_for
-from tests.unit.test_pages import commands
+from tests.page_blocks import blocks
 from training.config import load_config
 
 FILE = ROOT / "docs" / "feedback.md"
 PAGE = FILE.read_text()
+#: The words of every command.
+LINES = [shlex.split(line) for each in blocks(FILE, "sh") for line in each.lines]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +96,7 @@ def test_the_commands_of_the_operator(gateway: str, folder: Path):
     request_id = reply.headers["X-Request-Id"]
     said = httpx.post(f"{gateway}/feedback", json={"request_id": request_id, "thumbs": "up"})
     assert said.status_code == 200
-    for words in commands(FILE):
+    for words in LINES:
         if "feedback" in words[1:3] or "monitoring.quality" in words:
             shown = [request_id if re.fullmatch(r"[0-9a-f]{32}", each) else each for each in words]
             done = run(python(shown), folder)
@@ -108,7 +111,7 @@ def test_the_commands_of_the_operator(gateway: str, folder: Path):
 
 
 def test_the_commands_of_training(gateway: str, folder: Path):
-    lines = [words for words in commands(FILE) if any(w.startswith("training.") for w in words)]
+    lines = [words for words in LINES if any(w.startswith("training.") for w in words)]
     assert [words[2] for words in lines] == [
         "training.prepare", "training.prepare", "training.features", "training.train",
     ]  # fmt: skip

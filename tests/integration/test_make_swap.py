@@ -11,25 +11,17 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
-import pytest
 
-from deploy import captioner, serve, slots, swap
-from deploy.captioner import Captioner
-from deploy.ports import on_free_ports
-from deploy.properties import ROOT, derived_config
-from tests.integration.gateways import free_port
+from deploy import captioner, slots
+from deploy.properties import ROOT
+from tests.integration.one_machine import CLIENTS, Load, Run, caption, gateway_address
 
-#: Threads that send pictures while a captioner is swapped.
-CLIENTS = 4
 #: Runs `make swap` up to a function, which says so and then waits to be killed.
 UP_TO = """
 import sys, time
@@ -46,82 +38,6 @@ def wait(*_):
 setattr({"golden": golden, "swap": swap}[module], name, wait)
 sys.exit(swap.main())
 """
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def other_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A captioner that captions the sample otherwise."""
-    import torch
-
-    from model.checkpoint import Checkpoint
-
-    folder = tmp_path_factory.mktemp("other") / "checkpoint"
-    checkpoint = Checkpoint.load(tiny_checkpoint)
-    with torch.no_grad():
-        for weights in checkpoint.captioner.mapper.parameters():
-            weights.neg_()
-    checkpoint.save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def root(
-    tiny_checkpoint: Path,
-    tiny_artifact: Path,
-    tiny_archive: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Path]:
-    """The folder of the servers; the archive of `tiny_checkpoint` is made already."""
-    root = tmp_path_factory.mktemp("swap")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slots, "STATE", root / "server")
-        patch.setattr(slots, "ARCHIVE", root / "clipcap.mar")
-        patch.setattr(slots, "ARTIFACT", root / "artifact")
-        patch.setattr(captioner, "TRAINED", tiny_checkpoint)
-        patch.setenv("GATEWAY_PORT", str(free_port()))
-        shutil.copytree(tiny_artifact, slots.ARTIFACT)
-        shutil.copyfile(tiny_archive, slots.ARCHIVE)
-        identity = Captioner(tiny_checkpoint).identity()
-        slots.ARCHIVE.with_suffix(".json").write_text(json.dumps(identity))
-        derived_config(root / "config.properties", on_free_ports())
-        try:
-            yield root
-        finally:
-            serve.stop()
-
-
-@pytest.fixture
-def run(root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs `make swap` (as `swap`) or a command of `deploy.serve`: status, stdout, stderr."""
-
-    def start(command: str, *words: str | Path) -> tuple[int, str, str]:
-        given = ["--config", str(root / "config.properties"), *map(str, words)]
-        argv = ["swap", *given] if command == "swap" else ["serve", command, *given]
-        monkeypatch.setattr("sys.argv", argv)
-        capfd.readouterr()
-        status = swap.main() if command == "swap" else serve.main()
-        return status, *capfd.readouterr()
-
-    return start
-
-
-def gateway_address() -> str:
-    return slots.gateway_of(slots.serving()[0]).address
-
-
-def ask(client: httpx.Client | None = None) -> dict[str, Any]:
-    """What the gateway answers for the sample."""
-    reply = (client or httpx).post(
-        f"{gateway_address()}/v1/captions", content=serve.SAMPLE.read_bytes(), timeout=60
-    )
-    assert reply.status_code == 200, reply.text
-    return reply.json()
-
-
-def caption() -> str:
-    return str(ask()["results"][0]["caption"])
 
 
 def left_running() -> list[psutil.Process]:
@@ -159,40 +75,6 @@ def test_there_must_be_a_gateway(run: Run):
     status, out, err = run("swap")
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert "error: no gateway runs" in err
-
-
-class Load:
-    """Threads that send the sample to the gateway again and again, and keep every answer."""
-
-    def __init__(self) -> None:
-        self.captions: list[tuple[float, str]] = []
-        self.faults: list[str] = []
-        self._address = gateway_address()
-        self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._send) for _ in range(CLIENTS)]
-
-    def _send(self) -> None:
-        picture = serve.SAMPLE.read_bytes()
-        with httpx.Client(timeout=60, trust_env=False) as client:
-            while not self._ended.is_set():
-                begin = time.monotonic()
-                try:
-                    reply = client.post(f"{self._address}/v1/captions", content=picture)
-                    reply.raise_for_status()
-                    self.captions.append((begin, reply.json()["results"][0]["caption"]))
-                except (httpx.HTTPError, LookupError, ValueError) as error:
-                    self.faults.append(repr(error))
-                time.sleep(0.1)
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def test_no_request_is_lost_under_load(root: Path, run: Run, other_checkpoint: Path):
@@ -281,7 +163,7 @@ def test_a_swap_killed_after_the_gateway_moved_is_finished_by_the_next_command(
 ):
     before, (old, free) = caption(), slots.serving()
     address, left = old.server.rest, old.server.process()
-    kill_swap_at(root, "swap._end")
+    kill_swap_at(root, "swap.end")
     assert caption() != before
     new, other = slots.serving()
     assert (other, new.server.folder) == (old, free.server.folder)

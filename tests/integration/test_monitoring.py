@@ -125,7 +125,7 @@ def test_every_query_of_the_dashboard_has_data(watched: Watched):
         return not missing
 
     try:
-        wait_for("data", all_found, 30)
+        wait_for("data", all_found)
     finally:
         assert not missing
     # A calm captioner: nothing fires.

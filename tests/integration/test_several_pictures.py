@@ -111,3 +111,24 @@ def test_v1_captions_gives_features(gateway: str):
     )
     [result] = reply.json()["results"]
     assert np.shape(result["features"]["data"]) == tuple(result["features"]["shape"])
+
+
+def test_how_unusual_a_picture_is_the_same_everywhere(
+    address: str, server: TorchServe, gateway: str
+):
+    _, own = asked(address, {"image": TEXT, "ood": True})
+    assert own["ood"]["score"] > 0
+    assert 0 < own["ood"]["p_value"] <= 1
+    for where in (server.rest, f"grpc://127.0.0.1:{server.grpc_port}", gateway):
+        with CaptionClient(where) as client:
+            result = client.caption(PNG, ood="true")
+            assert client.caption(PNG).ood is None
+        assert result.ood is not None
+        assert result.to_dict()["ood"] == own["ood"]
+    tensor = {"name": "image", "shape": [2], "datatype": "BYTES", "data": [TEXT, BAD]}
+    _, v2 = asked(address, {"inputs": [tensor], "parameters": {"ood": True}})
+    outputs = {each["name"]: each["data"] for each in v2["outputs"]}
+    assert outputs["ood_score"] == [own["ood"]["score"], 0.0]
+    assert outputs["ood_p_value"] == [own["ood"]["p_value"], 1.0]
+    status, refused = asked(address, {"image": TEXT, "ood": "maybe"})
+    assert (status, refused["error"]["code"]) == (422, "bad_option")

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "client": {"client"},
     "deploy": {"deploy", "client"},
     "feedback": {"feedback"},
-    "monitoring": {"monitoring", "model", "feedback", "training"},
+    "monitoring": {"monitoring", "model", "client", "feedback", "training"},
     "gateway": {"gateway", "client", "feedback"},
     "scale": {"scale", "handler", "model"},
 }
@@ -32,7 +32,7 @@ NEVER = {
     "model": {"pytorch_lightning", "lightning", "hydra", "omegaconf", "ts", "dvc"},
     "handler": {"transformers", "pytorch_lightning", "lightning", "hydra", "numpy", "dvc"},
     "client": {"torch", "transformers", "ts", "PIL", "numpy"},
-    "gateway": {"torch", "transformers", "ts", "PIL", "numpy"},
+    "gateway": {"torch", "transformers", "ts", "PIL", "numpy", "pandas", "pyarrow", "evidently"},
     "feedback": {"torch", "transformers", "ts", "PIL", "numpy"},
     "scale": {"transformers", "pytorch_lightning", "lightning", "hydra", "ts", "dvc"},
 }

@@ -57,7 +57,9 @@ def run(bases: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "training.evaluation.scores.scoring._meteor", lambda *_: 0.0
     )  # seconds each to start
     small = {**bases, "train.epochs": "1", "clip.epochs": "1", "clip.precision": "32-true"}
-    workers = {f"{block}.workers": "0" for block in ("folder", "features", "quality", "evaluate")}
+    workers = {
+        f"{block}.workers": "0" for block in ("folder", "features", "quality", "ood", "evaluate")
+    }
 
     def start(page: str, more: Sequence[str] = ()) -> list[list[str]]:
         lines = commands(DOCS / page, HERE)

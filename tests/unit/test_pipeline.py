@@ -17,7 +17,7 @@ from tests import ROOT
 from training.config import Config, load_config
 
 EXPERIMENTS = ROOT / "training" / "conf" / "experiment"
-BLOCKS = ("prepare", "features", "train", "quality", "evaluate", "export", "archive")
+BLOCKS = ("prepare", "features", "train", "quality", "ood", "evaluate", "export", "archive")
 
 
 def stages() -> dict[str, PipelineStage]:
@@ -121,10 +121,15 @@ def test_a_stage_declares_the_paths_of_its_settings(name: str):
             {config.quality.data, f"{trained}/model.safetensors"},
             {f"{trained}/quality.safetensors", f"{trained}/quality.json"},
         ),
+        "training.ood": (
+            {config.ood.data, f"{trained}/model.safetensors"},
+            {f"{trained}/ood.safetensors", f"{trained}/ood.json"},
+        ),
         "training.evaluate": (
             {
                 config.evaluate.data,
                 f"{trained}/model.safetensors",
+                f"{trained}/ood.safetensors",
                 f"{trained}/quality.safetensors",
             },
             {f"{trained}/evaluation.json", f"{config.evaluate.out}/metrics.json"},
@@ -132,6 +137,7 @@ def test_a_stage_declares_the_paths_of_its_settings(name: str):
         "training.export": (
             {
                 f"{trained}/model.safetensors",
+                f"{trained}/ood.safetensors",
                 f"{trained}/quality.safetensors",
                 f"{trained}/evaluation.json",
             },

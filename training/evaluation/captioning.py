@@ -12,7 +12,7 @@ from rich.progress import track
 from model.artifact import Artifact, GeneratedCaption
 from model.image.preprocessing import Preprocessing, to_pixels
 from model.refusal import Refusal
-from training.config import Evaluate, Quality
+from training.config import Evaluate, OodSettings, Quality
 from training.data.dataset import CaptionDataset
 from training.data.image_decoding import decode_files
 from training.data.tar_picture import PictureFile
@@ -68,7 +68,9 @@ def caption_split(
 
 
 def decode_pixels(
-    preprocessing: Preprocessing, files: Sequence[PictureFile], settings: Evaluate | Quality
+    preprocessing: Preprocessing,
+    files: Sequence[PictureFile],
+    settings: Evaluate | Quality | OodSettings,
 ) -> Iterator[torch.Tensor | str]:
     """Pixels [3, S, S] of each file, or why it cannot be read."""
     convert = partial(to_pixels, preprocessing=preprocessing)

@@ -36,7 +36,7 @@ class DeviceArtifact(Artifact):
         mapper = copy.deepcopy(captioner.mapper)
         module = ServedCaptioner(encoder, mapper, search, config.normalize_feature)
         module = module.eval().to(device)
-        super().__init__(module, as_served.info, as_served.tokenizer, device)
+        super().__init__(module, as_served.info, as_served.tokenizer, device, as_served.ood_score)
 
 
 def artifact_on(checkpoint: Checkpoint, device: torch.device) -> Artifact:

@@ -51,7 +51,7 @@ def learn(config: Config) -> dict[str, Any]:
             "folder (docs/hub.md says how to get one from the hub)"
         )
     device = chosen_device(settings.device, "quality.device")
-    checkpoint = Checkpoint.load(folder, quality=False)
+    checkpoint = Checkpoint.load(folder, learned=())
     artifact = artifact_on(checkpoint, device)
     with _pictures(config) as dataset:
         split = settings.split

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from feedback import schema
 from feedback.__main__ import main
+from feedback.answers import Answer, Served, record
 from feedback.database import described, open_database, read_url, reading, writing
 from feedback.errors import DatabaseRefused
 from feedback.reading import counts
@@ -156,17 +158,18 @@ def test_a_lock_of_sqlite_is_waited_for_and_then_an_error(
             pass
 
 
-def test_what_another_program_writes_is_seen_after_a_second_look(tmp_path: Path):
+def test_what_another_program_deletes_is_gone_after_a_second_look(tmp_path: Path):
     """To open and close the file beside SQLite would end its locks, and the two would part."""
     url = f"sqlite:///{tmp_path / 'feedback.db'}"
     engine = open_database(url, create=True)
     schema.upgrade(engine)
-    open_database(url)
-    code = (
-        "import sys; from feedback.database import *\n"
-        "with writing(open_database(sys.argv[1])) as c:\n"
-        "    c.execute(text(\"UPDATE feedback_revision SET version_num = '7'\"))"
-    )
-    subprocess.run([sys.executable, "-c", code, url], cwd=ROOT, check=True)
-    with engine.connect() as connection:
-        assert schema.revision(connection) == "7"
+    answer = Answer("r", "", 0, time.time(), "clipcap", "1.0", (Served("a dog", 0.5),), "0" * 64)
+    with writing(engine) as connection:
+        record(connection, [answer])
+    with reading(engine) as connection:
+        open_database(url)
+        assert counts(connection).answers == 1
+    words = [sys.executable, "-m", "feedback", "delete", "--database", url, "r"]
+    subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    with reading(engine) as connection:
+        assert counts(connection).answers == 0

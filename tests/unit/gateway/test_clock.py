@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from gateway.access.bodies import Bodies
 from gateway.access.callers import CALLER, Caller
 from gateway.captioning.captioner import Captioner
 from gateway.captioning.torchserve import DEADLINE_HEADER, TorchServeClient
@@ -63,7 +64,9 @@ def caption(address: str) -> object:
         torchserve = TorchServeClient(settings)
         torchserve.backends.current.description = {"max_pictures": 1}
         CALLER.set(Caller("someone", asyncio.get_running_loop().time() + 60))
-        captioner = Captioner(torchserve, settings, Measures(), None)
+        measures = Measures()
+        bodies = Bodies(settings, measures)
+        captioner = Captioner(torchserve, settings, measures, None, bodies)
         (outcome,) = await captioner.caption([b"picture"], {})
         await torchserve.close()
         return outcome

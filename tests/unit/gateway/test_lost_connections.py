@@ -7,6 +7,7 @@ import contextlib
 import json
 
 from client import CaptionResult
+from gateway.access.bodies import Bodies
 from gateway.access.callers import CALLER, Caller
 from gateway.captioning.captioner import Captioner
 from gateway.captioning.torchserve import TorchServeClient
@@ -59,7 +60,9 @@ async def caption_while_it_ends() -> list[object]:
         settings = Settings(inference=address, management=address, metrics=address)
         torchserve = TorchServeClient(settings)
         torchserve.backends.current.description = {"max_pictures": 4}
-        captioner = Captioner(torchserve, settings, Measures(), None)
+        measures = Measures()
+        bodies = Bodies(settings, measures)
+        captioner = Captioner(torchserve, settings, measures, None, bodies)
         CALLER.set(Caller("someone", asyncio.get_running_loop().time() + 60))
         found: list[object] = await captioner.caption([b"one", b"two", b"three"], {})
         ending.is_ending = True

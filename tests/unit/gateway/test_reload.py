@@ -25,7 +25,7 @@ def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def shown(backends: Backends) -> list[str]:
     """The lines of the metrics about backends."""
-    text = Measures().text(None, None, [backends.current, *backends.former]).decode()
+    text = Measures().text(None, None, backends).decode()
     return [line for line in text.splitlines() if line.startswith("gateway_backend_")]
 
 

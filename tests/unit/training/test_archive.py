@@ -35,6 +35,11 @@ def test_exactly_these_modules_are_packed():
         "handler/caption_batch.py",
         "handler/caption_handler.py",
         "handler/caption_settings.py",
+        "handler/capture/__init__.py",
+        "handler/capture/capturing.py",
+        "handler/capture/folder.py",
+        "handler/capture/rows.py",
+        "handler/capture/settings.py",
         "handler/decoding_memory.py",
         "handler/explanation.py",
         "handler/measures.py",
@@ -74,6 +79,7 @@ def test_exactly_these_modules_are_packed():
         "model/layers/loading.py",
         "model/layers/memory.py",
         "model/layers/precision.py",
+        "model/ood.py",
         "model/options.py",
         "model/refusal.py",
         "model/tokenizer.py",
@@ -85,7 +91,7 @@ def test_it_holds_what_serving_needs_and_no_more(tiny_archive: Path):
         names = set(opened.namelist())
         manifest = json.loads(opened.read("MAR-INF/MANIFEST.json"))
     ours = {str(file) for file in serving_modules()} - {"handler/caption_handler.py"}
-    artifact = {"captioner.pt", "captioner.json", "tokenizer.json"}
+    artifact = {"captioner.pt", "captioner.json", "tokenizer.json", "ood.pt"}
     settings = {"MAR-INF/MANIFEST.json", "model-config.yaml", "handler/metrics.yaml"}
     assert names == ours | artifact | settings | {"caption_handler.py"}
     assert manifest["model"]["handler"] == "caption_handler.py"

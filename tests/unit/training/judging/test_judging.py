@@ -135,7 +135,7 @@ def test_targets_by_references_are_shares_of_a_person_s_agreement(tiny_run: Conf
 
 
 def test_examples_are_the_captions_and_states_of_the_captioner(tiny_run: Config):
-    checkpoint = Checkpoint.load(tiny_run.evaluate.checkpoint, quality=False)
+    checkpoint = Checkpoint.load(tiny_run.evaluate.checkpoint, learned=())
     artifact = eager_artifact(checkpoint)
     dataset = CaptionDataset.load(tiny_run.evaluate.data)
     checks = find_checks(dataset.root)
