@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from handler.replies.extras import read_extras
+from handler.replies.extras import check_extras, read_extras
 from model.artifact import Artifact
 from model.options import GenerationOptions
 from model.programs.load import load_artifact
@@ -60,6 +60,8 @@ class Captioning:
         artifact = load_artifact(given.artifact)
         options = artifact.defaults.updated(given.options)
         artifact.check(options)
+        extras = read_extras(dict.fromkeys(given.extras, True))
+        check_extras(extras, artifact.ood_score is not None)
         return cls(artifact, options)
 
     @property
