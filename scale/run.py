@@ -99,7 +99,7 @@ def run(given: argparse.Namespace) -> None:
             print(f"warning: {fault}", file=sys.stderr)
         assembly = Assembly(store, job.plan)
         before = assembly.rows
-        if continued:
+        if continued and before:
             _say(console, f"{before:,} of {job.rows:,} pictures have their rows from before")
         try:
             if before < job.rows:
