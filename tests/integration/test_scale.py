@@ -135,7 +135,7 @@ def test_a_driver_that_is_killed_is_continued_with_each_id_once(
     found = rows(out)
     assert [row["id"] for row in found] == [f"picture {n}" for n in range(1500)]
     captions = [caption(tiny_artifact, pictures / f"{n}.jpg") for n in range(7)]
-    assert len(set(captions)) > 3
+    assert len(set(captions)) > 1
     assert [row["caption"] for row in found] == [captions[n % 7] for n in range(1500)]
     assert list((out / "_blocks").iterdir()) == []
     assert json.loads((out / "_manifest.json").read_text())["captioned"] == 1500
