@@ -1,20 +1,16 @@
-"""What the handler counts, for Prometheus; `metrics.yaml` declares each metric.
+"""What is counted, for Prometheus; `metrics.yaml` declares each metric for TorchServe.
 
-Each value is a line that TorchServe reads from the worker's output, so counters are added up over a
-batch before they are written.
+For TorchServe each value is a line that it reads from the worker's output, so counters are added up
+over a batch before they are passed on.
 """
 
 from __future__ import annotations
 
 import collections
 import os
-import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from ts.context import Context
-from ts.metrics.metric_type_enum import MetricTypes
+from typing import Protocol
 
 from handler.capture.capturing import OUTCOMES
 from handler.replies.failure import STATUSES
@@ -27,9 +23,9 @@ COUNTERS: dict[str, Sequence[str]] = {
     "clipcap_explanations_total": ("",),
     "clipcap_tokens_total": ("",),
     "clipcap_finish_reasons_total": FINISH_REASONS,
-    "clipcap_capture_rows_total": OUTCOMES,
     "clipcap_failed_images_total": tuple(STATUSES),
     "clipcap_errors_total": tuple(STATUSES),
+    "clipcap_capture_rows_total": OUTCOMES,
 }
 #: Gauges, each of which has a label of its own.
 GAUGES = ("clipcap_worker_resident_bytes",)
@@ -37,31 +33,29 @@ GAUGES = ("clipcap_worker_resident_bytes",)
 STATM = Path("/proc/self/statm")
 
 
-def emit(context: Context, name: str, value: float, label: str = "") -> None:
-    """Record one value of a metric.
+class Emit(Protocol):
+    """Takes one value of a metric, in the way of the server."""
 
-    Args:
-        context: TorchServe's.
-        name: A name of `metrics.yaml`.
-        value: What to observe, or to count.
-        label: The value of the metric's own label, if it has one.
-    """
-    kind = MetricTypes.HISTOGRAM
-    if name in COUNTERS or name in GAUGES:
-        kind = MetricTypes.COUNTER if name in COUNTERS else MetricTypes.GAUGE
-    metric = context.metrics.get_metric(name, kind)
-    metric.add_or_update(value, [context.model_name, "Model", *([label] if label else [])])
+    def __call__(self, name: str, value: float, label: str = "") -> None:
+        """Record it.
+
+        Args:
+            name: A name of `metrics.yaml`.
+            value: What to observe, or to count.
+            label: The value of the metric's own label, if it has one; that of a gauge, the
+                process, is the server's to give.
+        """
 
 
-def start(context: Context) -> None:
+def start(emit: Emit) -> None:
     """Let every counter begin at 0: a rate needs a value before the first event."""
     for name, labels in COUNTERS.items():
         for label in labels:
-            emit(context, name, 0, label)
-    show_memory(context)
+            emit(name, 0, label)
+    show_memory(emit)
 
 
-def show_memory(context: Context) -> None:
+def show_memory(emit: Emit) -> None:
     """Show the memory of this worker; there is no figure where the system is not Linux.
 
     TorchServe knows it only if it measures the whole machine, for which it starts a process every
@@ -70,33 +64,21 @@ def show_memory(context: Context) -> None:
     if STATM.exists():
         pages = int(STATM.read_text().split()[1])
         resident = pages * os.sysconf("SC_PAGE_SIZE")
-        emit(context, "clipcap_worker_resident_bytes", resident, worker_name(sys.argv))
+        emit("clipcap_worker_resident_bytes", resident)
 
 
-def worker_name(words: Sequence[str]) -> str:
-    """The name of a worker, such as `W-9000`; the one that replaces it has the same.
-
-    Args:
-        words: The worker's command line, which has the socket that TorchServe reaches it by.
-    """
-    for option, value in zip(words, words[1:], strict=False):
-        if option in ("--sock-name", "--port") and (number := re.search(r"\d+$", value)):
-            return f"W-{number[0]}"
-    return "W-0"
-
-
-def count_captured(context: Context, rows: Mapping[str, int]) -> None:
+def count_captured(emit: Emit, rows: Mapping[str, int]) -> None:
     """Count what has become of captured rows, by outcome."""
     for outcome, number in rows.items():
-        emit(context, "clipcap_capture_rows_total", number, outcome)
+        emit("clipcap_capture_rows_total", number, outcome)
 
 
-def count(context: Context, results: Sequence[RequestResult]) -> None:
+def count(emit: Emit, results: Sequence[RequestResult]) -> None:
     """Count what became of the requests of a batch and of their images."""
     found: collections.Counter[tuple[str, str]] = collections.Counter()
     for result in results:
         if result.images:
-            emit(context, "clipcap_request_images", len(result.images))
+            emit("clipcap_request_images", len(result.images))
         if result.failure is not None:
             found["clipcap_errors_total", result.failure.code] += 1
             continue
@@ -105,7 +87,7 @@ def count(context: Context, results: Sequence[RequestResult]) -> None:
                 found["clipcap_failed_images_total", image.failure.code] += 1
                 continue
             if image.ood is not None:
-                emit(context, "clipcap_ood_p_value", image.ood.p_value)
+                emit("clipcap_ood_p_value", image.ood.p_value)
             found["clipcap_captions_total", ""] += 1
             for caption in image.captions:
                 found["clipcap_tokens_total", ""] += caption.tokens
@@ -113,5 +95,5 @@ def count(context: Context, results: Sequence[RequestResult]) -> None:
         if result.images and result.request and result.request.explanation:
             found["clipcap_explanations_total", ""] += 1
     for (name, label), value in found.items():
-        emit(context, name, value, label)
-    show_memory(context)
+        emit(name, value, label)
+    show_memory(emit)

@@ -1,4 +1,4 @@
-"""Beyond one machine: bulk captioning on Ray Data.
+"""Beyond one machine: bulk captioning on Ray Data, and the captioner on Ray Serve.
 
 Reading order:
 
@@ -14,4 +14,6 @@ Reading order:
     first_blocks    ends a job in which no picture can be read
     picture_error   why a picture has no caption
     report sample   progress and the table at the end; a page of a few pictures
+    serve           the command: python -m scale.serve
+    serving/        application, replica, http_request, counts
 """

@@ -66,7 +66,7 @@ def connected(address: str | None, store_bytes: int, *, verbose: bool = False) -
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module=r"ray\.")
         shown["logging_level"] = logging.CRITICAL
-    with contextlib.nullcontext() if verbose else _without_stderr():
+    with contextlib.nullcontext() if verbose else without_stderr():
         if address is None:
             _start(ray, store_bytes, shown)
         else:
@@ -79,7 +79,7 @@ def connected(address: str | None, store_bytes: int, *, verbose: bool = False) -
 
 
 @contextlib.contextmanager
-def _without_stderr() -> Iterator[None]:
+def without_stderr() -> Iterator[None]:
     """Drop what the process writes to standard error: Ray's C++ code has a line for each start."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

@@ -19,7 +19,7 @@ from PIL import Image
 from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
-from handler import caption_handler, caption_settings, request_images
+from handler import batch_captioner, caption_handler, caption_settings, request_images
 from handler.admission import Admission
 from handler.caption_batch import caption_images
 from handler.caption_handler import CANNOT_BE_SERVED, CaptionHandler
@@ -164,13 +164,13 @@ def test_a_request_names_its_own_deadline(
 ):
     """Its picture costs nothing after that, and its neighbours are captioned."""
     decoded: list[float] = []
-    decode = caption_handler.decode_images
+    decode = batch_captioner.decode_images
 
     def count(*arguments: Any) -> list[ImageResult]:
         decoded.append(arguments[3])
         return decode(*arguments)
 
-    monkeypatch.setattr(caption_handler, "decode_images", count)
+    monkeypatch.setattr(batch_captioner, "decode_images", count)
     now = time.time()
     named = [str(now - 0.001), f"{now + 60:.3f}", "soon", "nan", "-inf", "inf"]
     headers = [{**REST, "x-request-deadline": each} for each in named]
@@ -255,7 +255,7 @@ def test_of_several_pictures_those_that_are_late_fail_alone(
         return search(features, options)
 
     monkeypatch.setattr("handler.caption_batch.time.monotonic", lambda: now)
-    monkeypatch.setattr("handler.caption_handler.time.monotonic", lambda: now)
+    monkeypatch.setattr("handler.batch_captioner.time.monotonic", lambda: now)
     monkeypatch.setattr("handler.request_images.time.monotonic", lambda: now)
     monkeypatch.setattr(captioner.artifact, "caption", slow)
     both = {"instances": [{"data": PNG_TEXT, "num_beams": 1}, {"data": PNG_TEXT, "num_beams": 2}]}

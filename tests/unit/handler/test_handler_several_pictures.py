@@ -159,7 +159,7 @@ def test_a_request_whose_time_is_over_costs_no_time_of_the_model(
     monkeypatch: pytest.MonkeyPatch,
 ):
     ticks = itertools.count(100.0, 0.003)  # a clock that moves on by 3 ms at each look
-    monkeypatch.setattr("handler.caption_handler.time.monotonic", lambda: next(ticks))
+    monkeypatch.setattr("handler.batch_captioner.time.monotonic", lambda: next(ticks))
     encoded: list[int] = []
     encode = captioner.artifact.encode
     monkeypatch.setattr(

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from ts.context import Context, RequestProcessor
 
-from handler import caption_handler, measures
+from handler import caption_handler, caption_settings
 from handler.caption_handler import CaptionHandler
 from handler.telemetry import request_log, tracing
 from model.refusal import Refusal
@@ -85,8 +85,8 @@ def test_the_log_of_requests_can_be_off(tiny_artifact: Path, caplog: pytest.LogC
 
 def test_its_setting_is_true_or_false():
     with pytest.raises(Refusal, match="handler.request_log is 1; it must be true or false"):
-        caption_handler.caption_settings.read(config_with(request_log=1))
-    assert caption_handler.caption_settings.read(SHIPPED).request_log
+        caption_settings.read(config_with(request_log=1))
+    assert caption_settings.read(SHIPPED).request_log
 
 
 def test_requests_of_a_batch_have_its_steps_each_in_its_own_trace(
@@ -161,4 +161,4 @@ def test_a_worker_without_opentelemetry_runs_and_says_so(
     ],
 )
 def test_a_worker_has_the_name_of_its_socket(words: list[str], name: str):
-    assert measures.worker_name(words) == name
+    assert caption_handler.worker_name(words) == name
