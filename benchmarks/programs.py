@@ -13,13 +13,13 @@ import os
 import statistics
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.captioners import caption, ours
-from benchmarks.decode import Calls, in_turn, processes
+from benchmarks.decode import Calls, Key, in_turn, processes
 from benchmarks.machine import (
     OwnProcess,
     command_line,
@@ -82,12 +82,7 @@ def measure(folder: Path, precisions: list[str], rounds: int) -> list[dict[str, 
         seconds, written = in_turn(calls, rounds)
         for name, home in homes.items():
             memory[name] = home.timed(_resident)[1]
-    for precision in precisions:
-        first, *others = (
-            [written["caption", f"{name} {precision}", *case] for case in CASES] for name in WRITERS
-        )
-        if any(other != first for other in others):
-            raise Refusal(f"in {precision} the formats write other tokens; run the tests")
+    check_same(written, precisions)
     return [
         {
             "name": name,
@@ -101,6 +96,24 @@ def measure(folder: Path, precisions: list[str], rounds: int) -> list[dict[str, 
         }
         for name in made
     ]
+
+
+def check_same(written: Mapping[Key, Any], precisions: Sequence[str]) -> None:
+    """Refuse formats that do not write the same tokens.
+
+    Args:
+        written: The last result of each call, as `in_turn` gives them.
+        precisions: Those that were exported.
+
+    Raises:
+        Refusal: See above.
+    """
+    for precision in precisions:
+        first, *others = (
+            [written["caption", f"{name} {precision}", *case] for case in CASES] for name in WRITERS
+        )
+        if any(other != first for other in others):
+            raise Refusal(f"in {precision} the formats write other tokens; run the tests")
 
 
 def _loaded(make: Any) -> None:

@@ -153,7 +153,7 @@ class Artifact:
                 f"(SHA-256 {digest[:12]}…, expected {info['sha256'][:12]}…); export it again"
             )
         module = load_module(folder / "captioner.pt", device)
-        ood_score = _load_ood(folder, info)
+        ood_score = load_ood(folder, info)
         return cls(module, info, load_tokenizer(folder / "tokenizer.json"), device, ood_score)
 
     @torch.inference_mode()
@@ -341,14 +341,20 @@ class Artifact:
         return list(ids[:-1] if at_end and not self.info["end_token_is_text"] else ids)
 
 
-def save_ood_score(score: OodScore, folder: Path) -> str:
-    """Write `ood.pt` into an artifact folder; returns its SHA-256, which `captioner.json` names."""
+def save_ood(score: OodScore, record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write `ood.pt` into an artifact folder; returns what `captioner.json` says of it.
+
+    Args:
+        score: The out-of-distribution score.
+        record: What it was learned from.
+        folder: The artifact folder.
+    """
     torch.save(score.state_dict(), folder / OOD_FILE)
     with (folder / OOD_FILE).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), **record}
 
 
-def _load_ood(folder: Path, info: dict[str, Any]) -> OodScore | None:
+def load_ood(folder: Path, info: dict[str, Any]) -> OodScore | None:
     """The out-of-distribution score of an artifact folder; None where `captioner.json` names none.
 
     Raises:

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from model.artifact import FORMAT, Artifact, save_ood_score
+from model.artifact import FORMAT, Artifact, save_ood
 from model.checkpoint import Checkpoint, weights_sha256
 from model.layers.packing import pack_linears
 from model.layers.precision import onednn_available
@@ -97,13 +97,10 @@ def export_torchscript(
         shutil.copy(Path(checkpoint_folder) / "tokenizer.json", partial)
         with (partial / "captioner.pt").open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        ood = None
-        if checkpoint.ood is not None:
-            digest_of_ood = save_ood_score(checkpoint.ood.score, partial)
-            ood = {"sha256": digest_of_ood, **checkpoint.ood.record}
+        ood = checkpoint.ood
         info = {
             **describe(checkpoint, precision),
-            "ood": ood,
+            "ood": save_ood(ood.score, ood.record, partial) if ood else None,
             "sha256": digest,
             **origin(checkpoint, checkpoint_folder, evaluation),
         }

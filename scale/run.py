@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from handler.replies.extras import read_extras
+from handler.replies.extras import check_extras, read_extras
 from model.artifact import Artifact
 from model.options import GenerationOptions
 from model.programs.load import load_artifact
@@ -60,6 +60,8 @@ class Captioning:
         artifact = load_artifact(given.artifact)
         options = artifact.defaults.updated(given.options)
         artifact.check(options)
+        extras = read_extras(dict.fromkeys(given.extras, True))
+        check_extras(extras, artifact.ood_score is not None)
         return cls(artifact, options)
 
     @property
@@ -97,7 +99,7 @@ def run(given: argparse.Namespace) -> None:
             print(f"warning: {fault}", file=sys.stderr)
         assembly = Assembly(store, job.plan)
         before = assembly.rows
-        if continued:
+        if continued and before:
             _say(console, f"{before:,} of {job.rows:,} pictures have their rows from before")
         try:
             if before < job.rows:

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from model.artifact import save_ood
 from model.checkpoint import Checkpoint
 from model.export import MARKS, describe, origin, spelling
 from model.layers.packing import replace_linears
@@ -92,8 +93,10 @@ def export_programs(
         }
         torch.save(tables, programs / "tables.pt")
         shutil.copy(Path(checkpoint_folder) / "tokenizer.json", partial)
+        ood = checkpoint.ood
         info = {
             **describe(checkpoint, precision),
+            "ood": save_ood(ood.score, ood.record, partial) if ood else None,
             "onednn": False,  # nothing is packed
             "normalize_feature": config.normalize_feature,
             "decoder": sizes,

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from model.artifact import Artifact, read_info
+from model.artifact import Artifact, load_ood, read_info
 from model.layers.int8_linear import Int8Linear
 from model.layers.memory import release_free_memory
 from model.layers.output_layer import NarrowOutputLayer, OutputLayer
@@ -92,7 +92,8 @@ def load_programs(folder: str | Path) -> Artifact:
         pack_program(mapper)
     module = ServedCaptioner(encoder, mapper, search, info["normalize_feature"])
     release_free_memory()
-    return Artifact(module, info, load_tokenizer(folder / "tokenizer.json"))
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
+    return Artifact(module, info, tokenizer, ood_score=load_ood(folder, info))
 
 
 def _check(programs: Path, expected: dict[str, str]) -> None:

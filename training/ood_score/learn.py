@@ -81,8 +81,8 @@ def learn(settings: OodSettings) -> dict[str, Any]:
     save_ood(folder, Ood(score, record), digest)
     scores, p_values = score(usual)
     rows = [
-        ReferenceRow(each.text, each.confidence, each.quality, *own, feature)
-        for each, *own, feature in zip(
+        ReferenceRow(each.text, each.confidence, each.quality, distance, p_value, feature)
+        for each, distance, p_value, feature in zip(
             captions, scores.tolist(), p_values.tolist(), usual, strict=False
         )
     ]

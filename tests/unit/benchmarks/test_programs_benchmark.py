@@ -23,7 +23,15 @@ def test_both_formats_of_a_tiny_captioner_are_measured_and_shown(tmp_path: Path)
     section = programs.programs_section({"here": {**head, "formats": rows}})
     (first,) = (line for line in section.splitlines() if line.startswith("| TorchScript fp32 |"))
     assert first.count(" 1.00 |") == 2  # beside itself
-    programs.random_checkpoint(tiny=True, seed=1).save(tmp_path / "checkpoint")
-    programs.export_programs(tmp_path / "checkpoint", tmp_path / "programs fp32")
+
+
+def test_other_tokens_are_refused():
+    written = {
+        ("caption", f"{name} fp32", *case): [[1, 2]]
+        for name in programs.WRITERS
+        for case in programs.CASES
+    }
+    programs.check_same(written, ["fp32"])
+    written["caption", "programs fp32", *programs.CASES[1]] = [[1, 3]]
     with pytest.raises(Refusal, match="in fp32 the formats write other tokens"):
-        programs.measure(tmp_path, ["fp32"], 1)
+        programs.check_same(written, ["fp32"])

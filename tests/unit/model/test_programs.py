@@ -136,6 +136,14 @@ def test_given_captions_have_the_same_log_probabilities(programs: Artifact, torc
         torch.testing.assert_close(programs.score(features, tokens), expected, atol=1e-4, rtol=0)
 
 
+def test_a_picture_is_as_unusual_as_to_the_torchscript_file(
+    programs: Artifact, torchscript: Artifact
+):
+    features = torchscript.encode(pictures(3))
+    for own, expected in zip(programs.ood(features), torchscript.ood(features), strict=True):
+        torch.testing.assert_close(own, expected)
+
+
 def test_all_is_written_down_as_of_the_torchscript_file(programs: Artifact, torchscript: Artifact):
     own = {"sha256", "onednn", "evaluation"}
     known = {key: value for key, value in torchscript.info.items() if key not in own}
