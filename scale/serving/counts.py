@@ -31,7 +31,7 @@ class Counts:
     """
 
     def __init__(self, name: str) -> None:
-        prometheus_client.disable_created_metrics()
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._name, self._registry = name, CollectorRegistry()
         self._metrics: dict[str, Any] = {}
         self._seen: dict[tuple[str, str], float] = {}  # of gauges: name and label

@@ -65,10 +65,8 @@ class Replica:
             self._record,
         )
         self._thread = ThreadPoolExecutor(1)  # one batch at a time
-        self._answer.set_max_batch_size(int(config["batchSize"]))  # type: ignore[attr-defined]
-        self._answer.set_batch_wait_timeout_s(  # type: ignore[attr-defined]
-            config["maxBatchDelay"] / 1000
-        )
+        self._answer.set_max_batch_size(int(config["batchSize"]))
+        self._answer.set_batch_wait_timeout_s(config["maxBatchDelay"] / 1000)
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request of HTTP."""
@@ -116,7 +114,7 @@ class Replica:
         finally:
             self._in_hand -= 1
 
-    @serve.batch
+    @serve.batch  # type: ignore[untyped-decorator]
     async def _answer(self, requests: list[ReceivedRequest]) -> Sequence[Reply]:
         self._begun = time.monotonic()
         try:
