@@ -51,11 +51,14 @@ def connected(address: str | None, store_bytes: int, *, verbose: bool = False) -
         The module `ray`.
 
     Raises:
-        Refusal: There is no cluster at the address.
+        Refusal: There is no cluster at the address, or Ray does not start here.
     """
     os.environ.update(_ENVIRONMENT)
     if not verbose:
         os.environ.update(_QUIET)
+    # Ray listens on the machine's own address: only those with the token of ~/.ray are served.
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
     import ray.data
 
@@ -108,9 +111,14 @@ def _start(ray: Any, store_bytes: int, shown: dict[str, Any]) -> None:
             )
             return
         except Exception as error:  # Ray has no other type for this
-            if "timed out during startup" not in str(error) or number == STARTS:
+            if "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
+            if number == STARTS:
+                raise Refusal(
+                    f"Ray did not start on this machine in {STARTS} tries; it may be busy: try "
+                    "again, or --verbose to see why"
+                ) from error
 
 
 def _join(ray: Any, address: str, shown: dict[str, Any]) -> None:

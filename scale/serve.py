@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import signal
 import socket
 import sys
@@ -107,9 +106,6 @@ def _serve(given: argparse.Namespace, ended: threading.Event) -> None:
         wanted["config"] = str(given.config.resolve())
     if given.threads is None:
         wanted["threads"] = max(1, cores() // max(1, given.max_replicas or 1))
-    # The cluster's ports are on the machine's own address: only those with the token are served.
-    if given.address is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     with cluster.connected(given.address, STORE_BYTES, verbose=given.verbose) as ray:
         from ray import serve
 
