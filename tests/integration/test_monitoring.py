@@ -29,8 +29,6 @@ from tests.integration.monitors import Receiver, alertmanager, ask, program, pro
 from tests.pictures import sound
 
 PNG = sound()["png"]
-#: Metrics of the handler that this version does not have yet, and rules of them.
-NOT_YET = ("clipcap_ood_p_value", "clipcap:unusual")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +110,6 @@ def test_every_query_of_the_dashboard_has_data(watched: Watched):
         for panels in ROWS.values()
         for panel in panels
         for query in panel.queries
-        if not any(name in query.expr for name in NOT_YET)
     }
     assert len(missing) > 25
 
