@@ -114,8 +114,8 @@ def feature_shift(before: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.n
         scale = own.std() or 1.0  # all features alike
         found[0][fold::2] = (own - own.mean()) / scale
         found[1][fold::2] = (now[fold::2] @ direction - own.mean()) / scale
-    # The direction leads from `before` to `now`. Where the other halves differ the other way, one half
-    # differed by chance: that is no shift.
+    # The direction leads from `before` to `now`. Where the other halves differ the other way, the
+    # difference that was found is chance.
     return found[0], found[1] - min(found[1].mean(), 0.0)
 
 
