@@ -12,8 +12,6 @@ from pathlib import Path
 
 import httpx
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from tests.pictures import encoded, picture
@@ -21,6 +19,9 @@ from tests.processes import free_port
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("the extra scale is not installed", allow_module_level=True)
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tests.integration.ray_clusters import (
     MARK,

@@ -119,7 +119,7 @@ def test_how_unusual_a_picture_is_the_same_everywhere(
     _, own = asked(address, {"image": TEXT, "ood": True})
     assert own["ood"]["score"] > 0
     assert 0 < own["ood"]["p_value"] <= 1
-    for where in (server.rest, f"grpc://127.0.0.1:{server.grpc_port}", gateway):
+    for where in (server.rest, server.grpc, gateway):
         with CaptionClient(where) as client:
             result = client.caption(PNG, ood="true")
             assert client.caption(PNG).ood is None

@@ -463,9 +463,9 @@ def test_the_captioner_is_loaded_with_the_worker_s_threads(
     monkeypatch.setattr(caption_handler, "_check_origin", lambda _: None)
     threads, load, found = torch.get_num_threads(), Artifact.load, []
 
-    def observed(folder: Path) -> Artifact:
+    def observed(folder: Path, device: str) -> Artifact:
         found.append(torch.get_num_threads())
-        return load(folder)
+        return load(folder, device)
 
     monkeypatch.setattr(Artifact, "load", observed)
     CaptionHandler().initialize(context_of(tiny_artifact, config_with(threads=threads + 1)))

@@ -32,6 +32,7 @@ def test_exactly_these_modules_are_packed():
     assert [str(file) for file in serving_modules()] == [
         "handler/__init__.py",
         "handler/admission.py",
+        "handler/batch_captioner.py",
         "handler/caption_batch.py",
         "handler/caption_handler.py",
         "handler/caption_settings.py",
