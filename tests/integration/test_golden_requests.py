@@ -168,7 +168,7 @@ def test_rounds_go_on_and_prometheus_reads_them(swappable: tuple[TorchServe, obj
             found = gauges_of(httpx.get(f"http://127.0.0.1:{port}/metrics").text)
         finally:
             started.send_signal(signal.SIGTERM)
-            started.communicate(timeout=60)  # reads on: a closed pipe would be an error of the command
+            started.communicate(timeout=60)  # reads on: to write to a closed pipe is an error
     assert started.returncode == 0
     assert all(" as expected: 5 of 5 " in line for line in lines)
     assert found["match"] == 1
