@@ -325,7 +325,7 @@ def test_the_command_replaces_an_export_of_the_other_format(checkpoint: Path, tm
     export_torchscript(checkpoint, tmp_path / "out")
     export(Export(str(checkpoint), str(tmp_path / "out"), "fp32", "programs", None))
     names = {file.name for file in (tmp_path / "out").iterdir()}
-    assert names == {"captioner.json", "tokenizer.json", "programs"}
+    assert names == {"captioner.json", "ood.pt", "tokenizer.json", "programs"}
     export_torchscript(checkpoint, tmp_path / "out")
     assert (tmp_path / "out" / "captioner.pt").is_file()
 
