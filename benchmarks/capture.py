@@ -21,6 +21,7 @@ from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
 from benchmarks.drawn_scenes import draw
+from benchmarks.figures import measured, write_figures
 from benchmarks.machine import RESULTS, ROOT, command_line, options_parser, write_results
 from handler import caption_handler
 from handler.caption_handler import CaptionHandler
@@ -90,6 +91,16 @@ def _fast(times: list[float]) -> float:
     return statistics.mean(sorted(times)[: max(1, len(times) // 10)])
 
 
+def report(written: Mapping[str, Any]) -> str:
+    """The results in Markdown."""
+    return (
+        f"{measured(written)} Batches of {written['pictures_a_batch']} took "
+        f"{written['ms_with']:.1f} ms (the median of {written['batches']}) with a file for every "
+        f"{written['rows_a_file']} rows, and {written['ms_without']:.1f} ms without capturing: "
+        f"{written['ratio']:.3f} times as long."
+    )
+
+
 def main() -> None:
     """Measure, write the results and print them."""
     parser = options_parser(__doc__)
@@ -97,13 +108,16 @@ def main() -> None:
     shipped = ROOT / "training" / "pretrained" / "scenes-captioner"
     parser.add_argument("--checkpoint", type=Path, default=shipped)
     parser.add_argument("--out", type=Path, default=RESULTS / "drift", help="folder of the results")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="page that gets the figures")
     options = parser.parse_args()
     if options.batches < 1:
         raise Refusal(f"--batches is {options.batches}; it must be 1 or more")
     with tempfile.TemporaryDirectory() as work:
         found = measure(options.checkpoint, Path(work), options.batches)
-    write_results(options.out / "capture.json", command_line("benchmarks.capture"), found)
-    print(found)
+    written = write_results(options.out / "capture.json", command_line("benchmarks.capture"), found)
+    print(report(written))
+    if options.page:
+        write_figures(options.page, "benchmarks.capture", report(written))
 
 
 if __name__ == "__main__":

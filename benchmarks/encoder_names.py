@@ -27,6 +27,7 @@ from typing import Any
 from transformers import GPT2Config
 
 from benchmarks.encoder_shapes import NAMES, Named, save_encoder
+from benchmarks.figures import check_marks, write_figures
 from benchmarks.gpt2_names import GPT2S, NamedGpt2, train_gpt2
 from benchmarks.machine import RESULTS, ROOT, OwnProcess, options_parser, resident, write_results
 from benchmarks.pages import table
@@ -42,12 +43,10 @@ from model.pretrained.encoder_folder import load_encoder
 from model.refusal import Refusal
 from training.command import command
 from training.config import Export
-from training.evaluation.report.marked_block import replaced_block
 from training.exporting.export import export
 
 PAGE = ROOT / "docs" / "encoders.md"
 SAMPLE = ROOT / "docs" / "sample.jpg"
-BEGIN, END = "<!-- figures: python -m benchmarks.encoder_names -->", "<!-- /figures -->"
 #: An export takes three to five times the weights in float32 (more patches, more), beside torch
 #: and transformers.
 COPIES, BASE_GB = 4.0, 0.7
@@ -227,9 +226,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS / "encoders.json")
     parser.add_argument("--out", type=Path, default=PAGE, help="page with the two marks")
     options = parser.parse_args()
-    page = options.out.read_text(encoding="utf-8")
-    if replaced_block(page, BEGIN, "", END) is None:
-        raise Refusal(f"{options.out} lacks the marks {BEGIN} and {END}")
+    check_marks(options.out, "benchmarks.encoder_names")
     chosen = [
         named
         for named in (*NAMES, *GPT2S)
@@ -242,7 +239,7 @@ def main() -> None:
     for named in chosen:
         rows[named.name] = measure(named, options.memory)
         write_results(options.results, "python -m benchmarks.encoder_names", {"names": rows})
-        options.out.write_text(replaced_block(page, BEGIN, tables(rows), END), encoding="utf-8")
+        write_figures(options.out, "benchmarks.encoder_names", tables(rows))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ import psutil
 
 from benchmarks.clients import burst_rate
 from benchmarks.connections import flood, in_turn, prediction
+from benchmarks.figures import write_figures
 from benchmarks.gateway import CONNECTIONS, build_archive, cpu_seconds, summary
 from benchmarks.machine import command_line, options_parser, processor
 from benchmarks.pages import table
@@ -41,10 +42,8 @@ from feedback.database import described, open_database, read_url, reading
 from feedback.reading import counts
 from model.refusal import Refusal
 from training.command import command
-from training.evaluation.report.marked_block import replaced_block
 
 OFF, ON = "none", "taken"
-BEGIN, END = "<!-- benchmarks.feedback -->", "<!-- end -->"
 
 
 @contextlib.contextmanager
@@ -162,10 +161,7 @@ def main() -> None:
     text = report(results, database, line, options.pairs, options.rounds)
     print(text)
     if options.page:
-        page = replaced_block(options.page.read_text(encoding="utf-8"), BEGIN, text, END)
-        if page is None:
-            raise Refusal(f"{options.page} has no lines {BEGIN} and {END}")
-        options.page.write_text(page, encoding="utf-8")
+        write_figures(options.page, "benchmarks.feedback", text)
 
 
 if __name__ == "__main__":

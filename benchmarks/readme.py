@@ -34,6 +34,7 @@ from PIL import Image
 
 from benchmarks.drafts import drafts_section
 from benchmarks.explanations import explanations_section
+from benchmarks.figures import write_figures
 from benchmarks.gateway_figures import gateway_section
 from benchmarks.machine import KINDS, RESULTS, ROOT, options_parser, results_folder, write_results
 from benchmarks.options import options_section
@@ -42,13 +43,11 @@ from benchmarks.programs import programs_section
 from benchmarks.training_figures import training_section
 from model.refusal import Refusal
 from training.command import command
-from training.evaluation.report.marked_block import replaced_block
 
 QUALITY, PERFORMANCE = ROOT / "docs" / "quality.md", ROOT / "docs" / "performance.md"
 SPEED = ROOT / "docs" / "speed.md"
 EXPLANATIONS = ROOT / "docs" / "explanations.md"
 SERVING, TRAINING = ROOT / "docs" / "serving-speed.md", ROOT / "docs" / "training-cost.md"
-BEGIN, END = "<!-- figures: python -m benchmarks.readme -->", "<!-- /figures -->"
 #: Images shown, and how many of the test split are passed over between two.
 SHOWN, STRIDE = 4, 37
 
@@ -224,24 +223,12 @@ def _of_one_and_of_options(measured: Results) -> list[str]:
     return sections
 
 
-def write_figures(page: Path, figures: str) -> None:
-    """Put figures between the marks of a page.
-
-    Raises:
-        Refusal: The page lacks one of the marks.
-    """
-    text = replaced_block(page.read_text(), BEGIN, figures, END)
-    if text is None:
-        raise Refusal(f"{page} lacks the marks {BEGIN} and {END}; put them where the figures go")
-    page.write_text(text)
-
-
 def main() -> None:
     """Take over what is new, and write the pages."""
     options_parser(__doc__).parse_args()
     take_over()
     for page, figures in pages().items():
-        write_figures(page, figures)
+        write_figures(page, "benchmarks.readme", figures)
     if (ROOT / "reports" / "captions.jsonl").is_file():
         draw_sample(ROOT / "docs" / "scenes.png")
 

@@ -23,6 +23,7 @@ from rich.progress import track
 
 from benchmarks.corruptions import CORRUPTIONS, STRENGTHS, Corruption
 from benchmarks.drawn_scenes import draw, encoded, picture
+from benchmarks.figures import measured, write_figures
 from benchmarks.machine import RESULTS, ROOT, command_line, options_parser, write_results
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint
@@ -98,6 +99,11 @@ def warned(rows: Sequence[Mapping[str, float]], usual: Mapping[str, float]) -> s
     return f"worse from strength {fall}, warned of only at {alarm}"
 
 
+def report(written: Mapping[str, Any]) -> str:
+    """The results in Markdown."""
+    return f"{measured(written)} {written['scenes']} test scenes.\n\n{table(written)}"
+
+
 def table(found: Mapping[str, Any]) -> str:
     """The results as a table in Markdown: CIDEr, precision, share of unusual pictures."""
     strengths = [f"strength {strength}" for strength in STRENGTHS]
@@ -156,6 +162,7 @@ def main() -> None:
     shipped = ROOT / "training" / "pretrained" / "scenes-captioner"
     parser.add_argument("--checkpoint", type=Path, default=shipped)
     parser.add_argument("--out", type=Path, default=RESULTS / "drift", help="folder of the results")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="page that gets the figures")
     options = parser.parse_args()
     if options.count < 1:
         raise Refusal(f"--count is {options.count}; it must be 1 or more")
@@ -175,9 +182,13 @@ def main() -> None:
         "warned": {name: warned(own, usual) for name, own in rows.items()},
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    write_results(options.out / "robustness.json", command_line("benchmarks.robustness"), found)
+    written = write_results(
+        options.out / "robustness.json", command_line("benchmarks.robustness"), found
+    )
     plot(found, options.out / "robustness.png")
-    print(table(found))
+    print(report(written))
+    if options.page:
+        write_figures(options.page, "benchmarks.robustness", report(written))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ import yaml
 
 from benchmarks.clients import burst_rate
 from benchmarks.connections import flood, prediction
+from benchmarks.figures import write_figures
 from benchmarks.gateway import CONNECTIONS, build_archive, cpu_seconds, fronted
 from benchmarks.machine import ROOT, command_line, options_parser, results_folder, write_results
 from benchmarks.pages import Row, table
@@ -49,10 +50,8 @@ from deploy.errors import ServeError
 from deploy.torchserve import THREAD_ENVIRONMENT, TorchServe
 from model.refusal import Refusal
 from training.command import command
-from training.evaluation.report.marked_block import replaced_block
 
 PAGE = ROOT / "docs" / "monitoring.md"
-BEGIN, END = "<!-- cost: python -m benchmarks.telemetry -->", "<!-- /cost -->"
 #: What each part of the servers is called.
 PARTS = ("gateway", "java", "worker")
 #: Seconds within which spans are sent (`OTEL_BSP_SCHEDULE_DELAY` is 5 s), and one more.
@@ -260,10 +259,7 @@ def main() -> None:
     text = telemetry_table(written)
     print(text)
     if not options.quick:
-        page = replaced_block(PAGE.read_text(), BEGIN, text, END)
-        if page is None:
-            raise Refusal(f"{PAGE} has not the marks {BEGIN} and {END}")
-        PAGE.write_text(page)
+        write_figures(PAGE, "benchmarks.telemetry", text)
 
 
 if __name__ == "__main__":

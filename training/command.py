@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from model.refusal import Refusal
 
@@ -30,6 +31,12 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def given_options(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Those of the named options that the command line gives, by name."""
+    values = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def command(main: Callable[[], None]) -> None:

@@ -27,7 +27,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.command import arguments, command
+from training.command import arguments, command, given_options
 from training.config import Evaluate, load_config
 
 #: Settings of the block `evaluate` that have an option of their own.
@@ -54,9 +54,7 @@ def read_settings(words: Sequence[str]) -> tuple[Evaluate, bool]:
     parser.add_argument("--out", help="evaluate.out: folder of the report")
     options = parser.parse_args(words)
     config = load_config(options.overrides)
-    given = {name: getattr(options, name) for name in NAMES}
-    given = {name: value for name, value in given.items() if value is not None}
-    settings = dataclasses.replace(config.evaluate, **given)
+    settings = dataclasses.replace(config.evaluate, **given_options(options, *NAMES))
     own = Path(settings.data).resolve() == Path(config.train.data).resolve()
     out_given = options.out or any(word.startswith("evaluate.out=") for word in options.overrides)
     if settings.results is not None and not out_given:

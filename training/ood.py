@@ -19,7 +19,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-from training.command import arguments, command
+from training.command import arguments, command, given_options
 from training.config import Config, load_config
 
 
@@ -34,9 +34,8 @@ def read_settings(words: Sequence[str]) -> Config:
     parser.add_argument("--checkpoint", help="ood.checkpoint: checkpoint folder")
     options = parser.parse_args(words)
     config = load_config(options.overrides)
-    given = {name: getattr(options, name) for name in ("data", "checkpoint")}
-    given = {name: value for name, value in given.items() if value is not None}
-    return dataclasses.replace(config, ood=dataclasses.replace(config.ood, **given))
+    settings = dataclasses.replace(config.ood, **given_options(options, "data", "checkpoint"))
+    return dataclasses.replace(config, ood=settings)
 
 
 def main() -> None:

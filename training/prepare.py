@@ -16,7 +16,7 @@ import dataclasses
 from importlib import import_module
 
 from model.refusal import Refusal
-from training.command import arguments, command
+from training.command import arguments, command, given_options
 from training.config import Config, load_config
 
 #: Each is a module of `training.sources` with a function `prepare`, and a block of the settings.
@@ -64,9 +64,7 @@ def main() -> None:
         config = load_config(options.overrides)
         import_module("training.sources.look").look(options.look, config)
         return
-    given = {name: getattr(options, name) for name in ("seed", "count", "out")}
-    given = {name: value for name, value in given.items() if value is not None}
-    prepare(load_config(options.overrides), **given)
+    prepare(load_config(options.overrides), **given_options(options, "seed", "count", "out"))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-from training.command import arguments, command
+from training.command import arguments, command, given_options
 from training.config import Config, load_config
 
 
@@ -33,9 +33,8 @@ def read_settings(words: Sequence[str]) -> Config:
     parser.add_argument("--checkpoint", help="quality.checkpoint: checkpoint folder")
     options = parser.parse_args(words)
     config = load_config(options.overrides)
-    given = {name: getattr(options, name) for name in ("data", "checkpoint")}
-    given = {name: value for name, value in given.items() if value is not None}
-    return dataclasses.replace(config, quality=dataclasses.replace(config.quality, **given))
+    settings = dataclasses.replace(config.quality, **given_options(options, "data", "checkpoint"))
+    return dataclasses.replace(config, quality=settings)
 
 
 def main() -> None:

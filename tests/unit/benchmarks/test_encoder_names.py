@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import encoder_names
-from benchmarks.encoder_names import BEGIN, END, PAGE, TOKENS, tables, try_encoder, why_not
+from benchmarks.encoder_names import PAGE, TOKENS, tables, try_encoder, why_not
 from benchmarks.encoder_shapes import NAMES, Named, save_encoder
+from benchmarks.figures import shown_figures
 from benchmarks.gpt2_names import GPT2S
 from benchmarks.machine import RESULTS
 from model.artifact import Artifact
@@ -66,8 +67,7 @@ def test_what_takes_too_much_memory_is_not_tried_and_the_table_says_so():
 
 def test_the_page_shows_the_kept_results():
     kept = json.loads((RESULTS / "encoders.json").read_text())["names"]
-    shown = PAGE.read_text().partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
-    assert shown == tables(kept)
+    assert shown_figures(PAGE, "benchmarks.encoder_names") == tables(kept)
     assert kept.keys() <= {named.name for named in (*NAMES, *GPT2S)}
 
 

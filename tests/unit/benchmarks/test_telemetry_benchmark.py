@@ -13,6 +13,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from benchmarks import telemetry
+from benchmarks.figures import shown_figures
 from gateway.telemetry.tracing import Tracing
 from handler import caption_settings
 
@@ -48,8 +49,7 @@ def test_the_collector_takes_what_the_gateway_sends():
 def test_the_page_has_the_kept_results():
     files = sorted(telemetry.results_folder().parent.glob("*/telemetry.json"))
     assert files
-    page = telemetry.PAGE.read_text()
-    block = page.partition(telemetry.BEGIN)[2].partition(telemetry.END)[0].strip()
+    block = shown_figures(telemetry.PAGE, "benchmarks.telemetry")
     assert block in [telemetry.telemetry_table(json.loads(file.read_text())) for file in files]
 
 

@@ -8,24 +8,39 @@ import shutil
 import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from benchmarks import heldout, readme
+from benchmarks import capture, heldout, ood, readme, robustness
+from benchmarks.figures import END, begin, shown_figures, write_figures
+from benchmarks.machine import RESULTS, ROOT
 from benchmarks.pages import table
 from model.refusal import Refusal
+
+DRIFT = ROOT / "docs" / "drift.md"
 
 
 def test_the_pages_show_the_kept_results():
     for page, figures in readme.pages().items():
-        text = page.read_text()
-        shown = text.partition(f"{readme.BEGIN}\n")[2].partition(f"\n{readme.END}")[0]
-        assert shown == figures, f"{page.name}: run python -m benchmarks.readme"
+        assert shown_figures(page, "benchmarks.readme") == figures, (
+            f"{page.name}: run python -m benchmarks.readme"
+        )
+
+
+@pytest.mark.parametrize("benchmark", [capture, ood, robustness], ids=lambda each: each.__name__)
+def test_the_page_on_drift_shows_the_kept_results(benchmark: ModuleType):
+    written = json.loads((RESULTS / "drift" / f"{benchmark.__name__[11:]}.json").read_text())
+    assert shown_figures(DRIFT, benchmark.__name__) == benchmark.report(written)
 
 
 def test_every_kept_result_is_read():
-    kept = {file.relative_to(readme.RESULTS).as_posix() for file in readme.RESULTS.rglob("*.*")}
-    drift = {f"drift/{name}.{kind}" for name in ("ood", "robustness") for kind in ("json", "png")}
+    kept = {file.relative_to(RESULTS).as_posix() for file in RESULTS.rglob("*.*")}
+    drift = {
+        f"drift/{name}.{kind}"
+        for name in ("ood", "robustness", "capture")
+        for kind in ("json", "png")
+    }
     kept -= drift  # which their own commands write, for the page on drift
     names = {name.rpartition("/")[2] for name in kept if "/" in name}
     of_kinds = {"decode", "drafts", "features", "gate", "gateway", "options", "serve", "train"}
@@ -38,14 +53,16 @@ def test_every_kept_result_is_read():
 
 def test_figures_go_between_the_marks(tmp_path: Path):
     page = tmp_path / "page.md"
-    page.write_text(f"a\n{readme.BEGIN}\nold\n{readme.END}\nb")
+    other = f"{begin('benchmarks.other')}\nown\n{END}"
+    page.write_text(f"{other}\n{begin('benchmarks.readme')}\nold\n{END}\nb")
     figures = table({"what": "{name}", "s": "{seconds:.1f} s"}, [{"name": "x", "seconds": 1}])
     assert figures == "| what | s |\n|---|---:|\n| x | 1.0 s |"
-    readme.write_figures(page, figures)
-    assert page.read_text() == f"a\n{readme.BEGIN}\n{figures}\n{readme.END}\nb"
+    write_figures(page, "benchmarks.readme", figures)
+    assert page.read_text() == f"{other}\n{begin('benchmarks.readme')}\n{figures}\n{END}\nb"
+    assert shown_figures(page, "benchmarks.readme") == figures
     page.write_text("no marks")
     with pytest.raises(Refusal, match="lacks the marks"):
-        readme.write_figures(page, "")
+        write_figures(page, "benchmarks.readme", "")
 
 
 def test_readme_takes_the_gates_and_the_load_test_of_this_machine(

@@ -10,8 +10,10 @@ def replaced_block(text: str, begin: str, content: str, end: str) -> str | None:
         text: The text, such as a page of Markdown.
         begin: The mark before the block.
         content: What is put between the marks, on lines of its own.
-        end: The mark behind the block.
+        end: The mark behind the block; another block before or behind it may end with the same.
     """
-    if begin not in text or end not in text:
+    before, found, rest = text.partition(begin)
+    _, ended, behind = rest.partition(end)
+    if not (found and ended):
         return None
-    return f"{text.partition(begin)[0]}{begin}\n{content}\n{end}{text.partition(end)[2]}"
+    return f"{before}{begin}\n{content}\n{end}{behind}"
