@@ -129,6 +129,11 @@ class Artifact:
                 not there or cannot run the precision.
         """
         folder = Path(folder)
+        if not folder.is_dir():
+            raise Refusal(
+                f"there is no folder {folder}; export a captioner into it: "
+                f"python -m training.export export.out={folder}"
+            )
         if (folder / "programs").is_dir():
             raise Refusal(
                 f"{folder} holds programs of torch.export, and this needs captioner.pt; export the "

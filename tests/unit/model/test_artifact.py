@@ -42,6 +42,11 @@ def test_a_missing_file_is_refused_by_name(folder: Path, name: str):
         Artifact.load(folder)
 
 
+def test_a_missing_folder_is_refused_with_what_makes_one(tmp_path: Path):
+    with pytest.raises(Refusal, match=r"no folder .*/none; .*training.export export.out=.*/none"):
+        Artifact.load(tmp_path / "none")
+
+
 @pytest.mark.parametrize("damage", ["a bit of a weight", "cut short", "empty"])
 def test_another_captioner_pt_is_refused(folder: Path, damage: str):
     data = bytearray((folder / "captioner.pt").read_bytes())
