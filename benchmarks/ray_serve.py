@@ -5,7 +5,7 @@
 Both servers run at the same time, and rounds of each take turns, so that whatever else the machine
 does falls on both. A round keeps two batches of requests under way (`images_per_second`), then asks
 one request at a time (`alone_ms`). It prints a table and writes `ray-serve.json` into
-`benchmarks/results/KIND`.
+`benchmarks/results/KIND`; with `--page docs/ray-serve.md` it writes the table there.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.clients import one_client, saturated
+from benchmarks.figures import measured, write_figures
 from benchmarks.machine import ROOT, command_line, options_parser, results_folder, write_results
 from benchmarks.pages import table
 from benchmarks.real_size import draw_jpegs
@@ -98,23 +99,34 @@ def measure(artifact: Path, rounds: int, bursts: int, count: int) -> dict[str, A
     }
 
 
+def report(written: Mapping[str, Any]) -> str:
+    """The results in Markdown."""
+    columns = {"": "{name}", "pictures/s": "{rate:.1f}", "a client alone, ms": "{alone:.0f}"}
+    rows = [
+        {"name": name, "rate": rate, "alone": written["alone_ms"][name]}
+        for name, rate in written["images_per_second"].items()
+    ]
+    rounds = len(written["rounds"]["Ray Serve"])
+    return (
+        f"{measured(written)}\n\n{table(columns, rows)}\n\nWith full batches Ray Serve gives "
+        f"{written['ratio']:.2f} times the captions of TorchServe (the median of {rounds} rounds)."
+    )
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = options_parser(__doc__)
     parser.add_argument("--artifact", type=Path, required=True, help="an exported captioner")
     parser.add_argument("--rounds", type=int, default=5, help="of each server (5)")
     parser.add_argument("--bursts", type=int, default=4, help="batches that a round counts (4)")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="page that gets the figures")
     given = parser.parse_args()
     results = measure(given.artifact, given.rounds, given.bursts, 6)
     file = results_folder() / "ray-serve.json"
-    write_results(file, command_line("benchmarks.ray_serve"), results)
-    columns = {"": "{name}", "pictures/s": "{rate:.2f}", "a client alone, ms": "{alone:.1f}"}
-    rows = [
-        {"name": name, "rate": rate, "alone": results["alone_ms"][name]}
-        for name, rate in results["images_per_second"].items()
-    ]
-    print(table(columns, rows))
-    print(f"Ray Serve / TorchServe: {results['ratio']:.2f} (median of {given.rounds} rounds)")
+    written = write_results(file, command_line("benchmarks.ray_serve"), results)
+    print(report(written))
+    if given.page:
+        write_figures(given.page, "benchmarks.ray_serve", report(written))
 
 
 if __name__ == "__main__":

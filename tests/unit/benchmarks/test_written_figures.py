@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import capture, heldout, ood, readme, robustness
+from benchmarks import capture, heldout, ood, ray_serve, readme, robustness
 from benchmarks.figures import END, begin, shown_figures, write_figures
 from benchmarks.machine import RESULTS, ROOT
 from benchmarks.pages import table
@@ -34,6 +34,12 @@ def test_the_page_on_drift_shows_the_kept_results(benchmark: ModuleType):
     assert shown_figures(DRIFT, benchmark.__name__) == benchmark.report(written)
 
 
+def test_the_page_on_ray_serve_shows_a_kept_result():
+    files = RESULTS.glob("*/ray-serve.json")
+    kept = [ray_serve.report(json.loads(file.read_text())) for file in files]
+    assert shown_figures(ROOT / "docs" / "ray-serve.md", "benchmarks.ray_serve") in kept
+
+
 def test_every_kept_result_is_read():
     kept = {file.relative_to(RESULTS).as_posix() for file in RESULTS.rglob("*.*")}
     drift = {
@@ -44,7 +50,7 @@ def test_every_kept_result_is_read():
     kept -= drift  # which their own commands write, for the page on drift
     names = {name.rpartition("/")[2] for name in kept if "/" in name}
     of_kinds = {"decode", "drafts", "features", "gate", "gateway", "options", "serve", "train"}
-    of_kinds |= {"programs", "telemetry"}
+    of_kinds |= {"programs", "telemetry", "ray-serve"}
     assert names <= {f"{name}.json" for name in of_kinds}
     of_all = {"load.json", "memory.json", "scenes.json", "quality.json", "quality.png"}
     of_all |= {"explanations.json", "encoders.json"}
